@@ -1,0 +1,1 @@
+//! Nothing here: this package only carries the test targets beside this file.
