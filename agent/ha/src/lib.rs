@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The decision core: everything a member knows comes in as a [`View`], everything it will do goes out as a [`Plan`].
+//!
+//! Pure: no clock, no logger, no I/O, no allocation failure to handle; it cannot fail and it cannot wait. Time is an
+//! age (`Duration`), never an instant, so that the same view always gives the same plan and a recorded round replays.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
+
+extern crate alloc;
+
+mod ask;
+mod decide;
+pub mod invariant;
+mod millis;
+mod plan;
+mod reason;
+mod view;
+
+pub use ask::{Patience, whom_to_ask};
+pub use decide::decide;
+pub use plan::{Plan, StartAs, Step, StopMode};
+pub use reason::{Reason, Unfit};
+pub use view::cluster::{Cluster, Initialize, Lease, SyncState, SystemId, Term};
+pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusable, WalSender};
+pub use view::member::{Answer, Member, MemberName, MemberState, Role, Tags};
+pub use view::policy::{Policy, SynchronousMode};
+pub use view::request::{Request, RequestKind, Switchover};
+pub use view::{Dcs, Job, View};

@@ -1,0 +1,50 @@
+//! Whom to ask directly before deciding, and how long to wait for the answer. Asking itself is the shell's work.
+
+use alloc::vec::Vec;
+
+use crate::view::cluster::{Cluster, Lease};
+use crate::view::local::Postgres;
+use crate::view::member::{Member, MemberName, Role};
+use crate::view::{Dcs, View};
+
+/// How long an answer is worth waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// The decision needs it.
+    Patient,
+    /// It would be good to know; a dead host swallows a connection, and that silence must not hold up an election.
+    Brief,
+}
+
+/// The members whose state must be fresh for the decision on this view; none in a quiet round.
+#[must_use]
+pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
+    let Dcs::Seen(cluster) = &view.dcs else { return Vec::new() };
+    let needed = match (&cluster.lease, &view.local.postgres) {
+        (Lease::Free { .. }, Postgres::Standby { .. } | Postgres::Primary { .. }) => true,
+        (Lease::Mine, Postgres::Stopped { .. } | Postgres::Starting { .. } | Postgres::Unresponsive { .. }) => true,
+        (Lease::Mine, Postgres::Primary { .. }) => cluster.request.is_some() || cluster.switchover.is_some(),
+        (
+            Lease::Free { .. },
+            Postgres::Empty
+            | Postgres::Unusable(_)
+            | Postgres::Stopped { .. }
+            | Postgres::Starting { .. }
+            | Postgres::Unresponsive { .. },
+        )
+        | (Lease::Mine, Postgres::Standby { .. } | Postgres::Empty | Postgres::Unusable(_))
+        | (Lease::Theirs { .. }, _) => false,
+    };
+    if !needed || view.job.is_some() {
+        return Vec::new();
+    }
+    view.members.iter().map(|member| (member.name.clone(), patience(cluster, member))).collect()
+}
+
+/// A member that may hold acknowledged commits is worth waiting for; the former primary is not.
+fn patience(cluster: &Cluster, member: &Member) -> Patience {
+    let was_primary = member.published.as_ref().is_some_and(|state| state.role == Role::Primary)
+        || cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&member.name));
+    let covered = cluster.sync.as_ref().is_none_or(|sync| sync.leader.is_none() || sync.covers(&member.name));
+    if covered && !was_primary { Patience::Patient } else { Patience::Brief }
+}

@@ -1,0 +1,131 @@
+//! The policy of the whole program on one screen: what the lease and the local Postgres together ask for.
+//!
+//! Total: every view has a plan. No `_` arm: a new state does not compile until someone says what it means in every row.
+
+mod blind;
+mod bootstrap;
+mod election;
+mod primary;
+mod rejoin;
+mod standby;
+mod switchover;
+mod synchronous;
+
+use crate::plan::{Plan, Step, StopMode};
+use crate::reason::Reason;
+use crate::view::cluster::{Cluster, Initialize, Lease};
+use crate::view::local::{Postgres, Unusable};
+use crate::view::{Dcs, View};
+
+/// What this member should do now.
+///
+/// |              | primary | standby | starting | stopped | empty |
+/// |---|---|---|---|---|---|
+/// | DCS silent   | `blind::keep_or_step_down` | `blind::wait` | `blind::wait_or_step_down` | `blind::wait` | `blind::wait` |
+/// | lease free   | `primary::reclaim` | `election::stand` | `primary::wait_or_step_down` | `election::start_then_stand` | `bootstrap::race` |
+/// | lease mine   | `primary::keep` | `standby::promote` | `primary::wait_for_start` | `primary::revive_or_release` | `bootstrap::initialize` |
+/// | lease theirs | `primary::step_down` | `standby::follow` | `primary::wait_or_step_down` | `rejoin::choose` | `rejoin::clone` |
+#[must_use]
+pub fn decide(view: &View) -> Plan {
+    let mut plan = choose(view);
+    // Work that has just failed (a port that is taken, a source that refuses) would fail again at once, a thousand
+    // times a minute. Stopping is never put off.
+    if view.local.cooling_down && plan.steps.iter().any(is_put_off) {
+        plan.steps.retain(|step| !is_put_off(step));
+        plan.look_again = Some(view.policy.loop_wait / 2);
+    }
+    plan
+}
+
+fn is_put_off(step: &Step) -> bool {
+    step.begins_job() && !matches!(step, Step::Stop(_))
+}
+
+fn choose(view: &View) -> Plan {
+    let cluster = match &view.dcs {
+        Dcs::Silent { .. } => return without_dcs(view),
+        Dcs::Seen(cluster) => cluster,
+    };
+    if let Some(reason) = refusal(view, cluster) {
+        return refuse(view, cluster, reason);
+    }
+    match &cluster.lease {
+        Lease::Free { since } => match &view.local.postgres {
+            Postgres::Primary { .. } => primary::reclaim(view, cluster),
+            Postgres::Standby { timeline, position, .. } => {
+                election::stand(view, cluster, *timeline, *position, *since)
+            }
+            Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
+                primary::wait_or_step_down(view, *writable)
+            }
+            Postgres::Stopped { .. } => election::start_then_stand(view),
+            Postgres::Empty => bootstrap::race(view, cluster),
+            Postgres::Unusable(fault) => bootstrap::race_again(view, cluster, *fault),
+        },
+        Lease::Mine => match &view.local.postgres {
+            Postgres::Primary { .. } => primary::keep(view, cluster),
+            Postgres::Standby { promoting, .. } => standby::promote(view, cluster, *promoting),
+            Postgres::Starting { since, .. } => primary::wait_for_start(view, cluster, *since),
+            Postgres::Unresponsive { since, .. } => primary::wait_for_answer(view, cluster, *since),
+            Postgres::Stopped { end, shutdown, .. } => primary::revive_or_release(view, cluster, *end, *shutdown),
+            Postgres::Empty => bootstrap::initialize(view, cluster),
+            Postgres::Unusable(fault) => bootstrap::initialize_again(view, cluster, *fault),
+        },
+        Lease::Theirs { holder } if *holder == view.me => {
+            if primary::is_writable(&view.local.postgres) {
+                primary::step_down(view)
+            } else {
+                Plan::wait(Reason::NameTaken)
+            }
+        }
+        Lease::Theirs { holder } => match &view.local.postgres {
+            Postgres::Primary { .. } => primary::step_down(view),
+            Postgres::Standby { streaming, .. } => standby::follow(view, cluster, holder, streaming),
+            Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
+                primary::wait_or_step_down(view, *writable)
+            }
+            Postgres::Stopped { shutdown, .. } => rejoin::choose(view, cluster, holder, *shutdown),
+            Postgres::Empty => rejoin::clone(view, cluster, holder),
+            Postgres::Unusable(fault) => rejoin::clone_over(view, cluster, holder, *fault),
+        },
+    }
+}
+
+fn without_dcs(view: &View) -> Plan {
+    match &view.local.postgres {
+        Postgres::Primary { .. } => blind::keep_or_step_down(view),
+        Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
+            blind::wait_or_step_down(view, *writable)
+        }
+        Postgres::Standby { .. } | Postgres::Stopped { .. } | Postgres::Empty | Postgres::Unusable(_) => blind::wait(),
+    }
+}
+
+/// What forbids this member to take part, whatever the lease says.
+fn refusal(view: &View, cluster: &Cluster) -> Option<Reason> {
+    if let (Initialize::Done(cluster_system), Some(own)) = (cluster.initialize, view.local.system)
+        && cluster_system != own
+    {
+        return Some(Reason::ForeignSystemId { own, cluster: cluster_system });
+    }
+    // A DCS that was wiped, or restored from an old copy, knows less than this member: whom it calls leader, and
+    // whom it calls synchronous, may be long untrue.
+    if cluster.term < view.local.term {
+        return Some(Reason::DcsWentBack { seen: view.local.term, now: cluster.term });
+    }
+    if view.local.postgres == Postgres::Unusable(Unusable::Refused) {
+        return Some(Reason::DataDirectoryRefused);
+    }
+    None
+}
+
+/// Takes no part: gives the lease up, stops a writable Postgres, touches nothing else.
+fn refuse(view: &View, cluster: &Cluster, reason: Reason) -> Plan {
+    let mut plan = Plan::wait(reason);
+    if view.job.is_none() && primary::is_writable(&view.local.postgres) {
+        plan.steps.push(Step::Stop(StopMode::Fast));
+    } else if cluster.lease == Lease::Mine && view.job.is_none() {
+        plan.steps.push(Step::ReleaseLease);
+    }
+    plan
+}

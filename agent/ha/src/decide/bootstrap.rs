@@ -1,0 +1,65 @@
+//! Makes a new cluster, once: the leader lease decides who does, so that a half-made one is made anew by its next holder.
+
+use crate::plan::{Plan, Step};
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::cluster::{Cluster, Initialize};
+use crate::view::local::Unusable;
+
+/// An empty member, no leader: make the cluster if there never was one.
+pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
+    match cluster.initialize {
+        Initialize::Done(_) => return Plan::wait(Reason::WaitingForLeader),
+        Initialize::Absent | Initialize::Bootstrapping => {}
+    }
+    if !view.policy.tags.may_lead() {
+        return Plan::wait(Reason::MayNotLead);
+    }
+    // Someone here has data already: an existing Postgres that is being taken over. A new cluster beside it would
+    // make that data foreign.
+    let owner = view.members.iter().find(|member| {
+        member.published.as_ref().is_some_and(|state| state.system.is_some())
+    });
+    if let Some(owner) = owner {
+        return Plan::wait(Reason::WaitingForMemberWithData { member: owner.name.clone() });
+    }
+    Plan::step(
+        Reason::RacingToBootstrap,
+        Step::AcquireLease { sync_revision: cluster.sync.as_ref().map(|sync| sync.revision) },
+    )
+}
+
+/// The same where an earlier attempt left half a data directory behind.
+pub(super) fn race_again(view: &View, cluster: &Cluster, fault: Unusable) -> Plan {
+    match fault {
+        Unusable::HalfInitialized | Unusable::HalfCloned => race(view, cluster),
+        Unusable::HalfRewound => Plan::wait(Reason::WaitingForLeader),
+        Unusable::Refused => Plan::wait(Reason::DataDirectoryRefused),
+    }
+}
+
+/// The leader lease is mine and there is no data here.
+pub(super) fn initialize(view: &View, cluster: &Cluster) -> Plan {
+    if view.job.is_some() {
+        return Plan::step(Reason::Bootstrapping, Step::RenewLease);
+    }
+    match cluster.initialize {
+        Initialize::Absent => {
+            Plan::steps(Reason::Bootstrapping, [Step::RenewLease, Step::ClaimInitialize, Step::Initdb])
+        }
+        Initialize::Bootstrapping => Plan::steps(Reason::Bootstrapping, [Step::RenewLease, Step::Initdb]),
+        // The data of this cluster is elsewhere, and so must its leader be.
+        Initialize::Done(_) => Plan::step(Reason::NothingToLead, Step::ReleaseLease),
+    }
+}
+
+/// The same with half a data directory.
+pub(super) fn initialize_again(view: &View, cluster: &Cluster, fault: Unusable) -> Plan {
+    match fault {
+        Unusable::HalfInitialized | Unusable::HalfCloned => initialize(view, cluster),
+        Unusable::HalfRewound | Unusable::Refused if view.job.is_some() => {
+            Plan::step(Reason::NothingToLead, Step::RenewLease)
+        }
+        Unusable::HalfRewound | Unusable::Refused => Plan::step(Reason::NothingToLead, Step::ReleaseLease),
+    }
+}

@@ -1,0 +1,202 @@
+//! A Postgres that accepts writes, or did until a moment ago: keep it, revive it, hand over, or stop it.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use outrider_wal::{Lsn, TimelineId};
+
+use super::election::binding;
+use super::{switchover, synchronous};
+use crate::plan::{Plan, StartAs, Step, StopMode};
+use crate::reason::Reason;
+use crate::view::cluster::{Cluster, Initialize};
+use crate::view::local::{Postgres, Shutdown};
+use crate::view::member::{MemberName, Role};
+use crate::view::{Job, View};
+
+/// So many unexpected exits within a minute are a crash loop: a standby is preferred whatever it lacks within the
+/// limits of the policy.
+const CRASH_LOOP: u32 = 3;
+
+/// Whether this Postgres accepts writes, or will once it is up.
+pub(super) fn is_writable(postgres: &Postgres) -> bool {
+    match postgres {
+        Postgres::Primary { .. } => true,
+        Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => *writable,
+        Postgres::Standby { .. } | Postgres::Stopped { .. } | Postgres::Empty | Postgres::Unusable(_) => false,
+    }
+}
+
+/// The lease is mine and Postgres is a primary: the quiet round of a leader, and its housekeeping.
+pub(super) fn keep(view: &View, cluster: &Cluster) -> Plan {
+    match view.job {
+        None | Some(Job::Checkpoint) => {}
+        Some(Job::Initdb | Job::PostBootstrap | Job::Start | Job::Stop | Job::Clone | Job::Rewind) => {
+            return Plan::step(Reason::JobUnderWay, Step::RenewLease);
+        }
+    }
+    let mut plan = next_duty(view, cluster);
+    plan.steps.insert(0, Step::RenewLease);
+    plan
+}
+
+/// The first thing that is not as it should be; one a round.
+fn next_duty(view: &View, cluster: &Cluster) -> Plan {
+    match (cluster.initialize, view.local.system) {
+        (Initialize::Done(_), _) | (_, None) => {}
+        (Initialize::Absent | Initialize::Bootstrapping, Some(_)) if !view.local.users_ready => {
+            return Plan::step(Reason::Bootstrapping, Step::PostBootstrap);
+        }
+        (Initialize::Absent | Initialize::Bootstrapping, Some(system)) => {
+            return Plan::step(Reason::Bootstrapping, Step::RecordInitialize { system });
+        }
+    }
+    if let Some(plan) = synchronous::maintain(view, cluster) {
+        return plan;
+    }
+    if let Some(plan) = switchover::lead(view, cluster) {
+        return plan;
+    }
+    if history_is_missing(view, cluster) {
+        return Plan::step(Reason::Leading, Step::RecordHistory);
+    }
+    let names: Vec<MemberName> = view
+        .members
+        .iter()
+        .filter(|member| member.published.is_some() && !view.local.slots.contains(&member.name))
+        .map(|member| member.name.clone())
+        .collect();
+    if !names.is_empty() {
+        return Plan::step(Reason::Leading, Step::CreateSlots { names });
+    }
+    Plan::wait(Reason::Leading)
+}
+
+/// Whether the DCS does not yet tell where this timeline came from, by which former primaries find out that they diverged.
+fn history_is_missing(view: &View, cluster: &Cluster) -> bool {
+    let (own, recorded) = (view.local.history.switches(), cluster.history.switches());
+    let same = own.len() == recorded.len()
+        && own.iter().zip(recorded).all(|(own, there)| own.timeline == there.timeline && own.end == there.end);
+    // A first timeline has no history file; neither has one whose file was not read yet.
+    !own.is_empty() && !same
+}
+
+/// The lease is free and Postgres is a primary: mine ran out a moment ago, or the DCS lost it.
+pub(super) fn reclaim(view: &View, cluster: &Cluster) -> Plan {
+    if view.job == Some(Job::Stop) {
+        return Plan::wait(Reason::JobUnderWay);
+    }
+    let nobody_between = cluster.term == view.local.held_term;
+    let mine_in_sync = binding(cluster).is_none_or(|sync| sync.leader.as_ref() == Some(&view.me));
+    let known = match cluster.initialize {
+        Initialize::Done(_) => true,
+        Initialize::Absent | Initialize::Bootstrapping => !view.local.users_ready,
+    };
+    let fuse_lives = view.local.fuse.is_some_and(|left| !left.is_zero());
+    let other_primary =
+        view.members.iter().any(|member| member.answered().is_some_and(|state| state.role == Role::Primary));
+    if nobody_between && mine_in_sync && known && fuse_lives && !other_primary {
+        let sync_revision = cluster.sync.as_ref().map(|sync| sync.revision);
+        return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision });
+    }
+    step_down(view)
+}
+
+/// Somebody else leads and Postgres is a primary here: it must not be.
+pub(super) fn step_down(view: &View) -> Plan {
+    match view.job {
+        Some(Job::Stop) => Plan::wait(Reason::SteppingDown),
+        None
+        | Some(Job::Initdb | Job::PostBootstrap | Job::Start | Job::Clone | Job::Rewind | Job::Checkpoint) => {
+            Plan::step(Reason::SteppingDown, Step::Stop(StopMode::Immediate))
+        }
+    }
+}
+
+/// Not my lease, and Postgres is on its way up, or hangs: harmless when it is a standby.
+pub(super) fn wait_or_step_down(view: &View, writable: bool) -> Plan {
+    if writable { step_down(view) } else { Plan::wait(Reason::StillStarting) }
+}
+
+/// My lease, and Postgres is on its way up: wait, but not for ever when a standby could lead.
+pub(super) fn wait_for_start(view: &View, cluster: &Cluster, since: Duration) -> Plan {
+    let overdue = since > view.policy.primary_start_timeout && successor(view, cluster, None).is_some();
+    wait_or_give_up(view, Reason::StillStarting, overdue)
+}
+
+/// My lease, and Postgres runs but does not answer: the same patience, counted in lifetimes of the lease.
+pub(super) fn wait_for_answer(view: &View, cluster: &Cluster, since: Duration) -> Plan {
+    let overdue = since > view.policy.ttl * 2 && successor(view, cluster, None).is_some();
+    wait_or_give_up(view, Reason::Unresponsive, overdue)
+}
+
+fn wait_or_give_up(view: &View, reason: Reason, overdue: bool) -> Plan {
+    if overdue && view.job != Some(Job::Stop) {
+        return Plan::steps(Reason::GivingUpOnStart, [Step::RenewLease, Step::Stop(StopMode::Immediate)]);
+    }
+    Plan::step(reason, Step::RenewLease)
+}
+
+/// My lease, and Postgres is stopped: it crashed, or was stopped for a switchover, or is new.
+pub(super) fn revive_or_release(view: &View, cluster: &Cluster, end: Lsn, shutdown: Shutdown) -> Plan {
+    if view.job.is_some() {
+        return Plan::step(Reason::JobUnderWay, Step::RenewLease);
+    }
+    let as_primary = Step::Start(StartAs::Primary { synchronous: recorded(view, cluster) });
+    let exact_end = match shutdown {
+        Shutdown::Standby => {
+            let as_standby = Step::Start(StartAs::Standby { upstream: None });
+            return Plan::steps(Reason::StartingToStand, [Step::RenewLease, as_standby]);
+        }
+        Shutdown::CleanPrimary => {
+            if let Some(plan) = switchover::hand_over(view, cluster, end, &as_primary) {
+                return plan;
+            }
+            Some(end)
+        }
+        Shutdown::CrashedPrimary => None,
+    };
+    // A synchronous standby has every acknowledged commit and takes over twenty times faster than a crashed Postgres
+    // recovers. In asynchronous mode the crashed one knows more than anyone, so it comes back itself.
+    match successor(view, cluster, exact_end) {
+        Some(to) => Plan::step(Reason::FailingOver { to: to.clone() }, Step::HandOverLease { to }),
+        None => Plan::steps(Reason::Reviving, [Step::RenewLease, as_primary]),
+    }
+}
+
+/// The standbys that are recorded as synchronous with this member.
+pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
+    binding(cluster)
+        .filter(|sync| sync.leader.as_ref() == Some(&view.me))
+        .map(|sync| sync.standbys.clone())
+        .unwrap_or_default()
+}
+
+/// The best member that can lead in my place without losing an acknowledged commit, or in a crash loop within the
+/// limits of the policy; only one that answered a moment ago. `exact_end`: where my WAL ends, when that is certain.
+fn successor(view: &View, cluster: &Cluster, exact_end: Option<Lsn>) -> Option<MemberName> {
+    let recorded = recorded(view, cluster);
+    let synchronous = binding(cluster).is_some();
+    let crash_loop = view.local.recent_crashes >= CRASH_LOOP;
+    view.members
+        .iter()
+        .filter(|member| member.tags.may_lead())
+        .filter_map(|member| Some((member, member.answered()?)))
+        .filter(|(member, state)| {
+            let has_all = exact_end.is_some_and(|end| state.position >= end);
+            let lag = state.position.behind(view.local.last_position);
+            let within_policy = crash_loop && !synchronous && lag <= view.policy.maximum_lag_on_failover;
+            state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
+        })
+        .max_by_key(|(member, state)| rank(state.timeline, state.position, member.tags.failover_priority, &member.name))
+        .map(|(member, _)| member.name.clone())
+}
+
+fn rank(
+    timeline: TimelineId,
+    position: Lsn,
+    priority: u32,
+    name: &MemberName,
+) -> (TimelineId, Lsn, u32, core::cmp::Reverse<MemberName>) {
+    (timeline, position, priority, core::cmp::Reverse(name.clone()))
+}

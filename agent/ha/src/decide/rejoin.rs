@@ -1,0 +1,113 @@
+//! Brings a member back behind the leader: start it, rewind it, or clone it anew. Does not choose whom to follow.
+
+use crate::plan::{Plan, StartAs, Step};
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::cluster::{Cluster, Initialize};
+use crate::view::local::{Postgres, Shutdown, Unusable};
+use crate::view::member::{MemberName, MemberState, Role};
+
+/// How this member's WAL relates to the leader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lineage {
+    /// The leader is not a primary yet, or has not recorded where its timeline began.
+    Unknown,
+    /// All that is here is on the leader's timeline too.
+    Ancestor,
+    /// Something was written here that the leader never had.
+    Diverged,
+}
+
+/// Whether this member's WAL lies on the history of the leader.
+pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Lineage {
+    let (timeline, end) = match &view.local.postgres {
+        Postgres::Stopped { timeline, end, .. } => (*timeline, *end),
+        Postgres::Standby { timeline, position, .. } | Postgres::Primary { timeline, position, .. } => {
+            (*timeline, *position)
+        }
+        Postgres::Empty | Postgres::Unusable(_) | Postgres::Starting { .. } | Postgres::Unresponsive { .. } => {
+            return Lineage::Unknown;
+        }
+    };
+    let Some(primary) = running_primary(view, leader) else { return Lineage::Unknown };
+    if timeline > primary.timeline {
+        return Lineage::Diverged;
+    }
+    if timeline == primary.timeline {
+        // The same number is not yet the same timeline: a member that promoted itself and vanished, and its successor
+        // that never heard of it, may have chosen the same one.
+        let own = view.local.history.switches();
+        let same = own.len() != cluster.history.switches().len()
+            || own.iter().zip(cluster.history.switches()).all(|(own, theirs)| {
+                own.timeline == theirs.timeline && own.end == theirs.end
+            });
+        return if same { Lineage::Ancestor } else { Lineage::Diverged };
+    }
+    match cluster.history.left_at(timeline) {
+        None => Lineage::Unknown,
+        Some(left) if end <= left => Lineage::Ancestor,
+        Some(_) => Lineage::Diverged,
+    }
+}
+
+/// The leader leads, and Postgres is stopped here.
+pub(super) fn choose(view: &View, cluster: &Cluster, leader: &MemberName, shutdown: Shutdown) -> Plan {
+    if view.job.is_some() {
+        return Plan::wait(Reason::JobUnderWay);
+    }
+    let start = Step::Start(StartAs::Standby { upstream: Some(leader.clone()) });
+    match (lineage(view, cluster, leader), shutdown) {
+        (Lineage::Ancestor | Lineage::Unknown, Shutdown::Standby) | (Lineage::Ancestor, Shutdown::CleanPrimary) => {
+            Plan::step(Reason::StartingAsStandby, start)
+        }
+        (Lineage::Unknown, Shutdown::CleanPrimary | Shutdown::CrashedPrimary) => {
+            Plan::wait(Reason::WaitingForLeader)
+        }
+        // Where the WAL of a crashed primary ends is not in its control file; pg_rewind finds out, and does nothing
+        // when nothing is to be done.
+        (Lineage::Ancestor, Shutdown::CrashedPrimary) | (Lineage::Diverged, _) => {
+            rewind_or_clone(view, leader)
+        }
+    }
+}
+
+fn rewind_or_clone(view: &View, leader: &MemberName) -> Plan {
+    let Some(primary) = running_primary(view, leader) else { return Plan::wait(Reason::WaitingForLeader) };
+    if view.local.rewind_failed {
+        return Plan::step(Reason::CloningAfterFailedRewind, Step::Clone { from: leader.clone() });
+    }
+    // pg_rewind reads the timeline from the control file of its source, which tells the new one only after the
+    // checkpoint that follows a promotion.
+    if primary.awaiting_checkpoint {
+        return Plan::wait(Reason::WaitingForCheckpoint);
+    }
+    Plan::step(Reason::Rewinding, Step::Rewind { from: leader.clone() })
+}
+
+/// The leader leads, and there is no data here.
+pub(super) fn clone(view: &View, cluster: &Cluster, leader: &MemberName) -> Plan {
+    if view.job.is_some() {
+        return Plan::wait(Reason::JobUnderWay);
+    }
+    match cluster.initialize {
+        Initialize::Absent | Initialize::Bootstrapping => return Plan::wait(Reason::WaitingForBootstrap),
+        Initialize::Done(_) => {}
+    }
+    if running_primary(view, leader).is_none() {
+        return Plan::wait(Reason::WaitingForLeader);
+    }
+    Plan::step(Reason::Cloning, Step::Clone { from: leader.clone() })
+}
+
+/// The leader leads, and what is here must not be started.
+pub(super) fn clone_over(view: &View, cluster: &Cluster, leader: &MemberName, fault: Unusable) -> Plan {
+    match fault {
+        Unusable::HalfInitialized | Unusable::HalfCloned | Unusable::HalfRewound => clone(view, cluster, leader),
+        Unusable::Refused => Plan::wait(Reason::DataDirectoryRefused),
+    }
+}
+
+/// The leader's published state, once its Postgres is a primary.
+fn running_primary<'view>(view: &'view View, leader: &MemberName) -> Option<&'view MemberState> {
+    view.member(leader)?.published.as_ref().filter(|state| state.role == Role::Primary)
+}

@@ -1,0 +1,130 @@
+//! The leader's part in a planned switchover: pre-flight, checkpoint, stop, hand over, or take it all back.
+
+use core::time::Duration;
+
+use outrider_wal::Lsn;
+
+use super::election::binding;
+use super::primary::recorded;
+use crate::plan::{Plan, Step, StopMode};
+use crate::reason::{Reason, Unfit};
+use crate::view::View;
+use crate::view::cluster::Cluster;
+use crate::view::local::Postgres;
+use crate::view::member::{Member, MemberName, Role};
+use crate::view::request::{Request, RequestKind};
+
+/// How soon the candidate is asked again whether it has the last of the WAL: it arrives within milliseconds.
+const CANDIDATE_POLL: Duration = Duration::from_millis(5);
+
+/// What a request asks of a leader whose Postgres runs; `None` when nothing is asked or it is not due.
+pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
+    let Some(request) = &cluster.request else {
+        // Somebody took the request back, or it was refused, after it was announced.
+        return cluster
+            .switchover
+            .as_ref()
+            .filter(|_| view.job.is_none())
+            .map(|_| Plan::step(Reason::SwitchoverWithdrawn, Step::ClearSwitchover));
+    };
+    if !request.due_in.is_zero() || view.job.is_some() {
+        return None;
+    }
+    let clear = Step::ClearRequest { revision: request.revision };
+    if request.to.as_ref() == Some(&view.me) {
+        return Some(Plan::steps(Reason::SwitchoverDone, [Step::ClearSwitchover, clear]));
+    }
+    if request.from.as_ref().is_some_and(|from| *from != view.me) {
+        let done = cluster.switchover.as_ref().is_some_and(|switchover| switchover.to == view.me);
+        let reason = if done { Reason::SwitchoverDone } else { Reason::NotTheLeaderNamed };
+        return Some(Plan::steps(reason, [Step::ClearSwitchover, clear]));
+    }
+    let to = match candidate(view, cluster, request) {
+        Ok(to) => to,
+        Err(why) => {
+            let reason = Reason::SwitchoverRefused { to: request.to.clone(), why };
+            return Some(Plan::steps(reason, [Step::ClearSwitchover, clear]));
+        }
+    };
+    Some(match &cluster.switchover {
+        Some(announced) if announced.from == view.me && announced.to == to && announced.checkpointed => {
+            Plan::step(Reason::StoppingForSwitchover { to }, Step::Stop(StopMode::Fast))
+        }
+        Some(announced) if announced.from == view.me && announced.to == to => {
+            Plan::step(Reason::PreparingSwitchover { to }, Step::Checkpoint)
+        }
+        Some(_) | None => {
+            let announce = Step::AnnounceSwitchover { to: to.clone() };
+            Plan::steps(Reason::PreparingSwitchover { to }, [announce, Step::Checkpoint])
+        }
+    })
+}
+
+/// Postgres stopped cleanly and its WAL ends at `end`: when that was for a switchover, hand over as soon as the
+/// candidate has it all, or start again when it does not come to that. `None` when no switchover was announced.
+pub(super) fn hand_over(view: &View, cluster: &Cluster, end: Lsn, as_primary: &Step) -> Option<Plan> {
+    let announced = cluster.switchover.as_ref().filter(|switchover| switchover.from == view.me)?;
+    let to = announced.to.clone();
+    let has_all = view
+        .member(&to)
+        .and_then(Member::answered)
+        .is_some_and(|state| state.role == Role::Standby && state.position >= end);
+    if has_all {
+        return Some(Plan::step(Reason::HandingOver { to: to.clone() }, Step::HandOverLease { to }));
+    }
+    if announced.stopping_for <= view.policy.switchover_timeout {
+        let waiting = Plan::step(Reason::WaitingForCandidate { to }, Step::RenewLease);
+        return Some(waiting.and_look_again_in(CANDIDATE_POLL));
+    }
+    let mut back = Plan::steps(Reason::SwitchoverRolledBack { to }, [Step::RenewLease, Step::ClearSwitchover]);
+    if let Some(request) = &cluster.request {
+        back.steps.push(Step::ClearRequest { revision: request.revision });
+    }
+    back.steps.push(as_primary.clone());
+    Some(back)
+}
+
+/// The member that is to take over: the one that is named, or the best that is fit.
+fn candidate(view: &View, cluster: &Cluster, request: &Request) -> Result<MemberName, Unfit> {
+    if let Some(name) = &request.to {
+        let member = view.member(name).ok_or(Unfit::Unknown)?;
+        return fitness(view, cluster, request, member).map(|_| name.clone());
+    }
+    view.members
+        .iter()
+        .filter_map(|member| Some((fitness(view, cluster, request, member).ok()?, member)))
+        .max_by_key(|(position, member)| {
+            (member.tags.failover_priority, *position, core::cmp::Reverse(member.name.clone()))
+        })
+        .map(|(_, member)| member.name.clone())
+        .ok_or(Unfit::Nobody)
+}
+
+/// Whether a member can take over within a moment, and its position.
+fn fitness(view: &View, cluster: &Cluster, request: &Request, member: &Member) -> Result<Lsn, Unfit> {
+    let state = member.answered().ok_or(Unfit::NoAnswer)?;
+    if !member.tags.may_lead() {
+        return Err(Unfit::MayNotLead);
+    }
+    if state.role != Role::Standby || !state.streaming {
+        return Err(Unfit::NotStreaming);
+    }
+    let synchronous = binding(cluster).is_none() || recorded(view, cluster).contains(&member.name);
+    match request.kind {
+        RequestKind::Switchover if !synchronous => return Err(Unfit::NotSynchronous),
+        RequestKind::Switchover | RequestKind::Failover => {}
+    }
+    let lag = match &view.local.postgres {
+        Postgres::Primary { position, .. } => state.position.behind(*position),
+        Postgres::Standby { .. }
+        | Postgres::Stopped { .. }
+        | Postgres::Starting { .. }
+        | Postgres::Unresponsive { .. }
+        | Postgres::Empty
+        | Postgres::Unusable(_) => 0,
+    };
+    if lag > view.policy.maximum_lag_on_failover {
+        return Err(Unfit::Lags { bytes: lag });
+    }
+    Ok(state.position)
+}

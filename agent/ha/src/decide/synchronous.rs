@@ -1,0 +1,100 @@
+//! Which standbys commits wait for, and which are recorded as promotable. The order of the changes is everything:
+//! to relax, first `/sync`, then the setting; to grow, first the setting, then proof, then `/sync`. At every moment
+//! each member recorded in `/sync` holds every commit that was acknowledged.
+
+use alloc::vec::Vec;
+
+use outrider_wal::Lsn;
+
+use super::election::binding;
+use super::primary::recorded;
+use crate::plan::{Plan, Step};
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::cluster::Cluster;
+use crate::view::local::{Postgres, Synchronous, WalSender};
+use crate::view::member::MemberName;
+use crate::view::policy::SynchronousMode;
+
+/// The next change, `None` when all is as it should be.
+pub(super) fn maintain(view: &View, cluster: &Cluster) -> Option<Plan> {
+    let Postgres::Primary { position, walsenders, synchronous, .. } = &view.local.postgres else { return None };
+    match view.policy.synchronous_mode {
+        SynchronousMode::Off => turn_off(cluster, synchronous),
+        SynchronousMode::On => hold(view, cluster, *position, walsenders, synchronous),
+    }
+}
+
+fn turn_off(cluster: &Cluster, synchronous: &Synchronous) -> Option<Plan> {
+    if let Some(sync) = binding(cluster) {
+        return Some(Plan::step(Reason::SynchronousOff, Step::ClearSync { revision: sync.revision }));
+    }
+    let stands = !synchronous.names.is_empty();
+    stands.then(|| Plan::step(Reason::SynchronousOff, Step::SetSynchronous { names: Vec::new() }))
+}
+
+fn hold(
+    view: &View,
+    cluster: &Cluster,
+    position: Lsn,
+    walsenders: &[WalSender],
+    synchronous: &Synchronous,
+) -> Option<Plan> {
+    let revision = cluster.sync.as_ref().map(|sync| sync.revision);
+    let record = |reason, standbys| Some(Plan::step(reason, Step::RecordSync { standbys, revision }));
+    if !binding(cluster).is_some_and(|sync| sync.leader.as_ref() == Some(&view.me)) {
+        return record(Reason::SynchronousOn, Vec::new());
+    }
+    let recorded = recorded(view, cluster);
+    let streams = |name: &&MemberName| walsenders.iter().any(|sender| sender.name == **name && sender.streaming);
+
+    // A standby that is gone, or one more than the policy asks for, may no longer be promoted ...
+    let count = view.policy.synchronous_node_count as usize;
+    let kept: Vec<MemberName> = recorded.iter().filter(streams).take(count).cloned().collect();
+    if kept != recorded {
+        return record(Reason::SynchronousRelaxed, kept);
+    }
+    // ... before commits stop waiting for it; a new one is waited for before it may be.
+    let names = choose(view, &recorded, position, walsenders, synchronous);
+    if names != synchronous.names {
+        return Some(Plan::step(Reason::SynchronousChanged, Step::SetSynchronous { names }));
+    }
+    let since = synchronous.since?;
+    let holds_all = |name: &&MemberName| {
+        walsenders.iter().any(|sender| sender.name == **name && sender.sync && sender.flushed >= since)
+    };
+    let proven: Vec<MemberName> =
+        synchronous.names.iter().filter(|name| recorded.contains(name) || holds_all(name)).cloned().collect();
+    if proven == recorded { None } else { record(Reason::SynchronousGrown, proven) }
+}
+
+/// The standbys that commits should wait for: those recorded, then those already waited for, then the furthest.
+fn choose(
+    view: &View,
+    recorded: &[MemberName],
+    position: Lsn,
+    walsenders: &[WalSender],
+    synchronous: &Synchronous,
+) -> Vec<MemberName> {
+    let mut fit: Vec<&WalSender> = walsenders
+        .iter()
+        .filter(|sender| recorded.contains(&sender.name) || is_fit(view, sender, position))
+        .collect();
+    fit.sort_by_key(|sender| {
+        let newcomer = !synchronous.names.contains(&sender.name);
+        (!recorded.contains(&sender.name), newcomer, core::cmp::Reverse(sender.flushed), sender.name.clone())
+    });
+    let mut names: Vec<MemberName> =
+        fit.iter().take(view.policy.synchronous_node_count as usize).map(|sender| sender.name.clone()).collect();
+    names.sort();
+    names
+}
+
+/// Whether commits may wait for this standby: a member that may lead, streaming, and not so far behind that every
+/// commit would wait for it to catch up.
+fn is_fit(view: &View, sender: &WalSender, position: Lsn) -> bool {
+    let member = view.member(&sender.name);
+    member.is_some_and(|member| member.tags.may_lead() && !member.tags.nosync)
+        && sender.streaming
+        && sender.flushed.behind(position) <= view.policy.maximum_lag_on_failover
+}

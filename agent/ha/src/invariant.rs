@@ -1,0 +1,131 @@
+//! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
+
+use crate::plan::{Plan, StartAs, Step};
+use crate::view::cluster::{Initialize, Lease};
+use crate::view::local::{Postgres, Shutdown};
+use crate::view::member::Role;
+use crate::view::{Dcs, View};
+
+/// A rule that a plan breaks, in words.
+pub type Violation = &'static str;
+
+/// The first rule that `plan` breaks on `view`.
+///
+/// # Errors
+///
+/// The rule. A plan that breaks one must not be carried out.
+pub fn check(view: &View, plan: &Plan) -> Result<(), Violation> {
+    plan.steps.iter().try_for_each(|step| check_step(view, plan, step))
+}
+
+fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
+    let Dcs::Seen(cluster) = &view.dcs else {
+        return require(matches!(step, Step::Stop(_)), "while the DCS is silent nothing is done but stopping Postgres");
+    };
+    let mine = cluster.lease == Lease::Mine;
+    let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
+    if foreign {
+        return require(
+            matches!(step, Step::Stop(_) | Step::ReleaseLease),
+            "a data directory of another cluster is not touched",
+        );
+    }
+    match step {
+        Step::AcquireLease { .. } => {
+            require(matches!(cluster.lease, Lease::Free { .. }), "only a free lease is taken")?;
+            require(cluster.term >= view.local.term, "no lease is taken from a DCS that went back")
+        }
+        Step::Promote => {
+            require(mine, "only the holder of the lease is promoted")?;
+            require(matches!(view.local.postgres, Postgres::Standby { .. }), "only a running standby is promoted")?;
+            require(plan.steps.first() == Some(&Step::RenewLease), "the lease is confirmed before a promotion")
+        }
+        Step::Start(StartAs::Primary { synchronous }) => {
+            require(mine, "Postgres is started writable only by the holder of the lease")?;
+            require(plan.steps.contains(&Step::RenewLease), "the lease is confirmed before a writable start")?;
+            let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
+            require(
+                recorded.is_none_or(|sync| sync.standbys.iter().all(|name| synchronous.contains(name))),
+                "commits wait for every recorded standby from the first one on",
+            )
+        }
+        Step::HandOverLease { to } => hand_over(view, to),
+        Step::RenewLease | Step::ReleaseLease => require(mine, "only one's own lease is renewed or released"),
+        Step::RecordSync { standbys, .. } => record_sync(view, standbys),
+        Step::SetSynchronous { names } => {
+            let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
+            require(
+                recorded.is_none_or(|sync| sync.standbys.iter().all(|name| names.contains(name))),
+                "commits go on waiting for every recorded standby",
+            )
+        }
+        Step::Initdb => {
+            require(!matches!(cluster.initialize, Initialize::Done(_)), "no second cluster is made")?;
+            require(mine, "only the holder of the lease makes the cluster")
+        }
+        Step::Clone { .. } => require(
+            !matches!(view.local.postgres, Postgres::Primary { .. } | Postgres::Standby { .. }),
+            "a running Postgres is not cloned over",
+        ),
+        Step::Rewind { .. } => require(
+            matches!(view.local.postgres, Postgres::Stopped { .. }),
+            "only a stopped Postgres is rewound",
+        ),
+        Step::ClaimInitialize
+        | Step::RecordInitialize { .. }
+        | Step::ClearSync { .. }
+        | Step::RecordHistory
+        | Step::ClearRequest { .. }
+        | Step::AnnounceSwitchover { .. }
+        | Step::ClearSwitchover => require(mine, "only the leader writes the cluster's keys"),
+        Step::PostBootstrap
+        | Step::Start(StartAs::Standby { .. })
+        | Step::Stop(_)
+        | Step::Follow { .. }
+        | Step::CreateSlots { .. }
+        | Step::Checkpoint => Ok(()),
+    }
+}
+
+/// The lease is handed on only by one whose Postgres is down, to one that was recorded as synchronous or has it all.
+fn hand_over(view: &View, to: &crate::MemberName) -> Result<(), Violation> {
+    let Dcs::Seen(cluster) = &view.dcs else { return Err("unreachable: the caller has seen the DCS") };
+    require(cluster.lease == Lease::Mine, "only one's own lease is handed on")?;
+    let Postgres::Stopped { end, shutdown, .. } = &view.local.postgres else {
+        return Err("the lease is handed on only when Postgres is stopped");
+    };
+    let Some(state) = view.member(to).and_then(crate::Member::answered) else {
+        return Err("the lease is handed only to a member that answers");
+    };
+    require(state.role == Role::Standby, "the lease is handed only to a standby")?;
+    let recorded = cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&view.me) && sync.covers(to));
+    let has_all = *shutdown == Shutdown::CleanPrimary && state.position >= *end;
+    let asynchronous = cluster.sync.as_ref().is_none_or(|sync| sync.leader.is_none());
+    require(recorded || has_all || asynchronous, "the lease is handed only to a member with every acknowledged commit")
+}
+
+/// A standby is recorded as promotable only when commits wait for it and it has proven to hold what came before.
+fn record_sync(view: &View, standbys: &[crate::MemberName]) -> Result<(), Violation> {
+    let Dcs::Seen(cluster) = &view.dcs else { return Err("unreachable: the caller has seen the DCS") };
+    require(cluster.lease == Lease::Mine, "only the leader records who is synchronous")?;
+    let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
+    for name in standbys {
+        if recorded.is_some_and(|sync| sync.standbys.contains(name)) {
+            continue;
+        }
+        let Postgres::Primary { walsenders, synchronous, .. } = &view.local.postgres else {
+            return Err("a standby is recorded only by a running primary");
+        };
+        let since = synchronous.since.ok_or("a standby is recorded only when the setting is proven")?;
+        require(synchronous.names.contains(name), "a standby is recorded only when commits wait for it")?;
+        require(
+            walsenders.iter().any(|sender| sender.name == *name && sender.sync && sender.flushed >= since),
+            "a standby is recorded only when it holds what was acknowledged before",
+        )?;
+    }
+    Ok(())
+}
+
+fn require(holds: bool, rule: Violation) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(rule) }
+}

@@ -1,0 +1,197 @@
+//! What a member will do: the one door out. Each step is one act; an act that fails ends the plan, and the next round looks anew.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::reason::Reason;
+use crate::view::cluster::SystemId;
+use crate::view::member::MemberName;
+
+/// The decision of one round.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Plan {
+    /// Why; also when there is nothing to do.
+    pub reason: Reason,
+    /// In this order, each only after the one before it succeeded.
+    pub steps: Vec<Step>,
+    /// Look again after this long, unless something happens before; `None` for the usual `loop_wait`.
+    #[serde(with = "crate::millis::option", default)]
+    pub look_again: Option<Duration>,
+}
+
+impl Plan {
+    /// Nothing to do, and why.
+    #[must_use]
+    pub const fn wait(reason: Reason) -> Self {
+        Plan { reason, steps: Vec::new(), look_again: None }
+    }
+
+    /// One step.
+    #[must_use]
+    pub fn step(reason: Reason, step: Step) -> Self {
+        Plan { reason, steps: Vec::from([step]), look_again: None }
+    }
+
+    /// Several steps, in order.
+    #[must_use]
+    pub fn steps<const COUNT: usize>(reason: Reason, steps: [Step; COUNT]) -> Self {
+        Plan { reason, steps: Vec::from(steps), look_again: None }
+    }
+
+    /// The same, with another look after `delay` because what it waits for sends no event.
+    #[must_use]
+    pub const fn and_look_again_in(mut self, delay: Duration) -> Self {
+        self.look_again = Some(delay);
+        self
+    }
+}
+
+/// One act on the DCS or on Postgres.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Take the free leader lease, if `/sync` is still as it was seen; arms the fuse when it is confirmed.
+    AcquireLease {
+        /// Revision of `/sync`; `None` when the key was absent.
+        sync_revision: Option<i64>,
+    },
+    /// Renew the leader lease; extends the fuse when it is confirmed.
+    RenewLease,
+    /// Give up the leader lease.
+    ReleaseLease,
+    /// Make another member the holder in one transaction.
+    HandOverLease {
+        /// The new holder.
+        to: MemberName,
+    },
+    /// Mark the cluster as being made.
+    ClaimInitialize,
+    /// Record the system identifier, and the configuration of the cluster when there is none yet.
+    RecordInitialize {
+        /// Of this member's data directory.
+        system: SystemId,
+    },
+    /// Record in `/sync` who may be promoted besides the leader, which is this member.
+    RecordSync {
+        /// Names ascending.
+        standbys: Vec<MemberName>,
+        /// Revision of `/sync` as it was seen; `None` when the key was absent.
+        revision: Option<i64>,
+    },
+    /// Take `/sync` away: synchronous mode was turned off.
+    ClearSync {
+        /// Its revision.
+        revision: i64,
+    },
+    /// Record where this primary's timeline came from.
+    RecordHistory,
+    /// Take away the `/failover` request: it is done, refused or given up.
+    ClearRequest {
+        /// Its revision.
+        revision: i64,
+    },
+    /// Announce a switchover to all members.
+    AnnounceSwitchover {
+        /// Who is to take over.
+        to: MemberName,
+    },
+    /// Take the announcement away.
+    ClearSwitchover,
+    /// Make a new cluster: `initdb`.
+    Initdb,
+    /// Create users and rights in the new cluster.
+    PostBootstrap,
+    /// Start the postmaster.
+    Start(StartAs),
+    /// Stop the postmaster.
+    Stop(StopMode),
+    /// End recovery and accept writes.
+    Promote,
+    /// Stream from another member.
+    Follow {
+        /// The member to stream from.
+        upstream: MemberName,
+    },
+    /// Make commits wait for these standbys, every one of them.
+    SetSynchronous {
+        /// Names ascending.
+        names: Vec<MemberName>,
+    },
+    /// Create the physical replication slots that are missing.
+    CreateSlots {
+        /// For these members.
+        names: Vec<MemberName>,
+    },
+    /// CHECKPOINT, so that the stop or the restart after it is short.
+    Checkpoint,
+    /// Copy the data directory of a primary; what is here is moved aside first.
+    Clone {
+        /// The primary.
+        from: MemberName,
+    },
+    /// Take back what this former primary wrote and its successor never had.
+    Rewind {
+        /// The primary.
+        from: MemberName,
+    },
+}
+
+impl Step {
+    /// Whether it begins long work, which shows as the job of the next view.
+    #[must_use]
+    pub const fn begins_job(&self) -> bool {
+        match self {
+            Step::Initdb
+            | Step::PostBootstrap
+            | Step::Start(_)
+            | Step::Stop(_)
+            | Step::Checkpoint
+            | Step::Clone { .. }
+            | Step::Rewind { .. } => true,
+            Step::AcquireLease { .. }
+            | Step::RenewLease
+            | Step::ReleaseLease
+            | Step::HandOverLease { .. }
+            | Step::ClaimInitialize
+            | Step::RecordInitialize { .. }
+            | Step::RecordSync { .. }
+            | Step::ClearSync { .. }
+            | Step::RecordHistory
+            | Step::ClearRequest { .. }
+            | Step::AnnounceSwitchover { .. }
+            | Step::ClearSwitchover
+            | Step::Promote
+            | Step::Follow { .. }
+            | Step::SetSynchronous { .. }
+            | Step::CreateSlots { .. } => false,
+        }
+    }
+}
+
+/// As what Postgres is started.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartAs {
+    /// Accepting writes, its commits waiting for `synchronous` from the first one on.
+    Primary {
+        /// Names ascending.
+        synchronous: Vec<MemberName>,
+    },
+    /// In recovery.
+    Standby {
+        /// The member to stream from; nobody while there is no leader.
+        upstream: Option<MemberName>,
+    },
+}
+
+/// How Postgres is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    /// Clients are cut off, a shutdown checkpoint is written and sent to the standbys.
+    Fast,
+    /// At once, as in a crash.
+    Immediate,
+}

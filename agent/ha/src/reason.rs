@@ -1,0 +1,248 @@
+//! Why a member does what it does: one list with five readers, which are the log, `GET /cluster`, a metric label, the
+//! manual (these comments) and the tests, where each variant has a scenario.
+
+use core::fmt;
+
+use outrider_wal::TimelineId;
+use serde::{Deserialize, Serialize};
+
+use crate::view::cluster::{SystemId, Term};
+use crate::view::member::MemberName;
+
+macro_rules! reasons {
+    ($( $(#[$doc:meta])* $variant:ident $({ $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })? => $label:literal, $format:literal; )*) => {
+        /// The reason for a plan.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Reason {
+            $( $(#[$doc])* $variant $({ $($(#[$field_doc])* $field: $type),* })?, )*
+        }
+
+        impl Reason {
+            /// The labels of all reasons.
+            pub const LABELS: &[&str] = &[$($label),*];
+
+            /// Its name as a metric label, without the particulars.
+            #[must_use]
+            pub const fn label(&self) -> &'static str {
+                match self { $( Reason::$variant $({ $($field: _),* })? => $label, )* }
+            }
+        }
+
+        impl fmt::Display for Reason {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $( Reason::$variant $({ $($field),* })? => write!(f, $format), )* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The leader lease is renewed and Postgres serves writes.
+    Leading => "leading", "the leader with the lease";
+    /// Streams from the leader.
+    Following => "following", "a standby, following the leader";
+    /// Follows the leader and no WAL comes yet.
+    WaitingToStream => "waiting_to_stream", "a standby, waiting for WAL from the leader";
+    /// Long work is under way; only the lease is looked after meanwhile.
+    JobUnderWay => "job_under_way", "long work is under way";
+
+    /// The DCS does not answer; the fuse still has time.
+    DcsSilentKeeping => "dcs_silent_keeping", "the DCS does not answer; going on while the fuse has time";
+    /// The DCS does not answer and the fuse is about to blow: stop in good order before it does.
+    DcsSilentSteppingDown => "dcs_silent_stepping_down", "the DCS does not answer; stopping before the fuse blows";
+    /// The DCS does not answer; nothing is changed.
+    DcsSilentWaiting => "dcs_silent_waiting", "the DCS does not answer; waiting for it";
+
+    /// The data directory belongs to another cluster.
+    ForeignSystemId {
+        /// Of the data directory.
+        own: SystemId,
+        /// Of the cluster.
+        cluster: SystemId,
+    } => "foreign_system_id", "the data directory belongs to another cluster (system identifier {own}, the cluster has {cluster}); nothing is touched: point data_dir elsewhere or choose another scope";
+    /// The DCS knows less than this member: it was wiped or restored from an old copy.
+    DcsWentBack {
+        /// The highest term that this member has seen.
+        seen: Term,
+        /// What the DCS says now.
+        now: Term,
+    } => "dcs_went_back", "the DCS went back (this member has seen term {seen}, the DCS knows {now}): it was wiped or restored from an old copy; taking no part until an operator removes the file `term` from this member's state directory";
+    /// The data directory is not fit to be started: wrong owner, mode or version.
+    DataDirectoryRefused => "data_directory_refused", "the data directory cannot be used; the log names what is wrong with it";
+
+    /// The lease is held under this member's name by another session.
+    NameTaken => "name_taken", "another agent, or an earlier run of this one, holds the lease under this member's name; waiting for it to run out";
+
+    /// Nobody leads, and there never was a cluster: trying to be the one that makes it.
+    RacingToBootstrap => "racing_to_bootstrap", "no cluster yet; racing to make it";
+    /// Making the cluster.
+    Bootstrapping => "bootstrapping", "making a new cluster";
+    /// Another member has data, so no new cluster is made.
+    WaitingForMemberWithData {
+        /// The member with data.
+        member: MemberName,
+    } => "waiting_for_member_with_data", "{member} has data already; waiting for it to lead instead of making a new cluster";
+    /// Another member is making the cluster.
+    WaitingForBootstrap => "waiting_for_bootstrap", "another member is making the cluster";
+    /// The lease is mine, but the data of this cluster is elsewhere.
+    NothingToLead => "nothing_to_lead", "there is no data here to lead with; giving up the lease";
+
+    /// The leader lease is free: standing for it.
+    Standing => "standing", "no leader; standing";
+    /// The leader lease is free: starting as a standby to be able to stand.
+    StartingToStand => "starting_to_stand", "no leader; starting as a standby to stand";
+    /// Tags forbid this member to lead.
+    MayNotLead => "may_not_lead", "no leader, and this member may not lead (nofailover, or failover_priority 0)";
+    /// In synchronous mode: this member may lack acknowledged commits.
+    NotSynchronous => "not_synchronous", "no leader, and this member is not recorded as synchronous: it may lack acknowledged commits";
+    /// In asynchronous mode: this member lacks more than allowed.
+    LagsTooMuch {
+        /// Bytes behind the last position that a leader published.
+        bytes: u64,
+    } => "lags_too_much", "no leader, and this member is {bytes} bytes behind, more than maximum_lag_on_failover";
+    /// This member's timeline is older than the cluster's.
+    TimelineBehind {
+        /// Its timeline.
+        own: TimelineId,
+        /// The newest one known.
+        cluster: TimelineId,
+    } => "timeline_behind", "no leader, and this member is on timeline {own} while the cluster was on {cluster}";
+    /// Another member can be promoted with less loss, or comes first among equals.
+    BetterCandidate {
+        /// That member.
+        member: MemberName,
+    } => "better_candidate", "no leader; leaving the lease to {member}";
+    /// A failover to another member was asked for.
+    CandidateIsNamed {
+        /// That member.
+        member: MemberName,
+    } => "candidate_is_named", "no leader; a failover to {member} was asked for";
+    /// A member without the lease still says that it is a primary.
+    PrimaryStillRunning {
+        /// That member.
+        member: MemberName,
+    } => "primary_still_running", "no leader, but {member} still runs as a primary; waiting for it to stop";
+    /// Nobody leads, and this member cannot.
+    WaitingForLeader => "waiting_for_leader", "waiting for a leader";
+
+    /// The lease is mine: ending recovery.
+    Promoting => "promoting", "holds the lease; promoting";
+    /// A running primary takes back the lease that nobody else has had since.
+    ReclaimingLease => "reclaiming_lease", "takes back its own lease, which nobody has had since";
+    /// A primary without the lease stops.
+    SteppingDown => "stepping_down", "no longer the leader; stopping Postgres";
+    /// Postgres is not up yet.
+    StillStarting => "still_starting", "Postgres is starting";
+    /// Postgres does not answer.
+    Unresponsive => "unresponsive", "Postgres does not answer";
+    /// Postgres does not come up and a standby could lead.
+    GivingUpOnStart => "giving_up_on_start", "Postgres does not come up in time; stopping it in favour of a standby";
+    /// Postgres stopped unexpectedly and is started where it is.
+    Reviving => "reviving", "Postgres is down; starting it here";
+    /// Postgres stopped unexpectedly and a standby has all that was acknowledged.
+    FailingOver {
+        /// The new leader.
+        to: MemberName,
+    } => "failing_over", "Postgres is down; {to} has every acknowledged commit and takes over";
+
+    /// A switchover is being prepared; serving goes on.
+    PreparingSwitchover {
+        /// The candidate.
+        to: MemberName,
+    } => "preparing_switchover", "switchover to {to}: checkpoint before the stop";
+    /// Postgres is being stopped for a switchover.
+    StoppingForSwitchover {
+        /// The candidate.
+        to: MemberName,
+    } => "stopping_for_switchover", "switchover to {to}: stopping Postgres";
+    /// Postgres is stopped; the candidate does not have all of its WAL yet.
+    WaitingForCandidate {
+        /// The candidate.
+        to: MemberName,
+    } => "waiting_for_candidate", "switchover to {to}: waiting until it has the last of the WAL";
+    /// The candidate has it all and gets the lease.
+    HandingOver {
+        /// The candidate.
+        to: MemberName,
+    } => "handing_over", "switchover to {to}: handing over the lease";
+    /// The candidate did not get it all in time: Postgres is started again here.
+    SwitchoverRolledBack {
+        /// The candidate.
+        to: MemberName,
+    } => "switchover_rolled_back", "switchover to {to} rolled back: it did not get the last of the WAL in time";
+    /// The switchover that was asked for cannot be done.
+    SwitchoverRefused {
+        /// The candidate, when one was named.
+        to: Option<MemberName>,
+        /// What is wrong with it.
+        why: Unfit,
+    } => "switchover_refused", "switchover refused: {why} ({to:?})";
+    /// The request names another leader.
+    NotTheLeaderNamed => "not_the_leader_named", "switchover refused: leader name does not match";
+    /// The request was withdrawn.
+    SwitchoverWithdrawn => "switchover_withdrawn", "the switchover was withdrawn";
+    /// The request is fulfilled.
+    SwitchoverDone => "switchover_done", "switched over";
+
+    /// Synchronous mode is on: `/sync` gets its leader.
+    SynchronousOn => "synchronous_on", "synchronous mode: recording this member as its leader";
+    /// Synchronous mode is off: `/sync` and the setting are cleared.
+    SynchronousOff => "synchronous_off", "synchronous mode is off: commits wait for nobody";
+    /// A synchronous standby is gone: it may no longer be promoted.
+    SynchronousRelaxed => "synchronous_relaxed", "a synchronous standby is gone: it may no longer be promoted";
+    /// The standbys that commits wait for change.
+    SynchronousChanged => "synchronous_changed", "changing which standbys commits wait for";
+    /// A standby has proven to hold every acknowledged commit.
+    SynchronousGrown => "synchronous_grown", "a standby holds every acknowledged commit: it may be promoted";
+
+    /// Starting behind the leader.
+    StartingAsStandby => "starting_as_standby", "starting as a standby of the leader";
+    /// A running standby has WAL that the leader never had.
+    Diverged => "diverged", "its WAL diverged from the leader's; stopping to rewind";
+    /// Taking back what only this member wrote.
+    Rewinding => "rewinding", "rewinding to where the leader's timeline began";
+    /// `pg_rewind` waits for the leader's checkpoint.
+    WaitingForCheckpoint => "waiting_for_checkpoint", "waiting for the leader's checkpoint before rewinding";
+    /// `pg_rewind` failed: copying everything anew.
+    CloningAfterFailedRewind => "cloning_after_failed_rewind", "rewinding failed; cloning anew";
+    /// Copying the leader's data.
+    Cloning => "cloning", "cloning the leader's data";
+}
+
+/// Why a member cannot take over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfit {
+    /// There is no member of that name.
+    Unknown,
+    /// It did not answer.
+    NoAnswer,
+    /// Its tags forbid it.
+    MayNotLead,
+    /// It does not stream from the leader.
+    NotStreaming,
+    /// In synchronous mode: it is not recorded as synchronous.
+    NotSynchronous,
+    /// It is too far behind.
+    Lags {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// No member is fit.
+    Nobody,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Unknown => f.write_str("candidate does not exist"),
+            Unfit::NoAnswer => f.write_str("candidate does not answer"),
+            Unfit::MayNotLead => f.write_str("candidate may not lead (nofailover)"),
+            Unfit::NotStreaming => f.write_str("candidate does not stream from the leader"),
+            Unfit::NotSynchronous => f.write_str("candidate name does not match with sync_standby"),
+            Unfit::Lags { bytes } => write!(f, "candidate is {bytes} bytes behind"),
+            Unfit::Nobody => f.write_str("no good candidates have been found"),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the DCS holds: the leader lease, who is synchronous, the identifier, the history. No rule of what follows from it.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use outrider_wal::{Lsn, TimelineHistory};
+use serde::{Deserialize, Serialize};
+
+use super::member::MemberName;
+use super::request::{Request, Switchover};
+
+/// The 64-bit system identifier that `initdb` gives to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SystemId(pub u64);
+
+impl fmt::Display for SystemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number that grows with every change of the holder of the leader lease; 0 when there never was one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The cluster as one linearizable read shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Who alone may have a writable Postgres.
+    pub lease: Lease,
+    /// The highest term that the DCS knows.
+    pub term: Term,
+    /// Whose data this cluster has.
+    pub initialize: Initialize,
+    /// Who may be promoted without losing an acknowledged commit; `None` when nothing was ever recorded.
+    pub sync: Option<SyncState>,
+    /// The last position that a leader published.
+    pub last_position: Lsn,
+    /// Where the cluster's timelines were left, as its leaders recorded it.
+    pub history: TimelineHistory,
+    /// What somebody asks for (`/failover`).
+    pub request: Option<Request>,
+    /// The switchover that the leader has begun.
+    pub switchover: Option<Switchover>,
+}
+
+/// The leader lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lease {
+    /// Nobody holds it.
+    Free {
+        /// How long this member has seen it free.
+        #[serde(with = "crate::millis")]
+        since: Duration,
+    },
+    /// This member holds it, on its own session.
+    Mine,
+    /// Another one holds it; also one that has this member's name but not its session.
+    Theirs {
+        /// Its name.
+        holder: MemberName,
+    },
+}
+
+/// The `initialize` key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initialize {
+    /// No cluster was ever made.
+    Absent,
+    /// Somebody is at it, or died of it: the leader lease tells which.
+    Bootstrapping,
+    /// The cluster has this identifier.
+    Done(SystemId),
+}
+
+/// The `/sync` key: its leader and the standbys that hold every acknowledged commit of that leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SyncState {
+    /// The primary of which `standbys` are synchronous; `None` after synchronous mode was turned off.
+    pub leader: Option<MemberName>,
+    /// Names ascending.
+    pub standbys: Vec<MemberName>,
+    /// The revision of the key, for compare-and-swap.
+    pub revision: i64,
+}
+
+impl SyncState {
+    /// Whether a member with this name has all that was acknowledged.
+    #[must_use]
+    pub fn covers(&self, name: &MemberName) -> bool {
+        self.leader.as_ref() == Some(name) || self.standbys.contains(name)
+    }
+}

@@ -1,0 +1,164 @@
+//! This member's own Postgres, its fuse, and what it keeps on its disk. No rule of what to do about it.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use serde::{Deserialize, Serialize};
+
+use super::cluster::{SystemId, Term};
+use super::member::MemberName;
+
+/// What is here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Local {
+    /// The Postgres.
+    pub postgres: Postgres,
+    /// The identifier of the data directory; `None` when there is none.
+    pub system: Option<SystemId>,
+    /// Time left on the armed fuse; `None` when none is armed or it has blown.
+    #[serde(with = "crate::millis::option", default)]
+    pub fuse: Option<Duration>,
+    /// The highest term that this member ever saw, from its disk.
+    pub term: Term,
+    /// The term of the leader lease that this member held last; 0 when it never did.
+    #[serde(default)]
+    pub held_term: Term,
+    /// The position up to which this Postgres had written when it was last seen running.
+    #[serde(default)]
+    pub last_position: Lsn,
+    /// The ancestors of the timeline of the data directory, from `pg_wal`.
+    #[serde(default)]
+    pub history: TimelineHistory,
+    /// Unexpected exits of the postmaster within the last minute.
+    #[serde(default)]
+    pub recent_crashes: u32,
+    /// Whether the last `pg_rewind` failed, so that only a clone is left.
+    #[serde(default)]
+    pub rewind_failed: bool,
+    /// Whether the last long work failed less than a `loop_wait` ago: it is not tried again at once.
+    #[serde(default)]
+    pub cooling_down: bool,
+    /// Whether the users of the cluster were created, or found, by this process.
+    #[serde(default)]
+    pub users_ready: bool,
+    /// Members for which a physical replication slot exists here, names ascending.
+    #[serde(default)]
+    pub slots: Vec<MemberName>,
+}
+
+/// The state of the local Postgres.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Postgres {
+    /// No data directory, or an empty one.
+    Empty,
+    /// There is data that must not be started.
+    Unusable(Unusable),
+    /// A complete data directory, no postmaster.
+    Stopped {
+        /// Timeline in its control file.
+        timeline: TimelineId,
+        /// Cleanly stopped primary: the end of its WAL. Standby: the furthest position that it is known to have had.
+        /// Crashed primary: the last position that is known; its WAL may go further.
+        end: Lsn,
+        /// How it ended.
+        shutdown: Shutdown,
+    },
+    /// The postmaster runs and does not accept connections yet.
+    Starting {
+        /// Without `standby.signal`: it will accept writes.
+        writable: bool,
+        /// How long.
+        #[serde(with = "crate::millis")]
+        since: Duration,
+    },
+    /// The postmaster runs, and is on its way down or does not answer.
+    Unresponsive {
+        /// It was started or promoted to accept writes.
+        writable: bool,
+        /// How long.
+        #[serde(with = "crate::millis")]
+        since: Duration,
+    },
+    /// Accepts writes.
+    Primary {
+        /// Its timeline.
+        timeline: TimelineId,
+        /// End of its flushed WAL.
+        position: Lsn,
+        /// Who streams from it, names ascending.
+        walsenders: Vec<WalSender>,
+        /// Whom its commits wait for.
+        synchronous: Synchronous,
+    },
+    /// In recovery.
+    Standby {
+        /// Its timeline.
+        timeline: TimelineId,
+        /// The furthest of received and replayed.
+        position: Lsn,
+        /// Where it streams from.
+        streaming: Streaming,
+        /// A promotion was requested and is not finished.
+        promoting: bool,
+    },
+}
+
+/// Why a data directory must not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unusable {
+    /// `initdb` did not finish.
+    HalfInitialized,
+    /// A clone did not finish.
+    HalfCloned,
+    /// `pg_rewind` did not finish.
+    HalfRewound,
+    /// Not ours to touch: wrong owner, wrong mode, wrong version, unreadable.
+    Refused,
+}
+
+/// How a Postgres that is stopped came to its end, from its control file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shutdown {
+    /// A primary, `shut down`: its last record is a shutdown checkpoint.
+    CleanPrimary,
+    /// A primary that did not write its end.
+    CrashedPrimary,
+    /// A standby, whether `shut down in recovery` or not.
+    Standby,
+}
+
+/// What the standby's WAL receiver does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Streaming {
+    /// The member that `primary_conninfo` names.
+    pub upstream: Option<MemberName>,
+    /// Whether WAL comes from it now.
+    pub active: bool,
+}
+
+/// A standby that is connected to this primary.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WalSender {
+    /// Its `application_name`.
+    pub name: MemberName,
+    /// `state` is `streaming`.
+    pub streaming: bool,
+    /// `sync_state` is `sync` or `quorum`.
+    pub sync: bool,
+    /// Up to where it has flushed.
+    pub flushed: Lsn,
+}
+
+/// `synchronous_standby_names` of the running primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Synchronous {
+    /// The names in it, ascending; every one of them must confirm a commit.
+    pub names: Vec<MemberName>,
+    /// End of the WAL when the setting was proven to be in effect: a standby that has flushed it holds every commit
+    /// that was acknowledged before the setting counted. `None` until it is proven.
+    pub since: Option<Lsn>,
+}

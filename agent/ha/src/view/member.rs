@@ -1,0 +1,136 @@
+//! The other members: their names, tags, what they published and what they answer when asked. No rule of election here.
+
+use alloc::string::String;
+use core::fmt;
+
+use outrider_wal::{Lsn, TimelineId};
+use serde::{Deserialize, Serialize};
+
+use super::cluster::SystemId;
+
+/// The name of a member, unique in its cluster; also its `application_name` when it streams.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MemberName(String);
+
+impl MemberName {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for MemberName {
+    fn from(name: &str) -> Self {
+        MemberName(name.into())
+    }
+}
+
+impl From<String> for MemberName {
+    fn from(name: String) -> Self {
+        MemberName(name)
+    }
+}
+
+impl fmt::Display for MemberName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What its operator says that a member is not for. Patroni's tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tags {
+    /// Never to be promoted.
+    pub nofailover: bool,
+    /// Never to be a synchronous standby.
+    pub nosync: bool,
+    /// Among equals the higher is promoted; 0 is never.
+    pub failover_priority: u32,
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Tags { nofailover: false, nosync: false, failover_priority: 1 }
+    }
+}
+
+impl Tags {
+    /// Whether a member with these tags may ever be promoted.
+    #[must_use]
+    pub const fn may_lead(self) -> bool {
+        !self.nofailover && self.failover_priority > 0
+    }
+}
+
+/// Another member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: MemberName,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Tags,
+    /// What it last wrote to the DCS; up to a round old. `None` when it has no key there: it is gone.
+    pub published: Option<MemberState>,
+    /// What it said when it was asked in this round.
+    #[serde(default)]
+    pub answer: Answer,
+}
+
+impl Member {
+    /// What it answered in this round.
+    #[must_use]
+    pub const fn answered(&self) -> Option<&MemberState> {
+        match &self.answer {
+            Answer::Answered(state) => Some(state),
+            Answer::NotAsked | Answer::NoAnswer => None,
+        }
+    }
+}
+
+/// The outcome of asking a member directly (`GET /patroni`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// This round had no need to ask.
+    #[default]
+    NotAsked,
+    /// Asked; no answer within the deadline. It may be dead, frozen or cut off.
+    NoAnswer,
+    /// Its state a moment ago.
+    Answered(MemberState),
+}
+
+/// The state of a member's Postgres.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MemberState {
+    /// What its Postgres is.
+    pub role: Role,
+    /// Its timeline; 0 when not known.
+    pub timeline: TimelineId,
+    /// Primary: end of its flushed WAL. Standby: the furthest of received and replayed.
+    pub position: Lsn,
+    /// Whether it streams from its upstream right now.
+    pub streaming: bool,
+    /// A new primary publishes this until the checkpoint after its promotion is done; `pg_rewind` waits for it.
+    #[serde(default)]
+    pub awaiting_checkpoint: bool,
+    /// The identifier of its data directory; `None` when it has none.
+    #[serde(default)]
+    pub system: Option<SystemId>,
+}
+
+/// What a member's Postgres is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Runs and accepts writes.
+    Primary,
+    /// Runs in recovery.
+    Standby,
+    /// Does not run, or does not say.
+    NotRunning,
+}
