@@ -1,0 +1,170 @@
+//! What the agent can ask of a DCS. Every call ends within the store's own deadline, and every failure is one of four.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::snapshot::Snapshot;
+use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState};
+
+/// A confirmed hold on the leader lease, and the time from which it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// Grows with every change of holder, never with a renewal.
+    pub term: u64,
+    /// When the request that confirmed it was sent, by this process's monotonic clock.
+    pub sent_at: Instant,
+    /// The same moment by the clock in the identity given at the start: CLOCK_BOOTTIME in nanoseconds.
+    pub sent_at_boottime_ns: u64,
+    /// How long after `sent_at` the store keeps the lease when nothing more is heard.
+    pub ttl: Duration,
+}
+
+impl Leadership {
+    /// When the lease ends if it is not renewed, by the monotonic clock.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        self.sent_at + self.ttl
+    }
+
+    /// When the lease ends if it is not renewed, in nanoseconds of CLOCK_BOOTTIME.
+    #[must_use]
+    pub fn until_boottime_ns(&self) -> u64 {
+        let ttl = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
+        self.sent_at_boottime_ns.saturating_add(ttl)
+    }
+}
+
+/// Whether the agent's session (its etcd lease) went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// The session is the one that was there before.
+    Same,
+    /// There was none, or it had expired and everything that hung on it is gone, the leader key too.
+    New,
+}
+
+/// Counters that grow with what happened below the base path. They also grow when the watch had to start anew, since
+/// something may have been missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Every change, this agent's own writes too.
+    pub all: u64,
+    /// Every change but a member's refresh of its entry and of `status`. Those move with the WAL: a round that wakes
+    /// on them would wake the others, and they it, without end.
+    pub urgent: u64,
+}
+
+/// The DCS of one cluster, as one member sees it.
+///
+/// Writes marked *as leader* are compared, in the same transaction, with the leader key being this member's on this
+/// agent's own lease; otherwise they are `Conflict` and change nothing. A `seen` revision is [`crate::Entry::revision`]
+/// as read, 0 when the key was absent; the write is `Conflict` when the key has changed since.
+#[async_trait]
+pub trait Dcs: Send + Sync {
+    /// The name under which this member is known in the DCS.
+    fn name(&self) -> &str;
+
+    /// Everything below the base path at one moment. Linearizable: it shows every write confirmed before it began.
+    async fn read(&self) -> Result<Snapshot, Error>;
+
+    /// Keeps the session alive and publishes this member's entry, unless it stands there already.
+    ///
+    /// # Errors
+    /// `Conflict` when another live agent runs under this name: it is never pushed out.
+    async fn touch_member(&self, value: &Value) -> Result<Session, Error>;
+
+    /// Takes the leader lease if nobody holds it. Needs this member's entry ([`Dcs::touch_member`]).
+    ///
+    /// `sync_revision`: the revision of `/sync` that eligibility was decided on, 0 for absent, `None` not to compare.
+    ///
+    /// # Errors
+    /// `Conflict` when someone holds it, when `/sync` has changed, or when this member's entry is not on its session.
+    async fn acquire_leader(&self, sync_revision: Option<i64>) -> Result<Leadership, Error>;
+
+    /// Keeps the leader lease: the session is kept alive *and* the key is compared with this member on this session.
+    ///
+    /// # Errors
+    /// `Conflict` when the lease is not held (any more): Postgres must not be writable.
+    async fn renew_leader(&self) -> Result<Leadership, Error>;
+
+    /// Gives the leader lease back. Done, too, when nobody holds it. Postgres must not be writable any more.
+    ///
+    /// # Errors
+    /// `Conflict` when someone else holds it; nothing is changed.
+    async fn release_leader(&self) -> Result<(), Error>;
+
+    /// As leader: makes `to` the holder, on `to`'s own session, in one transaction. Returns the new term.
+    /// Postgres must not be writable any more. `to` sees it as its own and confirms it with [`Dcs::renew_leader`].
+    ///
+    /// # Errors
+    /// `Conflict` when `to` has no live entry, or it changed sessions meanwhile.
+    async fn hand_over_leader(&self, to: &str) -> Result<u64, Error>;
+
+    /// Claims the right to run initdb: writes an empty `initialize` that goes with this session until
+    /// [`Dcs::write_initialize`].
+    async fn claim_initialize(&self) -> Result<(), Error>;
+
+    /// Records the system identifier (decimal), either over this session's own claim or, as leader, where it is missing.
+    ///
+    /// # Errors
+    /// `Conflict` when another identifier or another's claim stands there.
+    async fn write_initialize(&self, system_identifier: &str) -> Result<(), Error>;
+
+    /// Takes this session's claim back after a failed bootstrap; `Conflict` when it is not this session's.
+    async fn clear_initialize(&self) -> Result<(), Error>;
+
+    /// Writes the dynamic configuration if there is none. Returns its revision.
+    async fn create_config(&self, value: &Value) -> Result<i64, Error>;
+
+    /// Replaces the dynamic configuration that was `seen`. Returns its new revision.
+    async fn replace_config(&self, value: &Value, seen: i64) -> Result<i64, Error>;
+
+    /// Asks for a manual failover or switchover, in place of any earlier wish, as Patroni does. Returns its revision.
+    async fn write_failover(&self, value: &Failover) -> Result<i64, Error>;
+
+    /// Puts the wish that was `seen` away: writes `{}`, as Patroni does.
+    async fn clear_failover(&self, seen: i64) -> Result<(), Error>;
+
+    /// As leader: records who may be promoted. Returns the new revision.
+    async fn write_sync(&self, value: &SyncState, seen: i64) -> Result<i64, Error>;
+
+    /// As leader: deletes `/sync`, because synchronous mode is off.
+    async fn clear_sync(&self, seen: i64) -> Result<(), Error>;
+
+    /// As leader: writes the whole timeline history.
+    async fn write_history(&self, rows: &[HistoryRow]) -> Result<(), Error>;
+
+    /// As leader: writes the last known position and the slots.
+    async fn write_status(&self, value: &Status) -> Result<(), Error>;
+
+    /// As leader: writes the failsafe set, member names with the URL of their API.
+    async fn write_failsafe(&self, members: &BTreeMap<String, String>) -> Result<(), Error>;
+
+    /// As leader: records a planned switchover. Returns its revision.
+    async fn write_intent(&self, value: &SwitchoverIntent, seen: i64) -> Result<i64, Error>;
+
+    /// As leader: deletes the record of the planned switchover that was `seen`.
+    async fn clear_intent(&self, seen: i64) -> Result<(), Error>;
+
+    /// Moves all that hangs on this session to a new session with this ttl, in one transaction: a new `ttl` setting, or
+    /// a longer lease for a planned restart. Renew afterwards to learn the new deadline.
+    ///
+    /// Before shortening, arm the fuse for the shorter ttl: from here on the store counts by it.
+    ///
+    /// # Errors
+    /// After `Unknown` the next call finds out by itself which of the two sessions holds the keys.
+    async fn set_ttl(&self, ttl: Duration) -> Result<(), Error>;
+
+    /// Ends the session: this member's entry goes, and the leader key if it was held. The next
+    /// [`Dcs::touch_member`] would begin a new one. Postgres must not be writable any more.
+    async fn close(&self) -> Result<(), Error>;
+
+    /// Counters to wait on; see [`Changes`]. Read after every change: the counters say that, not what.
+    fn watch(&self) -> watch::Receiver<Changes>;
+}

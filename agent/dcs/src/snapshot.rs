@@ -1,0 +1,136 @@
+//! What the DCS holds at one moment. Does not judge it: an entry of a member that is long gone is shown like any other.
+
+use std::collections::BTreeMap;
+
+use outrider_wal::Lsn;
+use serde_json::Value;
+
+use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState};
+
+/// A value with the revision of its last change, to be handed back as `seen`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry<T> {
+    /// The value.
+    pub value: T,
+    /// When it was last changed: etcd's mod_revision. Never 0.
+    pub revision: i64,
+}
+
+/// The holder of the leader lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The member's name.
+    pub name: String,
+    /// Grows with every change of holder, also when the lease is handed over.
+    pub term: u64,
+    /// When the key was last written.
+    pub revision: i64,
+    /// The session (etcd lease) that the key hangs on; 0 when on none.
+    pub lease: i64,
+    /// It is my name *and* it hangs on my session. A namesake's is not mine.
+    pub mine: bool,
+}
+
+/// A member's entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// The member's name.
+    pub name: String,
+    /// Patroni's member JSON, with every key that stands there; a JSON string when it is not JSON.
+    pub value: Value,
+    /// The session that the entry hangs on; 0 when on none.
+    pub lease: i64,
+    /// When it was last changed.
+    pub revision: i64,
+}
+
+impl Member {
+    /// `state`: "running", "streaming", "stopped" and so on.
+    #[must_use]
+    pub fn state(&self) -> Option<&str> {
+        self.text("state")
+    }
+
+    /// `role`: "primary", "replica" (older: "master").
+    #[must_use]
+    pub fn role(&self) -> Option<&str> {
+        self.text("role")
+    }
+
+    /// `conn_url`: where others reach its Postgres.
+    #[must_use]
+    pub fn conn_url(&self) -> Option<&str> {
+        self.text("conn_url")
+    }
+
+    /// `api_url`: where others reach its REST API.
+    #[must_use]
+    pub fn api_url(&self) -> Option<&str> {
+        self.text("api_url")
+    }
+
+    /// `timeline`: what its Postgres is on.
+    #[must_use]
+    pub fn timeline(&self) -> Option<u32> {
+        self.value.get("timeline")?.as_u64()?.try_into().ok()
+    }
+
+    /// `xlog_location`: flushed on a primary, received or replayed on a standby.
+    #[must_use]
+    pub fn xlog_location(&self) -> Option<Lsn> {
+        self.value.get("xlog_location")?.as_u64().map(Lsn::new)
+    }
+
+    /// One of the `tags`.
+    #[must_use]
+    pub fn tag(&self, name: &str) -> Option<&Value> {
+        self.value.get("tags")?.get(name)
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.value.get(key)?.as_str()
+    }
+}
+
+/// All that the DCS holds for one cluster, at one revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The store's revision that this was read at. It going backwards means that the store was restored from a backup.
+    pub revision: i64,
+    /// Empty while the cluster is bootstrapped, then the system identifier in decimal.
+    pub initialize: Option<Entry<String>>,
+    /// The dynamic configuration with every key that stands there; `Null` when it is not JSON.
+    pub config: Option<Entry<Value>>,
+    /// The holder of the leader lease; none when it is free.
+    pub leader: Option<Leader>,
+    /// The highest term there ever was in this cluster, also while the lease is free. 0 for none.
+    pub term: u64,
+    /// The members, by name.
+    pub members: Vec<Member>,
+    /// Last known position and slots; also from the older key `optime/leader`.
+    pub status: Option<Entry<Status>>,
+    /// A wish for a manual failover or switchover. `{}` is none.
+    pub failover: Option<Entry<Failover>>,
+    /// Who may be promoted in synchronous modes. When unreadable: a record that names nobody.
+    pub sync: Option<Entry<SyncState>>,
+    /// The timelines and who began them.
+    pub history: Option<Entry<Vec<HistoryRow>>>,
+    /// The failsafe set: member names with the URL of their API.
+    pub failsafe: Option<Entry<BTreeMap<String, String>>>,
+    /// A planned switchover under way.
+    pub intent: Option<Entry<SwitchoverIntent>>,
+}
+
+impl Snapshot {
+    /// The revision of `/sync` to compare with: 0 when there is none.
+    #[must_use]
+    pub fn sync_revision(&self) -> i64 {
+        self.sync.as_ref().map_or(0, |entry| entry.revision)
+    }
+
+    /// A member's entry by name.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+}
