@@ -44,6 +44,7 @@ impl View {
 /// What came from the DCS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one view a round; a box would only hide the field")]
 pub enum Dcs {
     /// No answer within the deadline: nothing is known, and nothing may be assumed.
     Silent {

@@ -42,7 +42,7 @@ fn hold(
 ) -> Option<Plan> {
     let revision = cluster.sync.as_ref().map(|sync| sync.revision);
     let record = |reason, standbys| Some(Plan::step(reason, Step::RecordSync { standbys, revision }));
-    if !binding(cluster).is_some_and(|sync| sync.leader.as_ref() == Some(&view.me)) {
+    if binding(cluster).is_none_or(|sync| sync.leader.as_ref() != Some(&view.me)) {
         return record(Reason::SynchronousOn, Vec::new());
     }
     let recorded = recorded(view, cluster);
