@@ -22,7 +22,10 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
     let Dcs::Seen(cluster) = &view.dcs else { return Vec::new() };
     let needed = match (&cluster.lease, &view.local.postgres) {
         (Lease::Free { .. }, Postgres::Standby { .. } | Postgres::Primary { .. }) => true,
-        (Lease::Mine, Postgres::Stopped { .. } | Postgres::Starting { .. } | Postgres::Unresponsive { .. }) => true,
+        (
+            Lease::Mine,
+            Postgres::Stopped { .. } | Postgres::Starting { .. } | Postgres::Unresponsive { .. },
+        ) => true,
         (Lease::Mine, Postgres::Primary { .. }) => cluster.request.is_some() || cluster.switchover.is_some(),
         (
             Lease::Free { .. },
@@ -45,6 +48,6 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
 fn patience(cluster: &Cluster, member: &Member) -> Patience {
     let was_primary = member.published.as_ref().is_some_and(|state| state.role == Role::Primary)
         || cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&member.name));
-    let covered = cluster.sync.as_ref().is_none_or(|sync| sync.leader.is_none() || sync.covers(&member.name));
+    let covered = cluster.sync.as_ref().is_none_or(|sync| sync.covers(&member.name));
     if covered && !was_primary { Patience::Patient } else { Patience::Brief }
 }

@@ -67,7 +67,9 @@ fn choose(view: &View) -> Plan {
             Postgres::Standby { promoting, .. } => standby::promote(view, cluster, *promoting),
             Postgres::Starting { since, .. } => primary::wait_for_start(view, cluster, *since),
             Postgres::Unresponsive { since, .. } => primary::wait_for_answer(view, cluster, *since),
-            Postgres::Stopped { end, shutdown, .. } => primary::revive_or_release(view, cluster, *end, *shutdown),
+            Postgres::Stopped { end, shutdown, .. } => {
+                primary::revive_or_release(view, cluster, *end, *shutdown)
+            }
             Postgres::Empty => bootstrap::initialize(view, cluster),
             Postgres::Unusable(fault) => bootstrap::initialize_again(view, cluster, *fault),
         },
@@ -97,7 +99,9 @@ fn without_dcs(view: &View) -> Plan {
         Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
             blind::wait_or_step_down(view, *writable)
         }
-        Postgres::Standby { .. } | Postgres::Stopped { .. } | Postgres::Empty | Postgres::Unusable(_) => blind::wait(),
+        Postgres::Standby { .. } | Postgres::Stopped { .. } | Postgres::Empty | Postgres::Unusable(_) => {
+            blind::wait()
+        }
     }
 }
 

@@ -20,7 +20,10 @@ pub fn check(view: &View, plan: &Plan) -> Result<(), Violation> {
 
 fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     let Dcs::Seen(cluster) = &view.dcs else {
-        return require(matches!(step, Step::Stop(_)), "while the DCS is silent nothing is done but stopping Postgres");
+        return require(
+            matches!(step, Step::Stop(_)),
+            "while the DCS is silent nothing is done but stopping Postgres",
+        );
     };
     let mine = cluster.lease == Lease::Mine;
     let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
@@ -37,12 +40,21 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         }
         Step::Promote => {
             require(mine, "only the holder of the lease is promoted")?;
-            require(matches!(view.local.postgres, Postgres::Standby { .. }), "only a running standby is promoted")?;
-            require(plan.steps.first() == Some(&Step::RenewLease), "the lease is confirmed before a promotion")
+            require(
+                matches!(view.local.postgres, Postgres::Standby { .. }),
+                "only a running standby is promoted",
+            )?;
+            require(
+                plan.steps.first() == Some(&Step::RenewLease),
+                "the lease is confirmed before a promotion",
+            )
         }
         Step::Start(StartAs::Primary { synchronous }) => {
             require(mine, "Postgres is started writable only by the holder of the lease")?;
-            require(plan.steps.contains(&Step::RenewLease), "the lease is confirmed before a writable start")?;
+            require(
+                plan.steps.contains(&Step::RenewLease),
+                "the lease is confirmed before a writable start",
+            )?;
             let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
             require(
                 recorded.is_none_or(|sync| sync.standbys.iter().all(|name| synchronous.contains(name))),
@@ -98,10 +110,14 @@ fn hand_over(view: &View, to: &crate::MemberName) -> Result<(), Violation> {
         return Err("the lease is handed only to a member that answers");
     };
     require(state.role == Role::Standby, "the lease is handed only to a standby")?;
-    let recorded = cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&view.me) && sync.covers(to));
+    let recorded =
+        cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&view.me) && sync.covers(to));
     let has_all = *shutdown == Shutdown::CleanPrimary && state.position >= *end;
-    let asynchronous = cluster.sync.as_ref().is_none_or(|sync| sync.leader.is_none());
-    require(recorded || has_all || asynchronous, "the lease is handed only to a member with every acknowledged commit")
+    let asynchronous = cluster.sync.is_none();
+    require(
+        recorded || has_all || asynchronous,
+        "the lease is handed only to a member with every acknowledged commit",
+    )
 }
 
 /// A standby is recorded as promotable only when commits wait for it and it has proven to hold what came before.

@@ -17,9 +17,10 @@ pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
     }
     // Someone here has data already: an existing Postgres that is being taken over. A new cluster beside it would
     // make that data foreign.
-    let owner = view.members.iter().find(|member| {
-        member.published.as_ref().is_some_and(|state| state.system.is_some())
-    });
+    let owner = view
+        .members
+        .iter()
+        .find(|member| member.published.as_ref().is_some_and(|state| state.system.is_some()));
     if let Some(owner) = owner {
         return Plan::wait(Reason::WaitingForMemberWithData { member: owner.name.clone() });
     }

@@ -8,12 +8,18 @@ use outrider_wal::{Lsn, TimelineId};
 use crate::plan::{Plan, StartAs, Step};
 use crate::reason::Reason;
 use crate::view::View;
-use crate::view::cluster::{Cluster, Initialize, SyncState};
+use crate::view::cluster::{Cluster, Initialize};
 use crate::view::member::{Member, MemberName, MemberState, Role};
 use crate::view::request::{Request, RequestKind};
 
 /// A standby, no leader: stand unless somebody forbids it or is better.
-pub(super) fn stand(view: &View, cluster: &Cluster, timeline: TimelineId, position: Lsn, free_for: Duration) -> Plan {
+pub(super) fn stand(
+    view: &View,
+    cluster: &Cluster,
+    timeline: TimelineId,
+    position: Lsn,
+    free_for: Duration,
+) -> Plan {
     if view.job.is_some() {
         return Plan::wait(Reason::JobUnderWay);
     }
@@ -37,11 +43,6 @@ pub(super) fn start_then_stand(view: &View) -> Plan {
         return Plan::wait(Reason::JobUnderWay);
     }
     Plan::step(Reason::StartingToStand, Step::Start(StartAs::Standby { upstream: None }))
-}
-
-/// Whether `/sync` limits who may be promoted: it names a leader whose commits waited for others.
-pub(super) fn binding(cluster: &Cluster) -> Option<&SyncState> {
-    cluster.sync.as_ref().filter(|sync| sync.leader.is_some())
 }
 
 /// A failover request that is due, made while there is no leader.
@@ -79,7 +80,7 @@ fn forbidden(
     if asked_for_me {
         return None;
     }
-    if let Some(sync) = binding(cluster) {
+    if let Some(sync) = &cluster.sync {
         return if sync.covers(&view.me) { None } else { Some(Reason::NotSynchronous) };
     }
     let lag = position.behind(cluster.last_position);
@@ -110,7 +111,7 @@ fn outdone(
     }
     // A better candidate that does not take the lease (cut off from the DCS, say) must not keep it free for ever.
     // Whoever is covered by /sync has all that was acknowledged, so taking turns loses nothing.
-    let patience = match binding(cluster) {
+    let patience = match &cluster.sync {
         Some(_) => view.policy.loop_wait * 2,
         None => view.policy.ttl * 2,
     };
@@ -122,7 +123,7 @@ fn outdone(
         .filter(|(member, state)| {
             member.tags.may_lead()
                 && state.role == Role::Standby
-                && binding(cluster).is_none_or(|sync| sync.covers(&member.name))
+                && cluster.sync.as_ref().is_none_or(|sync| sync.covers(&member.name))
         })
         .find(|(member, state)| {
             let theirs = rank(state.timeline, state.position, member.tags.failover_priority, &member.name);

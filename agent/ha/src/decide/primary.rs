@@ -5,7 +5,6 @@ use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 
-use super::election::binding;
 use super::{switchover, synchronous};
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
@@ -23,7 +22,9 @@ pub(super) fn is_writable(postgres: &Postgres) -> bool {
     match postgres {
         Postgres::Primary { .. } => true,
         Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => *writable,
-        Postgres::Standby { .. } | Postgres::Stopped { .. } | Postgres::Empty | Postgres::Unusable(_) => false,
+        Postgres::Standby { .. } | Postgres::Stopped { .. } | Postgres::Empty | Postgres::Unusable(_) => {
+            false
+        }
     }
 }
 
@@ -60,6 +61,10 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
     if history_is_missing(view, cluster) {
         return Plan::step(Reason::Leading, Step::RecordHistory);
     }
+    // Promotion does not wait for its checkpoint, but former primaries that must be rewound do.
+    if view.local.awaiting_checkpoint && view.job.is_none() {
+        return Plan::step(Reason::Leading, Step::Checkpoint);
+    }
     let names: Vec<MemberName> = view
         .members
         .iter()
@@ -76,7 +81,10 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
 fn history_is_missing(view: &View, cluster: &Cluster) -> bool {
     let (own, recorded) = (view.local.history.switches(), cluster.history.switches());
     let same = own.len() == recorded.len()
-        && own.iter().zip(recorded).all(|(own, there)| own.timeline == there.timeline && own.end == there.end);
+        && own
+            .iter()
+            .zip(recorded)
+            .all(|(own, there)| own.timeline == there.timeline && own.end == there.end);
     // A first timeline has no history file; neither has one whose file was not read yet.
     !own.is_empty() && !same
 }
@@ -87,7 +95,7 @@ pub(super) fn reclaim(view: &View, cluster: &Cluster) -> Plan {
         return Plan::wait(Reason::JobUnderWay);
     }
     let nobody_between = cluster.term == view.local.held_term;
-    let mine_in_sync = binding(cluster).is_none_or(|sync| sync.leader.as_ref() == Some(&view.me));
+    let mine_in_sync = cluster.sync.as_ref().is_none_or(|sync| sync.leader.as_ref() == Some(&view.me));
     let known = match cluster.initialize {
         Initialize::Done(_) => true,
         Initialize::Absent | Initialize::Bootstrapping => !view.local.users_ready,
@@ -166,7 +174,9 @@ pub(super) fn revive_or_release(view: &View, cluster: &Cluster, end: Lsn, shutdo
 
 /// The standbys that are recorded as synchronous with this member.
 pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
-    binding(cluster)
+    cluster
+        .sync
+        .as_ref()
         .filter(|sync| sync.leader.as_ref() == Some(&view.me))
         .map(|sync| sync.standbys.clone())
         .unwrap_or_default()
@@ -176,7 +186,7 @@ pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
 /// limits of the policy; only one that answered a moment ago. `exact_end`: where my WAL ends, when that is certain.
 fn successor(view: &View, cluster: &Cluster, exact_end: Option<Lsn>) -> Option<MemberName> {
     let recorded = recorded(view, cluster);
-    let synchronous = binding(cluster).is_some();
+    let synchronous = cluster.sync.is_some();
     let crash_loop = view.local.recent_crashes >= CRASH_LOOP;
     view.members
         .iter()
@@ -188,7 +198,9 @@ fn successor(view: &View, cluster: &Cluster, exact_end: Option<Lsn>) -> Option<M
             let within_policy = crash_loop && !synchronous && lag <= view.policy.maximum_lag_on_failover;
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
         })
-        .max_by_key(|(member, state)| rank(state.timeline, state.position, member.tags.failover_priority, &member.name))
+        .max_by_key(|(member, state)| {
+            rank(state.timeline, state.position, member.tags.failover_priority, &member.name)
+        })
         .map(|(member, _)| member.name.clone())
 }
 

@@ -25,7 +25,10 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
         Postgres::Standby { timeline, position, .. } | Postgres::Primary { timeline, position, .. } => {
             (*timeline, *position)
         }
-        Postgres::Empty | Postgres::Unusable(_) | Postgres::Starting { .. } | Postgres::Unresponsive { .. } => {
+        Postgres::Empty
+        | Postgres::Unusable(_)
+        | Postgres::Starting { .. }
+        | Postgres::Unresponsive { .. } => {
             return Lineage::Unknown;
         }
     };
@@ -38,9 +41,10 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
         // that never heard of it, may have chosen the same one.
         let own = view.local.history.switches();
         let same = own.len() != cluster.history.switches().len()
-            || own.iter().zip(cluster.history.switches()).all(|(own, theirs)| {
-                own.timeline == theirs.timeline && own.end == theirs.end
-            });
+            || own
+                .iter()
+                .zip(cluster.history.switches())
+                .all(|(own, theirs)| own.timeline == theirs.timeline && own.end == theirs.end);
         return if same { Lineage::Ancestor } else { Lineage::Diverged };
     }
     match cluster.history.left_at(timeline) {
@@ -57,9 +61,8 @@ pub(super) fn choose(view: &View, cluster: &Cluster, leader: &MemberName, shutdo
     }
     let start = Step::Start(StartAs::Standby { upstream: Some(leader.clone()) });
     match (lineage(view, cluster, leader), shutdown) {
-        (Lineage::Ancestor | Lineage::Unknown, Shutdown::Standby) | (Lineage::Ancestor, Shutdown::CleanPrimary) => {
-            Plan::step(Reason::StartingAsStandby, start)
-        }
+        (Lineage::Ancestor | Lineage::Unknown, Shutdown::Standby)
+        | (Lineage::Ancestor, Shutdown::CleanPrimary) => Plan::step(Reason::StartingAsStandby, start),
         (Lineage::Unknown, Shutdown::CleanPrimary | Shutdown::CrashedPrimary) => {
             Plan::wait(Reason::WaitingForLeader)
         }
@@ -102,7 +105,9 @@ pub(super) fn clone(view: &View, cluster: &Cluster, leader: &MemberName) -> Plan
 /// The leader leads, and what is here must not be started.
 pub(super) fn clone_over(view: &View, cluster: &Cluster, leader: &MemberName, fault: Unusable) -> Plan {
     match fault {
-        Unusable::HalfInitialized | Unusable::HalfCloned | Unusable::HalfRewound => clone(view, cluster, leader),
+        Unusable::HalfInitialized | Unusable::HalfCloned | Unusable::HalfRewound => {
+            clone(view, cluster, leader)
+        }
         Unusable::Refused => Plan::wait(Reason::DataDirectoryRefused),
     }
 }

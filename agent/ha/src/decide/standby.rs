@@ -7,10 +7,10 @@ use core::time::Duration;
 use super::rejoin::{self, Lineage};
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
+use crate::view::View;
 use crate::view::cluster::Cluster;
 use crate::view::local::Streaming;
 use crate::view::member::MemberName;
-use crate::view::View;
 
 /// How soon a promotion is looked at again: it takes about 30 ms and sends no event.
 const PROMOTION_POLL: Duration = Duration::from_millis(5);
@@ -27,7 +27,7 @@ pub(super) fn promote(view: &View, cluster: &Cluster, promoting: bool) -> Plan {
     let mut steps = Vec::from([Step::RenewLease]);
     // From the first commit on this primary waits for nobody, so nobody but itself may be promoted until a standby
     // has caught up and was recorded.
-    if let Some(sync) = super::election::binding(cluster)
+    if let Some(sync) = &cluster.sync
         && (sync.leader.as_ref() != Some(&view.me) || !sync.standbys.is_empty())
     {
         steps.push(Step::RecordSync { standbys: Vec::new(), revision: Some(sync.revision) });
@@ -49,7 +49,8 @@ pub(super) fn follow(view: &View, cluster: &Cluster, leader: &MemberName, stream
         return Plan::step(Reason::Following, Step::Follow { upstream: leader.clone() });
     }
     // The candidate of a switchover has less to flush when it is promoted; the leader does not wait for it.
-    if cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me && !announced.checkpointed) {
+    if cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me && !announced.checkpointed)
+    {
         return Plan::step(Reason::PreparingSwitchover { to: view.me.clone() }, Step::Checkpoint);
     }
     Plan::wait(if streaming.active { Reason::Following } else { Reason::WaitingToStream })

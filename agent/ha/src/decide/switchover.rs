@@ -4,7 +4,6 @@ use core::time::Duration;
 
 use outrider_wal::Lsn;
 
-use super::election::binding;
 use super::primary::recorded;
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::{Reason, Unfit};
@@ -76,7 +75,8 @@ pub(super) fn hand_over(view: &View, cluster: &Cluster, end: Lsn, as_primary: &S
         let waiting = Plan::step(Reason::WaitingForCandidate { to }, Step::RenewLease);
         return Some(waiting.and_look_again_in(CANDIDATE_POLL));
     }
-    let mut back = Plan::steps(Reason::SwitchoverRolledBack { to }, [Step::RenewLease, Step::ClearSwitchover]);
+    let mut back =
+        Plan::steps(Reason::SwitchoverRolledBack { to }, [Step::RenewLease, Step::ClearSwitchover]);
     if let Some(request) = &cluster.request {
         back.steps.push(Step::ClearRequest { revision: request.revision });
     }
@@ -109,7 +109,7 @@ fn fitness(view: &View, cluster: &Cluster, request: &Request, member: &Member) -
     if state.role != Role::Standby || !state.streaming {
         return Err(Unfit::NotStreaming);
     }
-    let synchronous = binding(cluster).is_none() || recorded(view, cluster).contains(&member.name);
+    let synchronous = cluster.sync.is_none() || recorded(view, cluster).contains(&member.name);
     match request.kind {
         RequestKind::Switchover if !synchronous => return Err(Unfit::NotSynchronous),
         RequestKind::Switchover | RequestKind::Failover => {}

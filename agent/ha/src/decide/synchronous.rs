@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use outrider_wal::Lsn;
 
-use super::election::binding;
 use super::primary::recorded;
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
@@ -18,7 +17,9 @@ use crate::view::policy::SynchronousMode;
 
 /// The next change, `None` when all is as it should be.
 pub(super) fn maintain(view: &View, cluster: &Cluster) -> Option<Plan> {
-    let Postgres::Primary { position, walsenders, synchronous, .. } = &view.local.postgres else { return None };
+    let Postgres::Primary { position, walsenders, synchronous, .. } = &view.local.postgres else {
+        return None;
+    };
     match view.policy.synchronous_mode {
         SynchronousMode::Off => turn_off(cluster, synchronous),
         SynchronousMode::On => hold(view, cluster, *position, walsenders, synchronous),
@@ -26,7 +27,7 @@ pub(super) fn maintain(view: &View, cluster: &Cluster) -> Option<Plan> {
 }
 
 fn turn_off(cluster: &Cluster, synchronous: &Synchronous) -> Option<Plan> {
-    if let Some(sync) = binding(cluster) {
+    if let Some(sync) = &cluster.sync {
         return Some(Plan::step(Reason::SynchronousOff, Step::ClearSync { revision: sync.revision }));
     }
     let stands = !synchronous.names.is_empty();
@@ -42,11 +43,12 @@ fn hold(
 ) -> Option<Plan> {
     let revision = cluster.sync.as_ref().map(|sync| sync.revision);
     let record = |reason, standbys| Some(Plan::step(reason, Step::RecordSync { standbys, revision }));
-    if binding(cluster).is_none_or(|sync| sync.leader.as_ref() != Some(&view.me)) {
+    if cluster.sync.as_ref().is_none_or(|sync| sync.leader.as_ref() != Some(&view.me)) {
         return record(Reason::SynchronousOn, Vec::new());
     }
     let recorded = recorded(view, cluster);
-    let streams = |name: &&MemberName| walsenders.iter().any(|sender| sender.name == **name && sender.streaming);
+    let streams =
+        |name: &&MemberName| walsenders.iter().any(|sender| sender.name == **name && sender.streaming);
 
     // A standby that is gone, or one more than the policy asks for, may no longer be promoted ...
     let count = view.policy.synchronous_node_count as usize;
@@ -84,8 +86,11 @@ fn choose(
         let newcomer = !synchronous.names.contains(&sender.name);
         (!recorded.contains(&sender.name), newcomer, core::cmp::Reverse(sender.flushed), sender.name.clone())
     });
-    let mut names: Vec<MemberName> =
-        fit.iter().take(view.policy.synchronous_node_count as usize).map(|sender| sender.name.clone()).collect();
+    let mut names: Vec<MemberName> = fit
+        .iter()
+        .take(view.policy.synchronous_node_count as usize)
+        .map(|sender| sender.name.clone())
+        .collect();
     names.sort();
     names
 }

@@ -41,7 +41,8 @@ pub struct Cluster {
     pub term: Term,
     /// Whose data this cluster has.
     pub initialize: Initialize,
-    /// Who may be promoted without losing an acknowledged commit; `None` when nothing was ever recorded.
+    /// Who may be promoted without losing an acknowledged commit; `None` in asynchronous mode. A record that nobody can
+    /// read names nobody, so that nobody is promoted on it.
     pub sync: Option<SyncState>,
     /// The last position that a leader published.
     pub last_position: Lsn,
@@ -87,7 +88,7 @@ pub enum Initialize {
 /// The `/sync` key: its leader and the standbys that hold every acknowledged commit of that leader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SyncState {
-    /// The primary of which `standbys` are synchronous; `None` after synchronous mode was turned off.
+    /// The primary of which `standbys` are synchronous.
     pub leader: Option<MemberName>,
     /// Names ascending.
     pub standbys: Vec<MemberName>,

@@ -42,6 +42,9 @@ pub struct Local {
     /// Whether the users of the cluster were created, or found, by this process.
     #[serde(default)]
     pub users_ready: bool,
+    /// This primary has not had a checkpoint since its promotion, so that `pg_rewind` could not yet tell its timeline.
+    #[serde(default)]
+    pub awaiting_checkpoint: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,
