@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Owns the postmaster and holds the fuse. Knows nothing of the DCS and of who ought to be primary.
+
+pub mod protocol;
