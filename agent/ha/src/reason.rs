@@ -146,6 +146,9 @@ reasons! {
         to: MemberName,
     } => "failing_over", "Postgres is down; {to} has every acknowledged commit and takes over";
 
+    /// The container ends: Postgres is stopped and the lease is handed to whoever has all of its WAL.
+    Terminating => "terminating", "told to end; stopping Postgres and handing over";
+
     /// A switchover is being prepared; serving goes on.
     PreparingSwitchover {
         /// The candidate.

@@ -36,6 +36,9 @@ pub(super) fn keep(view: &View, cluster: &Cluster) -> Plan {
             return Plan::step(Reason::JobUnderWay, Step::RenewLease);
         }
     }
+    if view.local.terminating {
+        return Plan::steps(Reason::Terminating, [Step::RenewLease, Step::Stop(StopMode::Fast)]);
+    }
     let mut plan = next_duty(view, cluster);
     plan.steps.insert(0, Step::RenewLease);
     plan
@@ -167,6 +170,7 @@ pub(super) fn revive_or_release(view: &View, cluster: &Cluster, end: Lsn, shutdo
     // A synchronous standby has every acknowledged commit and takes over twenty times faster than a crashed Postgres
     // recovers. In asynchronous mode the crashed one knows more than anyone, so it comes back itself.
     match successor(view, cluster, exact_end) {
+        None if view.local.terminating => Plan::step(Reason::Terminating, Step::ReleaseLease),
         Some(to) => Plan::step(Reason::FailingOver { to: to.clone() }, Step::HandOverLease { to }),
         None => Plan::steps(Reason::Reviving, [Step::RenewLease, as_primary]),
     }

@@ -45,6 +45,9 @@ pub struct Local {
     /// This primary has not had a checkpoint since its promotion, so that `pg_rewind` could not yet tell its timeline.
     #[serde(default)]
     pub awaiting_checkpoint: bool,
+    /// The supervisor was told to end, and Postgres with it: the lease is handed over while there is time.
+    #[serde(default)]
+    pub terminating: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,
@@ -159,7 +162,8 @@ pub struct WalSender {
 /// `synchronous_standby_names` of the running primary.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Synchronous {
-    /// The names in it, ascending; every one of them must confirm a commit.
+    /// The names that this agent has put in it, ascending; every one of them must confirm a commit. None after the
+    /// agent was restarted: it sets and proves them anew.
     pub names: Vec<MemberName>,
     /// End of the WAL when the setting was proven to be in effect: a standby that has flushed it holds every commit
     /// that was acknowledged before the setting counted. `None` until it is proven.
