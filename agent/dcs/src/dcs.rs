@@ -19,7 +19,7 @@ pub struct Leadership {
     pub term: u64,
     /// When the request that confirmed it was sent, by this process's monotonic clock.
     pub sent_at: Instant,
-    /// The same moment by the clock in the identity given at the start: CLOCK_BOOTTIME in nanoseconds.
+    /// The same moment by the clock in [`crate::Identity::boottime_ns`]: CLOCK_BOOTTIME in nanoseconds.
     pub sent_at_boottime_ns: u64,
     /// How long after `sent_at` the store keeps the lease when nothing more is heard.
     pub ttl: Duration,

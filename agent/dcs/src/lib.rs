@@ -1,14 +1,28 @@
 //! The distributed configuration store (DCS): the leader lease and everything the members of a cluster tell each other.
 //! Does not decide anything: it reads, it changes what it is told to change, and it says honestly what happened.
 //!
-//! [`Dcs`] is what the agent sees.
+//! [`Dcs`] is what the agent sees. [`open_etcd`] keeps Patroni's keys in etcd v3, [`MemoryCluster`] keeps them in this
+//! process. One set of rules for the keys (`keyed`) serves both, on the few words of a key-value store (`store`).
 
 mod dcs;
 mod error;
 mod snapshot;
 mod values;
 
+mod keyed;
+mod keys;
+mod session;
+mod store;
+
+mod etcd;
+mod memory;
+
 pub use dcs::{Changes, Dcs, Leadership, Session};
 pub use error::{Cause, Error};
+pub use etcd::{Credentials, EtcdOptions, OpenEtcdError, TlsFiles, open_etcd};
+pub use keyed::Identity;
+pub use keys::base_path;
+pub use memory::MemoryCluster;
+pub use session::SessionError;
 pub use snapshot::{Entry, Leader, Member, Snapshot};
 pub use values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, compact_json};

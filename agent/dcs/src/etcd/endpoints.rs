@@ -1,0 +1,118 @@
+//! The endpoints of etcd, one connection each, and which one is in use. Does not know what is asked of them.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, GetOptions};
+use tokio::time::{Instant, timeout_at};
+
+use super::failure::{Failure, classify};
+
+/// A connection is used only once it has answered a read. So a request that fails on it for a reason other than a refused
+/// connection must be taken as sent.
+pub(super) struct Endpoints {
+    urls: Vec<String>,
+    connect: ConnectOptions,
+    /// Where a read may look that is made only to see whether the endpoint answers.
+    base: String,
+    request_limit: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    current: usize,
+    clients: Vec<Option<Client>>,
+}
+
+impl Endpoints {
+    pub(super) fn new(
+        urls: Vec<String>,
+        connect: ConnectOptions,
+        base: &str,
+        request_limit: Duration,
+    ) -> Self {
+        let current = random_below(urls.len());
+        let clients = urls.iter().map(|_| None).collect();
+        let state = Mutex::new(State { current, clients });
+        Endpoints { urls, connect, base: base.to_owned(), request_limit, state }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.urls.len()
+    }
+
+    pub(super) fn url(&self, index: usize) -> &str {
+        &self.urls[index]
+    }
+
+    /// Until when one request may wait for its answer, within the operation's own time.
+    pub(super) fn request_until(&self, until: Instant) -> Instant {
+        until.min(Instant::now() + self.request_limit)
+    }
+
+    pub(super) fn request_limit(&self) -> Duration {
+        self.request_limit
+    }
+
+    pub(super) fn current(&self) -> usize {
+        self.state().current
+    }
+
+    /// Turns to the next endpoint, unless someone else has already.
+    pub(super) fn leave(&self, index: usize) {
+        let mut state = self.state();
+        state.clients[index] = None;
+        if state.current == index {
+            state.current = (index + 1) % self.urls.len();
+            tracing::debug!(
+                from = self.url(index),
+                to = self.url(state.current),
+                "turning to another etcd endpoint"
+            );
+        }
+    }
+
+    /// Throws the connection away, to authenticate anew.
+    pub(super) fn reconnect(&self, index: usize) {
+        self.state().clients[index] = None;
+    }
+
+    /// A connection that has answered.
+    pub(super) async fn client(&self, index: usize, until: Instant) -> Result<Client, Failure> {
+        if let Some(client) = &self.state().clients[index] {
+            return Ok(client.clone());
+        }
+        let client = timeout_at(self.request_until(until), self.connect(index, self.connect.clone())).await;
+        let client =
+            client.map_err(Failure::late).and_then(|outcome| outcome).map_err(Failure::while_connecting)?;
+        self.state().clients[index] = Some(client.clone());
+        Ok(client)
+    }
+
+    /// A connection of its own for a watch: it ends when this endpoint loses sight of etcd's leader.
+    pub(super) async fn client_for_watch(&self, index: usize) -> Result<Client, Failure> {
+        let connect = self.connect.clone().with_require_leader(true);
+        let until = Instant::now() + self.request_limit;
+        timeout_at(until, self.connect(index, connect)).await.map_err(Failure::late)?
+    }
+
+    async fn connect(&self, index: usize, options: ConnectOptions) -> Result<Client, Failure> {
+        let mut client = Client::connect([self.url(index)], Some(options)).await.map_err(classify)?;
+        // Linearizable, so an endpoint that is cut off from the others does not pass.
+        let look = GetOptions::new().with_count_only();
+        client.get(format!("{}initialize", self.base), Some(look)).await.map_err(classify)?;
+        Ok(client)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is a single assignment, so a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Spreads agents over endpoints and retries over time; not for secrets.
+pub(super) fn random_below(bound: usize) -> usize {
+    let random = RandomState::new().build_hasher().finish();
+    usize::try_from(random % bound.max(1) as u64).unwrap_or_default()
+}

@@ -1,0 +1,116 @@
+//! What a failed request to one endpoint means: did it happen, can another endpoint serve, will a retry ever help.
+
+use std::error::Error as StdError;
+use std::io;
+
+use etcd_client::Error as EtcdError;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+
+use crate::error::Cause;
+
+/// Why one endpoint did not answer one request as hoped.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It never left, or etcd says that it did nothing. Another endpoint, or a later moment, may serve.
+    NotDone(Cause),
+    /// It left, and what became of it is not known.
+    MaybeDone(Cause),
+    /// The token is out of date: authenticate again. Nothing was done.
+    StaleToken(Cause),
+    /// The connection cannot be trusted: wrong certificate. Perhaps only at this endpoint.
+    Distrusted(Cause),
+    /// etcd refuses the user or the request, at every endpoint alike.
+    Refused(Cause),
+    /// The lease is unknown to etcd.
+    LeaseGone,
+}
+
+impl Failure {
+    /// The deadline of one request passed.
+    pub(super) fn late(elapsed: Elapsed) -> Self {
+        Failure::MaybeDone(Box::new(elapsed))
+    }
+
+    /// For a connection that is being made: nothing but looking was done on it.
+    pub(super) fn while_connecting(self) -> Self {
+        match self {
+            Failure::MaybeDone(cause) => Failure::NotDone(cause),
+            other => other,
+        }
+    }
+}
+
+/// etcd's own words are the only sure sign, its gRPC codes are shared (etcd, api/v3rpc/rpctypes/error.go).
+pub(super) fn classify(error: EtcdError) -> Failure {
+    let EtcdError::GRpcStatus(status) = &error else {
+        return match error {
+            EtcdError::LeaseKeepAliveError(words) if words == "lease not found" => Failure::LeaseGone,
+            EtcdError::InvalidUri(_) | EtcdError::InvalidArgs(_) | EtcdError::InvalidMetadataValue(_) => {
+                Failure::Refused(boxed(error))
+            }
+            other => by_transport(boxed(other)),
+        };
+    };
+    let words = status.message().to_owned();
+    let says = |part: &str| words.contains(part);
+    if says("requested lease not found") {
+        Failure::LeaseGone
+    } else if says("invalid auth token") || says("revision of auth store is old") {
+        Failure::StaleToken(boxed(error))
+    } else if REFUSALS.iter().any(|refusal| says(refusal)) {
+        Failure::Refused(boxed(error))
+    } else if says("too many requests") || says("database space exceeded") || says("not capable") {
+        Failure::NotDone(boxed(error))
+    } else {
+        by_transport(boxed(error))
+    }
+}
+
+/// Answers that stay the same however often, and wherever, one asks.
+const REFUSALS: [&str; 9] = [
+    "permission denied",
+    "authentication failed",
+    "authentication is not enabled",
+    "user name is empty",
+    "user name not found",
+    "request is too large",
+    "too many operations in txn request",
+    "duplicate key given in txn request",
+    "key is not provided",
+];
+
+/// An error without etcd's words: how far did the request get?
+fn by_transport(cause: Cause) -> Failure {
+    let (mut refused, mut distrusted) = (false, false);
+    let mut link: Option<&(dyn StdError + 'static)> = Some(cause.as_ref());
+    while let Some(error) = link {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            // Only connect() is answered by it, so no byte of the request left.
+            refused |= error.kind() == io::ErrorKind::ConnectionRefused;
+            // What rustls makes of a certificate that it does not accept, or that the server does not.
+            distrusted |= error.kind() == io::ErrorKind::InvalidData;
+        }
+        link = error.source();
+    }
+    match (refused, distrusted) {
+        (_, true) => Failure::Distrusted(cause),
+        (true, false) => Failure::NotDone(cause),
+        (false, false) => Failure::MaybeDone(cause),
+    }
+}
+
+/// etcd-client's error does not hand on the error behind it; this does.
+fn boxed(error: EtcdError) -> Cause {
+    match error {
+        EtcdError::GRpcStatus(status) => Box::new(status),
+        EtcdError::TransportError(error) => Box::new(error),
+        EtcdError::IoError(error) => Box::new(error),
+        other => Box::new(other),
+    }
+}
+
+/// The operation's time is over before anything was sent.
+pub(super) fn out_of_time(until: Instant) -> Cause {
+    format!("no endpoint answered in time; gave up {} ms late", until.elapsed().as_millis()).into()
+}

@@ -1,0 +1,125 @@
+//! Notices that something below the base path has changed. Says that, never what: whoever wakes reads the whole again,
+//! so a watch may start anew at any time and nothing needs to be caught up on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Event, EventType, WatchOptions, WatchStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::dcs::Changes;
+use crate::error::Cause;
+use crate::keys::Keys;
+
+use super::endpoints::{Endpoints, random_below};
+use super::failure::{Failure, classify};
+
+/// A stream that was quiet for this long is asked whether it is alive. HTTP/2 pings would do, but etcd closes a connection
+/// that pings more often than every 5 s.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Between two attempts: 100 to 300 ms, so that agents do not come back all at once.
+const PAUSE_MS: usize = 100;
+const PAUSE_JITTER_MS: usize = 200;
+
+/// Runs until it is aborted.
+pub(super) async fn watch_for_ever(endpoints: Arc<Endpoints>, base: String, changes: watch::Sender<Changes>) {
+    let mut index = endpoints.current();
+    let mut told = false;
+    loop {
+        let ended = match watch_at(&endpoints, index, &base).await {
+            Ok(stream) => {
+                if told {
+                    tracing::info!(endpoint = endpoints.url(index), "watching etcd again");
+                    told = false;
+                }
+                // What happened in between is not known.
+                changes.send_modify(|changes| {
+                    changes.all = changes.all.wrapping_add(1);
+                    changes.urgent = changes.urgent.wrapping_add(1);
+                });
+                follow(stream, &endpoints, &base, &changes).await
+            }
+            Err(cause) => cause,
+        };
+        if !told {
+            tracing::info!(endpoint = endpoints.url(index), error = %ended, "the watch of etcd ended, trying the next endpoint");
+            told = true;
+        }
+        index = (index + 1) % endpoints.len();
+        sleep(Duration::from_millis((PAUSE_MS + random_below(PAUSE_JITTER_MS)) as u64)).await;
+    }
+}
+
+/// A watch that etcd has confirmed: every later change will be in it.
+async fn watch_at(endpoints: &Endpoints, index: usize, base: &str) -> Result<WatchStream, Cause> {
+    let mut client = endpoints.client_for_watch(index).await.map_err(cause)?;
+    let until = endpoints.request_until(Instant::now() + QUIET);
+    let opened = async {
+        let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix())).await?;
+        let first = stream.message().await?;
+        Ok((stream, first))
+    };
+    let (stream, first) = timeout_at(until, opened).await?.map_err(|error| cause(classify(error)))?;
+    match first {
+        Some(first) if first.created() && !first.canceled() => Ok(stream),
+        Some(first) => Err(format!("etcd refuses the watch: {}", first.cancel_reason()).into()),
+        None => Err("etcd ended the watch before it began".into()),
+    }
+}
+
+/// Counts what comes. Returns why it came to an end.
+async fn follow(
+    mut stream: WatchStream,
+    endpoints: &Endpoints,
+    base: &str,
+    changes: &watch::Sender<Changes>,
+) -> Cause {
+    let mut asked = false;
+    loop {
+        let limit = if asked { endpoints.request_limit() } else { QUIET };
+        let message = match timeout(limit, stream.message()).await {
+            Ok(message) => message,
+            Err(quiet) if asked => return quiet.into(),
+            Err(_) => {
+                asked = true;
+                match timeout(limit, stream.request_progress()).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => return cause(classify(error)),
+                    Err(late) => return late.into(),
+                }
+            }
+        };
+        asked = false;
+        match message {
+            Ok(Some(message)) if message.canceled() => {
+                return format!("etcd ended the watch: {}", message.cancel_reason()).into();
+            }
+            Ok(Some(message)) if message.events().is_empty() => {}
+            Ok(Some(message)) => changes.send_modify(|changes| {
+                message.events().iter().for_each(|event| count(base, event, changes));
+            }),
+            Ok(None) => return "etcd ended the stream".into(),
+            Err(error) => return cause(classify(error)),
+        }
+    }
+}
+
+fn count(base: &str, event: &Event, changes: &mut Changes) {
+    let Some(pair) = event.kv() else { return };
+    let created = pair.create_revision() == pair.mod_revision();
+    let fresh = created || event.event_type() == EventType::Delete;
+    Keys::count(base, &String::from_utf8_lossy(pair.key()), fresh, changes);
+}
+
+fn cause(failure: Failure) -> Cause {
+    match failure {
+        Failure::NotDone(cause)
+        | Failure::MaybeDone(cause)
+        | Failure::StaleToken(cause)
+        | Failure::Distrusted(cause)
+        | Failure::Refused(cause) => cause,
+        Failure::LeaseGone => "etcd speaks of a lease where none was named".into(),
+    }
+}

@@ -1,0 +1,199 @@
+//! The DCS on any key-value store: which keys are compared before which is written. Does not know the store, and does
+//! not decide: each call is one intention of the agent.
+
+mod entries;
+mod leader;
+mod lease;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::dcs::{Changes, Dcs, Leadership, Session};
+use crate::error::Error;
+use crate::keys::Keys;
+use crate::session::{SessionError, SessionFile};
+use crate::snapshot::Snapshot;
+use crate::store::{Committed, KeyValue, Op, Repeat, Store, Transaction};
+use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, compact_json};
+
+use lease::Lease;
+
+/// Who the agent is, for any DCS.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The member's name, unique in the cluster.
+    pub name: String,
+    /// Where the cluster's keys are: see [`crate::base_path`].
+    pub base_path: String,
+    /// How long the session lives without being kept alive. Stores count whole seconds and round up.
+    pub ttl: Duration,
+    /// Where the session is remembered across restarts of the agent. Without it every restart waits for the ttl.
+    pub session_file: Option<PathBuf>,
+    /// Reads CLOCK_BOOTTIME, in nanoseconds: the clock of the fuse.
+    pub boottime_ns: fn() -> u64,
+}
+
+/// The rules, on a store.
+pub(crate) struct Keyed<S> {
+    store: S,
+    keys: Keys,
+    lease: Lease,
+}
+
+/// One operation: what it is for, and until when.
+#[derive(Clone, Copy)]
+struct Operation {
+    act: &'static str,
+    until: Instant,
+}
+
+impl<S: Store> Keyed<S> {
+    /// Opens the session file; does not talk to the store.
+    pub(crate) fn open(identity: &Identity, store: S) -> Result<Self, SessionError> {
+        let (file, leases) = match &identity.session_file {
+            Some(path) => SessionFile::open(path).map(|(file, leases)| (Some(file), leases))?,
+            None => (None, Vec::new()),
+        };
+        let keys = Keys::new(&identity.base_path, &identity.name);
+        Ok(Keyed { store, keys, lease: Lease::resumed(file, &leases, identity.ttl) })
+    }
+
+    fn operation(&self, act: &'static str) -> Operation {
+        Operation { act, until: Instant::now() + self.store.operation_limit() }
+    }
+
+    /// `key` is what the error shall name.
+    async fn commit(
+        &self,
+        operation: Operation,
+        key: &str,
+        repeat: Repeat,
+        transaction: Transaction,
+    ) -> Result<Committed, Error> {
+        let outcome = self.store.commit(transaction, repeat, operation.until).await;
+        outcome.map_err(|fault| fault.on(operation.act, key))
+    }
+
+    /// Reads one key, before the act.
+    async fn look(&self, operation: Operation, key: &str) -> Result<Option<KeyValue>, Error> {
+        let look = Transaction { then: vec![Op::Get(key.to_owned())], ..Transaction::default() };
+        let outcome = self.store.commit(look, Repeat::Harmless, operation.until).await;
+        let outcome = outcome.map_err(|fault| fault.before_the_act().on(operation.act, key))?;
+        Ok(outcome.found.into_iter().flatten().next())
+    }
+}
+
+fn conflict(operation: Operation, key: &str, found: impl Into<String>) -> Error {
+    Error::Conflict { act: operation.act, object: key.to_owned(), found: found.into() }
+}
+
+#[async_trait]
+impl<S: Store> Dcs for Keyed<S> {
+    fn name(&self) -> &str {
+        self.keys.me()
+    }
+
+    async fn read(&self) -> Result<Snapshot, Error> {
+        let operation = self.operation("read");
+        let range = self.store.range(self.keys.base(), operation.until).await;
+        let range = range.map_err(|fault| fault.on(operation.act, self.keys.base()))?;
+        Ok(self.keys.snapshot(&range, &self.lease.mine()))
+    }
+
+    async fn touch_member(&self, value: &Value) -> Result<Session, Error> {
+        self.publish_member(self.operation("publish"), &compact_json(value)).await
+    }
+
+    async fn acquire_leader(&self, sync_revision: Option<i64>) -> Result<Leadership, Error> {
+        self.acquire(self.operation("acquire"), sync_revision).await
+    }
+
+    async fn renew_leader(&self) -> Result<Leadership, Error> {
+        self.renew(self.operation("renew")).await
+    }
+
+    async fn release_leader(&self) -> Result<(), Error> {
+        self.release(self.operation("release")).await
+    }
+
+    async fn hand_over_leader(&self, to: &str) -> Result<u64, Error> {
+        self.hand_over(self.operation("hand over"), to).await
+    }
+
+    async fn claim_initialize(&self) -> Result<(), Error> {
+        self.claim_bootstrap(self.operation("claim")).await
+    }
+
+    async fn write_initialize(&self, system_identifier: &str) -> Result<(), Error> {
+        self.record_system_identifier(self.operation("write"), system_identifier).await
+    }
+
+    async fn clear_initialize(&self) -> Result<(), Error> {
+        self.give_up_bootstrap(self.operation("clear")).await
+    }
+
+    async fn create_config(&self, value: &Value) -> Result<i64, Error> {
+        self.replace(self.operation("create"), self.keys.config(), compact_json(value), 0).await
+    }
+
+    async fn replace_config(&self, value: &Value, seen: i64) -> Result<i64, Error> {
+        self.replace(self.operation("replace"), self.keys.config(), compact_json(value), seen).await
+    }
+
+    async fn write_failover(&self, value: &Failover) -> Result<i64, Error> {
+        self.overwrite(self.operation("write"), self.keys.failover(), compact_json(value)).await
+    }
+
+    async fn clear_failover(&self, seen: i64) -> Result<(), Error> {
+        let cleared = Failover::CLEARED.to_owned();
+        self.replace(self.operation("clear"), self.keys.failover(), cleared, seen).await.map(drop)
+    }
+
+    async fn write_sync(&self, value: &SyncState, seen: i64) -> Result<i64, Error> {
+        self.replace_as_leader(self.operation("write"), self.keys.sync(), Some(compact_json(value)), seen)
+            .await
+    }
+
+    async fn clear_sync(&self, seen: i64) -> Result<(), Error> {
+        self.replace_as_leader(self.operation("delete"), self.keys.sync(), None, seen).await.map(drop)
+    }
+
+    async fn write_history(&self, rows: &[HistoryRow]) -> Result<(), Error> {
+        self.overwrite_as_leader(self.operation("write"), self.keys.history(), compact_json(&rows)).await
+    }
+
+    async fn write_status(&self, value: &Status) -> Result<(), Error> {
+        self.overwrite_as_leader(self.operation("write"), self.keys.status(), compact_json(value)).await
+    }
+
+    async fn write_failsafe(&self, members: &BTreeMap<String, String>) -> Result<(), Error> {
+        self.overwrite_as_leader(self.operation("write"), self.keys.failsafe(), compact_json(members)).await
+    }
+
+    async fn write_intent(&self, value: &SwitchoverIntent, seen: i64) -> Result<i64, Error> {
+        self.replace_as_leader(self.operation("write"), self.keys.intent(), Some(compact_json(value)), seen)
+            .await
+    }
+
+    async fn clear_intent(&self, seen: i64) -> Result<(), Error> {
+        self.replace_as_leader(self.operation("delete"), self.keys.intent(), None, seen).await.map(drop)
+    }
+
+    async fn set_ttl(&self, ttl: Duration) -> Result<(), Error> {
+        self.move_to_new_lease(self.operation("set the ttl of"), ttl).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.end_session(self.operation("end")).await
+    }
+
+    fn watch(&self) -> watch::Receiver<Changes> {
+        self.store.changes()
+    }
+}

@@ -1,0 +1,193 @@
+//! Where each thing is kept: Patroni's keys below the base path, ours under `outrider/`. Reads them into a snapshot.
+
+use serde_json::Value;
+
+use crate::dcs::Changes;
+use crate::snapshot::{Entry, Leader, Member, Snapshot};
+use crate::store::{KeyValue, Range};
+use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState};
+
+/// The base path as Patroni builds it: `/<namespace>/<scope>/`, with `service` for an empty namespace.
+#[must_use]
+pub fn base_path(namespace: &str, scope: &str) -> String {
+    let namespace = if namespace.is_empty() { "service" } else { namespace };
+    let mut base = String::from("/");
+    for part in namespace.split('/').chain(scope.split('/')).filter(|part| !part.is_empty()) {
+        base.push_str(part);
+        base.push('/');
+    }
+    base
+}
+
+/// The keys of one cluster, as seen by the member `me`.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    base: String,
+    me: String,
+}
+
+impl Keys {
+    pub(crate) fn new(base: &str, me: &str) -> Self {
+        Keys { base: base.to_owned(), me: me.to_owned() }
+    }
+
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub(crate) fn me(&self) -> &str {
+        &self.me
+    }
+
+    pub(crate) fn member(&self, name: &str) -> String {
+        format!("{}members/{name}", self.base)
+    }
+
+    pub(crate) fn my_member(&self) -> String {
+        self.member(&self.me)
+    }
+
+    pub(crate) fn initialize(&self) -> String {
+        self.at("initialize")
+    }
+
+    pub(crate) fn config(&self) -> String {
+        self.at("config")
+    }
+
+    pub(crate) fn leader(&self) -> String {
+        self.at("leader")
+    }
+
+    pub(crate) fn status(&self) -> String {
+        self.at("status")
+    }
+
+    pub(crate) fn failover(&self) -> String {
+        self.at("failover")
+    }
+
+    pub(crate) fn sync(&self) -> String {
+        self.at("sync")
+    }
+
+    pub(crate) fn history(&self) -> String {
+        self.at("history")
+    }
+
+    pub(crate) fn failsafe(&self) -> String {
+        self.at("failsafe")
+    }
+
+    /// Put at every change of holder. A hand-over does not change the leader key's create_revision, this key's
+    /// mod_revision it does: that is the term.
+    pub(crate) fn term(&self) -> String {
+        self.at("outrider/term")
+    }
+
+    pub(crate) fn intent(&self) -> String {
+        self.at("outrider/switchover")
+    }
+
+    fn at(&self, key: &str) -> String {
+        format!("{}{key}", self.base)
+    }
+
+    /// `mine`: the leases that are this agent's.
+    pub(crate) fn snapshot(&self, range: &Range, mine: &[i64]) -> Snapshot {
+        let mut seen = Snapshot { revision: range.revision, ..Snapshot::default() };
+        let mut older_status = None;
+        for pair in &range.keys {
+            let Some(key) = pair.key.strip_prefix(&self.base) else { continue };
+            match key {
+                "initialize" => seen.initialize = Some(entry(pair, pair.text())),
+                "config" => {
+                    seen.config =
+                        Some(entry(pair, serde_json::from_slice(&pair.value).unwrap_or(Value::Null)));
+                }
+                "leader" => seen.leader = Some(self.leader_of(pair, mine)),
+                "status" => seen.status = Some(entry(pair, Status::parse(&pair.text()))),
+                "optime/leader" => older_status = Some(entry(pair, Status::parse(&pair.text()))),
+                "failover" => seen.failover = Failover::parse(&pair.text()).map(|wish| entry(pair, wish)),
+                "sync" => seen.sync = Some(entry(pair, SyncState::parse(&pair.text()))),
+                "history" => seen.history = Some(entry(pair, HistoryRow::parse_all(&pair.text()))),
+                "failsafe" => {
+                    seen.failsafe =
+                        serde_json::from_slice(&pair.value).ok().map(|members| entry(pair, members));
+                }
+                "outrider/term" => seen.term = seen.term.max(revision_as_term(pair.mod_revision)),
+                "outrider/switchover" => {
+                    seen.intent = SwitchoverIntent::parse(&pair.text()).map(|intent| entry(pair, intent));
+                }
+                other => seen.members.extend(other.strip_prefix("members/").map(|name| member(pair, name))),
+            }
+        }
+        seen.status = seen.status.or(older_status);
+        // A leader that Patroni put does not know our term; it has then created the key later than we ever put ours.
+        if let Some(leader) = &mut seen.leader {
+            leader.term = leader.term.max(seen.term);
+            seen.term = leader.term;
+        }
+        seen
+    }
+
+    fn leader_of(&self, pair: &KeyValue, mine: &[i64]) -> Leader {
+        let name = pair.text();
+        let mine = name == self.me && pair.lease != 0 && mine.contains(&pair.lease);
+        let term = revision_as_term(pair.create_revision);
+        Leader { name, term, revision: pair.mod_revision, lease: pair.lease, mine }
+    }
+
+    /// Counts a change of this key. `fresh`: it was created or deleted, not refreshed.
+    pub(crate) fn count(base: &str, key: &str, fresh: bool, changes: &mut Changes) {
+        changes.all = changes.all.wrapping_add(1);
+        let key = key.strip_prefix(base).unwrap_or(key);
+        let moves_with_the_wal = key.starts_with("members/") || key == "status" || key == "optime/leader";
+        if fresh || !moves_with_the_wal {
+            changes.urgent = changes.urgent.wrapping_add(1);
+        }
+    }
+}
+
+/// Revisions are positive, and so are terms.
+pub(crate) fn revision_as_term(revision: i64) -> u64 {
+    u64::try_from(revision).unwrap_or_default()
+}
+
+fn entry<T>(pair: &KeyValue, value: T) -> Entry<T> {
+    Entry { value, revision: pair.mod_revision }
+}
+
+fn member(pair: &KeyValue, name: &str) -> Member {
+    let value = serde_json::from_slice(&pair.value).unwrap_or_else(|_| Value::String(pair.text()));
+    Member { name: name.to_owned(), value, lease: pair.lease, revision: pair.mod_revision }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_path_is_patronis() {
+        assert_eq!(base_path("", "homepage"), "/service/homepage/");
+        assert_eq!(base_path("/db//", "a"), "/db/a/");
+        assert_eq!(base_path("x/y", "a"), "/x/y/a/");
+    }
+
+    #[test]
+    fn only_a_key_on_my_lease_is_mine() {
+        let keys = Keys::new("/service/a/", "p1");
+        let leader = |lease| {
+            let key = KeyValue {
+                key: keys.leader(),
+                value: b"p1".to_vec(),
+                create_revision: 3,
+                mod_revision: 9,
+                lease,
+            };
+            keys.snapshot(&Range { revision: 9, keys: vec![key] }, &[0, 5]).leader.unwrap()
+        };
+        assert!(leader(5).mine && !leader(6).mine && !leader(0).mine);
+        assert_eq!(leader(5).term, 3);
+    }
+}

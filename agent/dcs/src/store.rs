@@ -1,0 +1,173 @@
+//! The few words of a key-value store with leases and transactions. Knows nothing of leaders and members.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::dcs::Changes;
+use crate::error::{Cause, Error};
+
+/// The lease id that no key hangs on. A key without a lease compares equal to 0, so 0 must not stand for "none of mine".
+pub(crate) const NO_LEASE: i64 = -1;
+
+/// A key with all that is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyValue {
+    pub(crate) key: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) create_revision: i64,
+    pub(crate) mod_revision: i64,
+    /// 0 when it hangs on none.
+    pub(crate) lease: i64,
+}
+
+impl KeyValue {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.value).into_owned()
+    }
+}
+
+/// All keys with a prefix, at one revision.
+pub(crate) struct Range {
+    pub(crate) revision: i64,
+    pub(crate) keys: Vec<KeyValue>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Compare {
+    /// The key does not exist.
+    Absent(String),
+    /// It was last changed at this revision; 0: it does not exist.
+    Revision(String, i64),
+    /// It exists and holds these bytes.
+    Value(String, String),
+    /// It hangs on this lease.
+    Lease(String, i64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Put {
+        key: String,
+        value: String,
+        /// 0 for none.
+        lease: i64,
+    },
+    /// Hangs an existing key on another lease and leaves its value.
+    Move {
+        key: String,
+        lease: i64,
+    },
+    Delete(String),
+    Get(String),
+    Nested(Transaction),
+}
+
+impl Op {
+    pub(crate) fn put(key: String, value: impl Into<String>) -> Self {
+        Op::Put { key, value: value.into(), lease: 0 }
+    }
+}
+
+/// `then` when every comparison holds, else `otherwise`; all at one revision.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transaction {
+    pub(crate) when: Vec<Compare>,
+    pub(crate) then: Vec<Op>,
+    pub(crate) otherwise: Vec<Op>,
+}
+
+/// The outcome of a transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    /// Whether every comparison held, or those of a nested transaction on the way.
+    pub(crate) succeeded: bool,
+    /// The store's revision afterwards: the mod_revision of what was put.
+    pub(crate) revision: i64,
+    /// What each `Get` found, in order, nested ones too.
+    pub(crate) found: Vec<Option<KeyValue>>,
+    /// See [`KeptAlive::epoch`].
+    pub(crate) epoch: u64,
+}
+
+/// A lease whose life was prolonged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeptAlive {
+    pub(crate) lease: i64,
+    /// What it was granted with.
+    pub(crate) ttl: Duration,
+    /// Before the request was sent.
+    pub(crate) sent_at: Instant,
+    pub(crate) sent_at_boottime_ns: u64,
+    /// The store's own leadership (etcd's raft term). Keeping alive does not go through consensus: a deposed etcd leader
+    /// that does not know it yet would confirm it. A transaction committed afterwards in the same epoch proves it was not.
+    pub(crate) epoch: u64,
+}
+
+/// Whether sending a request twice is the same as once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Yes: an answer that is missing is fetched at the next endpoint.
+    Harmless,
+    /// No: an answer that is missing is `Unknown`.
+    Never,
+}
+
+/// Why a request has no answer that counts.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Unreachable(Cause),
+    Unknown(Cause),
+    Refused(Cause),
+    /// The lease that was named has expired or never was.
+    LeaseGone,
+}
+
+impl Fault {
+    /// For a step before the one that matters: whatever became of it, what was asked for did not happen.
+    pub(crate) fn before_the_act(self) -> Self {
+        match self {
+            Fault::Unknown(cause) => Fault::Unreachable(cause),
+            other => other,
+        }
+    }
+
+    pub(crate) fn on(self, act: &'static str, object: &str) -> Error {
+        let object = object.to_owned();
+        match self {
+            Fault::Unreachable(source) => Error::Unreachable { act, object, source },
+            Fault::Unknown(source) => Error::Unknown { act, object, source },
+            Fault::Refused(source) => Error::Refused { act, object, source },
+            Fault::LeaseGone => Error::Conflict { act, object, found: "the session has expired".to_owned() },
+        }
+    }
+}
+
+/// Every call ends at `until` at the latest.
+#[async_trait]
+pub(crate) trait Store: Send + Sync + 'static {
+    /// How long all requests of one operation may take together.
+    fn operation_limit(&self) -> Duration;
+
+    /// All keys with this prefix. Linearizable.
+    async fn range(&self, prefix: &str, until: Instant) -> Result<Range, Fault>;
+
+    async fn commit(
+        &self,
+        transaction: Transaction,
+        repeat: Repeat,
+        until: Instant,
+    ) -> Result<Committed, Fault>;
+
+    /// A new lease that lives at least `ttl`; its id.
+    async fn grant(&self, ttl: Duration, until: Instant) -> Result<i64, Fault>;
+
+    async fn keep_alive(&self, lease: i64, until: Instant) -> Result<KeptAlive, Fault>;
+
+    /// Ends a lease and deletes what hangs on it.
+    async fn revoke(&self, lease: i64, until: Instant) -> Result<(), Fault>;
+
+    fn changes(&self) -> watch::Receiver<Changes>;
+}
