@@ -80,6 +80,9 @@ pub enum Command {
     },
     /// Kills the running tool and all it started. Answered with [`Answer::Done`]; the end is an event.
     CancelTool,
+    /// A command of another version; always refused.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How to stop the postmaster.
@@ -186,12 +189,12 @@ pub enum Answer {
     Done,
 }
 
-/// Why a request was not done.
+/// Why a request was not done. The code is for the agent, the message for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// For the agent to choose by.
+    /// What the agent chooses by.
     pub code: RefusalCode,
-    /// For a person: what was refused, and why.
+    /// What was refused, and why.
     pub message: String,
 }
 
@@ -374,7 +377,7 @@ pub struct FuseStatus {
     pub expired: bool,
 }
 
-/// The last end of a postmaster in a [`Status`].
+/// How the last postmaster ended, in a [`Status`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastExit {
     /// Its process.

@@ -1,0 +1,101 @@
+//! The one tool that runs beside or instead of Postgres: initdb, pg_basebackup, pg_rewind and their like.
+//! Does not say whether it may run now, and does not kill it.
+
+use std::path::Path;
+
+use crate::child::{self, Child};
+use crate::descendants::ToolMarks;
+use crate::output::{Output, Tail};
+use crate::protocol::{Exit, Refusal, Tool, ToolStatus};
+use crate::system::{self, Identity};
+
+/// How many of its last lines the end of a tool reports.
+const TAIL_LINES: usize = 40;
+
+/// A tool, from its start until all it started is gone.
+pub(crate) struct RunningTool {
+    pub(crate) pid: i32,
+    pub(crate) tool: Tool,
+    pub(crate) started_ns: u64,
+    pub(crate) cancelled: bool,
+    /// It was reaped; what it started may still be there.
+    pub(crate) exit: Option<Exit>,
+    pub(crate) output: Output,
+    pub(crate) tail: Tail,
+    pub(crate) marks: ToolMarks,
+}
+
+impl RunningTool {
+    /// Starts it, as the same user as Postgres.
+    pub(crate) fn start(
+        tool: Tool,
+        directories: (&Path, &Path),
+        arguments: &[String],
+        environment: &[(String, String)],
+        identity: Option<Identity>,
+    ) -> Result<Self, Refusal> {
+        let (bin_directory, data_directory) = directories;
+        let mut all = match tool {
+            Tool::PostgresSingleUser => {
+                vec!["--single".to_owned(), "-D".to_owned(), data_directory.display().to_string()]
+            }
+            _ => Vec::new(),
+        };
+        all.extend_from_slice(arguments);
+        let program = bin_directory.join(program(tool));
+        let Child { pid, output } = child::spawn(&program, &all, environment, identity, libc::SIGKILL)?;
+        Ok(Self {
+            pid,
+            tool,
+            started_ns: system::boottime_ns(),
+            cancelled: false,
+            exit: None,
+            output,
+            tail: Tail::new(TAIL_LINES),
+            marks: ToolMarks { pid: Some(pid), ..ToolMarks::default() },
+        })
+    }
+
+    /// Whether what is left of it is to be killed: it was cancelled, or it ended.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.cancelled || self.exit.is_some()
+    }
+
+    /// For the status.
+    pub(crate) fn status(&self) -> ToolStatus {
+        let Self { pid, tool, started_ns, cancelled, .. } = *self;
+        ToolStatus { pid, tool, started_ns, cancelled }
+    }
+}
+
+/// Whether it changes the data directory, so that Postgres must not run in it meanwhile. A base backup goes
+/// into a directory that is empty, but Postgres must not start in it before it is whole.
+pub(crate) fn keeps_postgres_from_starting(tool: Tool) -> bool {
+    match tool {
+        Tool::Initdb | Tool::PgRewind | Tool::PgChecksums | Tool::PostgresSingleUser | Tool::PgBasebackup => {
+            true
+        }
+        Tool::PgControldata | Tool::PgWaldump => false,
+    }
+}
+
+/// Whether it must not run while Postgres does.
+pub(crate) fn needs_postgres_stopped(tool: Tool) -> bool {
+    match tool {
+        Tool::Initdb | Tool::PgRewind | Tool::PgChecksums | Tool::PostgresSingleUser => true,
+        Tool::PgBasebackup | Tool::PgControldata | Tool::PgWaldump => false,
+    }
+}
+
+/// Its name in the directory of programs.
+pub(crate) fn program(tool: Tool) -> &'static str {
+    match tool {
+        Tool::Initdb => "initdb",
+        Tool::PgBasebackup => "pg_basebackup",
+        Tool::PgRewind => "pg_rewind",
+        Tool::PgControldata => "pg_controldata",
+        Tool::PgChecksums => "pg_checksums",
+        Tool::PgWaldump => "pg_waldump",
+        Tool::PostgresSingleUser => "postgres",
+    }
+}
