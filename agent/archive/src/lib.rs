@@ -1,1 +1,30 @@
-//! Placeholder.
+//! The WAL archive: ships finished WAL to a store and fetches it back. Takes no base backups and restores none.
+//!
+//! Objects lie where barman-cloud puts them, so that its tools read this archive and this program reads theirs.
+//! An object is written once: never changed, never overwritten, and what differs is an alarm.
+
+#![forbid(unsafe_code)]
+
+mod backoff;
+mod clock;
+mod compression;
+mod content;
+mod fetch;
+mod layout;
+mod protocol;
+mod queue;
+mod server;
+mod ship;
+mod status;
+mod upload;
+
+pub mod client;
+pub mod store;
+
+pub use compression::Compression;
+pub use content::Fault;
+pub use fetch::{FetchError, Fetched, Fetcher, Patience};
+pub use layout::{BadServerName, Layout};
+pub use server::{Server, ServerError, ServerOptions};
+pub use ship::{Leadership, NotDurable, ShipOptions, Shipper};
+pub use status::{Archived, Conflict, Counters, Failure, Status};

@@ -1,0 +1,122 @@
+//! Ships finished WAL to the archive, ahead of PostgreSQL's asking, while this member holds the leader lease.
+//! Does not mark anything as done: PostgreSQL does, when its `archive_command` was told that the file is durable.
+
+mod line;
+mod work;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use outrider_wal::{SegmentSize, WalFileName};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::store::Store;
+use crate::upload::Uploader;
+use crate::{Compression, Layout, Status};
+
+/// Questions of `wal-push` that wait to be looked at. PostgreSQL asks one at a time.
+const QUESTIONS_MAX: usize = 16;
+
+/// What is shipped, and how.
+#[derive(Clone, Debug)]
+pub struct ShipOptions {
+    /// The server's `pg_wal`.
+    pub pg_wal: PathBuf,
+    /// Where the files lie in the store.
+    pub layout: Layout,
+    /// How they are compressed.
+    pub compression: Compression,
+    /// Files under way at one time. Each may take twice the size of a segment while it is compressed and sent, so
+    /// with 4 and segments of 16 MiB at most 128 MiB; with WAL that shrinks to a third, as most does, a third of it.
+    pub parallelism: NonZeroUsize,
+}
+
+/// The right to ship: the leader lease is held, and this is the server that it is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term of the lease.
+    pub term: u64,
+    /// The server's, from its control file. A segment of another server is refused.
+    pub system_identifier: u64,
+    /// The server's, from its control file.
+    pub segment_size: SegmentSize,
+}
+
+/// Why a file is not known to be durable. Each says what a DBA reads in PostgreSQL's log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDurable {
+    /// The file is not what its name says.
+    #[error("not archived: {0}")]
+    Fault(String),
+    /// The archive has another content for this name.
+    #[error("not archived, and nobody may overwrite it: {0}")]
+    Conflict(String),
+    /// Too many ask at once.
+    #[error("not archived: too many wait for an answer")]
+    Busy,
+    /// The shipper has ended.
+    #[error("not archived: the agent is stopping")]
+    Ended,
+}
+
+/// Speaks to the task that ships. The task ends with the last of its handles.
+#[derive(Clone, Debug)]
+pub struct Shipper {
+    leadership: Arc<watch::Sender<Option<Leadership>>>,
+    questions: mpsc::Sender<Question>,
+    status: watch::Receiver<Status>,
+}
+
+/// Is this file durable? Answered when it is, or cannot become so.
+#[derive(Debug)]
+struct Question {
+    name: WalFileName,
+    answer: oneshot::Sender<Result<(), NotDurable>>,
+}
+
+impl Shipper {
+    /// Starts the task, which ships nothing until it is enabled. Must be called in a tokio runtime.
+    #[must_use]
+    pub fn start(options: ShipOptions, store: Arc<dyn Store>) -> Self {
+        let (leadership, leadership_seen) = watch::channel(None);
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let (status_shown, status) = watch::channel(Status::default());
+        let ShipOptions { pg_wal, layout, compression, parallelism } = options;
+        let uploader = Uploader { store, layout, compression, pg_wal };
+        let work = work::Work::new(uploader, parallelism.get(), status_shown);
+        tokio::spawn(work.run(leadership_seen, asked));
+        Shipper { leadership: Arc::new(leadership), questions, status }
+    }
+
+    /// Ships from now on. With the leadership that it has already, nothing changes.
+    pub fn enable(&self, leadership: Leadership) {
+        self.leadership.send_if_modified(|current| {
+            let changed = *current != Some(leadership);
+            *current = Some(leadership);
+            changed
+        });
+    }
+
+    /// Ships no more. A put that the store has received already may still happen; it can only add what is ours.
+    pub fn disable(&self) {
+        self.leadership.send_if_modified(|current| current.take().is_some());
+    }
+
+    /// What is going on. The receiver sees each change.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Waits until the archive has `name` for good. Waits for ever while the store is down or this member ships
+    /// nothing: the caller sets the deadline.
+    ///
+    /// # Errors
+    /// When the file cannot be archived as it is.
+    pub async fn durable(&self, name: WalFileName) -> Result<(), NotDurable> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question { name, answer }).await.map_err(|_| NotDurable::Ended)?;
+        answered.await.unwrap_or(Err(NotDurable::Ended))
+    }
+}

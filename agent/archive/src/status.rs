@@ -1,0 +1,87 @@
+//! What people and metrics see of the shipping of WAL. Decides nothing.
+
+use std::time::{Duration, SystemTime};
+
+use outrider_wal::WalFileName;
+
+use crate::store::Conditions;
+
+/// The state of shipping, as of the last change. Waiting is counted at least every few seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The term for which this member ships; `None` when it does not.
+    pub term: Option<u64>,
+    /// What the store does with a second put; `None` before it was asked.
+    pub conditions: Option<Conditions>,
+    /// Files that PostgreSQL has finished and the archive has not.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// How long the oldest of them has waited, when they were last counted.
+    pub oldest_waiting: Option<Duration>,
+    /// Files on their way at this moment.
+    pub in_flight: usize,
+    /// The last file that the store confirmed.
+    pub last_archived: Option<Archived>,
+    /// The last failure, also when all is well again: compare the times.
+    pub last_failure: Option<Failure>,
+    /// The store did not take the last file that was sent: nothing is lost, WAL waits in pg_wal.
+    pub store_failing: bool,
+    /// An object with other content has the name of one of our files. Someone must look; see [`Conflict`].
+    pub conflict: Option<Conflict>,
+    /// Files that are not what their names say and are not shipped, each with what is wrong. At most sixteen.
+    pub refused: Vec<(WalFileName, String)>,
+    /// What was done since the start of the program.
+    pub counters: Counters,
+}
+
+/// A file that is in the archive for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// Its name.
+    pub name: WalFileName,
+    /// When the store confirmed it.
+    pub at: SystemTime,
+}
+
+/// A file that could not be shipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name; `None` when the store was asked for something else.
+    pub name: Option<WalFileName>,
+    /// What was tried, on what, and why it failed.
+    pub text: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// Two different contents for one name: two servers wrote the same piece of the same timeline, or someone else
+/// writes to this archive. Neither is overwritten. Later WAL of that timeline waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Our file.
+    pub name: WalFileName,
+    /// SHA-256 of its bytes.
+    pub ours: String,
+    /// The object that is there, as a URL.
+    pub object: String,
+    /// SHA-256 of its bytes after decompression.
+    pub theirs: String,
+}
+
+/// Counted since the start of the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Segments that the store confirmed.
+    pub segments: u64,
+    /// All files that the store confirmed, segments among them.
+    pub files: u64,
+    /// Their bytes before compression.
+    pub bytes_in: u64,
+    /// Their bytes after it.
+    pub bytes_out: u64,
+    /// Time spent reading, checking and compressing.
+    pub compressing: Duration,
+    /// Attempts that failed.
+    pub failures: u64,
+}

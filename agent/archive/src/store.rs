@@ -1,0 +1,257 @@
+//! What the archive asks of a place that keeps objects: put once, look, get, list. Knows nothing of WAL.
+
+mod directory;
+mod location;
+mod s3;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use directory::DirectoryStore;
+pub use location::{BadLocation, Location};
+pub use s3::{OpenError, S3Options, S3Store};
+pub use secret::{Secret, SecretError};
+
+/// Names and values that lie beside an object. A store may keep none of them.
+pub type Metadata = BTreeMap<String, String>;
+
+/// What became of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// The object is there and durable, and this call made it.
+    Created,
+    /// An object with this key was there before; it was not touched. The caller compares the contents.
+    AlreadyThere,
+}
+
+/// Whether the store keeps the promise that a put never overwrites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conditions {
+    /// It refuses the second of two puts.
+    Honoured,
+    /// It overwrites: the store looks before each put instead, which two writers at one time can slip through.
+    Ignored,
+}
+
+/// What a store tells of an object without its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Bytes as stored, so after compression.
+    pub size: u64,
+    /// What was given with the put; empty when the store keeps none.
+    pub metadata: Metadata,
+}
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key, relative to the store.
+    pub key: String,
+    /// Bytes as stored.
+    pub size: u64,
+}
+
+/// A bounded part of a listing, in the order of the keys' bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The objects, at most as many as asked for.
+    pub objects: Vec<Listed>,
+    /// Whether there are more: ask again with the last key of this page as `after`.
+    pub more: bool,
+}
+
+/// An object on its way from the store.
+pub struct Download {
+    /// What is known of it.
+    pub info: ObjectInfo,
+    /// Its bytes, in order.
+    pub body: Box<dyn Body>,
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// The bytes of an object, piece by piece, so that no object must fit into memory.
+#[async_trait]
+pub trait Body: Send {
+    /// The next piece, never empty; `None` after the last.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when the rest does not come in time.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error>;
+}
+
+/// A place that keeps objects by key. Keys are relative to the store and use `/` between their parts.
+///
+/// Every call ends by itself: each request to the store has a deadline.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Where it is, for messages, such as `s3://bucket/path`. Holds no secret.
+    fn url(&self) -> &str;
+
+    /// Finds out, by writing to `key`, whether a put overwrites; and so that the store can be written at all.
+    /// The object stays there and is small.
+    async fn probe(&self, key: &str) -> Result<Conditions, Error>;
+
+    /// Writes an object unless one with that key is there. After `Created` it is durable. After
+    /// [`Error::Unreachable`] it may be there or not: putting it again is safe and tells.
+    async fn put_if_absent(&self, key: &str, body: Bytes, metadata: &Metadata) -> Result<Stored, Error>;
+
+    /// What is known of an object; `None` only when the store says that it does not exist.
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, Error>;
+
+    /// Starts to read an object; `None` only when the store says that it does not exist.
+    async fn get(&self, key: &str) -> Result<Option<Download>, Error>;
+
+    /// The keys that start with `prefix` and come after `after`, in order; at most `limit` (1 to 1000).
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
+}
+
+/// Why a store did not do as asked. The variants are what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer, or not in time: try again later. A put may have happened.
+    #[error("cannot {act} {url}: {cause}")]
+    Unreachable {
+        /// What was tried.
+        act: &'static str,
+        /// On which object.
+        url: String,
+        /// The whole chain of causes in words.
+        cause: String,
+    },
+    /// The store answered that it cannot just now: try again later.
+    #[error("cannot {act} {url}: the store answered {status} {code}: {message}")]
+    Busy {
+        /// What was tried.
+        act: &'static str,
+        /// On which object.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The store's own word, such as `SlowDown`.
+        code: String,
+        /// The store's explanation.
+        message: String,
+    },
+    /// The store will not, and trying again helps only after a person changed something.
+    #[error("cannot {act} {url}: refused with {status} {code}: {message}{}", advice(code))]
+    Refused {
+        /// What was tried.
+        act: &'static str,
+        /// On which object.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The store's own word, such as `NoSuchBucket`.
+        code: String,
+        /// The store's explanation.
+        message: String,
+    },
+    /// The file system of a directory store failed.
+    #[error("cannot {act} {path}")]
+    Directory {
+        /// What was tried.
+        act: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key that could leave the store, or that it cannot keep.
+    #[error(
+        "{key:?} is not a key: it must be relative, without empty, `.` or `..` parts and control characters"
+    )]
+    BadKey {
+        /// The key.
+        key: String,
+    },
+}
+
+impl Error {
+    /// Whether the store gave no answer, so that asking it again at once would only wait again.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Error::Unreachable { .. })
+    }
+
+    /// Whether trying again helps only after a person changed something.
+    #[must_use]
+    pub fn needs_a_person(&self) -> bool {
+        matches!(self, Error::Refused { .. } | Error::BadKey { .. })
+    }
+}
+
+/// What to do about the refusals that people meet.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "NoSuchBucket" => "; create the bucket or correct archive.store",
+        "InvalidAccessKeyId" => "; check archive.access_key_id",
+        "SignatureDoesNotMatch" => "; check archive.secret_access_key",
+        "AccessDenied" => "; check the rights of the access key (it needs to get, put and list)",
+        "RequestTimeTooSkewed" => "; check the clock of this machine",
+        _ => "",
+    }
+}
+
+/// Refuses keys that mean something else to one of the stores.
+fn check_key(key: &str) -> Result<(), Error> {
+    let good =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control);
+    if key.len() <= 900 && key.split('/').all(good) {
+        Ok(())
+    } else {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+}
+
+/// The chain of causes in one line: most clients print only the outermost.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_could_leave_the_store_is_refused() {
+        for key in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/./b", "a/", "a\0b", "a\nb"] {
+            assert!(matches!(check_key(key), Err(Error::BadKey { .. })), "{key:?}");
+        }
+        for key in ["a", "server/wals/00000002.history.gz", "a b/c", "..a/b.."] {
+            assert!(check_key(key).is_ok(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_what_to_do() {
+        let refused = Error::Refused {
+            act: "put",
+            url: "s3://b/k".into(),
+            status: 404,
+            code: "NoSuchBucket".into(),
+            message: "gone".into(),
+        };
+        assert!(refused.to_string().ends_with("create the bucket or correct archive.store"), "{refused}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Signs a request to S3 (AWS Signature Version 4, header form). Sends nothing.
+
+use std::fmt::Write as _;
+
+use reqwest::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use s3::Region;
+use s3::error::S3Error;
+use s3::signing::{self, HmacSha256};
+use sha2::digest::Mac as _;
+use sha2::{Digest as _, Sha256};
+
+use super::{S3Options, Secret};
+
+/// Who signs, for which region.
+#[derive(Debug)]
+pub(super) struct Signer {
+    region: Region,
+    access_key_id: Secret,
+    secret_access_key: Secret,
+}
+
+/// SHA-256 in hexadecimal digits, as the store compares it with the body that arrived.
+pub(super) fn hash(body: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(body))
+}
+
+impl Signer {
+    pub(super) fn new(options: &S3Options) -> Self {
+        Signer {
+            // The endpoint is not part of what is signed; the region is.
+            region: Region::Custom { region: options.region.clone(), endpoint: String::new() },
+            access_key_id: options.access_key_id.clone(),
+            secret_access_key: options.secret_access_key.clone(),
+        }
+    }
+
+    /// Adds to `headers` what the store needs to know who asks and that nothing was changed on the way.
+    pub(super) fn sign(
+        &self,
+        method: &Method,
+        url: &Url,
+        mut headers: HeaderMap,
+        body_hash: &str,
+    ) -> Result<HeaderMap, S3Error> {
+        let now = s3::utils::now_utc();
+        let date = format!(
+            "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
+            now.year(),
+            u8::from(now.month()),
+            now.day(),
+            now.hour(),
+            now.minute(),
+            now.second()
+        );
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        headers.insert(HOST, HeaderValue::try_from(host)?);
+        headers.insert("x-amz-date", HeaderValue::try_from(date)?);
+        headers.insert("x-amz-content-sha256", HeaderValue::try_from(body_hash)?);
+
+        let canonical = signing::canonical_request(method.as_str(), url, &headers, body_hash)?;
+        let text = signing::string_to_sign(&now, &self.region, &canonical)?;
+        let key = signing::signing_key(&now, self.secret_access_key.expose(), &self.region, "s3")?;
+        let mut mac = HmacSha256::new_from_slice(&key)?;
+        mac.update(text.as_bytes());
+        let signature = hexadecimal(&mac.finalize().into_bytes());
+        let names = signing::signed_header_string(&headers);
+        let access = self.access_key_id.expose();
+        let authorization = signing::authorization_header(access, &now, &self.region, &names, &signature)?;
+        let mut authorization = HeaderValue::try_from(authorization)?;
+        authorization.set_sensitive(true);
+        headers.insert(AUTHORIZATION, authorization);
+        Ok(headers)
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes every write");
+        text
+    })
+}

@@ -1,0 +1,133 @@
+//! Puts one file into the archive, once: what is there already is compared, never replaced. Chooses no file.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_wal::WalFileName;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::compression::Unpacker;
+use crate::content::{self, Expected, Packed};
+use crate::status::Conflict;
+use crate::store::{self, Metadata, Store, Stored, causes};
+use crate::{Compression, Fault, Layout};
+
+/// The name under which the SHA-256 of the plain bytes lies beside the object.
+const SHA256: &str = "outrider-sha256";
+
+/// What is needed to put any file of one server into its archive.
+#[derive(Clone, Debug)]
+pub(crate) struct Uploader {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) layout: Layout,
+    pub(crate) compression: Compression,
+    pub(crate) pg_wal: PathBuf,
+}
+
+/// A file that is in the archive now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uploaded {
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) compressing: Duration,
+}
+
+/// Why a file is not in the archive.
+#[derive(Debug)]
+pub(crate) enum UploadError {
+    /// The store: the same again later.
+    Store(store::Error),
+    /// The file.
+    Fault(Fault),
+    /// The archive has another file of this name.
+    Conflict(Conflict),
+    /// The program itself is stopping or broken.
+    Task(String),
+}
+
+impl Uploader {
+    /// Reads, checks, compresses and puts `name`; returns when the store has it for good.
+    pub(crate) async fn upload(
+        &self,
+        name: WalFileName,
+        expected: Expected,
+    ) -> Result<Uploaded, UploadError> {
+        let started = Instant::now();
+        let (pg_wal, compression) = (self.pg_wal.clone(), self.compression);
+        let packing =
+            tokio::task::spawn_blocking(move || content::pack(&pg_wal, name, expected, compression));
+        let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
+        let Packed { body, sha256, bytes_in } = packed.map_err(UploadError::Fault)?;
+        let uploaded = Uploaded { bytes_in, bytes_out: body.len() as u64, compressing: started.elapsed() };
+
+        let key = self.layout.wal(name, self.compression);
+        let metadata = Metadata::from([(SHA256.to_owned(), sha256.clone())]);
+        match self.store.put_if_absent(&key, body, &metadata).await.map_err(UploadError::Store)? {
+            Stored::Created => Ok(uploaded),
+            Stored::AlreadyThere => {
+                let theirs = self.sha256_of(&key).await?;
+                if theirs == sha256 {
+                    return Ok(uploaded);
+                }
+                let object = format!("{}/{key}", self.store.url());
+                Err(UploadError::Conflict(Conflict { name, ours: sha256, object, theirs }))
+            }
+        }
+    }
+
+    /// The SHA-256 of what the object holds, from its metadata or, when someone else wrote it, from its bytes.
+    async fn sha256_of(&self, key: &str) -> Result<String, UploadError> {
+        let gone = || {
+            UploadError::Store(store::Error::Unreachable {
+                act: "compare",
+                url: format!("{}/{key}", self.store.url()),
+                cause: "the object was there a moment ago and is not now".to_owned(),
+            })
+        };
+        let info = self.store.head(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
+        if let Some(sha256) = info.metadata.get(SHA256) {
+            return Ok(sha256.clone());
+        }
+        let mut download = self.store.get(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
+        let mut unpacker = Unpacker::new(self.compression, Sum(Sha256::new()));
+        let mut broken = false;
+        while let Some(piece) = download.body.next().await.map_err(UploadError::Store)? {
+            // A piece at most as large as the network gives at once: hashed in less than a millisecond.
+            broken = broken || unpacker.write_all(&piece).is_err();
+        }
+        match unpacker.finish() {
+            Ok(Sum(sum)) if !broken => Ok(format!("{:x}", sum.finalize())),
+            Ok(_) | Err(_) => Ok("unreadable".to_owned()),
+        }
+    }
+}
+
+struct Sum(Sha256);
+
+impl Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl UploadError {
+    /// The error and its causes in one line.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            UploadError::Store(error) => causes(error),
+            UploadError::Fault(fault) => causes(fault),
+            UploadError::Conflict(Conflict { name, ours, object, theirs }) => format!(
+                "{object} is there with other content than our {name} (SHA-256 {theirs} there, {ours} here); nothing was overwritten"
+            ),
+            UploadError::Task(text) => text.clone(),
+        }
+    }
+}
