@@ -107,13 +107,11 @@ pub fn open_etcd(identity: &Identity, options: &EtcdOptions) -> Result<Arc<dyn D
     }
     let limit = options.request_timeout.unwrap_or(options.retry_timeout / 3).min(options.retry_timeout);
     let mut connect = ConnectOptions::new().with_connect_timeout(limit);
-    if let Some(credentials) = &options.credentials {
-        connect = connect.with_user(&credentials.username, &credentials.password);
-    }
     if let Some(files) = &options.tls {
         connect = connect.with_tls(tls(files)?);
     }
-    let endpoints = Endpoints::new(urls, connect, &identity.base_path, limit);
+    let credentials = options.credentials.clone();
+    let endpoints = Endpoints::new(urls, connect, credentials, &identity.base_path, limit);
     let store = EtcdStore::start(endpoints, options.retry_timeout, identity);
     Ok(Arc::new(Keyed::open(identity, store)?))
 }

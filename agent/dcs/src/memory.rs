@@ -75,6 +75,12 @@ impl MemoryCluster {
         self.shared.now().faults(name).lost_replies = count;
     }
 
+    /// The next `count` times, the sessions of the members of this name are said to be kept alive by a leader of the
+    /// store that has been deposed: it prolongs nothing.
+    pub fn keep_alive_by_a_deposed_leader(&self, name: &str, count: u32) {
+        self.shared.now().faults(name).deposed_answers = count;
+    }
+
     /// Ends every session of the members of this name, as if they had been silent for their ttl.
     pub fn expire_sessions(&self, name: &str) {
         self.shared.now().expire_sessions(name);
@@ -171,8 +177,8 @@ impl Store for MemoryStore {
 
     async fn keep_alive(&self, lease: i64, _until: Instant) -> Result<KeptAlive, Fault> {
         let (sent_at, sent_at_boottime_ns) = (Instant::now(), (self.boottime_ns)());
-        let ttl = self.ask(|cluster| cluster.keep_alive(lease, sent_at))?;
-        Ok(KeptAlive { lease, ttl, sent_at, sent_at_boottime_ns, epoch: 0 })
+        let (ttl, epoch) = self.ask(|cluster| cluster.keep_alive(&self.name, lease, sent_at))?;
+        Ok(KeptAlive { lease, ttl, sent_at, sent_at_boottime_ns, epoch })
     }
 
     async fn revoke(&self, lease: i64, _until: Instant) -> Result<(), Fault> {

@@ -63,6 +63,20 @@ async fn a_wrong_password_no_password_and_a_missing_right_are_refused() {
 }
 
 #[tokio::test]
+async fn authentication_may_be_turned_on_under_a_running_agent() {
+    let etcd = EtcdCluster::start(1, &[]).await;
+    let p1 = open_etcd(&identity("p1"), &as_user(&etcd, "root", "root")).unwrap();
+    p1.touch_member(&json!({})).await.unwrap();
+    p1.acquire_leader(None).await.unwrap();
+    let mut client = etcd.client().await;
+    client.user_add("root", "root", None).await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.auth_enable().await.unwrap();
+    p1.renew_leader().await.unwrap();
+    p1.create_config(&json!({})).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_token_that_etcd_has_forgotten_is_replaced() {
     let mut etcd = etcd_with_users().await;
     let p1 = open_etcd(&identity("p1"), &as_user(&etcd, "agent", "secret")).unwrap();

@@ -7,13 +7,15 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions, GetOptions};
 use tokio::time::{Instant, timeout_at};
 
-use super::failure::{Failure, classify};
+use super::Credentials;
+use super::failure::{Failure, classify, is_without_authentication};
 
 /// A connection is used only once it has answered a read. So a request that fails on it for a reason other than a refused
 /// connection must be taken as sent.
 pub(super) struct Endpoints {
     urls: Vec<String>,
     connect: ConnectOptions,
+    credentials: Option<Credentials>,
     /// Where a read may look that is made only to see whether the endpoint answers.
     base: String,
     request_limit: Duration,
@@ -29,13 +31,14 @@ impl Endpoints {
     pub(super) fn new(
         urls: Vec<String>,
         connect: ConnectOptions,
+        credentials: Option<Credentials>,
         base: &str,
         request_limit: Duration,
     ) -> Self {
         let current = random_below(urls.len());
         let clients = urls.iter().map(|_| None).collect();
         let state = Mutex::new(State { current, clients });
-        Endpoints { urls, connect, base: base.to_owned(), request_limit, state }
+        Endpoints { urls, connect, credentials, base: base.to_owned(), request_limit, state }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,11 +101,28 @@ impl Endpoints {
     }
 
     async fn connect(&self, index: usize, options: ConnectOptions) -> Result<Client, Failure> {
-        let mut client = Client::connect([self.url(index)], Some(options)).await.map_err(classify)?;
+        let mut client = self.log_in(index, options).await?;
         // Linearizable, so an endpoint that is cut off from the others does not pass.
         let look = GetOptions::new().with_count_only();
         client.get(format!("{}initialize", self.base), Some(look)).await.map_err(classify)?;
         Ok(client)
+    }
+
+    /// As the user, unless etcd wants to know of none: as Patroni, which so lets authentication be turned on later.
+    async fn log_in(&self, index: usize, options: ConnectOptions) -> Result<Client, Failure> {
+        let connect = |options| Client::connect([self.url(index)], Some(options));
+        let Some(Credentials { username, password }) = &self.credentials else {
+            return connect(options).await.map_err(classify);
+        };
+        match connect(options.clone().with_user(username, password)).await {
+            Err(error) if is_without_authentication(&error) => connect(options).await.map_err(classify),
+            outcome => outcome.map_err(classify),
+        }
+    }
+
+    /// Whether a request that etcd refused for want of a user can be sent again as one.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -20,6 +20,8 @@ pub(super) enum Failure {
     StaleToken(Cause),
     /// The connection cannot be trusted: wrong certificate. Perhaps only at this endpoint.
     Distrusted(Cause),
+    /// etcd has had authentication turned on, and the request came from nobody. Nothing was done.
+    NoUser(Cause),
     /// etcd refuses the user or the request, at every endpoint alike.
     Refused(Cause),
     /// The lease is unknown to etcd.
@@ -58,6 +60,8 @@ pub(super) fn classify(error: EtcdError) -> Failure {
         Failure::LeaseGone
     } else if says("invalid auth token") || says("revision of auth store is old") {
         Failure::StaleToken(boxed(error))
+    } else if says("user name is empty") {
+        Failure::NoUser(boxed(error))
     } else if REFUSALS.iter().any(|refusal| says(refusal)) {
         Failure::Refused(boxed(error))
     } else if says("too many requests") || says("database space exceeded") || says("not capable") {
@@ -67,12 +71,16 @@ pub(super) fn classify(error: EtcdError) -> Failure {
     }
 }
 
+/// Credentials were sent to an etcd that asks for none.
+pub(super) fn is_without_authentication(error: &EtcdError) -> bool {
+    matches!(error, EtcdError::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
+}
+
 /// Answers that stay the same however often, and wherever, one asks.
-const REFUSALS: [&str; 9] = [
+const REFUSALS: [&str; 8] = [
     "permission denied",
     "authentication failed",
     "authentication is not enabled",
-    "user name is empty",
     "user name not found",
     "request is too large",
     "too many operations in txn request",

@@ -12,7 +12,7 @@ use crate::store::{Fault, Repeat};
 use super::endpoints::{Endpoints, random_below};
 use super::failure::{Failure, classify, out_of_time};
 
-/// After all endpoints have failed, a pause of 20 to 60 ms, so that a store that is choosing its leader is not hammered.
+/// After all endpoints have failed, and before logging in again, a pause of 20 to 60 ms, so that a store that is choosing its leader is not hammered.
 const PAUSE_MS: usize = 20;
 const PAUSE_JITTER_MS: usize = 40;
 
@@ -62,9 +62,11 @@ impl Endpoints {
             match failure {
                 Failure::LeaseGone => return Err(Fault::LeaseGone),
                 Failure::Refused(cause) => return Err(Fault::Refused(cause)),
-                Failure::StaleToken(cause) => {
+                Failure::NoUser(cause) if !self.has_credentials() => return Err(Fault::Refused(cause)),
+                Failure::StaleToken(cause) | Failure::NoUser(cause) => {
                     self.reconnect(index);
                     attempts.last = Some(cause);
+                    self.pause(until).await;
                     continue;
                 }
                 Failure::Distrusted(cause) => {
@@ -82,11 +84,15 @@ impl Endpoints {
                 if attempts.distrusted == attempts.made {
                     break;
                 }
-                let pause = PAUSE_MS + random_below(PAUSE_JITTER_MS);
-                sleep_until(until.min(Instant::now() + Duration::from_millis(pause as u64))).await;
+                self.pause(until).await;
             }
         }
         Err(attempts.verdict(until))
+    }
+
+    async fn pause(&self, until: Instant) {
+        let pause = PAUSE_MS + random_below(PAUSE_JITTER_MS);
+        sleep_until(until.min(Instant::now() + Duration::from_millis(pause as u64))).await;
     }
 
     async fn attempt<T, F>(

@@ -118,6 +118,7 @@ fn cause(failure: Failure) -> Cause {
         Failure::NotDone(cause)
         | Failure::MaybeDone(cause)
         | Failure::StaleToken(cause)
+        | Failure::NoUser(cause)
         | Failure::Distrusted(cause)
         | Failure::Refused(cause) => cause,
         Failure::LeaseGone => "etcd speaks of a lease where none was named".into(),

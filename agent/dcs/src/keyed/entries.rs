@@ -17,7 +17,7 @@ impl<S: Store> Keyed<S> {
                 Ok(outcome) if outcome.succeeded => return Ok(session),
                 Ok(_) => return Err(conflict(operation, &key, "another agent runs under this name")),
                 // It expired just now, after it was last kept alive.
-                Err(Fault::LeaseGone) if session == Session::Same && !Self::is_over(operation) => {
+                Err(Fault::LeaseGone) if session == Session::Same => {
                     self.lease.forget(lease);
                     (lease, session) = self.keep_session(operation).await?;
                 }

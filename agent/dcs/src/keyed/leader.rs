@@ -7,6 +7,9 @@ use crate::store::{Compare, Fault, KeptAlive, KeyValue, NO_LEASE, Op, Repeat, St
 
 use super::{Keyed, Operation, conflict};
 
+/// The second attempt meets the store's new leader; a third that does not is a store in trouble.
+const RENEWALS_AT_MOST: usize = 3;
+
 impl<S: Store> Keyed<S> {
     /// That the leader key is this member's, on its own lease. The name alone is a namesake's too.
     pub(super) fn leader_is_mine(&self, lease: i64) -> Vec<Compare> {
@@ -55,7 +58,7 @@ impl<S: Store> Keyed<S> {
     pub(super) async fn renew(&self, operation: Operation) -> Result<Leadership, Error> {
         let key = self.keys.leader();
         let lease = self.own_lease(operation).await?;
-        loop {
+        for _ in 0..RENEWALS_AT_MOST {
             let kept_alive = if lease == NO_LEASE {
                 Err(Fault::LeaseGone)
             } else {
@@ -72,11 +75,9 @@ impl<S: Store> Keyed<S> {
             if outcome.epoch == kept_alive.epoch {
                 return Ok(self.leadership(term(&outcome.found), &kept_alive));
             }
-            if Self::is_over(operation) {
-                let source = "the store changed its own leader during the renewal".into();
-                return Err(Error::Unknown { act: operation.act, object: key, source });
-            }
         }
+        let source = "the store changed its own leader during every attempt".into();
+        Err(Error::Unknown { act: operation.act, object: key, source })
     }
 
     pub(super) async fn release(&self, operation: Operation) -> Result<(), Error> {

@@ -4,8 +4,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::dcs::Session;
 use crate::error::Error;
 use crate::session::SessionFile;
@@ -210,10 +208,5 @@ impl<S: Store> Keyed<S> {
         }
         self.lease.remember(|state| (state.current, state.kept_alive) = (None, None)).await;
         Ok(())
-    }
-
-    /// Time that is left of an operation.
-    pub(super) fn is_over(operation: Operation) -> bool {
-        Instant::now() >= operation.until
     }
 }

@@ -10,11 +10,15 @@ use crate::dcs::Changes;
 use crate::keys::Keys;
 use crate::store::{Committed, Compare, Fault, KeyValue, Op, Range, Transaction};
 
+/// There is one leader of this store for ever.
+const EPOCH: u64 = 2;
+
 /// What is wrong between the members of one name and the store.
 #[derive(Default)]
 pub(super) struct Faults {
     pub(super) unreachable: bool,
     pub(super) lost_replies: u32,
+    pub(super) deposed_answers: u32,
 }
 
 struct Granted {
@@ -66,10 +70,21 @@ impl Cluster {
         self.leases_granted
     }
 
-    pub(super) fn keep_alive(&mut self, lease: i64, now: Instant) -> Result<Duration, Fault> {
+    /// The ttl, and the epoch of the store's leader that answered.
+    pub(super) fn keep_alive(
+        &mut self,
+        name: &str,
+        lease: i64,
+        now: Instant,
+    ) -> Result<(Duration, u64), Fault> {
+        let faults = self.faults.entry(name.to_owned()).or_default();
         let granted = self.leases.get_mut(&lease).ok_or(Fault::LeaseGone)?;
+        if faults.deposed_answers > 0 {
+            faults.deposed_answers -= 1;
+            return Ok((granted.ttl, EPOCH - 1));
+        }
         granted.expires_at = now + granted.ttl;
-        Ok(granted.ttl)
+        Ok((granted.ttl, EPOCH))
     }
 
     pub(super) fn revoke(&mut self, lease: i64) -> Result<(), Fault> {
@@ -116,7 +131,7 @@ impl Cluster {
             }
         }
         self.apply(&ops);
-        Ok(Committed { succeeded, revision: self.revision, found, epoch: 0 })
+        Ok(Committed { succeeded, revision: self.revision, found, epoch: EPOCH })
     }
 
     /// Collects what is to be done, nested transactions resolved. Whether this or a nested one succeeded.

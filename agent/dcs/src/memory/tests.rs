@@ -56,3 +56,17 @@ async fn a_lost_answer_is_unknown_and_the_write_may_stand() {
     assert!(p1.read().await.unwrap().leader.unwrap().mine);
     p1.renew_leader().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_session_kept_alive_by_a_deposed_leader_of_the_store_is_not_believed() {
+    let cluster = MemoryCluster::new();
+    let p1 = cluster.member(&identity("p1")).unwrap();
+    p1.touch_member(&json!({})).await.unwrap();
+    cluster.keep_alive_by_a_deposed_leader("p1", 1);
+    let held = p1.acquire_leader(None).await.unwrap();
+    cluster.keep_alive_by_a_deposed_leader("p1", 1);
+    let renewed = p1.renew_leader().await.unwrap();
+    assert_eq!(renewed.term, held.term);
+    cluster.keep_alive_by_a_deposed_leader("p1", u32::MAX);
+    assert!(matches!(p1.renew_leader().await, Err(Error::Unknown { .. })));
+}
