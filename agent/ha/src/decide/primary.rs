@@ -49,6 +49,9 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
     match (cluster.initialize, view.local.system) {
         (Initialize::Done(_), _) | (_, None) => {}
         (Initialize::Absent | Initialize::Bootstrapping, Some(_)) if !view.local.users_ready => {
+            if view.job.is_some() {
+                return Plan::wait(Reason::Bootstrapping);
+            }
             return Plan::step(Reason::Bootstrapping, Step::PostBootstrap);
         }
         (Initialize::Absent | Initialize::Bootstrapping, Some(system)) => {
