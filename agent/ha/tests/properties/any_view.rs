@@ -1,0 +1,252 @@
+//! Random views: few names, few positions, few ages, so that they meet often. Nothing is ruled out as impossible but
+//! what the shell cannot build: an own name among the others, members and lists out of order.
+
+use std::time::Duration;
+
+use outrider_ha::{
+    Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Postgres,
+    Request, RequestKind, Role, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode,
+    SystemId, Tags, Term, Unusable, View, WalSender,
+};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use proptest::collection::btree_set;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// Any view of member b, among up to three others.
+pub(crate) fn any_view() -> impl Strategy<Value = View> {
+    (dcs(), local(), members(), policy(), option::weighted(0.2, job())).prop_map(
+        |(dcs, local, members, policy, job)| View { me: "b".into(), dcs, local, members, policy, job },
+    )
+}
+
+fn name() -> impl Strategy<Value = MemberName> {
+    select(vec!["a", "b", "c", "d"]).prop_map(MemberName::from)
+}
+
+fn names() -> impl Strategy<Value = Vec<MemberName>> {
+    btree_set(name(), 0..3).prop_map(|names| names.into_iter().collect())
+}
+
+fn position() -> impl Strategy<Value = Lsn> {
+    (0_u64..6).prop_map(Lsn::new)
+}
+
+fn timeline() -> impl Strategy<Value = TimelineId> {
+    (0_u32..4).prop_map(TimelineId::new)
+}
+
+fn age() -> impl Strategy<Value = Duration> {
+    select(vec![0, 1, 700, 1000, 2000, 5000, 10_001, 60_000]).prop_map(Duration::from_millis)
+}
+
+fn system() -> impl Strategy<Value = SystemId> {
+    prop_oneof![9 => Just(SystemId(7)), 1 => Just(SystemId(8))]
+}
+
+fn history() -> impl Strategy<Value = TimelineHistory> {
+    prop::collection::vec(0_u64..6, 0..3).prop_map(|ends| {
+        let line = |(index, end): (usize, u64)| format!("{}\t0/{end}\tpromoted\n", index + 1);
+        let text: String = ends.into_iter().enumerate().map(line).collect();
+        text.parse().expect("its timelines ascend")
+    })
+}
+
+fn dcs() -> impl Strategy<Value = Dcs> {
+    prop_oneof![1 => age().prop_map(|since| Dcs::Silent { since }), 9 => cluster().prop_map(Dcs::Seen)]
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let lease = prop_oneof![
+        2 => age().prop_map(|since| Lease::Free { since }),
+        3 => Just(Lease::Mine),
+        2 => name().prop_map(|holder| Lease::Theirs { holder }),
+    ];
+    let initialize = prop_oneof![
+        1 => Just(Initialize::Absent),
+        1 => Just(Initialize::Bootstrapping),
+        5 => system().prop_map(Initialize::Done),
+    ];
+    let keys = (option::of(sync()), position(), history(), option::of(request()), option::of(switchover()));
+    (lease, 0_u64..4, initialize, keys).prop_map(|(lease, term, initialize, keys)| {
+        let (sync, last_position, history, request, switchover) = keys;
+        Cluster { lease, term: Term(term), initialize, sync, last_position, history, request, switchover }
+    })
+}
+
+fn sync() -> impl Strategy<Value = SyncState> {
+    (option::weighted(0.9, name()), names(), 1_i64..4).prop_map(|(leader, standbys, revision)| SyncState {
+        leader,
+        standbys,
+        revision,
+    })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let kind = select(vec![RequestKind::Switchover, RequestKind::Failover]);
+    (kind, option::of(name()), option::of(name()), age(), 1_i64..4)
+        .prop_map(|(kind, from, to, due_in, revision)| Request { kind, from, to, due_in, revision })
+}
+
+fn switchover() -> impl Strategy<Value = Switchover> {
+    (name(), name(), age(), any::<bool>()).prop_map(|(from, to, stopping_for, checkpointed)| Switchover {
+        id: "1".to_owned(),
+        from,
+        to,
+        stopping_for,
+        checkpointed,
+    })
+}
+
+fn local() -> impl Strategy<Value = Local> {
+    let numbers = (option::of(age()), 0_u64..3, 0_u64..4, position(), history(), 0_u32..5);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (postgres(), option::weighted(0.9, system()), numbers, flags, names()).prop_map(
+        |(postgres, system, numbers, flags, slots)| {
+            let (fuse, term, held_term, last_position, history, recent_crashes) = numbers;
+            let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
+            Local {
+                postgres,
+                system,
+                fuse,
+                term: Term(term),
+                held_term: Term(held_term),
+                last_position,
+                history,
+                recent_crashes,
+                rewind_failed,
+                cooling_down,
+                users_ready,
+                awaiting_checkpoint,
+                terminating,
+                slots,
+            }
+        },
+    )
+}
+
+fn postgres() -> impl Strategy<Value = Postgres> {
+    let fault = select(vec![
+        Unusable::HalfInitialized,
+        Unusable::HalfCloned,
+        Unusable::HalfRewound,
+        Unusable::Refused,
+    ]);
+    let shutdown = select(vec![Shutdown::CleanPrimary, Shutdown::CrashedPrimary, Shutdown::Standby]);
+    prop_oneof![
+        1 => Just(Postgres::Empty),
+        1 => fault.prop_map(Postgres::Unusable),
+        3 => (timeline(), position(), shutdown)
+            .prop_map(|(timeline, end, shutdown)| Postgres::Stopped { timeline, end, shutdown }),
+        1 => (any::<bool>(), age()).prop_map(|(writable, since)| Postgres::Starting { writable, since }),
+        1 => (any::<bool>(), age()).prop_map(|(writable, since)| Postgres::Unresponsive { writable, since }),
+        4 => primary(),
+        4 => standby(),
+    ]
+}
+
+fn primary() -> impl Strategy<Value = Postgres> {
+    let sender = |name: &'static str| {
+        (any::<bool>(), any::<bool>(), position()).prop_map(move |(streaming, sync, flushed)| WalSender {
+            name: name.into(),
+            streaming,
+            sync,
+            flushed,
+        })
+    };
+    let walsenders = (option::of(sender("a")), option::of(sender("c")), option::of(sender("x")));
+    let synchronous =
+        (names(), option::of(position())).prop_map(|(names, since)| Synchronous { names, since });
+    (timeline(), position(), walsenders, synchronous).prop_map(
+        |(timeline, position, senders, synchronous)| {
+            let walsenders = [senders.0, senders.1, senders.2].into_iter().flatten().collect();
+            Postgres::Primary { timeline, position, walsenders, synchronous }
+        },
+    )
+}
+
+fn standby() -> impl Strategy<Value = Postgres> {
+    let streaming =
+        (option::of(name()), any::<bool>()).prop_map(|(upstream, active)| Streaming { upstream, active });
+    (timeline(), position(), streaming, prop::bool::weighted(0.2)).prop_map(
+        |(timeline, position, streaming, promoting)| Postgres::Standby {
+            timeline,
+            position,
+            streaming,
+            promoting,
+        },
+    )
+}
+
+fn members() -> impl Strategy<Value = Vec<Member>> {
+    (
+        option::weighted(0.8, member("a")),
+        option::weighted(0.8, member("c")),
+        option::weighted(0.2, member("d")),
+    )
+        .prop_map(|(a, c, d)| [a, c, d].into_iter().flatten().collect())
+}
+
+fn member(name: &'static str) -> impl Strategy<Value = Member> {
+    let answer = prop_oneof![
+        Just(Answer::NotAsked),
+        Just(Answer::NoAnswer),
+        state().prop_map(Answer::Answered),
+        state().prop_map(Answer::Answered),
+    ];
+    (tags(), option::weighted(0.8, state()), answer).prop_map(move |(tags, published, answer)| Member {
+        name: name.into(),
+        tags,
+        published,
+        answer,
+    })
+}
+
+fn state() -> impl Strategy<Value = MemberState> {
+    let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
+    (role, timeline(), position(), any::<bool>(), any::<bool>(), option::of(system())).prop_map(
+        |(role, timeline, position, streaming, awaiting_checkpoint, system)| MemberState {
+            role,
+            timeline,
+            position,
+            streaming,
+            awaiting_checkpoint,
+            system,
+        },
+    )
+}
+
+fn tags() -> impl Strategy<Value = Tags> {
+    (prop::bool::weighted(0.1), prop::bool::weighted(0.1), 0_u32..3)
+        .prop_map(|(nofailover, nosync, failover_priority)| Tags { nofailover, nosync, failover_priority })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let mode = select(vec![SynchronousMode::Off, SynchronousMode::On, SynchronousMode::On]);
+    (mode, 1_u32..3, 0_u64..3, tags()).prop_map(
+        |(synchronous_mode, synchronous_node_count, maximum_lag_on_failover, tags)| Policy {
+            ttl: Duration::from_secs(5),
+            loop_wait: Duration::from_secs(1),
+            maximum_lag_on_failover,
+            primary_start_timeout: Duration::from_secs(30),
+            switchover_timeout: Duration::from_secs(5),
+            step_down_margin: Duration::from_millis(700),
+            synchronous_mode,
+            synchronous_node_count,
+            tags,
+        },
+    )
+}
+
+fn job() -> impl Strategy<Value = Job> {
+    select(vec![
+        Job::Initdb,
+        Job::PostBootstrap,
+        Job::Start,
+        Job::Stop,
+        Job::Clone,
+        Job::Rewind,
+        Job::Checkpoint,
+    ])
+}
