@@ -204,19 +204,18 @@ impl Supervisor {
         }
     }
 
-    /// One buffer of the postmaster's output: passed on, and its lines kept. How much it was.
-    fn read_postmaster_output(&mut self) -> usize {
-        let Some(postmaster) = &mut self.postmaster else { return 0 };
+    /// One buffer of the postmaster's output: passed on, and its lines kept.
+    fn read_postmaster_output(&mut self) {
+        let Some(postmaster) = &mut self.postmaster else { return };
         let (read, lines) = postmaster.output.read(&mut self.buffer);
         self.log.pass_on(&self.buffer[..read]);
         lines.into_iter().for_each(|line| self.log_tail.push(line));
-        read
     }
 
-    /// One buffer of the tool's output, told line by line. How much it was.
-    fn read_tool_output(&mut self) -> usize {
-        let Some(tool) = &mut self.tool else { return 0 };
-        let (read, lines) = tool.output.read(&mut self.buffer);
+    /// One buffer of the tool's output, told line by line.
+    fn read_tool_output(&mut self) {
+        let Some(tool) = &mut self.tool else { return };
+        let (_, lines) = tool.output.read(&mut self.buffer);
         let pid = tool.pid;
         for line in lines {
             if let Some(tool) = &mut self.tool {
@@ -224,7 +223,6 @@ impl Supervisor {
             }
             self.tell(Event::ToolOutput { pid, line });
         }
-        read
     }
 
     fn accept_connections(&mut self, ready: &Ready) {

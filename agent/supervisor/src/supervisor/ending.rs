@@ -11,6 +11,8 @@ use crate::tool::{self, RunningTool};
 
 /// How soon to look again whether what was killed is gone.
 const LOOK_AGAIN_NS: u64 = 5 * 1_000_000;
+/// How many buffers of last words are read: more than a pipe holds, and not without end.
+const LAST_READS: usize = 4;
 
 impl Supervisor {
     /// Takes every child that has ended, and tells of the postmaster at once.
@@ -133,8 +135,9 @@ impl Supervisor {
         if self.postmaster.as_ref().is_none_or(|postmaster| postmaster.death.is_none()) {
             return;
         }
-        // One pipe's worth of last words; nobody is left to write more.
-        while self.read_postmaster_output() > 0 {}
+        for _ in 0..LAST_READS {
+            self.read_postmaster_output();
+        }
         let Some(mut postmaster) = self.postmaster.take() else { return };
         postmaster.output.rest().into_iter().for_each(|line| self.log_tail.push(line));
         let Postmaster { pid, stopping: expected, fencing, death: Some(death), .. } = postmaster else {
@@ -159,7 +162,9 @@ impl Supervisor {
         if self.tool.as_ref().is_none_or(|tool| tool.exit.is_none()) {
             return;
         }
-        while self.read_tool_output() > 0 {}
+        for _ in 0..LAST_READS {
+            self.read_tool_output();
+        }
         let Some(mut tool) = self.tool.take() else { return };
         let RunningTool { pid, exit: Some(exit), .. } = tool else { return };
         for line in tool.output.rest() {

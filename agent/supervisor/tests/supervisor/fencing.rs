@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use outrider_supervisor::boottime_ns;
-use outrider_supervisor::protocol::{Answer, Command, Event, RefusalCode};
+use outrider_supervisor::protocol::{Answer, Command, Event, RefusalCode, StopMode};
 
 use crate::agent::{Agent, from_now};
-use crate::member::{Member, signal, state_and_parent, wait_until};
+use crate::member::{Member, all_pids, signal, state_and_parent, wait_until};
 
 const SOON: Duration = Duration::from_millis(300);
 
@@ -59,15 +59,32 @@ fn a_lapsed_fuse_kills_a_postgres_whose_postmaster_and_backends_are_frozen() {
 }
 
 #[test]
+fn an_orphan_that_a_backend_left_in_a_session_of_its_own_is_killed_too() {
+    let member = Member::new();
+    let mut agent = member.agent();
+    let postmaster = member.start_writable(&mut agent);
+    member.sql("copy (select 1) to program 'setsid -f sleep 100000 > /dev/null 2>&1'").unwrap();
+    let supervisor = member.supervisor_pid();
+    let orphan = || {
+        let adopted = |pid: &i32| state_and_parent(*pid).is_some_and(|(_, parent)| parent == supervisor);
+        all_pids().into_iter().filter(adopted).find(|&pid| pid != postmaster)
+    };
+    wait_until("the supervisor has adopted the orphan", || orphan().is_some());
+    let deadline_ns = agent.arm(SOON);
+    expect_fencing(&mut agent, postmaster, deadline_ns);
+    assert_eq!(orphan(), None);
+}
+
+#[test]
 fn a_fuse_that_lapses_during_a_fast_stop_ends_it() {
     let member = Member::new();
     let mut agent = member.agent();
     let postmaster = member.start_writable(&mut agent);
-    // The checkpointer is frozen, so the shutdown checkpoint never comes.
+    // With its checkpointer frozen, the shutdown checkpoint never comes.
     let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let checkpointer = member.processes().into_iter().find(|pid| name(pid).contains("checkpointer")).unwrap();
     signal(checkpointer, libc::SIGSTOP);
-    agent.stop(outrider_supervisor::protocol::StopMode::Fast);
+    agent.stop(StopMode::Fast);
     let deadline_ns = agent.arm(SOON);
     expect_fencing(&mut agent, postmaster, deadline_ns);
     assert!(member.processes().is_empty());
