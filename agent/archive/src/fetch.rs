@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub enum Patience {
     /// Once and briefly: a standby can stream instead.
     Standby,
-    /// Again and again, for a minute: a recovery has no other source.
+    /// Again and again, for half a minute: a recovery has no other source.
     Recovery,
 }
 

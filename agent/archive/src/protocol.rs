@@ -14,7 +14,7 @@ pub(crate) const PUSH_LIMIT: Duration = Duration::from_secs(30);
 /// How long the agent tries to fetch for a standby, which streams meanwhile not at all.
 pub(crate) const STANDBY_LIMIT: Duration = Duration::from_secs(3);
 /// How long it tries for a recovery, which has nothing else to do.
-pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 /// What a client waits beyond these, for an agent that is slow or frozen.
 pub(crate) const CLIENT_EXTRA: Duration = Duration::from_secs(3);
 
@@ -36,6 +36,8 @@ pub(crate) enum Reply {
     Durable,
     /// It is not, or not yet.
     NotDurable { message: String },
+    /// It is not yet, and PostgreSQL is being stopped.
+    Stopping { message: String },
     /// It is at its destination.
     Fetched,
     /// The store confirmed that there is no such file.

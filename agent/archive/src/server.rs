@@ -24,8 +24,6 @@ use crate::{Fetched, Fetcher, Patience, Shipper};
 const CLIENTS_MAX: usize = 16;
 /// A client sends its line at once.
 const LINE_LIMIT: Duration = Duration::from_secs(2);
-/// While PostgreSQL stops, a file that is durable already is still said to be: looking that up takes this at most.
-const STOPPING_LIMIT: Duration = Duration::from_millis(100);
 
 /// Where the clients come and what they may touch.
 #[derive(Clone, Debug)]
@@ -100,8 +98,11 @@ impl Server {
             Ok(()) | Err(_) => {}
         }
         let listener = UnixListener::bind(&socket).map_err(error("open"))?;
-        fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(error("protect"))?;
         let own_user = fs::metadata(&socket).map_err(error("look at"))?.uid();
+        // An agent of root serves a PostgreSQL of someone else, who may not even exist yet. Who connects is asked
+        // of the kernel, so the mode only spares strangers the attempt.
+        let mode = if own_user == 0 { 0o666 } else { 0o600 };
+        fs::set_permissions(&socket, Permissions::from_mode(mode)).map_err(error("protect"))?;
         let (stopping, stopping_seen) = watch::channel(false);
         let room = Room { options, shipper, fetcher, stopping: stopping_seen, own_user };
         let accepting = tokio::spawn(accept(listener, room));
@@ -109,7 +110,8 @@ impl Server {
     }
 
     /// PostgreSQL is being stopped: its archiver's last round must not hold it up, so what is not durable yet is
-    /// answered so at once. The next primary ships the rest.
+    /// answered so at once, in a way that ends the archiver (see [`crate::client::push`]). The next primary ships the
+    /// rest. To be set before the stop is asked for, and taken back when PostgreSQL is started again.
     pub fn set_stopping(&self, stopping: bool) {
         self.stopping.send_replace(stopping);
     }
@@ -150,6 +152,13 @@ async fn accept(listener: UnixListener, room: Room) {
 impl Room {
     async fn serve(&self, stream: UnixStream) -> io::Result<()> {
         let peer = stream.peer_cred()?;
+        let owner = fs::metadata(&self.options.pg_wal).ok().map(|found| (found.uid(), found.gid()));
+        let user = peer.uid();
+        if user != 0 && user != self.own_user && owner.is_none_or(|(owner, _)| owner != user) {
+            // Not even listened to, so that strangers take no place.
+            warn!(user, "a stranger asked for the archive");
+            return Ok(());
+        }
         let (reading, mut writing) = stream.into_split();
         let mut line = Vec::new();
         let mut reading = BufReader::new(reading.take(LINE_MAX as u64));
@@ -157,7 +166,7 @@ impl Room {
         let reply = match read {
             Ok(Ok(0)) => return Ok(()),
             Ok(Ok(_)) => match serde_json::from_slice::<Request>(&line) {
-                Ok(request) => self.answer(request, &peer).await,
+                Ok(request) => self.answer(request, &peer, owner).await,
                 Err(error) => Reply::Bad { message: format!("not a request: {error}") },
             },
             Ok(Err(error)) => return Err(error),
@@ -169,18 +178,13 @@ impl Room {
         timeout(LINE_LIMIT, writing.shutdown()).await?
     }
 
-    async fn answer(&self, request: Request, peer: &UCred) -> Reply {
-        let owner = fs::metadata(&self.options.pg_wal).ok().map(|found| (found.uid(), found.gid()));
-        let user = peer.uid();
-        if user != 0 && user != self.own_user && owner.is_none_or(|(owner, _)| owner != user) {
-            return Reply::Bad { message: format!("user {user} may not use this archive") };
-        }
+    async fn answer(&self, request: Request, peer: &UCred, owner: Option<(u32, u32)>) -> Reply {
         match request {
             Request::Push { path } => self.push(&path).await,
             Request::Fetch { name, destination, standby } => {
                 let patience = if standby { Patience::Standby } else { Patience::Recovery };
                 // An agent that runs as root must not write for others where they could not.
-                let foreign = user != 0 && user != self.own_user;
+                let foreign = peer.uid() != 0 && peer.uid() != self.own_user;
                 if foreign && !is_in(&destination, &self.options.pg_wal) {
                     return Reply::Bad { message: format!("{} is not in pg_wal", destination.display()) };
                 }
@@ -201,22 +205,21 @@ impl Room {
             return refuse(format!("not in this server's pg_wal, {}", self.options.pg_wal.display()));
         }
         let mut stopping = self.stopping.clone();
-        let durable = self.shipper.durable(name);
-        tokio::pin!(durable);
-        let stopped = async {
-            let seen = stopping.wait_for(|stopping| *stopping).await.is_ok();
-            if seen { sleep(STOPPING_LIMIT).await } else { std::future::pending().await }
-        };
         tokio::select! {
             biased;
-            durable = &mut durable => match durable {
+            Ok(_) = stopping.wait_for(|stopping| *stopping) => {}
+            durable = self.shipper.durable(name) => return match durable {
                 Ok(()) => Reply::Durable,
                 Err(why) => Reply::NotDurable { message: why.to_string() },
             },
-            () = stopped => Reply::NotDurable {
-                message: "not archived yet, and PostgreSQL is stopping: the next primary archives it".to_owned(),
+            () = sleep(PUSH_LIMIT) => return Reply::NotDurable { message: self.why_not_yet() },
+        }
+        match timeout(LINE_LIMIT, self.shipper.durable_already(name)).await {
+            Ok(Ok(())) => Reply::Durable,
+            Ok(Err(_)) | Err(_) => Reply::Stopping {
+                message: "not archived yet, and PostgreSQL is stopping: the next primary archives it"
+                    .to_owned(),
             },
-            () = sleep(PUSH_LIMIT) => Reply::NotDurable { message: self.why_not_yet() },
         }
     }
 

@@ -52,6 +52,9 @@ pub enum NotDurable {
     /// The archive has another content for this name.
     #[error("not archived, and nobody may overwrite it: {0}")]
     Conflict(String),
+    /// It is not yet; said only to who does not want to wait.
+    #[error("not archived yet")]
+    NotYet,
     /// Too many ask at once.
     #[error("not archived: too many wait for an answer")]
     Busy,
@@ -68,10 +71,11 @@ pub struct Shipper {
     status: watch::Receiver<Status>,
 }
 
-/// Is this file durable? Answered when it is, or cannot become so.
+/// Is this file durable? Answered at once, or when it is or cannot become so.
 #[derive(Debug)]
 struct Question {
     name: WalFileName,
+    waits: bool,
     answer: oneshot::Sender<Result<(), NotDurable>>,
 }
 
@@ -115,8 +119,20 @@ impl Shipper {
     /// # Errors
     /// When the file cannot be archived as it is.
     pub async fn durable(&self, name: WalFileName) -> Result<(), NotDurable> {
+        self.ask(name, true).await
+    }
+
+    /// Whether the archive has `name` for good, as far as is known without asking the store.
+    ///
+    /// # Errors
+    /// [`NotDurable::NotYet`] when it is not known to.
+    pub async fn durable_already(&self, name: WalFileName) -> Result<(), NotDurable> {
+        self.ask(name, false).await
+    }
+
+    async fn ask(&self, name: WalFileName, waits: bool) -> Result<(), NotDurable> {
         let (answer, answered) = oneshot::channel();
-        self.questions.send(Question { name, answer }).await.map_err(|_| NotDurable::Ended)?;
+        self.questions.send(Question { name, waits, answer }).await.map_err(|_| NotDurable::Ended)?;
         answered.await.unwrap_or(Err(NotDurable::Ended))
     }
 }

@@ -146,11 +146,15 @@ impl Work {
         }
     }
 
-    fn asked(&mut self, Question { name, answer }: Question) {
+    fn asked(&mut self, Question { name, waits, answer }: Question) {
         let turn = Turn::from(name);
         if self.line.is_confirmed(turn) {
             // Whoever asked may have gone; then nobody needs the answer.
             let _ = answer.send(Ok(()));
+            return;
+        }
+        if !waits {
+            let _ = answer.send(Err(NotDurable::NotYet));
             return;
         }
         self.waiters.retain(|_, waiters| {

@@ -1,0 +1,129 @@
+//! A store of each kind for one test, gone with it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_archive::store::{DirectoryStore, S3Options, S3Store, Secret, Store};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use super::embedded::{Embedded, Obedience};
+use super::minio::Minio;
+
+pub(crate) const BUCKET: &str = "backups";
+pub(crate) const KEY: &str = "outrider-test";
+pub(crate) const SECRET: &str = "outrider-secret";
+/// How long a test waits for what must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One store.
+pub(crate) struct Bench {
+    place: Place,
+}
+
+enum Place {
+    Directory(TempDir),
+    Embedded(Embedded),
+    Minio(Minio),
+}
+
+impl Bench {
+    pub(crate) fn directory() -> Self {
+        Bench { place: Place::Directory(tempfile::tempdir().unwrap()) }
+    }
+
+    pub(crate) fn embedded() -> Self {
+        Bench { place: Place::Embedded(Embedded::start(Obedience::Full)) }
+    }
+
+    /// `None`, said aloud, when there is no MinIO on this machine.
+    pub(crate) async fn minio() -> Option<Self> {
+        let minio = Minio::start(None).await?;
+        Some(Bench { place: Place::Minio(minio) })
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        match &self.place {
+            Place::Directory(directory) => Arc::new(DirectoryStore::new(directory.path().join("archive"))),
+            Place::Embedded(embedded) => open(&options(&embedded.endpoint())),
+            Place::Minio(minio) => open(&options(&minio.endpoint())),
+        }
+    }
+
+    /// Only S3 keeps metadata beside an object.
+    pub(crate) fn keeps_metadata(&self) -> bool {
+        !matches!(self.place, Place::Directory(_))
+    }
+}
+
+pub(crate) fn open(options: &S3Options) -> Arc<dyn Store> {
+    Arc::new(S3Store::open(options).unwrap())
+}
+
+/// The right options for a store at this endpoint.
+pub(crate) fn options(endpoint: &str) -> S3Options {
+    S3Options {
+        bucket: BUCKET.to_owned(),
+        path: "some/path".to_owned(),
+        endpoint: Some(endpoint.to_owned()),
+        region: "us-east-1".to_owned(),
+        path_style: true,
+        access_key_id: Secret::new(KEY),
+        secret_access_key: Secret::new(SECRET),
+        ca_file: None,
+        request_timeout: Duration::from_secs(20),
+    }
+}
+
+/// The whole object; `None` when there is none.
+pub(crate) async fn read(store: &dyn Store, key: &str) -> Option<Vec<u8>> {
+    let mut download = store.get(key).await.unwrap()?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = download.body.next().await.unwrap() {
+        assert!(!piece.is_empty(), "a piece of {key} is empty");
+        bytes.extend_from_slice(&piece);
+    }
+    assert_eq!(bytes.len() as u64, download.info.size, "{key}");
+    Some(bytes)
+}
+
+/// Every key of the store, by small pages.
+pub(crate) async fn keys(store: &dyn Store) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    loop {
+        let page = store.list("", keys.last().map(String::as_str), 7).await.unwrap();
+        keys.extend(page.objects.into_iter().map(|object| object.key));
+        if !page.more {
+            return keys;
+        }
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What `gunzip` would make of it.
+pub(crate) fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Read as _;
+    let mut plain = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The names in a directory.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}

@@ -1,0 +1,168 @@
+//! A real PostgreSQL in a directory of its own, run by another user when the tests are run by root. Dies with the
+//! test.
+
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+use super::bench::{PATIENCE, names, wait_until};
+
+pub(crate) struct Postgres {
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl Postgres {
+    /// An empty directory of the right owner. Sockets lie in it too.
+    pub(crate) fn nowhere() -> Self {
+        let directory = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
+        if let Some((user, group)) = other_user() {
+            chown(directory.path(), Some(user), Some(group)).unwrap();
+        }
+        Postgres { directory, child: None }
+    }
+
+    pub(crate) fn initdb(&self) {
+        let mut initdb = self.tool("initdb");
+        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--pgdata"]).arg(self.data());
+        run(initdb);
+    }
+
+    /// Makes it a copy of a running server, without its WAL.
+    pub(crate) fn clone_of(&self, other: &Postgres) {
+        let mut backup = self.tool("pg_basebackup");
+        backup.args(["--wal-method=none", "--checkpoint=fast", "--username=postgres", "--host"]);
+        backup.arg(other.directory.path()).arg("--pgdata").arg(self.data());
+        run(backup);
+    }
+
+    pub(crate) fn configure(&self, lines: &str) {
+        use std::io::Write as _;
+        let path = self.data().join("postgresql.conf");
+        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        writeln!(file, "fsync = off\nlisten_addresses = ''\nwal_keep_size = '2GB'\n{lines}").unwrap();
+        writeln!(file, "unix_socket_directories = '{}'", self.directory.path().display()).unwrap();
+    }
+
+    pub(crate) fn start(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let mut postgres = self.tool("postgres");
+        postgres.arg("-D").arg(self.data());
+        self.child =
+            Some(postgres.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    /// A connection, as soon as it takes one.
+    pub(crate) async fn connect(&self) -> Client {
+        let mut client = None;
+        let host = self.directory.path().to_str().unwrap();
+        let configuration = format!("host={host} user=postgres dbname=postgres");
+        wait_until(&format!("PostgreSQL at {host} answers; {}", self.log_tail()), async || {
+            let Ok((connected, connection)) = tokio_postgres::connect(&configuration, NoTls).await else {
+                return false;
+            };
+            tokio::spawn(connection);
+            client = Some(connected);
+            true
+        })
+        .await;
+        client.unwrap()
+    }
+
+    /// Stops it as its operator would, and waits until it is gone.
+    pub(crate) async fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        signal(&child, "INT");
+        wait_until("PostgreSQL stops", async || child.try_wait().unwrap().is_some()).await;
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub(crate) fn pg_wal(&self) -> PathBuf {
+        self.data().join("pg_wal")
+    }
+
+    /// Where an agent's socket can lie so that this server's clients reach it.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("agent.sock")
+    }
+
+    /// The files that it has marked so: `ready` or `done`.
+    pub(crate) fn marked(&self, mark: &str) -> Vec<String> {
+        let names = names(&self.pg_wal().join("archive_status"));
+        names.iter().filter_map(|name| Some(name.strip_suffix(mark)?.strip_suffix('.')?.to_owned())).collect()
+    }
+
+    pub(crate) fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// A command of PostgreSQL as the owner of the directory. setpriv becomes the tool; the kernel ends it, as an
+    /// immediate shutdown would, with the thread that started it.
+    fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "QUIT"]);
+        if let Some((user, group)) = other_user() {
+            let (user, group) = (user.to_string(), group.to_string());
+            command.args(["--reuid", &user, "--regid", &group, "--clear-groups"]);
+        }
+        command.arg("--").arg(binaries().join(name)).current_dir(self.directory.path());
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        signal(&child, "QUIT");
+        let deadline = std::time::Duration::from_millis(20);
+        for _ in 0..PATIENCE.as_millis() / deadline.as_millis() {
+            if child.try_wait().is_ok_and(|exit| exit.is_some()) {
+                return;
+            }
+            std::thread::sleep(deadline);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn signal(child: &Child, signal: &str) {
+    let status = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+fn run(mut command: Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// PostgreSQL refuses root: then the user and group `postgres` of Debian's package.
+fn other_user() -> Option<(u32, u32)> {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let line = users.lines().find(|line| line.starts_with("postgres:")).expect("there is a user postgres");
+    let fields: Vec<&str> = line.split(':').collect();
+    Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
+}
+
+/// Debian's newest.
+fn binaries() -> PathBuf {
+    let versions =
+        std::fs::read_dir("/usr/lib/postgresql").expect("Debian's package postgresql is installed");
+    let newest = versions.map(|entry| entry.unwrap().path().join("bin")).max();
+    newest.filter(|bin: &PathBuf| Path::new(bin).join("postgres").exists()).expect("PostgreSQL is installed")
+}
