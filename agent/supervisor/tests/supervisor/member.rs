@@ -196,6 +196,9 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        // Its children first: what it has adopted would otherwise be nobody's.
+        let ours = |pid: &i32| state_and_parent(*pid).is_some_and(|(_, it)| it == self.supervisor_pid());
+        all_pids().into_iter().filter(ours).for_each(|pid| signal(pid, libc::SIGKILL));
         let _ = self.supervisor.kill();
         let _ = self.supervisor.wait();
         // One that a test stopped, or that is slow to notice. They are of this member's directory alone.
