@@ -3,8 +3,7 @@
 //!
 //! The agent sends [`Request`]s and gets one [`Reply`] for each, in order. [`Event`]s come unasked to
 //! every connection that said [`Command::Hello`]. [`Message`] is whatever line comes from the supervisor.
-//! Times are nanoseconds of `CLOCK_BOOTTIME`, which goes on while the machine sleeps.
-//! Fields that a reader does not know are ignored, so that either side can be the newer one.
+//! Times are nanoseconds of `CLOCK_BOOTTIME`, which counts sleep. Fields that a reader does not know are ignored.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,12 +43,11 @@ pub enum Command {
         /// The term of the leader lease that this deadline comes from. Refused when a higher one was seen.
         term: u64,
     },
-    /// Starts the postmaster with `-D <data directory>` and these arguments. Answered with
-    /// [`Answer::Started`] once the program runs, which is long before it accepts connections.
+    /// Starts the postmaster. Answered with [`Answer::Started`] long before it accepts connections.
     Start {
         /// False: `standby.signal` must be there. True: it must not be there, and the fuse must be live.
         writable: bool,
-        /// More arguments of `postgres`; none may name a data directory or another mode of the program.
+        /// Arguments that follow `-D <data directory>`; none may name a data directory or another mode of the program.
         arguments: Vec<String>,
     },
     /// Stops the postmaster. Answered with [`Answer::Done`] when the signal is sent; the end is an event.
@@ -152,11 +150,7 @@ impl Reply {
 
     /// The answer or the refusal; `None` when the line had neither, which no supervisor of this version sends.
     pub fn outcome(self) -> Option<Result<Answer, Refusal>> {
-        match (self.ok, self.error) {
-            (_, Some(refusal)) => Some(Err(refusal)),
-            (Some(answer), None) => Some(Ok(answer)),
-            (None, None) => None,
-        }
+        self.error.map(Err).or(self.ok.map(Ok))
     }
 }
 
@@ -337,7 +331,7 @@ pub struct Status {
     pub data_directory: String,
     /// The postmaster, until its last descendant is gone.
     pub postmaster: Option<PostmasterStatus>,
-    /// The fuse, when it was armed and its Postgres is not gone by it.
+    /// The deadline last armed, past ones too.
     pub fuse: Option<FuseStatus>,
     /// How the last postmaster ended.
     pub last_exit: Option<LastExit>,
@@ -403,4 +397,62 @@ pub struct ToolStatus {
     pub started_ns: u64,
     /// True when it is being cancelled.
     pub cancelled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check<T>(value: &T, line: &str)
+    where
+        T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        assert_eq!(serde_json::to_string(value).unwrap(), line);
+        assert_eq!(&serde_json::from_str::<T>(line).unwrap(), value);
+    }
+
+    #[test]
+    fn requests_look_like_this_on_the_wire() {
+        let request = |command| Request { id: 7, command };
+        check(&request(Command::Status), r#"{"id":7,"command":"status"}"#);
+        check(
+            &request(Command::ArmFuse { deadline_ns: u64::MAX, term: 3 }),
+            r#"{"id":7,"command":"arm_fuse","deadline_ns":18446744073709551615,"term":3}"#,
+        );
+        check(
+            &request(Command::Start { writable: true, arguments: vec!["-i".to_owned()] }),
+            r#"{"id":7,"command":"start","writable":true,"arguments":["-i"]}"#,
+        );
+        check(&request(Command::Stop { mode: StopMode::Fast }), r#"{"id":7,"command":"stop","mode":"fast"}"#);
+        let environment = vec![("PGHOST".to_owned(), "a".to_owned())];
+        check(
+            &request(Command::RunTool { tool: Tool::PgBasebackup, arguments: Vec::new(), environment }),
+            r#"{"id":7,"command":"run_tool","tool":"pg_basebackup","arguments":[],"environment":[["PGHOST","a"]]}"#,
+        );
+    }
+
+    #[test]
+    fn replies_and_events_look_like_this_and_are_told_apart() {
+        let done = Reply::new(7, Ok(Answer::Started { pid: 42 }));
+        check(&Message::Reply(done), r#"{"id":7,"ok":{"answer":"started","pid":42}}"#);
+        let refusal = Refusal { code: RefusalCode::FuseNotArmed, message: "no".to_owned() };
+        check(
+            &Message::Reply(Reply::new(7, Err(refusal))),
+            r#"{"id":7,"error":{"code":"fuse_not_armed","message":"no"}}"#,
+        );
+        let exit = Exit::Signal(9);
+        check(
+            &Message::Event(Event::PostmasterDied { pid: 42, exit, expected: false, at_ns: 1 }),
+            r#"{"event":"postmaster_died","pid":42,"exit":{"signal":9},"expected":false,"at_ns":1}"#,
+        );
+    }
+
+    #[test]
+    fn fields_and_commands_of_a_newer_version_do_not_break_a_reader() {
+        let newer = r#"{"id":7,"command":"reload","gently":true}"#;
+        assert_eq!(serde_json::from_str::<Request>(newer).unwrap().command, Command::Reload);
+        let unknown = r#"{"id":7,"command":"dance","with":[1]}"#;
+        assert_eq!(serde_json::from_str::<Request>(unknown).unwrap().command, Command::Unknown);
+    }
 }

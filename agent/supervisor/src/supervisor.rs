@@ -30,8 +30,11 @@ const LOG_TAIL_LINES: usize = 50;
 /// What is read at a time; the loop comes by the fuse again after each.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// Guards one data directory until SIGTERM, and then until Postgres is gone. Takes over the signal mask of
-/// the calling thread, which must be the only one that signals can reach, and makes the process a subreaper.
+/// Guards one data directory until SIGTERM, and then until Postgres is gone.
+///
+/// Call it from `main`, before any thread is started: it blocks the signals it waits for in the calling thread
+/// alone, and the kernel ends Postgres when that thread ends. It sets the umask, and makes the process the
+/// parent of all orphans below it.
 ///
 /// # Errors
 /// When it cannot start, nothing was started. Should the loop itself fail later, the caller ends the process
