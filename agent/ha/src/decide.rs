@@ -67,8 +67,8 @@ fn choose(view: &View) -> Plan {
             Postgres::Standby { promoting, .. } => standby::promote(view, cluster, *promoting),
             Postgres::Starting { since, .. } => primary::wait_for_start(view, cluster, *since),
             Postgres::Unresponsive { since, .. } => primary::wait_for_answer(view, cluster, *since),
-            Postgres::Stopped { end, shutdown, .. } => {
-                primary::revive_or_release(view, cluster, *end, *shutdown)
+            Postgres::Stopped { timeline, end, shutdown } => {
+                primary::revive_or_release(view, cluster, *timeline, *end, *shutdown)
             }
             Postgres::Empty => bootstrap::initialize(view, cluster),
             Postgres::Unusable(fault) => bootstrap::initialize_again(view, cluster, *fault),

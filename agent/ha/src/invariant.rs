@@ -103,7 +103,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
 fn hand_over(view: &View, to: &crate::MemberName) -> Result<(), Violation> {
     let Dcs::Seen(cluster) = &view.dcs else { return Err("unreachable: the caller has seen the DCS") };
     require(cluster.lease == Lease::Mine, "only one's own lease is handed on")?;
-    let Postgres::Stopped { end, shutdown, .. } = &view.local.postgres else {
+    let Postgres::Stopped { timeline, end, shutdown } = &view.local.postgres else {
         return Err("the lease is handed on only when Postgres is stopped");
     };
     let Some(state) = view.member(to).and_then(crate::Member::answered) else {
@@ -112,7 +112,8 @@ fn hand_over(view: &View, to: &crate::MemberName) -> Result<(), Violation> {
     require(state.role == Role::Standby, "the lease is handed only to a standby")?;
     let recorded =
         cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&view.me) && sync.covers(to));
-    let has_all = *shutdown == Shutdown::CleanPrimary && state.position >= *end;
+    let has_all =
+        *shutdown == Shutdown::CleanPrimary && state.timeline == *timeline && state.position >= *end;
     let asynchronous = cluster.sync.is_none();
     require(
         recorded || has_all || asynchronous,

@@ -10,7 +10,7 @@ use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize};
 use crate::view::local::{Postgres, Shutdown};
-use crate::view::member::{MemberName, Role};
+use crate::view::member::{MemberName, MemberState, Role};
 use crate::view::{Job, View};
 
 /// So many unexpected exits within a minute are a crash loop: a standby is preferred whatever it lacks within the
@@ -152,7 +152,13 @@ fn wait_or_give_up(view: &View, reason: Reason, overdue: bool) -> Plan {
 }
 
 /// My lease, and Postgres is stopped: it crashed, or was stopped for a switchover, or is new.
-pub(super) fn revive_or_release(view: &View, cluster: &Cluster, end: Lsn, shutdown: Shutdown) -> Plan {
+pub(super) fn revive_or_release(
+    view: &View,
+    cluster: &Cluster,
+    timeline: TimelineId,
+    end: Lsn,
+    shutdown: Shutdown,
+) -> Plan {
     if view.job.is_some() {
         return Plan::step(Reason::JobUnderWay, Step::RenewLease);
     }
@@ -163,10 +169,10 @@ pub(super) fn revive_or_release(view: &View, cluster: &Cluster, end: Lsn, shutdo
             return Plan::steps(Reason::StartingToStand, [Step::RenewLease, as_standby]);
         }
         Shutdown::CleanPrimary => {
-            if let Some(plan) = switchover::hand_over(view, cluster, end, &as_primary) {
+            if let Some(plan) = switchover::hand_over(view, cluster, timeline, end, &as_primary) {
                 return plan;
             }
-            Some(end)
+            Some((timeline, end))
         }
         Shutdown::CrashedPrimary => None,
     };
@@ -190,8 +196,9 @@ pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
 }
 
 /// The best member that can lead in my place without losing an acknowledged commit, or in a crash loop within the
-/// limits of the policy; only one that answered a moment ago. `exact_end`: where my WAL ends, when that is certain.
-fn successor(view: &View, cluster: &Cluster, exact_end: Option<Lsn>) -> Option<MemberName> {
+/// limits of the policy; only one that answered a moment ago. `exact_end`: on which timeline and where my WAL ends, when
+/// that is certain.
+fn successor(view: &View, cluster: &Cluster, exact_end: Option<(TimelineId, Lsn)>) -> Option<MemberName> {
     let recorded = recorded(view, cluster);
     let synchronous = cluster.sync.is_some();
     let crash_loop = view.local.recent_crashes >= CRASH_LOOP;
@@ -200,7 +207,7 @@ fn successor(view: &View, cluster: &Cluster, exact_end: Option<Lsn>) -> Option<M
         .filter(|member| member.tags.may_lead())
         .filter_map(|member| Some((member, member.answered()?)))
         .filter(|(member, state)| {
-            let has_all = exact_end.is_some_and(|end| state.position >= end);
+            let has_all = exact_end.is_some_and(|(timeline, end)| has_all(state, timeline, end));
             let lag = state.position.behind(view.local.last_position);
             let within_policy = crash_loop && !synchronous && lag <= view.policy.maximum_lag_on_failover;
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
@@ -209,6 +216,12 @@ fn successor(view: &View, cluster: &Cluster, exact_end: Option<Lsn>) -> Option<M
             rank(state.timeline, state.position, member.tags.failover_priority, &member.name)
         })
         .map(|(member, _)| member.name.clone())
+}
+
+/// Whether a standby has all of a WAL that ends on `timeline` at `end`. The position alone does not tell: a member that
+/// diverged before this timeline was born may be further on in its own.
+pub(super) fn has_all(state: &MemberState, timeline: TimelineId, end: Lsn) -> bool {
+    state.role == Role::Standby && state.timeline == timeline && state.position >= end
 }
 
 fn rank(

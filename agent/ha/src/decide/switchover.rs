@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use outrider_wal::Lsn;
+use outrider_wal::{Lsn, TimelineId};
 
-use super::primary::recorded;
+use super::primary::{has_all, recorded};
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::{Reason, Unfit};
 use crate::view::View;
@@ -59,15 +59,19 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
     })
 }
 
-/// Postgres stopped cleanly and its WAL ends at `end`: when that was for a switchover, hand over as soon as the
-/// candidate has it all, or start again when it does not come to that. `None` when no switchover was announced.
-pub(super) fn hand_over(view: &View, cluster: &Cluster, end: Lsn, as_primary: &Step) -> Option<Plan> {
+/// Postgres stopped cleanly and its WAL ends on `timeline` at `end`: when that was for a switchover, hand over as soon
+/// as the candidate has it all, or start again when it does not come to that. `None` when no switchover was announced.
+pub(super) fn hand_over(
+    view: &View,
+    cluster: &Cluster,
+    timeline: TimelineId,
+    end: Lsn,
+    as_primary: &Step,
+) -> Option<Plan> {
     let announced = cluster.switchover.as_ref().filter(|switchover| switchover.from == view.me)?;
     let to = announced.to.clone();
-    let has_all = view
-        .member(&to)
-        .and_then(Member::answered)
-        .is_some_and(|state| state.role == Role::Standby && state.position >= end);
+    let has_all =
+        view.member(&to).and_then(Member::answered).is_some_and(|state| has_all(state, timeline, end));
     if has_all {
         return Some(Plan::step(Reason::HandingOver { to: to.clone() }, Step::HandOverLease { to }));
     }
