@@ -64,7 +64,9 @@ fn choose(view: &View) -> Plan {
         },
         Lease::Mine => match &view.local.postgres {
             Postgres::Primary { .. } => primary::keep(view, cluster),
-            Postgres::Standby { promoting, .. } => standby::promote(view, cluster, *promoting),
+            Postgres::Standby { timeline, promoting, .. } => {
+                standby::promote(view, cluster, *timeline, *promoting)
+            }
             Postgres::Starting { since, .. } => primary::wait_for_start(view, cluster, *since),
             Postgres::Unresponsive { since, .. } => primary::wait_for_answer(view, cluster, *since),
             Postgres::Stopped { timeline, end, shutdown } => {

@@ -143,7 +143,7 @@ fn rank(
 }
 
 /// The newest timeline of which anything is known.
-fn newest_timeline(view: &View, cluster: &Cluster) -> TimelineId {
+pub(super) fn newest_timeline(view: &View, cluster: &Cluster) -> TimelineId {
     let recorded = cluster.history.switches().last().map(|switch| TimelineId::new(switch.timeline.get() + 1));
     let answered = view.members.iter().filter_map(|member| Some(member.answered()?.timeline));
     answered.chain(recorded).max().unwrap_or_default()

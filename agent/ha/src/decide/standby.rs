@@ -4,6 +4,9 @@ use alloc::vec::Vec;
 
 use core::time::Duration;
 
+use outrider_wal::TimelineId;
+
+use super::election;
 use super::rejoin::{self, Lineage};
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
@@ -17,12 +20,18 @@ const PROMOTION_POLL: Duration = Duration::from_millis(5);
 
 /// The lease is mine: promote. It is renewed first, because a lease that was handed over or found again has armed no
 /// fuse yet, and Postgres is not promoted without one.
-pub(super) fn promote(view: &View, cluster: &Cluster, promoting: bool) -> Plan {
+pub(super) fn promote(view: &View, cluster: &Cluster, timeline: TimelineId, promoting: bool) -> Plan {
     if view.job.is_some() {
         return Plan::step(Reason::JobUnderWay, Step::RenewLease);
     }
     if promoting {
         return Plan::step(Reason::Promoting, Step::RenewLease).and_look_again_in(PROMOTION_POLL);
+    }
+    // The lease was taken on an older view; others may have led and left since. In synchronous mode their change of
+    // /sync would have forbidden it, in asynchronous mode nothing did.
+    let newest = election::newest_timeline(view, cluster);
+    if timeline < newest {
+        return Plan::step(Reason::TimelineBehind { own: timeline, cluster: newest }, Step::ReleaseLease);
     }
     let mut steps = Vec::from([Step::RenewLease]);
     // From the first commit on this primary waits for nobody, so nobody but itself may be promoted until a standby
