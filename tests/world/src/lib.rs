@@ -1,1 +1,46 @@
-//! Placeholder.
+//! A small world around the shipped `outrider_ha::decide`: a DCS, two or three nodes with Postgres, fuse and agent,
+//! their WAL, clients, and faults, as one stateright model that is searched exhaustively.
+//!
+//! What is real: `decide`, `whom_to_ask` and `invariant::check` are the shipped ones, on views with everything in them.
+//! An agent observes in one transition and takes each step of its plan in another, so anything can happen between.
+//! An agent that hangs, a network that is cut and a node that is frozen are agents and streams whose turn does not come:
+//! every interleaving is searched, so also the ones in which it never does.
+//!
+//! What is abstracted away, and therefore not proven here:
+//!
+//! - **Time.** Nothing has a duration. A fuse may blow at any moment (one fault each); a live one blows before the lease
+//!   of the same term expires, a dead one does not and the lease may expire at any moment. That the deadlines of the
+//!   shell and the supervisor have this order is for their own tests. Waits are either short or long enough.
+//! - **A view is one moment.** The DCS, the local Postgres, and the peers are seen at once; what peers publish in the DCS
+//!   is what they are. A peer may fail to answer in any round, without a fault.
+//! - **Jobs.** Start, stop, promote, checkpoint, rewind and clone are done at once or refused, so a Postgres is never
+//!   on its way up or down, never unresponsive, and no rewind is left half done. There is no empty data directory.
+//! - **The DCS** is linearizable and never forgets: no restored snapshot, no lease that is lost before its time.
+//! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
+//!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.
+//! - **Faults** are bounded, as are commits and switchovers; bootstrap, termination, tags, mode changes and failover by
+//!   hand are not in it. They have situations in `agent/ha/tests/scenarios`.
+//! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.
+
+mod act;
+mod event;
+mod look;
+mod mutant;
+mod oracle;
+mod perform;
+mod properties;
+mod search;
+mod setup;
+mod state;
+mod wal;
+
+pub use act::{Act, Acts};
+pub use event::Event;
+pub use properties::{
+    ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, NOTHING_LOST, RULES_KEPT, SINGLE_WRITER,
+    SWITCHOVER, TERMS_ASCEND, catches,
+};
+pub use search::{Finding, World, search};
+pub use setup::{Fuse, Mutant, Setup};
+pub use state::{Budget, Node, NodeId, Nodes, Oracle, Postgres, State, Store, Sync, Wrong};
+pub use wal::{Branches, Record, Wal};

@@ -1,0 +1,161 @@
+//! The steps of a plan, small enough for millions of states. Does not carry them out: that is `perform`.
+
+use std::fmt;
+
+use outrider_ha::{MemberName, Plan, StartAs, Step, StopMode};
+
+use crate::look;
+use crate::state::{NodeId, Nodes};
+
+/// The longest plan is a switchover taken back.
+const ACTS_MAX: usize = 5;
+
+/// A step. `seen_last`: nobody has written `/sync` since the plan was made, so that its revision compares equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the `Step` of the same name")]
+pub enum Act {
+    AcquireLease { seen_last: bool },
+    RenewLease,
+    ReleaseLease,
+    HandOverLease(NodeId),
+    RecordSync { standbys: Nodes, seen_last: bool },
+    RecordHistory,
+    ClearRequest,
+    AnnounceSwitchover(NodeId),
+    ClearSwitchover,
+    StartPrimary(Nodes),
+    StartStandby(Option<NodeId>),
+    StopFast,
+    StopImmediate,
+    Promote,
+    Follow(NodeId),
+    SetSynchronous(Nodes),
+    Checkpoint,
+    /// Rewind or Clone: either way the node then has what its source has.
+    CopyFrom(NodeId),
+}
+
+impl Act {
+    /// Whether it is a write to the DCS, whose reply can get lost.
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        match self {
+            Act::AcquireLease { .. }
+            | Act::RenewLease
+            | Act::ReleaseLease
+            | Act::HandOverLease(_)
+            | Act::RecordSync { .. }
+            | Act::RecordHistory
+            | Act::ClearRequest
+            | Act::AnnounceSwitchover(_)
+            | Act::ClearSwitchover => true,
+            Act::StartPrimary(_)
+            | Act::StartStandby(_)
+            | Act::StopFast
+            | Act::StopImmediate
+            | Act::Promote
+            | Act::Follow(_)
+            | Act::SetSynchronous(_)
+            | Act::Checkpoint
+            | Act::CopyFrom(_) => false,
+        }
+    }
+
+    fn from_step(step: &Step) -> Self {
+        match step {
+            Step::AcquireLease { .. } => Act::AcquireLease { seen_last: true },
+            Step::RenewLease => Act::RenewLease,
+            Step::ReleaseLease => Act::ReleaseLease,
+            Step::HandOverLease { to } => Act::HandOverLease(look::number(to)),
+            Step::RecordSync { standbys, .. } => {
+                Act::RecordSync { standbys: numbers(standbys), seen_last: true }
+            }
+            Step::RecordHistory => Act::RecordHistory,
+            Step::ClearRequest { .. } => Act::ClearRequest,
+            Step::AnnounceSwitchover { to } => Act::AnnounceSwitchover(look::number(to)),
+            Step::ClearSwitchover => Act::ClearSwitchover,
+            Step::Start(StartAs::Primary { synchronous }) => Act::StartPrimary(numbers(synchronous)),
+            Step::Start(StartAs::Standby { upstream }) => {
+                Act::StartStandby(upstream.as_ref().map(look::number))
+            }
+            Step::Stop(StopMode::Fast) => Act::StopFast,
+            Step::Stop(StopMode::Immediate) => Act::StopImmediate,
+            Step::Promote => Act::Promote,
+            Step::Follow { upstream } => Act::Follow(look::number(upstream)),
+            Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
+            Step::Checkpoint => Act::Checkpoint,
+            Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
+            Step::ClaimInitialize
+            | Step::RecordInitialize { .. }
+            | Step::Initdb
+            | Step::PostBootstrap
+            | Step::ClearSync { .. }
+            | Step::CreateSlots { .. } => {
+                panic!("{step:?} in a cluster that is made, has its slots and keeps its mode")
+            }
+        }
+    }
+}
+
+fn numbers(names: &[MemberName]) -> Nodes {
+    names.iter().map(look::number).fold(Nodes::NONE, Nodes::with)
+}
+
+/// The steps that are still to be taken, in order.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Acts([Option<Act>; ACTS_MAX]);
+
+impl Acts {
+    /// The steps of `plan`.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let mut acts = Acts::default();
+        assert!(plan.steps.len() <= ACTS_MAX, "{plan:?} is longer than {ACTS_MAX}");
+        for (place, step) in acts.0.iter_mut().zip(&plan.steps) {
+            *place = Some(Act::from_step(step));
+        }
+        acts
+    }
+
+    /// Whether there is none left.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0[0].is_none()
+    }
+
+    /// The next one.
+    #[must_use]
+    pub fn next(self) -> Option<Act> {
+        self.0[0]
+    }
+
+    /// Whether this is only a renewal.
+    #[must_use]
+    pub fn only_renews(self) -> bool {
+        self.0[0] == Some(Act::RenewLease) && self.0[1].is_none()
+    }
+
+    /// Without the next one.
+    #[must_use]
+    pub fn rest(self) -> Self {
+        let [_, rest @ ..] = self.0;
+        let mut acts = Acts::default();
+        acts.0[..ACTS_MAX - 1].copy_from_slice(&rest);
+        acts
+    }
+
+    /// Somebody wrote `/sync`: what was seen of it is no longer the last.
+    pub fn sync_was_written(&mut self) {
+        for act in self.0.iter_mut().flatten() {
+            if let Act::AcquireLease { seen_last } | Act::RecordSync { seen_last, .. } = act {
+                *seen_last = false;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Acts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().flatten()).finish()
+    }
+}

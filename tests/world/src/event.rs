@@ -1,0 +1,262 @@
+//! Everything that can happen next: a round, a step, a record that arrives, a fault. Each is one transition, so that
+//! anything may come between any two of them.
+
+use crate::act::Acts;
+use crate::look;
+use crate::mutant::decide_as;
+use crate::oracle;
+use crate::perform::{may_reload, perform, reload};
+use crate::setup::{Fuse, Mutant, Setup};
+use crate::state::{NodeId, Nodes, Postgres, State, Wrong};
+use crate::wal::Record;
+
+/// One thing that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An agent observes and decides. What it decided on is carried out later, step by step.
+    Round {
+        /// Whose.
+        node: NodeId,
+        /// What it decided.
+        plan: Acts,
+        /// The plan broke a rule of `invariant::check`.
+        rule_broken: bool,
+    },
+    /// The same without an answer from the DCS: a fault.
+    BlindRound {
+        /// Whose.
+        node: NodeId,
+        /// What it decided.
+        plan: Acts,
+        /// The plan broke a rule of `invariant::check`.
+        rule_broken: bool,
+    },
+    /// An agent takes the next step of its plan. If it fails, the plan ends.
+    Step(NodeId),
+    /// The same, and the DCS did it, and the agent never hears of it: a fault.
+    ReplyIsLost(NodeId),
+    /// A standby receives and flushes one record.
+    Stream(NodeId),
+    /// A primary reads whom commits shall wait for.
+    Reload(NodeId),
+    /// A client sends a commit.
+    Commit(NodeId),
+    /// Somebody asks for a switchover.
+    AskForSwitchover(NodeId),
+    /// The lease ends because its holder did not renew it: a fault, unless its fuse has blown, which was one.
+    LeaseExpires,
+    /// A fuse blows because its agent did not extend it: a fault.
+    FuseBlows(NodeId),
+    /// A Postgres dies: a fault.
+    PostgresCrashes(NodeId),
+    /// An agent dies and its successor begins anew: a fault.
+    AgentRestarts(NodeId),
+}
+
+/// What happens without a fault and without a client.
+pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
+    for (node, here) in state.numbered() {
+        if here.plan.is_empty() {
+            rounds(setup, state, node, events);
+        } else {
+            events.push(Event::Step(node));
+        }
+        if may_receive(state, node) {
+            events.push(Event::Stream(node));
+        }
+        if may_reload(state, node) {
+            events.push(Event::Reload(node));
+        }
+    }
+    if expiry(setup, state) == Some(Cost::PaidByTheFuse) {
+        events.push(Event::LeaseExpires);
+    }
+}
+
+/// What clients and operators do.
+pub(crate) fn demands(state: &State, events: &mut Vec<Event>) {
+    for (node, here) in state.numbered() {
+        if state.left.commits > 0 && here.postgres == Postgres::Primary {
+            events.push(Event::Commit(node));
+        }
+        if state.left.requests > 0 && state.dcs.holder != Some(node) {
+            events.push(Event::AskForSwitchover(node));
+        }
+    }
+}
+
+/// What goes wrong.
+pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
+    if state.left.faults == 0 {
+        return;
+    }
+    for (node, here) in state.numbered() {
+        match here.plan.next() {
+            Some(act) if act.is_write() => events.push(Event::ReplyIsLost(node)),
+            Some(_) => {}
+            None => blind_round(setup, state, node, events),
+        }
+        if here.fuse && setup.fuse == Fuse::Live {
+            events.push(Event::FuseBlows(node));
+        }
+        if here.postgres.runs() {
+            events.push(Event::PostgresCrashes(node));
+        }
+        events.push(Event::AgentRestarts(node));
+    }
+    if expiry(setup, state) == Some(Cost::OneFault) {
+        events.push(Event::LeaseExpires);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Cost {
+    PaidByTheFuse,
+    OneFault,
+}
+
+/// Whether the lease can expire now. A live fuse that was armed for this very term blows before.
+fn expiry(setup: &Setup, state: &State) -> Option<Cost> {
+    let holder = state.node(state.dcs.holder?);
+    match (holder.held_this_term, holder.fuse, setup.fuse) {
+        (true, true, Fuse::Live) => None,
+        (true, false, _) => Some(Cost::PaidByTheFuse),
+        // Its agent never learnt that it holds the lease, and does not look for as long as the lease lasts.
+        (false, _, _) | (true, true, Fuse::Dead) => Some(Cost::OneFault),
+    }
+}
+
+fn rounds(setup: &Setup, state: &State, node: NodeId, events: &mut Vec<Event>) {
+    let mut seen = Vec::new();
+    for view in look::views(setup, state, node) {
+        let (plan, rule_broken) = decide_as(setup.mutant, &view);
+        let plan = Acts::of(&plan);
+        if (!plan.is_empty() || rule_broken) && !seen.contains(&plan) {
+            seen.push(plan);
+            events.push(Event::Round { node, plan, rule_broken });
+        }
+    }
+}
+
+fn blind_round(setup: &Setup, state: &State, node: NodeId, events: &mut Vec<Event>) {
+    let (plan, rule_broken) = decide_as(setup.mutant, &look::silent_view(setup, state, node));
+    let plan = Acts::of(&plan);
+    if !plan.is_empty() || rule_broken {
+        events.push(Event::BlindRound { node, plan, rule_broken });
+    }
+}
+
+/// A primary that stops in good order sends its standbys all that it has before it is gone; here it may do so later.
+fn may_receive(state: &State, node: NodeId) -> bool {
+    let here = state.node(node);
+    let Postgres::Standby { upstream: Some(upstream) } = here.postgres else { return false };
+    let source = state.node(upstream);
+    let sends = source.postgres.runs() || source.postgres == Postgres::StoppedClean;
+    sends && here.wal.is_prefix_of(source.wal) && here.wal != source.wal
+}
+
+/// The world after `event`; `None` when nothing has changed.
+pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<State> {
+    let mut state = before.clone();
+    match event {
+        Event::Round { node, plan, rule_broken } => round(setup, &mut state, *node, *plan, *rule_broken),
+        Event::BlindRound { node, plan, rule_broken } => {
+            state.left.faults -= 1;
+            round(setup, &mut state, *node, *plan, *rule_broken);
+        }
+        Event::Step(node) => step(setup, &mut state, *node),
+        Event::ReplyIsLost(node) => {
+            state.left.faults -= 1;
+            lose_reply(setup, &mut state, *node);
+        }
+        Event::Stream(node) => receive(&mut state, *node),
+        Event::Reload(node) => reload(&mut state, *node),
+        Event::Commit(node) => {
+            let number = setup.commits - state.left.commits;
+            state.left.commits -= 1;
+            state.node_mut(*node).wal.push(Record::Commit(number));
+        }
+        Event::AskForSwitchover(to) => {
+            state.left.requests -= 1;
+            state.dcs.request = Some(*to);
+            state.oracle.wanted = Some(*to);
+        }
+        Event::LeaseExpires => {
+            if expiry(setup, &state) == Some(Cost::OneFault) {
+                state.left.faults -= 1;
+            }
+            state.dcs.holder = None;
+        }
+        Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
+        Event::PostgresCrashes(node) => {
+            state.left.faults -= 1;
+            crash(&mut state, *node);
+        }
+        Event::AgentRestarts(node) => {
+            state.left.faults -= 1;
+            let here = state.node_mut(*node);
+            here.plan = Acts::default();
+            here.set = Nodes::NONE;
+            here.since = None;
+            here.checkpointed = false;
+        }
+    }
+    oracle::watch(&mut state);
+    (state != *before).then_some(state)
+}
+
+/// A plan that only renews is carried out at once: the DCS compares by itself, so that an older view changes nothing.
+fn round(setup: &Setup, state: &mut State, node: NodeId, plan: Acts, rule_broken: bool) {
+    if rule_broken {
+        state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::RuleBroken));
+    }
+    state.node_mut(node).plan = plan;
+    if plan.only_renews() {
+        step(setup, state, node);
+    }
+}
+
+fn step(setup: &Setup, state: &mut State, node: NodeId) {
+    let plan = state.node(node).plan;
+    let act = plan.next().expect("there is a step to take");
+    let rest = plan.rest();
+    state.node_mut(node).plan = rest;
+    if perform(setup, state, node, act).is_err() {
+        state.node_mut(node).plan = Acts::default();
+    }
+}
+
+/// The DCS has done it; the agent has not armed its fuse, and looks again.
+fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
+    let (before, led) = (state.node(node).clone(), state.dcs.holder == Some(node));
+    step(setup, state, node);
+    let acquired = !led && state.dcs.holder == Some(node);
+    let here = state.node_mut(node);
+    here.plan = Acts::default();
+    here.fuse = before.fuse;
+    here.held_this_term &= before.held_this_term && !acquired;
+}
+
+fn receive(state: &mut State, node: NodeId) {
+    let Postgres::Standby { upstream: Some(upstream) } = state.node(node).postgres else { return };
+    let source = state.node(upstream).wal;
+    state.node_mut(node).wal.receive_from(source);
+}
+
+fn blow_fuse(setup: &Setup, state: &mut State, node: NodeId) {
+    state.left.faults -= 1;
+    state.node_mut(node).fuse = false;
+    let writable = state.node(node).postgres == Postgres::Primary;
+    if writable && setup.mutant != Some(Mutant::FuseIgnored) {
+        crash(state, node);
+    }
+}
+
+fn crash(state: &mut State, node: NodeId) {
+    let here = state.node_mut(node);
+    match here.postgres {
+        Postgres::Primary => here.becomes(Postgres::Crashed),
+        Postgres::Standby { .. } => here.becomes(Postgres::StoppedStandby),
+        Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => {}
+    }
+}

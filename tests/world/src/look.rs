@@ -1,0 +1,234 @@
+//! What a node's agent sees of the world: the `View` that the shipped `decide` gets. Changes nothing.
+
+use std::time::Duration;
+
+use outrider_ha::{
+    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Request,
+    RequestKind, Role, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
+    Term, View, WalSender, whom_to_ask,
+};
+use outrider_wal::Lsn;
+
+use crate::setup::Setup;
+use crate::state::{Node, NodeId, Nodes, Postgres, State};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const SYSTEM: SystemId = SystemId(7);
+/// Terms are not counted, so that all are this one; the last one held may be an earlier one.
+const TERM: Term = Term(2);
+const TERM_BEFORE: Term = Term(1);
+/// Revisions are not counted either: the acts know whether theirs is still the last.
+const REVISION: i64 = 1;
+
+/// The name of a node.
+pub(crate) fn name(node: NodeId) -> MemberName {
+    MemberName::from(NAMES[usize::from(node)])
+}
+
+/// The node of a name.
+///
+/// # Panics
+/// When no node has it: `decide` made it up.
+pub(crate) fn number(name: &MemberName) -> NodeId {
+    let place = NAMES.iter().position(|known| *known == name.as_str());
+    u8::try_from(place.expect("decide names only members that it saw")).expect("few")
+}
+
+/// How long things have lasted, of which the world keeps no count: short or long enough for whatever waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Briefly,
+    Long,
+}
+
+impl Waited {
+    fn age(self) -> Duration {
+        match self {
+            Waited::Briefly => Duration::ZERO,
+            Waited::Long => Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Every view that `node` can have now: whoever answers or does not, however long things have lasted.
+pub(crate) fn views(setup: &Setup, state: &State, node: NodeId) -> Vec<View> {
+    let mut views = Vec::new();
+    for waited in [Waited::Briefly, Waited::Long] {
+        let view = view(setup, state, node, waited);
+        if whom_to_ask(&view).is_empty() {
+            views.push(view);
+            // Nothing that lasts matters when nobody needs to be asked.
+            break;
+        }
+        let others = state.ids().filter(|other| *other != node).fold(Nodes::NONE, Nodes::with);
+        views.extend(others.subsets().map(|heard| with_answers(view.clone(), state, heard)));
+    }
+    views
+}
+
+/// The view of `node` when the DCS does not answer until the fuse is about to blow.
+pub(crate) fn silent_view(setup: &Setup, state: &State, node: NodeId) -> View {
+    let mut view = view(setup, state, node, Waited::Briefly);
+    view.dcs = Dcs::Silent { since: Waited::Long.age() };
+    view.local.fuse = view.local.fuse.map(|_| Duration::from_millis(1));
+    view
+}
+
+fn view(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> View {
+    View {
+        me: name(node),
+        dcs: Dcs::Seen(cluster(state, node, waited)),
+        local: local(state, node),
+        members: state.ids().filter(|other| *other != node).map(|other| member(state, other)).collect(),
+        policy: policy(setup),
+        job: None,
+    }
+}
+
+fn with_answers(mut view: View, state: &State, heard: Nodes) -> View {
+    for member in &mut view.members {
+        let other = number(&member.name);
+        member.answer =
+            if heard.has(other) { Answer::Answered(member_state(state, other)) } else { Answer::NoAnswer };
+    }
+    view
+}
+
+fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
+    let dcs = &state.dcs;
+    Cluster {
+        lease: match dcs.holder {
+            None => Lease::Free { since: waited.age() },
+            Some(holder) if holder == node => Lease::Mine,
+            Some(holder) => Lease::Theirs { holder: name(holder) },
+        },
+        term: TERM,
+        initialize: Initialize::Done(SYSTEM),
+        sync: dcs.sync.map(|sync| SyncState {
+            leader: Some(name(sync.leader)),
+            standbys: names(sync.standbys),
+            revision: REVISION,
+        }),
+        last_position: Lsn::new(dcs.last_position.into()),
+        history: dcs.branches.history(),
+        request: dcs.request.map(|to| Request {
+            kind: RequestKind::Switchover,
+            from: None,
+            to: Some(name(to)),
+            due_in: Duration::ZERO,
+            revision: REVISION,
+        }),
+        switchover: dcs.announced.map(|(from, to)| Switchover {
+            id: String::new(),
+            from: name(from),
+            to: name(to),
+            stopping_for: waited.age(),
+            checkpointed: state.node(node).checkpointed,
+        }),
+    }
+}
+
+fn local(state: &State, node: NodeId) -> Local {
+    let here = state.node(node);
+    Local {
+        postgres: postgres(state, node),
+        system: Some(SYSTEM),
+        fuse: here.fuse.then_some(Duration::from_secs(4)),
+        term: TERM,
+        held_term: if here.held_this_term { TERM } else { TERM_BEFORE },
+        last_position: here.wal.lsn(),
+        history: here.wal.branches().history(),
+        recent_crashes: 0,
+        rewind_failed: false,
+        cooling_down: false,
+        users_ready: true,
+        awaiting_checkpoint: false,
+        terminating: false,
+        slots: state.ids().map(name).collect(),
+    }
+}
+
+fn postgres(state: &State, node: NodeId) -> outrider_ha::Postgres {
+    let here = state.node(node);
+    let (timeline, position) = (here.wal.timeline(), here.wal.lsn());
+    let stopped = |shutdown| outrider_ha::Postgres::Stopped { timeline, end: position, shutdown };
+    match here.postgres {
+        Postgres::Primary => outrider_ha::Postgres::Primary {
+            timeline,
+            position,
+            walsenders: walsenders(state, node),
+            synchronous: Synchronous {
+                names: names(here.set),
+                since: here.since.map(|since| Lsn::new(since.into())),
+            },
+        },
+        Postgres::Standby { upstream } => outrider_ha::Postgres::Standby {
+            timeline,
+            position,
+            streaming: Streaming {
+                upstream: upstream.map(name),
+                active: state.streams_from(node).is_some(),
+            },
+            promoting: false,
+        },
+        Postgres::StoppedClean => stopped(Shutdown::CleanPrimary),
+        Postgres::Crashed => stopped(Shutdown::CrashedPrimary),
+        Postgres::StoppedStandby => stopped(Shutdown::Standby),
+    }
+}
+
+fn walsenders(state: &State, primary: NodeId) -> Vec<WalSender> {
+    let waits_for = state.node(primary).waits_for;
+    let connected = state.ids().filter(|standby| state.streams_from(*standby) == Some(primary));
+    connected
+        .map(|standby| WalSender {
+            name: name(standby),
+            streaming: true,
+            sync: waits_for.has(standby),
+            flushed: state.node(standby).wal.lsn(),
+        })
+        .collect()
+}
+
+fn member(state: &State, node: NodeId) -> Member {
+    Member {
+        name: name(node),
+        tags: Tags::default(),
+        published: Some(member_state(state, node)),
+        answer: Answer::NotAsked,
+    }
+}
+
+fn member_state(state: &State, node: NodeId) -> MemberState {
+    let Node { postgres, wal, .. } = state.node(node);
+    MemberState {
+        role: match postgres {
+            Postgres::Primary => Role::Primary,
+            Postgres::Standby { .. } => Role::Standby,
+            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => Role::NotRunning,
+        },
+        timeline: wal.timeline(),
+        position: wal.lsn(),
+        streaming: state.streams_from(node).is_some(),
+        awaiting_checkpoint: false,
+        system: Some(SYSTEM),
+    }
+}
+
+fn names(nodes: Nodes) -> Vec<MemberName> {
+    nodes.iter().map(name).collect()
+}
+
+fn policy(setup: &Setup) -> Policy {
+    Policy {
+        ttl: Duration::from_secs(5),
+        loop_wait: Duration::from_secs(1),
+        maximum_lag_on_failover: 16,
+        primary_start_timeout: Duration::from_secs(30),
+        switchover_timeout: Duration::from_secs(5),
+        step_down_margin: Duration::from_millis(700),
+        synchronous_mode: if setup.synchronous { SynchronousMode::On } else { SynchronousMode::Off },
+        synchronous_node_count: setup.synchronous_node_count,
+        tags: Tags::default(),
+    }
+}

@@ -1,0 +1,52 @@
+//! The shipped decision, and the same with a rule broken on purpose. The product itself has no such switch.
+
+use outrider_ha::{Dcs, Plan, Reason, Step, View, decide, invariant};
+
+use crate::setup::Mutant;
+
+/// The plan that is carried out, and whether the shipped one broke a rule.
+pub(crate) fn decide_as(mutant: Option<Mutant>, view: &View) -> (Plan, bool) {
+    let plan = decide(view);
+    let rule_broken = invariant::check(view, &plan).is_err();
+    let plan = match mutant {
+        None => plan,
+        Some(mutant) => broken(mutant, view, plan),
+    };
+    (plan, rule_broken)
+}
+
+fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
+    match (mutant, &plan.reason) {
+        (Mutant::StandsUnsynchronous, Reason::NotSynchronous) => plan.steps.push(acquire(view)),
+        (Mutant::NeverStepsDown, Reason::SteppingDown) => plan.steps.clear(),
+        (Mutant::PromotesFirst, Reason::Standing) => plan.steps.insert(0, Step::Promote),
+        (Mutant::RelaxesSettingFirst, Reason::SynchronousRelaxed) => {
+            let kept = plan.steps.iter().find_map(|step| match step {
+                Step::RecordSync { standbys, .. } => Some(standbys.clone()),
+                _ => None,
+            });
+            plan.steps.insert(1, Step::SetSynchronous { names: kept.expect("relaxing records") });
+        }
+        (Mutant::RecordsWithoutProof, Reason::SynchronousChanged) => {
+            let set = plan.steps.iter().find_map(|step| match step {
+                Step::SetSynchronous { names } => Some(names.clone()),
+                _ => None,
+            });
+            plan.steps.push(Step::RecordSync { standbys: set.expect("changing sets"), revision: Some(0) });
+        }
+        (Mutant::PromotesWithoutRecord, Reason::Promoting) => {
+            plan.steps.retain(|step| !matches!(step, Step::RecordSync { .. }));
+        }
+        // The others change what a step does, not what is decided.
+        _ => {}
+    }
+    plan
+}
+
+fn acquire(view: &View) -> Step {
+    let revision = match &view.dcs {
+        Dcs::Seen(cluster) => cluster.sync.as_ref().map(|sync| sync.revision),
+        Dcs::Silent { .. } => None,
+    };
+    Step::AcquireLease { sync_revision: revision }
+}

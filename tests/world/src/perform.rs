@@ -1,0 +1,190 @@
+//! Carries out one step of a plan on the world, as the DCS, the supervisor and Postgres would. Decides nothing.
+
+use crate::act::Act;
+use crate::oracle;
+use crate::setup::{Mutant, Setup};
+use crate::state::{NodeId, Nodes, Postgres, State, Sync};
+use crate::wal::Record;
+
+/// The step was not done; the plan ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused;
+
+type Outcome = Result<(), Refused>;
+
+fn require(holds: bool) -> Outcome {
+    if holds { Ok(()) } else { Err(Refused) }
+}
+
+pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
+    let leads = state.dcs.holder == Some(node);
+    match act {
+        Act::AcquireLease { seen_last } => acquire(setup, state, node, seen_last),
+        Act::RenewLease => renew(setup, state, node),
+        Act::ReleaseLease => {
+            require(leads)?;
+            state.dcs.holder = None;
+            Ok(())
+        }
+        Act::HandOverLease(to) => {
+            require(leads)?;
+            state.dcs.holder = Some(to);
+            begin_term(state);
+            Ok(())
+        }
+        Act::RecordSync { standbys, seen_last } => {
+            require(leads && seen_last)?;
+            state.dcs.sync = Some(Sync { leader: node, standbys });
+            state.nodes.iter_mut().for_each(|node| node.plan.sync_was_written());
+            Ok(())
+        }
+        Act::RecordHistory => {
+            require(leads)?;
+            state.dcs.branches = state.node(node).wal.branches();
+            Ok(())
+        }
+        Act::ClearRequest => {
+            state.dcs.request = None;
+            Ok(())
+        }
+        Act::AnnounceSwitchover(to) => {
+            require(leads)?;
+            announce(state, Some((node, to)));
+            Ok(())
+        }
+        Act::ClearSwitchover => {
+            require(leads || state.dcs.announced.is_none())?;
+            announce(state, None);
+            Ok(())
+        }
+        Act::StartPrimary(_)
+        | Act::StartStandby(_)
+        | Act::StopFast
+        | Act::StopImmediate
+        | Act::Promote
+        | Act::Follow(_)
+        | Act::SetSynchronous(_)
+        | Act::Checkpoint
+        | Act::CopyFrom(_) => perform_here(setup, state, node, act),
+    }
+}
+
+/// One transaction: nobody holds it, and `/sync` is as it was seen.
+fn acquire(setup: &Setup, state: &mut State, node: NodeId, seen_last: bool) -> Outcome {
+    let blindly = setup.mutant == Some(Mutant::TakesLeaseBlindly);
+    require(state.dcs.holder.is_none() && (seen_last || blindly))?;
+    state.dcs.holder = Some(node);
+    begin_term(state);
+    renew(setup, state, node)
+}
+
+/// A confirmed renewal arms the fuse.
+fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
+    require(state.dcs.holder == Some(node))?;
+    let here = state.node_mut(node);
+    here.fuse = true;
+    here.held_this_term = true;
+    if here.postgres == Postgres::Primary && !setup.synchronous {
+        state.dcs.last_position = state.node(node).wal.position();
+    }
+    Ok(())
+}
+
+fn begin_term(state: &mut State) {
+    state.nodes.iter_mut().for_each(|node| node.held_this_term = false);
+    state.oracle.born_this_term = false;
+}
+
+/// What was done for an earlier announcement counts for nothing.
+fn announce(state: &mut State, switchover: Option<(NodeId, NodeId)>) {
+    state.dcs.announced = switchover;
+    state.nodes.iter_mut().for_each(|node| node.checkpointed = false);
+}
+
+/// The steps that touch only the node's own Postgres.
+fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
+    let announced = state.dcs.announced.is_some();
+    let copy_from = if let Act::CopyFrom(from) = act { source(state, from) } else { None };
+    let here = state.node_mut(node);
+    let stopped = !here.postgres.runs();
+    let is_standby = matches!(here.postgres, Postgres::Standby { .. });
+    match act {
+        Act::StartPrimary(names) => {
+            require(stopped && here.fuse)?;
+            here.becomes(Postgres::Primary);
+            here.set_synchronous(names);
+            here.waits_for = names;
+        }
+        Act::StartStandby(upstream) => {
+            require(stopped)?;
+            here.becomes(Postgres::Standby { upstream });
+        }
+        Act::StopFast if here.postgres == Postgres::Primary => {
+            here.wal.push(Record::Shutdown);
+            here.becomes(Postgres::StoppedClean);
+        }
+        Act::StopImmediate if here.postgres == Postgres::Primary => here.becomes(Postgres::Crashed),
+        Act::StopFast | Act::StopImmediate if is_standby => here.becomes(Postgres::StoppedStandby),
+        Act::StopFast | Act::StopImmediate => {}
+        Act::Promote => {
+            require(is_standby && (here.fuse || setup.mutant == Some(Mutant::PromotesFirst)))?;
+            oracle::judge_promotion(setup, state, node);
+            let birth = state.oracle.births;
+            state.oracle.births += 1;
+            state.oracle.born_this_term = true;
+            let here = state.node_mut(node);
+            here.wal.push(Record::Birth(birth));
+            here.becomes(Postgres::Primary);
+        }
+        Act::Follow(upstream) => {
+            require(is_standby)?;
+            here.postgres = Postgres::Standby { upstream: Some(upstream) };
+        }
+        Act::SetSynchronous(names) => {
+            require(here.postgres == Postgres::Primary)?;
+            here.set_synchronous(names);
+        }
+        Act::Checkpoint => {
+            require(!stopped)?;
+            here.checkpointed = announced;
+        }
+        Act::CopyFrom(_) => {
+            require(stopped)?;
+            here.wal = copy_from.ok_or(Refused)?;
+            here.becomes(Postgres::StoppedStandby);
+        }
+        Act::AcquireLease { .. }
+        | Act::RenewLease
+        | Act::ReleaseLease
+        | Act::HandOverLease(_)
+        | Act::RecordSync { .. }
+        | Act::RecordHistory
+        | Act::ClearRequest
+        | Act::AnnounceSwitchover(_)
+        | Act::ClearSwitchover => unreachable!("the caller has done the steps on the DCS"),
+    }
+    Ok(())
+}
+
+/// `pg_rewind` and `pg_basebackup` need a running primary.
+fn source(state: &State, from: NodeId) -> Option<crate::wal::Wal> {
+    let source = state.node(from);
+    (source.postgres == Postgres::Primary).then_some(source.wal)
+}
+
+/// The configuration file is read: commits wait for whom it names. The agent sees it, if it knows what it has written.
+pub(crate) fn reload(state: &mut State, node: NodeId) {
+    let here = state.node_mut(node);
+    here.waits_for = here.configured;
+    if here.set == here.configured {
+        here.since = Some(here.wal.position());
+    }
+}
+
+/// Whether there is anything for a reload to do.
+pub(crate) fn may_reload(state: &State, node: NodeId) -> bool {
+    let here = state.node(node);
+    let unread = here.waits_for != here.configured;
+    let unseen = here.since.is_none() && here.set == here.configured && here.set != Nodes::NONE;
+    here.postgres == Postgres::Primary && (unread || unseen)
+}

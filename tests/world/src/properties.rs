@@ -1,0 +1,159 @@
+//! What must always hold, and what must be reachable so that the rest does not hold for nothing. One function each,
+//! with its source.
+
+use stateright::{Model as _, Property};
+
+use crate::World;
+use crate::event;
+use crate::setup::{Fuse, Mutant};
+use crate::state::{Postgres, State, Wrong};
+
+/// Two Postgres accept writes at one time.
+pub const SINGLE_WRITER: &str = "at most one writable primary";
+/// A serving primary lacks a commit that a client was told of.
+pub const NOTHING_LOST: &str = "no acknowledged commit is lost";
+/// Somebody was promoted who may lack one.
+pub const ELIGIBLE: &str = "only an eligible standby is promoted";
+/// A holder of an earlier term acted as if it still led.
+pub const TERMS_ASCEND: &str = "terms never go back";
+/// Two timelines have one number.
+pub const BORN_ONCE: &str = "a timeline is born once";
+/// The agent would have refused its own plan.
+pub const RULES_KEPT: &str = "no plan breaks a rule";
+/// Nothing more happens and the cluster is not whole.
+pub const COMES_TO_REST_WHOLE: &str = "the cluster comes to rest whole";
+/// A standby leads after its primary was lost.
+pub const FAILOVER: &str = "a failover completes";
+/// The member that was asked for leads.
+pub const SWITCHOVER: &str = "a switchover completes";
+/// All Postgres were down, and one serves.
+pub const ALL_BACK: &str = "everything down and up again";
+
+/// What holds in this world.
+pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
+    let setup = &world.setup;
+    let mut properties = vec![
+        Property::always(RULES_KEPT, |_, state: &State| no_plan_breaks_a_rule(state)),
+        Property::sometimes(FAILOVER, |_, state| a_failover_completes(state)),
+    ];
+    if setup.fuse == Fuse::Live {
+        properties.push(Property::always(SINGLE_WRITER, |_, state| at_most_one_writable_primary(state)));
+        properties.push(Property::always(TERMS_ASCEND, |_, state| terms_never_go_back(state)));
+    }
+    if setup.synchronous {
+        properties.push(Property::always(COMES_TO_REST_WHOLE, comes_to_rest_whole));
+        properties.push(Property::always(NOTHING_LOST, |_, state| no_acknowledged_commit_is_lost(state)));
+        properties.push(Property::always(ELIGIBLE, |_, state| only_the_eligible_are_promoted(state)));
+        properties.push(Property::always(BORN_ONCE, |_, state| a_timeline_is_born_once(state)));
+    }
+    if setup.requests > 0 {
+        properties.push(Property::sometimes(SWITCHOVER, |_, state| a_switchover_completes(state)));
+    }
+    if setup.faults >= setup.nodes {
+        properties.push(Property::sometimes(ALL_BACK, |_, state| everything_down_and_up_again(state)));
+    }
+    properties
+}
+
+/// Invariant 4 of ARCHITECTURE.md: writes only while a live deadline is armed, and one lease arms one fuse. (A dead fuse
+/// cannot promise it; there, `no_acknowledged_commit_is_lost` must do alone.)
+fn at_most_one_writable_primary(state: &State) -> bool {
+    state.nodes.iter().filter(|node| node.postgres == Postgres::Primary).count() <= 1
+}
+
+/// README.md: in synchronous mode no failover loses an acknowledged commit. The timeline that was born last is the one
+/// that remains, so it must hold every commit that any primary ever acknowledged, before its birth or after.
+fn no_acknowledged_commit_is_lost(state: &State) -> bool {
+    let newest = state
+        .nodes
+        .iter()
+        .filter(|node| node.postgres == Postgres::Primary)
+        .max_by_key(|node| node.wal.newest_birth());
+    newest.is_none_or(|primary| {
+        let is_current = primary.wal.newest_birth() == state.oracle.births;
+        !is_current || state.oracle.acknowledged & !primary.wal.commits() == 0
+    })
+}
+
+/// ha.md, "Failover: who may stand": in synchronous modes only members recorded in `/sync`; and it strikes all others
+/// from it before it is promoted.
+fn only_the_eligible_are_promoted(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::NotEligible)
+}
+
+/// ha.md, "Words": a term has one holder, so at most one promotion, and none when it is over.
+fn terms_never_go_back(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::TermWentBack)
+}
+
+/// PostgreSQL documentation, 26.3.6 "Timelines": a new timeline gets an ID of its own. Two with one number, and former
+/// primaries could not tell that they diverged.
+fn a_timeline_is_born_once(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::TimelineBornTwice)
+}
+
+/// `outrider_ha::invariant`: what no plan may ever do, which the agent checks before it acts, too.
+fn no_plan_breaks_a_rule(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::RuleBroken)
+}
+
+/// testing.md, level 4: after the faults the cluster converges. Where nothing can happen any more without a new fault
+/// or a client, somebody leads and serves, everybody else follows and has everything, and no commit waits. Not so in
+/// asynchronous mode: two members that were promoted at the same position, the first gone before it could record its
+/// history, have timelines that nothing in a view tells apart.
+fn comes_to_rest_whole(world: &World, state: &State) -> bool {
+    is_whole(state) || goes_on(world, state)
+}
+
+fn goes_on(world: &World, state: &State) -> bool {
+    let mut events = Vec::new();
+    event::progress(&world.setup, state, &mut events);
+    events.into_iter().any(|event| world.next_state(state, event).is_some())
+}
+
+fn is_whole(state: &State) -> bool {
+    let Some(holder) = state.dcs.holder else { return false };
+    let leader = state.node(holder);
+    let followed = state.ids().filter(|node| *node != holder).all(|node| {
+        state.streams_from(node) == Some(holder) && state.node(node).wal == leader.wal
+    });
+    let nothing_waits = leader.wal.commits() & !state.oracle.acknowledged == 0;
+    leader.postgres == Postgres::Primary && leader.fuse && followed && nothing_waits && state.dcs.request.is_none()
+}
+
+fn serves_on_a_new_timeline(state: &State) -> bool {
+    state.dcs.holder.is_some_and(|holder| {
+        let leader = state.node(holder);
+        leader.postgres == Postgres::Primary && leader.wal.newest_birth() > 0
+    })
+}
+
+/// Issue 3, item 10: a failover must be reachable.
+fn a_failover_completes(state: &State) -> bool {
+    serves_on_a_new_timeline(state) && state.oracle.wanted.is_none() && is_whole(state)
+}
+
+/// Issue 3, item 10: a switchover must be reachable.
+fn a_switchover_completes(state: &State) -> bool {
+    let led_by_the_wanted = state.oracle.wanted.is_some() && state.dcs.holder == state.oracle.wanted;
+    serves_on_a_new_timeline(state) && led_by_the_wanted && state.dcs.announced.is_none() && is_whole(state)
+}
+
+/// testing.md: all nodes down and up again must be reachable.
+fn everything_down_and_up_again(state: &State) -> bool {
+    state.oracle.all_were_down && is_whole(state)
+}
+
+/// The property that must catch a mutant.
+#[must_use]
+pub const fn catches(mutant: Mutant) -> &'static [&'static str] {
+    match mutant {
+        Mutant::StandsUnsynchronous
+        | Mutant::RelaxesSettingFirst
+        | Mutant::RecordsWithoutProof
+        | Mutant::TakesLeaseBlindly
+        | Mutant::PromotesWithoutRecord => &[NOTHING_LOST],
+        Mutant::NeverStepsDown => &[COMES_TO_REST_WHOLE],
+        Mutant::PromotesFirst | Mutant::FuseIgnored => &[SINGLE_WRITER],
+    }
+}

@@ -1,0 +1,103 @@
+//! The world as a stateright model, and the search through it. What happens is in `event`, what must hold in `properties`.
+
+use std::fmt::Write as _;
+
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use crate::act::Acts;
+use crate::event::{self, Event};
+use crate::properties;
+use crate::setup::Setup;
+use crate::state::{Budget, Node, Nodes, Oracle, Postgres, State, Store, Sync};
+use crate::wal::Branches;
+
+/// The model.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Its size and its faults.
+    pub setup: Setup,
+}
+
+impl Model for World {
+    type State = State;
+    type Action = Event;
+
+    /// Member a leads and has just begun to; the others follow it and are not yet recorded as synchronous.
+    fn init_states(&self) -> Vec<State> {
+        let mut nodes: Vec<Node> = (0..self.setup.nodes).map(|_| Node::standby_of(0)).collect();
+        nodes[0] = Node {
+            postgres: Postgres::Primary,
+            fuse: true,
+            held_this_term: true,
+            plan: Acts::default(),
+            ..Node::standby_of(0)
+        };
+        let dcs = Store {
+            holder: Some(0),
+            sync: self.setup.synchronous.then_some(Sync { leader: 0, standbys: Nodes::NONE }),
+            branches: Branches::default(),
+            last_position: 0,
+            request: None,
+            announced: None,
+        };
+        let Setup { faults, commits, requests, .. } = self.setup;
+        let oracle = Oracle {
+            acknowledged: 0,
+            births: 0,
+            born_this_term: false,
+            wanted: None,
+            all_were_down: false,
+            wrong: None,
+        };
+        vec![State { dcs, nodes, left: Budget { faults, commits, requests }, oracle }]
+    }
+
+    fn actions(&self, state: &State, events: &mut Vec<Event>) {
+        event::progress(&self.setup, state, events);
+        event::demands(state, events);
+        event::faults(&self.setup, state, events);
+    }
+
+    fn next_state(&self, state: &State, event: Event) -> Option<State> {
+        event::apply(&self.setup, state, &event)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::properties(self)
+    }
+}
+
+/// What a search has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How many different states there are; only meaningful when nothing was violated.
+    pub unique_states: usize,
+    /// Properties that do not hold, each with the events that lead there.
+    pub violated: Vec<(&'static str, String)>,
+    /// Properties that must be reachable and were.
+    pub reached: Vec<&'static str>,
+}
+
+/// Searches the whole world breadth first, or until a property is violated.
+#[must_use]
+pub fn search(setup: &Setup) -> Finding {
+    let world = World { setup: setup.clone() };
+    let checker = world.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let mut finding =
+        Finding { unique_states: checker.unique_state_count(), violated: Vec::new(), reached: Vec::new() };
+    for (name, path) in checker.discoveries() {
+        if !checker.model().property(name).expectation.discovery_is_failure() {
+            finding.reached.push(name);
+            continue;
+        }
+        let mut trace = String::new();
+        let last = path.last_state().clone();
+        for event in path.into_actions() {
+            writeln!(trace, "  {event:?}").expect("a string takes everything");
+        }
+        writeln!(trace, "  {last:#?}").expect("a string takes everything");
+        finding.violated.push((name, trace));
+    }
+    finding.reached.sort_unstable();
+    finding
+}

@@ -1,0 +1,69 @@
+//! How large a world is, what may go wrong in it, and which rule of ours is broken on purpose. Holds no behaviour.
+
+/// A world to be searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Nodes, 2 or 3.
+    pub nodes: u8,
+    /// Commits that clients send, at most 4.
+    pub commits: u8,
+    /// Faults.
+    pub faults: u8,
+    /// Switchovers that somebody asks for.
+    pub requests: u8,
+    /// `synchronous_mode`.
+    pub synchronous: bool,
+    /// `synchronous_node_count`.
+    pub synchronous_node_count: u32,
+    /// Whether the supervisors do their duty.
+    pub fuse: Fuse,
+    /// What is broken on purpose.
+    pub mutant: Option<Mutant>,
+}
+
+impl Setup {
+    /// Synchronous mode with one synchronous standby, live fuses, no switchover, nothing broken.
+    #[must_use]
+    pub fn new(nodes: u8, commits: u8, faults: u8) -> Self {
+        Setup {
+            nodes,
+            commits,
+            faults,
+            requests: 0,
+            synchronous: true,
+            synchronous_node_count: 1,
+            fuse: Fuse::Live,
+            mutant: None,
+        }
+    }
+}
+
+/// What a fuse does when its deadline passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fuse {
+    /// It kills a writable Postgres, always before the lease expires.
+    Live,
+    /// Nothing: the supervisor hangs, and its Postgres goes on. The lease may expire at any moment.
+    Dead,
+}
+
+/// A rule that is broken on purpose, to see that the search finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A standby that is not recorded as synchronous stands.
+    StandsUnsynchronous,
+    /// A primary without the lease goes on.
+    NeverStepsDown,
+    /// A standby is promoted first and takes the lease then, and the supervisor lets it.
+    PromotesFirst,
+    /// The supervisor lets a writable Postgres live when the fuse blows.
+    FuseIgnored,
+    /// Commits stop waiting for a standby before `/sync` says that it may not be promoted.
+    RelaxesSettingFirst,
+    /// A standby is recorded as promotable as soon as the setting is written, without proof that it has everything.
+    RecordsWithoutProof,
+    /// The lease is taken without a comparison of `/sync` with what was seen.
+    TakesLeaseBlindly,
+    /// A new primary does not strike the others from `/sync` before it is promoted.
+    PromotesWithoutRecord,
+}

@@ -1,0 +1,234 @@
+//! One moment of the world: the DCS, the nodes, what may still go wrong, and what the oracle remembers. Holds no rule.
+
+use crate::act::Acts;
+use crate::wal::{Branches, Wal};
+
+/// A node, by number: 0 is member a.
+pub type NodeId = u8;
+
+/// A set of nodes, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Nodes(u8);
+
+impl Nodes {
+    /// Nobody.
+    pub const NONE: Nodes = Nodes(0);
+
+    /// With `node` in it.
+    #[must_use]
+    pub const fn with(self, node: NodeId) -> Self {
+        Nodes(self.0 | 1 << node)
+    }
+
+    /// Whether `node` is in it.
+    #[must_use]
+    pub const fn has(self, node: NodeId) -> bool {
+        self.0 >> node & 1 == 1
+    }
+
+    /// Those in it, ascending.
+    pub fn iter(self) -> impl Iterator<Item = NodeId> {
+        (0..8).filter(move |node| self.has(*node))
+    }
+
+    /// Every subset of it.
+    pub fn subsets(self) -> impl Iterator<Item = Nodes> {
+        (0..=self.0).filter(move |subset| subset & !self.0 == 0).map(Nodes)
+    }
+}
+
+/// One moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The DCS.
+    pub dcs: Store,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// What may still happen.
+    pub left: Budget,
+    /// What the oracle remembers.
+    pub oracle: Oracle,
+}
+
+impl State {
+    /// The node with this number.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[usize::from(node)]
+    }
+
+    /// The same, to be changed.
+    pub fn node_mut(&mut self, node: NodeId) -> &mut Node {
+        &mut self.nodes[usize::from(node)]
+    }
+
+    /// The numbers of all nodes.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        0..u8::try_from(self.nodes.len()).expect("few")
+    }
+
+    /// All nodes with their numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.ids().zip(&self.nodes)
+    }
+
+    /// Whether WAL flows to `node` from the one it names, because that one runs and has all that is here.
+    #[must_use]
+    pub fn streams_from(&self, node: NodeId) -> Option<NodeId> {
+        let Postgres::Standby { upstream: Some(upstream) } = self.node(node).postgres else { return None };
+        let source = self.node(upstream);
+        let flows = source.postgres.runs() && self.node(node).wal.is_prefix_of(source.wal);
+        flows.then_some(upstream)
+    }
+}
+
+/// The keys of the cluster. Terms are not counted: what matters of a term is whether it is still the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Store {
+    /// The holder of the leader lease.
+    pub holder: Option<NodeId>,
+    /// The `/sync` key; its revision shows in the plans, which know whether what they saw is still there.
+    pub sync: Option<Sync>,
+    /// The history that a leader recorded.
+    pub branches: Branches,
+    /// The position that the leader published; kept in asynchronous mode only, where it counts.
+    pub last_position: u8,
+    /// The switchover that somebody asked for: to whom.
+    pub request: Option<NodeId>,
+    /// The switchover that the leader announced: from whom, to whom.
+    pub announced: Option<(NodeId, NodeId)>,
+}
+
+/// The value of `/sync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sync {
+    /// Its leader.
+    pub leader: NodeId,
+    /// The standbys that may be promoted.
+    pub standbys: Nodes,
+}
+
+/// A Postgres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Postgres {
+    /// Accepts writes.
+    Primary,
+    /// In recovery.
+    Standby {
+        /// Whom `primary_conninfo` names.
+        upstream: Option<NodeId>,
+    },
+    /// Was a primary and was stopped in good order.
+    StoppedClean,
+    /// Was a primary and was not.
+    Crashed,
+    /// Was a standby.
+    StoppedStandby,
+}
+
+impl Postgres {
+    /// Whether the postmaster runs.
+    #[must_use]
+    pub const fn runs(self) -> bool {
+        matches!(self, Postgres::Primary | Postgres::Standby { .. })
+    }
+}
+
+/// One node: Postgres, supervisor and agent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Its Postgres.
+    pub postgres: Postgres,
+    /// What that has flushed.
+    pub wal: Wal,
+    /// Whom commits wait for in the running primary.
+    pub waits_for: Nodes,
+    /// Whom they shall wait for once the configuration file is read.
+    pub configured: Nodes,
+    /// What the agent remembers to have set.
+    pub set: Nodes,
+    /// The position at which the agent saw that in effect.
+    pub since: Option<u8>,
+    /// The fuse is armed.
+    pub fuse: bool,
+    /// The lease that this node confirmed last is of the term that the DCS is in.
+    pub held_this_term: bool,
+    /// The checkpoint for the announced switchover is done.
+    pub checkpointed: bool,
+    /// The steps that the agent has decided on and not taken yet.
+    pub plan: Acts,
+}
+
+impl Node {
+    /// A standby of `upstream` with nothing in its WAL.
+    #[must_use]
+    pub fn standby_of(upstream: NodeId) -> Self {
+        Node {
+            postgres: Postgres::Standby { upstream: Some(upstream) },
+            wal: Wal::default(),
+            waits_for: Nodes::NONE,
+            configured: Nodes::NONE,
+            set: Nodes::NONE,
+            since: None,
+            fuse: false,
+            held_this_term: false,
+            checkpointed: false,
+            plan: Acts::default(),
+        }
+    }
+
+    /// Postgres becomes this, and what only a running primary has is forgotten.
+    pub fn becomes(&mut self, postgres: Postgres) {
+        self.postgres = postgres;
+        self.set_synchronous(Nodes::NONE);
+        self.waits_for = Nodes::NONE;
+    }
+
+    /// The agent writes whom commits shall wait for; nothing is in effect yet.
+    pub fn set_synchronous(&mut self, names: Nodes) {
+        self.set = names;
+        self.configured = names;
+        self.since = None;
+    }
+}
+
+/// What may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Faults.
+    pub faults: u8,
+    /// Commits that clients send.
+    pub commits: u8,
+    /// Switchovers that somebody asks for.
+    pub requests: u8,
+}
+
+/// What no node knows, and what the properties ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Oracle {
+    /// The commits that clients were told of, one bit each.
+    pub acknowledged: u8,
+    /// Promotions so far.
+    pub births: u8,
+    /// Somebody was promoted in the term that the DCS is in.
+    pub born_this_term: bool,
+    /// To whom a switchover was asked for last.
+    pub wanted: Option<NodeId>,
+    /// There was a moment at which no Postgres ran.
+    pub all_were_down: bool,
+    /// The first wrong that was done.
+    pub wrong: Option<Wrong>,
+}
+
+/// What no node may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wrong {
+    /// A plan broke a rule of `invariant::check`.
+    RuleBroken,
+    /// A standby was promoted that `/sync` did not make its leader first, or that lacked an acknowledged commit.
+    NotEligible,
+    /// Two promotions in one term, or one in a term that was over.
+    TermWentBack,
+    /// A promotion chose the number of a timeline that was there already.
+    TimelineBornTwice,
+}
