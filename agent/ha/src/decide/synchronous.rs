@@ -30,8 +30,13 @@ fn turn_off(cluster: &Cluster, synchronous: &Synchronous) -> Option<Plan> {
     if let Some(sync) = &cluster.sync {
         return Some(Plan::step(Reason::SynchronousOff, Step::ClearSync { revision: sync.revision }));
     }
-    let stands = !synchronous.names.is_empty();
+    let stands = !synchronous.names.is_empty() || is_unknown(synchronous);
     stands.then(|| Plan::step(Reason::SynchronousOff, Step::SetSynchronous { names: Vec::new() }))
+}
+
+/// An agent that was restarted does not know whom commits wait for, and nobody may be left who could confirm them.
+fn is_unknown(synchronous: &Synchronous) -> bool {
+    synchronous.names.is_empty() && synchronous.since.is_none()
 }
 
 fn hold(
@@ -58,7 +63,7 @@ fn hold(
     }
     // ... before commits stop waiting for it; a new one is waited for before it may be.
     let names = choose(view, &recorded, position, walsenders, synchronous);
-    if names != synchronous.names {
+    if names != synchronous.names || is_unknown(synchronous) {
         return Some(Plan::step(Reason::SynchronousChanged, Step::SetSynchronous { names }));
     }
     let since = synchronous.since?;
