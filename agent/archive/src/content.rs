@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use outrider_wal::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 use sha2::{Digest as _, Sha256};
 
 use crate::Compression;
 use crate::compression::Packer;
+use crate::store::Payload;
 
 /// Bytes of the long header with which each segment's first page begins (PostgreSQL, XLogLongPageHeaderData).
 pub(crate) const HEADER: usize = 40;
@@ -20,7 +20,7 @@ const MAGICS: std::ops::RangeInclusive<u16> = 0xD061..=0xD2FF;
 /// A history or backup history has a few lines.
 const TEXT_MAX: u64 = 1 << 20;
 /// Bytes read at once.
-const PIECE: usize = 128 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// Why a file does not go into the archive, or not out of it: it is not what its name says.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub(crate) struct Expected {
 /// A file ready to leave. At most about the size of a segment, also when nothing in it can be compressed.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    pub(crate) body: Bytes,
+    pub(crate) body: Payload,
     /// SHA-256 of the plain bytes in hexadecimal digits.
     pub(crate) sha256: String,
     pub(crate) bytes_in: u64,
@@ -95,7 +95,7 @@ pub(crate) fn pack(
             file.read_exact(&mut header).map_err(unreadable)?;
             check_header(name, segment, &header, expected)?;
             file.rewind().map_err(unreadable)?;
-            let packed = compress(&mut file, length, compression).map_err(unreadable)?;
+            let packed = compress(&mut file, compression).map_err(unreadable)?;
             // PostgreSQL recycles a segment in place. It does not while the segment waits for the archive; but
             // whoever asks by hand for another one must not get half of each.
             let mut again = [0; HEADER];
@@ -109,8 +109,7 @@ pub(crate) fn pack(
             let mut text = Vec::new();
             file.take(TEXT_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
             check_text(name, &text)?;
-            let length = text.len() as u64;
-            compress(&mut text.as_slice(), length, compression).map_err(unreadable)
+            compress(&mut text.as_slice(), compression).map_err(unreadable)
         }
     }
 }
@@ -182,13 +181,8 @@ pub(crate) fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
-fn compress(source: &mut dyn Read, length: u64, compression: Compression) -> io::Result<Packed> {
-    // Most WAL shrinks to a third or less; what does not makes the buffer grow once or twice.
-    let capacity = match compression {
-        Compression::None => length,
-        Compression::Gzip { .. } => length / 3,
-    };
-    let mut packer = Packer::new(compression, usize::try_from(capacity).unwrap_or_default() + 64);
+fn compress(source: &mut dyn Read, compression: Compression) -> io::Result<Packed> {
+    let mut packer = Packer::new(compression);
     let mut sum = Sha256::new();
     let mut bytes_in = 0;
     let mut piece = vec![0; PIECE];
@@ -203,7 +197,7 @@ fn compress(source: &mut dyn Read, length: u64, compression: Compression) -> io:
         packer.write_all(&piece[..read])?;
         bytes_in += read as u64;
     }
-    Ok(Packed { body: packer.finish()?.into(), sha256: format!("{:x}", sum.finalize()), bytes_in })
+    Ok(Packed { body: packer.finish()?, sha256: format!("{:x}", sum.finalize()), bytes_in })
 }
 
 #[cfg(test)]

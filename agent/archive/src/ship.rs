@@ -27,8 +27,8 @@ pub struct ShipOptions {
     pub layout: Layout,
     /// How they are compressed.
     pub compression: Compression,
-    /// Files under way at one time. Each may take twice the size of a segment while it is compressed and sent, so
-    /// with 4 and segments of 16 MiB at most 128 MiB; with WAL that shrinks to a third, as most does, a third of it.
+    /// Files under way at one time. Each takes what is left of it after compression, at most the size of a segment:
+    /// with 4 and segments of 16 MiB at most 64 MiB, and with WAL that shrinks to a seventh, as most does, 10 MiB.
     pub parallelism: NonZeroUsize,
 }
 

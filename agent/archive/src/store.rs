@@ -2,6 +2,7 @@
 
 mod directory;
 mod location;
+mod payload;
 mod s3;
 mod secret;
 
@@ -14,6 +15,8 @@ use bytes::Bytes;
 
 pub use directory::DirectoryStore;
 pub use location::{BadLocation, Location};
+pub use payload::Payload;
+pub(crate) use payload::PayloadWriter;
 pub use s3::{OpenError, S3Options, S3Store};
 pub use secret::{Secret, SecretError};
 
@@ -103,7 +106,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Writes an object unless one with that key is there. After `Created` it is durable. After
     /// [`Error::Unreachable`] it may be there or not: putting it again is safe and tells.
-    async fn put_if_absent(&self, key: &str, body: Bytes, metadata: &Metadata) -> Result<Stored, Error>;
+    async fn put_if_absent(&self, key: &str, body: Payload, metadata: &Metadata) -> Result<Stored, Error>;
 
     /// What is known of an object; `None` only when the store says that it does not exist.
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, Error>;

@@ -61,7 +61,7 @@ impl Uploader {
             tokio::task::spawn_blocking(move || content::pack(&pg_wal, name, expected, compression));
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
         let Packed { body, sha256, bytes_in } = packed.map_err(UploadError::Fault)?;
-        let uploaded = Uploaded { bytes_in, bytes_out: body.len() as u64, compressing: started.elapsed() };
+        let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };
 
         let key = self.layout.wal(name, self.compression);
         let metadata = Metadata::from([(SHA256.to_owned(), sha256.clone())]);

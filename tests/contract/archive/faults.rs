@@ -20,7 +20,7 @@ const SECOND: &str = "000000010000000000000002";
 async fn refused(options: S3Options, words: &[&str]) {
     let store = open(&options);
     let errors = [
-        store.put_if_absent("k", Bytes::from_static(b"x"), &Metadata::new()).await.unwrap_err(),
+        store.put_if_absent("k", Bytes::from_static(b"x").into(), &Metadata::new()).await.unwrap_err(),
         store.head("k").await.unwrap_err(),
         store.get("k").await.unwrap_err(),
         store.list("", None, 10).await.unwrap_err(),
@@ -76,7 +76,10 @@ async fn a_store_that_overwrites_is_found_out_and_looked_at_before_each_put() {
         let store = open(&options(&embedded.endpoint()));
         assert_eq!(store.probe("server/outrider/probe").await.unwrap(), Conditions::Ignored, "{obedience:?}");
         let put = async |body: &'static str| {
-            store.put_if_absent("k", Bytes::from_static(body.as_bytes()), &Metadata::new()).await.unwrap()
+            store
+                .put_if_absent("k", Bytes::from_static(body.as_bytes()).into(), &Metadata::new())
+                .await
+                .unwrap()
         };
         assert_eq!(put("first").await, Stored::Created, "{obedience:?}");
         assert_eq!(put("second").await, Stored::AlreadyThere, "{obedience:?}");
@@ -137,14 +140,17 @@ async fn a_frozen_store_costs_its_deadline_and_no_more() {
     let Some(minio) = Minio::start(None).await else { return };
     let store = open(&S3Options { request_timeout: Duration::from_secs(1), ..options(&minio.endpoint()) });
     let body = Bytes::from(vec![1; 8 << 20]);
-    assert_eq!(store.put_if_absent("a", body.clone(), &Metadata::new()).await.unwrap(), Stored::Created);
+    assert_eq!(
+        store.put_if_absent("a", body.clone().into(), &Metadata::new()).await.unwrap(),
+        Stored::Created
+    );
     let mut download = store.get("a").await.unwrap().unwrap();
     assert!(download.body.next().await.unwrap().is_some());
 
     minio.freeze();
     let errors: [Error; 5] = timeout(PATIENCE, async {
         [
-            store.put_if_absent("b", body, &Metadata::new()).await.unwrap_err(),
+            store.put_if_absent("b", body.into(), &Metadata::new()).await.unwrap_err(),
             store.head("a").await.unwrap_err(),
             store.get("a").await.unwrap_err(),
             store.list("", None, 10).await.unwrap_err(),
@@ -167,7 +173,7 @@ async fn a_frozen_store_costs_its_deadline_and_no_more() {
     minio.thaw();
     // The put that got no answer may have happened; the same again is safe and tells.
     super::bench::wait_until("the store answers again", async || store.head("a").await.is_ok()).await;
-    store.put_if_absent("b", Bytes::from_static(b"x"), &Metadata::new()).await.unwrap();
+    store.put_if_absent("b", Bytes::from_static(b"x").into(), &Metadata::new()).await.unwrap();
     assert_eq!(keys(&*store).await, ["a", "b"]);
 }
 
@@ -194,7 +200,8 @@ async fn a_directory_that_cannot_be_written_is_named() {
     std::fs::write(directory.path().join("archive"), "").unwrap();
     let store = outrider_archive::store::DirectoryStore::new(directory.path().join("archive"));
     let put =
-        outrider_archive::store::Store::put_if_absent(&store, "a/b", Bytes::new(), &Metadata::new()).await;
+        outrider_archive::store::Store::put_if_absent(&store, "a/b", Bytes::new().into(), &Metadata::new())
+            .await;
     let error = put.unwrap_err();
     assert!(matches!(error, Error::Directory { .. }) && error.to_string().contains("archive"), "{error}");
 }
@@ -204,7 +211,7 @@ async fn no_temporary_file_of_a_directory_is_left_or_listed() {
     let bench = Bench::directory();
     let store = bench.store();
     for _ in 0..2 {
-        store.put_if_absent("a", Bytes::from_static(b"x"), &Metadata::new()).await.unwrap();
+        store.put_if_absent("a", Bytes::from_static(b"x").into(), &Metadata::new()).await.unwrap();
     }
     let root = store.url().strip_prefix("file://").unwrap().to_owned();
     assert_eq!(super::bench::names(Path::new(&root)), ["a"]);

@@ -108,7 +108,7 @@ async fn an_object_that_is_not_what_its_name_says_is_never_handed_out(bench: &Be
     let agent = Agent::start(store.clone()).await;
     for (name, body) in objects {
         let key = format!("{SERVER}/wals/0000000100000000/{name}");
-        store.put_if_absent(&key, body, &Metadata::new()).await.unwrap();
+        store.put_if_absent(&key, body.into(), &Metadata::new()).await.unwrap();
         for (reader, code) in [(Reader::Standby, 1), (Reader::Recovery, 254)] {
             let exit = agent.fetch(&name[..24], reader).await;
             assert_eq!(exit.code, code, "{name}: {exit:?}");

@@ -22,7 +22,7 @@ async fn of_many_writers_at_one_time_one_wins(bench: &Bench) {
             let store = bench.store();
             tokio::spawn(async move {
                 let body = Bytes::from(vec![writer; 200_000]);
-                (writer, store.put_if_absent("server/wals/race", body, &Metadata::new()).await)
+                (writer, store.put_if_absent("server/wals/race", body.into(), &Metadata::new()).await)
             })
         })
         .collect();
@@ -45,11 +45,12 @@ async fn a_second_put_changes_nothing(bench: &Bench) {
     let first = Metadata::from([("outrider-sha256".to_owned(), "first".to_owned())]);
     let second = Metadata::from([("outrider-sha256".to_owned(), "second".to_owned())]);
     assert_eq!(
-        store.put_if_absent("a/b", Bytes::from_static(b"first"), &first).await.unwrap(),
+        store.put_if_absent("a/b", Bytes::from_static(b"first").into(), &first).await.unwrap(),
         Stored::Created
     );
     for body in ["first", "second"] {
-        let again = store.put_if_absent("a/b", Bytes::from_static(body.as_bytes()), &second).await.unwrap();
+        let again =
+            store.put_if_absent("a/b", Bytes::from_static(body.as_bytes()).into(), &second).await.unwrap();
         assert_eq!(again, Stored::AlreadyThere);
     }
     assert_eq!(read(&*store, "a/b").await.unwrap(), b"first");
@@ -65,7 +66,7 @@ async fn what_was_put_is_read_back(bench: &Bench) {
     for (key, body) in
         [("empty", Vec::new()), ("small & odd +name=1 %41", b"x".to_vec()), ("deep/er/large", large)]
     {
-        let put = store.put_if_absent(key, Bytes::from(body.clone()), &Metadata::new()).await.unwrap();
+        let put = store.put_if_absent(key, Bytes::from(body.clone()).into(), &Metadata::new()).await.unwrap();
         assert_eq!(put, Stored::Created, "{key}");
         assert_eq!(store.head(key).await.unwrap().unwrap().size, body.len() as u64, "{key}");
         assert!(read(&*store, key).await.unwrap() == body, "{key}");
@@ -78,7 +79,7 @@ async fn a_missing_object_is_none(bench: &Bench) {
         assert_eq!(store.head("server/wals/00000002.history.gz").await.unwrap(), None);
         assert!(store.get("server/wals/00000002.history.gz").await.unwrap().is_none());
         // The second time the place exists, so that not the whole server is missing.
-        store.put_if_absent("server/wals/other", Bytes::new(), &Metadata::new()).await.unwrap();
+        store.put_if_absent("server/wals/other", Bytes::new().into(), &Metadata::new()).await.unwrap();
     }
 }
 
@@ -94,7 +95,7 @@ async fn a_listing_is_complete_in_order_and_in_pages(bench: &Bench) {
     ]);
     expected.sort();
     for key in &expected {
-        store.put_if_absent(key, Bytes::from_static(b"123"), &Metadata::new()).await.unwrap();
+        store.put_if_absent(key, Bytes::from_static(b"123").into(), &Metadata::new()).await.unwrap();
     }
     assert_eq!(keys(&*store).await, expected);
 
@@ -109,7 +110,7 @@ async fn a_listing_is_complete_in_order_and_in_pages(bench: &Bench) {
 async fn a_key_cannot_leave_the_store(bench: &Bench) {
     let store = bench.store();
     for key in ["../outside", "/etc/passwd", "a/../../outside", ""] {
-        let put = store.put_if_absent(key, Bytes::from_static(b"x"), &Metadata::new()).await;
+        let put = store.put_if_absent(key, Bytes::from_static(b"x").into(), &Metadata::new()).await;
         assert!(matches!(put, Err(Error::BadKey { .. })), "{key}: {put:?}");
         assert!(matches!(store.get(key).await, Err(Error::BadKey { .. })), "{key}");
         assert!(matches!(store.head(key).await, Err(Error::BadKey { .. })), "{key}");

@@ -129,7 +129,10 @@ async fn an_object_that_someone_else_compressed_is_compared_by_its_content(bench
     };
     for (name, theirs) in [(FIRST, 1), (SECOND, 9)] {
         pg_wal.add(name, &segment(name, 1));
-        store.put_if_absent(&key(name), foreign(&segment(name, theirs)), &Metadata::new()).await.unwrap();
+        store
+            .put_if_absent(&key(name), foreign(&segment(name, theirs)).into(), &Metadata::new())
+            .await
+            .unwrap();
     }
     let shipper = pg_wal.shipper(store);
     shipper.enable(leadership(1));
@@ -176,7 +179,7 @@ async fn a_broken_segment_stays_and_is_named_while_the_others_leave(bench: &Benc
 async fn a_history_with_other_content_holds_its_timeline(bench: &Bench) {
     let (pg_wal, store) = (PgWal::new(), bench.store());
     let theirs = Bytes::from_static(b"someone else's");
-    store.put_if_absent(&key("00000002.history"), theirs, &Metadata::new()).await.unwrap();
+    store.put_if_absent(&key("00000002.history"), theirs.into(), &Metadata::new()).await.unwrap();
     // PostgreSQL has marked the history as done long ago; it still decides whose timeline this is.
     std::fs::write(pg_wal.file("00000002.history"), HISTORY).unwrap();
     pg_wal.add(FIRST, &segment(FIRST, 1));

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Body, Conditions, Download, Error, Listed, Metadata, ObjectInfo, Page, Store, Stored, causes, check_key,
+    Body, Conditions, Download, Error, Listed, Metadata, ObjectInfo, Page, Payload, Store, Stored, causes,
+    check_key,
 };
 use crate::backoff::random;
 
@@ -66,11 +67,11 @@ impl Store for DirectoryStore {
 
     async fn probe(&self, key: &str) -> Result<Conditions, Error> {
         // A hard link never replaces, so there is nothing to find out but whether the directory takes one.
-        self.put_if_absent(key, Bytes::from_static(b"outrider\n"), &Metadata::new()).await?;
+        self.put_if_absent(key, Bytes::from_static(b"outrider\n").into(), &Metadata::new()).await?;
         Ok(Conditions::Honoured)
     }
 
-    async fn put_if_absent(&self, key: &str, body: Bytes, _metadata: &Metadata) -> Result<Stored, Error> {
+    async fn put_if_absent(&self, key: &str, body: Payload, _metadata: &Metadata) -> Result<Stored, Error> {
         let path = self.path(key)?;
         let root = self.root.clone();
         self.run("write", path, move |path| put(&root, path, &body)).await
@@ -127,7 +128,7 @@ impl Body for FileBody {
 
 /// Writes a temporary file beside the object, makes it durable and links it under the object's name: link(2) fails
 /// when the name is taken, so of two writers one wins, and no reader sees half an object.
-fn put(root: &Path, path: &Path, body: &[u8]) -> io::Result<Stored> {
+fn put(root: &Path, path: &Path, body: &Payload) -> io::Result<Stored> {
     let directory = path.parent().unwrap_or(root);
     make_directories(directory)?;
     if path.try_exists()? {
@@ -158,9 +159,11 @@ fn settle(path: &Path, directory: &Path) -> io::Result<Stored> {
     Ok(Stored::AlreadyThere)
 }
 
-fn write_durably(path: &Path, body: &[u8]) -> io::Result<()> {
+fn write_durably(path: &Path, body: &Payload) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
-    file.write_all(body)?;
+    for piece in body.pieces() {
+        file.write_all(piece)?;
+    }
     file.sync_all()
 }
 

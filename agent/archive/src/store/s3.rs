@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use futures_util::stream;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Method, Response, Url};
 use tokio::time::timeout;
 
 use super::{
-    Body, Conditions, Download, Error, Location, Metadata, ObjectInfo, Page, Secret, Store, Stored, causes,
-    check_key,
+    Body, Conditions, Download, Error, Location, Metadata, ObjectInfo, Page, Payload, Secret, Store, Stored,
+    causes, check_key,
 };
-use signature::{Signer, hash};
+use signature::Signer;
 
 /// What a user's metadata is called in a request.
 const METADATA: &str = "x-amz-meta-";
@@ -26,8 +27,6 @@ const METADATA: &str = "x-amz-meta-";
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// An answer that is not an object is never longer: a listing of 1000 keys.
 const ANSWER_MAX: usize = 4 << 20;
-/// Hashing more than this would hold up the other tasks of the thread.
-const HASH_INLINE_MAX: usize = 64 * 1024;
 
 /// Where the store is and who asks.
 #[derive(Clone, Debug)]
@@ -147,17 +146,15 @@ impl S3Store {
         if !request.query.is_empty() {
             url.set_query(Some(&request.query));
         }
-        let body_hash = match request.body.len() {
-            0..HASH_INLINE_MAX => hash(&request.body),
-            _ => {
-                let body = request.body.clone();
-                let hashed = tokio::task::spawn_blocking(move || hash(&body)).await;
-                hashed.map_err(|panicked| unreachable(causes(&panicked)))?
-            }
-        };
-        let signed = self.signer.sign(&request.method, &url, request.headers, &body_hash);
-        let headers = signed.map_err(|error| unreachable(causes(&error)))?;
-        let sent = self.client.request(request.method, url).headers(headers).body(request.body).send();
+        let signed = self.signer.sign(&request.method, &url, request.headers, request.body.sha256());
+        let mut headers = signed.map_err(|error| unreachable(causes(&error)))?;
+        // A body in pieces does not tell its length by itself, and S3 takes none without.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.length()));
+        let pieces = request.body.into_pieces().into_iter().map(Ok::<Bytes, std::io::Error>);
+        let body = reqwest::Body::wrap_stream(stream::iter(pieces));
+        let request_builder = self.client.request(request.method.clone(), url).headers(headers);
+        let sent =
+            if request.method == Method::PUT { request_builder.body(body) } else { request_builder }.send();
         match timeout(self.request_timeout, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(unreachable(causes(&error.without_url()))),
@@ -197,7 +194,7 @@ impl S3Store {
     async fn put(
         &self,
         key: &str,
-        body: Bytes,
+        body: Payload,
         metadata: &Metadata,
         condition: bool,
     ) -> Result<Stored, Error> {
@@ -228,7 +225,7 @@ impl Store for S3Store {
 
     async fn probe(&self, key: &str) -> Result<Conditions, Error> {
         check_key(key)?;
-        let body = Bytes::from_static(b"outrider\n");
+        let body = Payload::from(Bytes::from_static(b"outrider\n"));
         for _ in 0..2 {
             match self.put(key, body.clone(), &Metadata::new(), true).await {
                 Ok(Stored::AlreadyThere) => {
@@ -245,7 +242,7 @@ impl Store for S3Store {
         Ok(Conditions::Ignored)
     }
 
-    async fn put_if_absent(&self, key: &str, body: Bytes, metadata: &Metadata) -> Result<Stored, Error> {
+    async fn put_if_absent(&self, key: &str, body: Payload, metadata: &Metadata) -> Result<Stored, Error> {
         check_key(key)?;
         let looks_first = self.looks_first.load(Ordering::Relaxed);
         if looks_first && self.head(key).await?.is_some() {
@@ -305,12 +302,19 @@ struct Request<'a> {
     key: &'a str,
     query: String,
     headers: HeaderMap,
-    body: Bytes,
+    body: Payload,
 }
 
 impl<'a> Request<'a> {
     fn new(act: &'static str, method: Method, key: &'a str) -> Self {
-        Request { act, method, key, query: String::new(), headers: HeaderMap::new(), body: Bytes::new() }
+        Request {
+            act,
+            method,
+            key,
+            query: String::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new().into(),
+        }
     }
 }
 

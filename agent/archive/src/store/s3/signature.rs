@@ -1,16 +1,14 @@
 //! Signs a request to S3 (AWS Signature Version 4, header form). Sends nothing.
 
-use std::fmt::Write as _;
-
 use reqwest::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use s3::Region;
 use s3::error::S3Error;
 use s3::signing::{self, HmacSha256};
 use sha2::digest::Mac as _;
-use sha2::{Digest as _, Sha256};
 
 use super::{S3Options, Secret};
+use crate::store::payload::hexadecimal;
 
 /// Who signs, for which region.
 #[derive(Debug)]
@@ -18,11 +16,6 @@ pub(super) struct Signer {
     region: Region,
     access_key_id: Secret,
     secret_access_key: Secret,
-}
-
-/// SHA-256 in hexadecimal digits, as the store compares it with the body that arrived.
-pub(super) fn hash(body: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(body))
 }
 
 impl Signer {
@@ -73,11 +66,4 @@ impl Signer {
         headers.insert(AUTHORIZATION, authorization);
         Ok(headers)
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes every write");
-        text
-    })
 }

@@ -1,0 +1,117 @@
+//! The bytes of an object on their way to the store, in pieces. Knows its length and checksum, not its meaning.
+
+use std::fmt::Write as _;
+use std::io;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+/// Bytes in a piece. Below the size from which the C library maps memory on its own, and keeps more of it for later
+/// once it is freed: with one buffer for each segment an agent that ships nothing any more held on to 20 MiB.
+const PIECE: usize = 64 * 1024;
+
+/// The bytes of an object.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    pieces: Vec<Bytes>,
+    length: u64,
+    sha256: String,
+}
+
+impl Payload {
+    /// The pieces in order.
+    #[must_use]
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Bytes in all pieces.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// SHA-256 of all bytes in hexadecimal digits.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    pub(crate) fn into_pieces(self) -> Vec<Bytes> {
+        self.pieces
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        let sha256 = hexadecimal(&Sha256::digest(&bytes));
+        Payload { length: bytes.len() as u64, sha256, pieces: vec![bytes] }
+    }
+}
+
+/// Collects a payload.
+#[derive(Default)]
+pub(crate) struct PayloadWriter {
+    pieces: Vec<Bytes>,
+    piece: Vec<u8>,
+    length: u64,
+    sum: Sha256,
+}
+
+impl PayloadWriter {
+    pub(crate) fn finish(mut self) -> Payload {
+        self.pieces.push(self.piece.into());
+        Payload { pieces: self.pieces, length: self.length, sha256: hexadecimal(&self.sum.finalize()) }
+    }
+}
+
+impl io::Write for PayloadWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.len() == PIECE {
+            self.pieces.push(std::mem::take(&mut self.piece).into());
+        }
+        if self.piece.capacity() == 0 {
+            self.piece.reserve_exact(PIECE);
+        }
+        let taken = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        self.sum.update(&bytes[..taken]);
+        self.length += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes every write");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_the_pieces_hold() {
+        for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7] {
+            let bytes: Vec<u8> = (0..length).map(|number| number as u8).collect();
+            let mut writer = PayloadWriter::default();
+            for part in bytes.chunks(1000) {
+                writer.write_all(part).unwrap();
+            }
+            let payload = writer.finish();
+            assert_eq!(payload.pieces().concat(), bytes);
+            assert_eq!(
+                (payload.length(), payload.sha256()),
+                (length as u64, Payload::from(Bytes::from(bytes)).sha256())
+            );
+        }
+    }
+}
