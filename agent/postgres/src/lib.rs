@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Talks to a Postgres and its supervisor: configuration files, positions, start and stop, promotion, clone, rewind.
+//! Obeys; decides nothing, and knows neither the leader lease nor the archive.
+
+mod configuration;
+mod conninfo;
+mod control;
+mod directory;
+mod error;
+mod file;
+mod instrument;
+mod observation;
+mod observer;
+mod rebuild;
+mod session;
+mod settings;
+mod statement;
+mod supervisor;
+
+pub use configuration::{Configuration, slot_name};
+pub use conninfo::Upstream;
+pub use control::ControlData;
+pub use directory::{Directory, inspect};
+pub use error::Error;
+pub use instrument::Postgres;
+pub use observation::{Observation, Role, WalSender};
+pub use observer::Observer;
+pub use settings::{Password, Settings, User};
+pub use supervisor::{ArmedFuse, News, Supervisor};

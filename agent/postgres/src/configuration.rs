@@ -1,0 +1,170 @@
+//! The files that Postgres reads: `postgresql.conf` generated beside the kept `postgresql.base.conf`, `pg_hba.conf`,
+//! `standby.signal`, the password file. What changes while Postgres runs is in the file; what needs a restart is given as
+//! an argument at the start, so that nothing can overrule it.
+
+mod auto_conf;
+mod hba;
+mod parameters;
+mod password_file;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::conninfo::{Upstream, conninfo};
+use crate::control::ControlData;
+use crate::error::Error;
+use crate::file;
+use crate::settings::Settings;
+
+pub use parameters::slot_name;
+
+/// What the agent wants Postgres to be configured as, beside the member's own settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// Parameters of the whole cluster.
+    pub parameters: BTreeMap<String, String>,
+    /// Lines for `pg_hba.conf` of the whole cluster.
+    pub pg_hba: Vec<String>,
+    /// The standbys that a commit waits for, every one of them, in the order of the setting.
+    pub synchronous: Vec<String>,
+    /// Where a standby streams from.
+    pub upstream: Option<Upstream>,
+}
+
+/// The generated file.
+const MAIN: &str = "postgresql.conf";
+/// What was there before.
+const BASE: &str = "postgresql.base.conf";
+
+impl Configuration {
+    /// The value of `synchronous_standby_names`.
+    #[must_use]
+    pub fn synchronous_standby_names(&self) -> String {
+        if self.synchronous.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> =
+            self.synchronous.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+        format!("{} ({})", names.len(), names.join(","))
+    }
+
+    /// Makes commits wait for these standbys. The order says nothing, as each of them is waited for; it is chosen so that
+    /// every one that stays changes its place, and with it the priority that its walsender shows once it knows.
+    pub fn set_synchronous(&mut self, names: &[String]) {
+        let mut order = names.to_vec();
+        let before = std::mem::take(&mut self.synchronous);
+        let keeps_a_place = |order: &[String]| order.iter().zip(&before).any(|(new, old)| new == old);
+        for _ in 0..order.len() {
+            if !keeps_a_place(&order) {
+                break;
+            }
+            order.rotate_left(1);
+        }
+        self.synchronous = order;
+    }
+
+    /// Writes everything but `standby.signal`. What is unchanged is not touched.
+    pub(crate) fn write(&self, settings: &Settings) -> Result<(), Error> {
+        let directory = &settings.data_directory;
+        let password_file = password_file::write(settings)?;
+        keep_base(directory, MAIN, BASE)?;
+        keep_base(directory, hba::FILE, hba::BASE)?;
+        auto_conf::release(settings)?;
+        file::replace(&directory.join(MAIN), &self.main(settings, &password_file), 0o600)?;
+        file::replace(&directory.join(hba::FILE), &hba::text(settings, self)?, 0o600)
+    }
+
+    /// Writes only the password file, for a data directory that is not there yet.
+    pub(crate) fn write_password_file(&self, settings: &Settings) -> Result<PathBuf, Error> {
+        password_file::write(settings)
+    }
+
+    /// The arguments of the postmaster: what only a restart changes.
+    pub(crate) fn arguments(&self, settings: &Settings, control: Option<&ControlData>) -> Vec<String> {
+        let mut fixed = parameters::fixed(settings, self);
+        if let Some(control) = control {
+            parameters::raise_for_hot_standby(&mut fixed, control);
+        }
+        fixed.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
+    }
+
+    fn main(&self, settings: &Settings, password_file: &Path) -> String {
+        let mut text = String::from(
+            "# Written by Outrider; changes in here are lost. Set parameters with `PATCH /config` (postgresql.parameters)\n\
+             # or in the member's file; what was in this file before is in the one that is included.\n",
+        );
+        let mut add = |line: std::fmt::Arguments<'_>| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{line}");
+        };
+        add(format_args!("include {}\n", parameters::quote(BASE)));
+        for (name, value) in parameters::changeable(settings, self) {
+            add(format_args!("{name} = {}", parameters::quote(&value)));
+        }
+        add(format_args!(
+            "synchronous_standby_names = {}",
+            parameters::quote(&self.synchronous_standby_names())
+        ));
+        let primary_conninfo = self
+            .upstream
+            .as_ref()
+            .map(|upstream| conninfo(upstream, &settings.replication.name, password_file, &settings.name));
+        let slot = if self.upstream.is_some() { slot_name(&settings.name) } else { String::new() };
+        add(format_args!("primary_conninfo = {}", parameters::quote(&primary_conninfo.unwrap_or_default())));
+        add(format_args!("primary_slot_name = {}", parameters::quote(&slot)));
+        add(format_args!(
+            "restore_command = {}",
+            parameters::quote(settings.restore_command.as_deref().unwrap_or_default())
+        ));
+        add(format_args!("recovery_target_timeline = 'latest'"));
+        text
+    }
+}
+
+/// The password file of this member.
+pub(crate) fn password_file(settings: &Settings) -> PathBuf {
+    password_file::path(settings)
+}
+
+/// Makes the next start one as standby, or as primary.
+pub(crate) fn set_standby_signal(data_directory: &Path, standby: bool) -> Result<(), Error> {
+    let path = data_directory.join("standby.signal");
+    if standby { file::replace(&path, "", 0o600) } else { file::remove(&path) }
+}
+
+/// Puts the file aside as the base, once; without a file the base is empty.
+fn keep_base(directory: &Path, name: &str, base: &str) -> Result<(), Error> {
+    let (path, base) = (directory.join(name), directory.join(base));
+    if base.exists() {
+        return Ok(());
+    }
+    let text = file::read_if_there(&path)?;
+    file::replace(&base, &text.unwrap_or_default(), 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stays_changes_its_place() {
+        let names = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (before, after) in [("a", "ab"), ("ab", "bc"), ("abc", "abd"), ("", "ab")] {
+            let mut configuration = Configuration { synchronous: names(before), ..Configuration::default() };
+            configuration.set_synchronous(&names(after));
+            let kept =
+                configuration.synchronous.iter().zip(names(before)).filter(|(new, old)| *new == old).count();
+            assert_eq!(kept, 0, "{before} -> {:?}", configuration.synchronous);
+            assert_eq!(configuration.synchronous.len(), after.len());
+        }
+    }
+
+    #[test]
+    fn every_standby_is_waited_for() {
+        let mut configuration = Configuration::default();
+        assert_eq!(configuration.synchronous_standby_names(), "");
+        configuration.set_synchronous(&["member-1".to_owned(), "x\"y".to_owned()]);
+        assert_eq!(configuration.synchronous_standby_names(), r#"2 ("member-1","x""y")"#);
+    }
+}

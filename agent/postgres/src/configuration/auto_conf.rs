@@ -1,0 +1,30 @@
+//! `postgresql.auto.conf`, which is read last: settings that `ALTER SYSTEM` made and that are the agent's are taken out.
+
+use tracing::warn;
+
+use super::parameters::is_ours;
+use crate::error::Error;
+use crate::file;
+use crate::settings::Settings;
+
+const FILE: &str = "postgresql.auto.conf";
+
+/// Takes out what would overrule the generated file.
+pub(super) fn release(settings: &Settings) -> Result<(), Error> {
+    let path = settings.data_directory.join(FILE);
+    let Some(text) = file::read_if_there(&path)? else { return Ok(()) };
+    let (overruling, kept): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| is_overruling(settings, line));
+    if overruling.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> =
+        overruling.iter().filter_map(|line| line.split('=').next()).map(str::trim).collect();
+    warn!(path = %path.display(), ?names, "took out settings of ALTER SYSTEM that are the agent's");
+    file::replace(&path, &format!("{}\n", kept.join("\n")), 0o600)
+}
+
+fn is_overruling(settings: &Settings, line: &str) -> bool {
+    let name = line.split(['=', ' ', '\t']).next().unwrap_or_default();
+    is_ours(settings, &name.to_ascii_lowercase())
+}

@@ -1,0 +1,156 @@
+//! Which parameters Postgres gets: our defaults, the cluster's over them, the member's over those, and a few that are ours
+//! alone because high availability rests on them.
+
+use std::collections::BTreeMap;
+
+use super::Configuration;
+use crate::control::ControlData;
+use crate::settings::Settings;
+
+/// Good for a cluster of this kind, and anybody's to change.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("max_connections", "100"),
+    ("max_worker_processes", "8"),
+    ("max_prepared_transactions", "0"),
+    ("max_locks_per_transaction", "64"),
+    ("max_wal_senders", "10"),
+    ("max_replication_slots", "10"),
+    ("track_commit_timestamp", "off"),
+    ("wal_level", "replica"),
+    ("wal_keep_size", "128MB"),
+    // A member that is gone for good must not fill the volume of the others.
+    ("max_slot_wal_keep_size", "4GB"),
+    // PostgreSQL's 5 s is how long a standby that lost its primary waits before it tries the new one.
+    ("wal_retrieve_retry_interval", "250ms"),
+    // PostgreSQL's 60 s would hold a commit up for as long when a synchronous standby's host is gone.
+    ("wal_sender_timeout", "5s"),
+    ("wal_receiver_timeout", "5s"),
+];
+
+/// Given as arguments: they change only with a restart, and standbys must not have less of them than their primary.
+const FIXED: &[&str] = &[
+    "max_connections",
+    "max_worker_processes",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "max_wal_senders",
+    "max_replication_slots",
+    "track_commit_timestamp",
+    "wal_level",
+];
+
+/// Set by the agent, whatever the files say.
+const OURS: &[&str] = &[
+    "listen_addresses",
+    "port",
+    "unix_socket_directories",
+    "cluster_name",
+    "hot_standby",
+    "wal_log_hints",
+    "restart_after_crash",
+    "archive_mode",
+    "archive_command",
+    "archive_library",
+    "restore_command",
+    "synchronous_standby_names",
+    "primary_conninfo",
+    "primary_slot_name",
+    "recovery_target_timeline",
+    "data_directory",
+    "hba_file",
+    "config_file",
+];
+
+/// Whether the agent decides on this parameter, so that nobody else may. Without an archive of ours, archiving is the
+/// operator's own affair.
+pub(super) fn is_ours(settings: &Settings, name: &str) -> bool {
+    OURS.contains(&name) && (settings.archive_command.is_some() || !name.starts_with("archive_"))
+}
+
+/// What goes into the file.
+pub(super) fn changeable(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
+    let mut wanted = wanted(settings, configuration);
+    wanted.retain(|name, _| !FIXED.contains(&name.as_str()));
+    // A crashed primary must not come back by itself after its lease went to another.
+    wanted.insert("restart_after_crash".to_owned(), "off".to_owned());
+    if let Some(command) = &settings.archive_command {
+        wanted.insert("archive_command".to_owned(), command.clone());
+    }
+    wanted
+}
+
+/// What goes into the arguments.
+pub(super) fn fixed(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
+    let mut wanted = wanted(settings, configuration);
+    wanted.retain(|name, _| FIXED.contains(&name.as_str()));
+    let mut add = |name: &str, value: String| wanted.insert(name.to_owned(), value);
+    add("listen_addresses", settings.listen_addresses.clone());
+    add("port", settings.port.to_string());
+    add("unix_socket_directories", settings.socket_directory.display().to_string());
+    add("cluster_name", settings.scope.clone());
+    add("hot_standby", "on".to_owned());
+    // pg_rewind needs it where there are no checksums.
+    add("wal_log_hints", "on".to_owned());
+    if settings.archive_command.is_some() {
+        add("archive_mode", "on".to_owned());
+    }
+    wanted
+}
+
+fn wanted(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
+    let mut wanted: BTreeMap<String, String> =
+        DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    for (name, value) in configuration.parameters.iter().chain(&settings.parameters) {
+        wanted.insert(name.to_ascii_lowercase(), value.clone());
+    }
+    wanted.retain(|name, _| !is_ours(settings, name));
+    wanted
+}
+
+/// A standby does not start with less than its primary had when the WAL was written.
+pub(super) fn raise_for_hot_standby(fixed: &mut BTreeMap<String, String>, control: &ControlData) {
+    for (name, least) in &control.hot_standby_minimum {
+        if let Some(value) = fixed.get_mut(name.as_str())
+            && value.parse::<u32>().is_ok_and(|value| value < *least)
+        {
+            *value = least.to_string();
+        }
+    }
+}
+
+/// The name of a member's slot, as Patroni makes it: small letters, `-` and `.` become `_`, others their number.
+#[must_use]
+pub fn slot_name(member: &str) -> String {
+    let mut name = String::new();
+    for character in member.to_lowercase().chars() {
+        match character {
+            'a'..='z' | '0'..='9' | '_' => name.push(character),
+            '-' | '.' => name.push('_'),
+            other => name.push_str(&format!("u{:04x}", u32::from(other))),
+        }
+    }
+    // PostgreSQL's limit for names.
+    name.truncate(63);
+    name
+}
+
+/// As `postgresql.conf` reads it.
+pub(super) fn quote(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_named_as_patroni_names_them() {
+        assert_eq!(slot_name("Homepage-0.db"), "homepage_0_db");
+        assert_eq!(slot_name("a b"), "au0020b");
+    }
+
+    #[test]
+    fn values_survive_the_file() {
+        assert_eq!(quote(r"it's a \n"), r"'it''s a \\n'");
+    }
+}

@@ -1,0 +1,29 @@
+//! The password file (`passfile`) with which standbys, `pg_basebackup` and `pg_rewind` connect to other members.
+
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::file;
+use crate::settings::Settings;
+
+/// Where it is.
+pub(super) fn path(settings: &Settings) -> PathBuf {
+    settings.state_directory.join("pgpass")
+}
+
+/// Writes it with mode 0600; libpq ignores it otherwise.
+pub(super) fn write(settings: &Settings) -> Result<PathBuf, Error> {
+    let mut users = vec![&settings.replication, &settings.rewind];
+    users.dedup_by(|one, other| one.name == other.name);
+    let text: String = users
+        .iter()
+        .map(|user| format!("*:*:*:{}:{}\n", escape(&user.name), escape(user.password.reveal())))
+        .collect();
+    let path = path(settings);
+    file::replace(&path, &text, 0o600)?;
+    Ok(path)
+}
+
+fn escape(field: &str) -> String {
+    field.replace('\\', "\\\\").replace(':', "\\:")
+}

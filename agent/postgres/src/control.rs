@@ -1,0 +1,99 @@
+//! The control file of a Postgres that does not run, as `pg_controldata` shows it.
+
+use outrider_wal::{Lsn, TimelineId};
+
+use crate::error::Error;
+
+/// What matters of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlData {
+    /// `Database system identifier`.
+    pub system_identifier: u64,
+    /// `Database cluster state`, such as `shut down`.
+    pub state: String,
+    /// `Latest checkpoint location`.
+    pub checkpoint: Lsn,
+    /// `Latest checkpoint's TimeLineID`.
+    pub checkpoint_timeline: TimelineId,
+    /// `Minimum recovery ending location`; invalid when there is none.
+    pub recovery_end: Lsn,
+    /// `Min recovery ending loc's timeline`; 0 when there is none.
+    pub recovery_end_timeline: TimelineId,
+    /// The least that a standby must have, by parameter.
+    pub hot_standby_minimum: Vec<(String, u32)>,
+}
+
+/// The record of a shutdown checkpoint is at least this long in every version that is supported: a 24-byte header, 2 bytes
+/// of length, the 88 bytes of PostgreSQL 15's `CheckPoint`.
+const CHECKPOINT_RECORD: u64 = 24 + 2 + 88;
+
+/// The lines with what a standby must have at least, and the parameters that they are about.
+const HOT_STANDBY: &[(&str, &str)] = &[
+    ("max_connections setting", "max_connections"),
+    ("max_worker_processes setting", "max_worker_processes"),
+    ("max_wal_senders setting", "max_wal_senders"),
+    ("max_prepared_xacts setting", "max_prepared_transactions"),
+    ("max_locks_per_xact setting", "max_locks_per_transaction"),
+];
+
+impl ControlData {
+    /// Reads the output of `pg_controldata` in the C locale.
+    pub(crate) fn parse(output: &[String]) -> Result<Self, Error> {
+        let lines = Lines(output);
+        let mut hot_standby_minimum = Vec::new();
+        for (what, parameter) in HOT_STANDBY {
+            hot_standby_minimum.push(((*parameter).to_owned(), lines.read(what)?));
+        }
+        Ok(ControlData {
+            system_identifier: lines.read("Database system identifier")?,
+            state: lines.text("Database cluster state")?.to_owned(),
+            checkpoint: lines.read("Latest checkpoint location")?,
+            checkpoint_timeline: TimelineId::new(lines.read("Latest checkpoint's TimeLineID")?),
+            recovery_end: lines.read("Minimum recovery ending location")?,
+            recovery_end_timeline: TimelineId::new(lines.read("Min recovery ending loc's timeline")?),
+            hot_standby_minimum,
+        })
+    }
+
+    /// It was a primary and ended in good order: its last record is a shutdown checkpoint.
+    #[must_use]
+    pub fn is_clean_primary(&self) -> bool {
+        self.state == "shut down"
+    }
+
+    /// It was in recovery.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        matches!(self.state.as_str(), "shut down in recovery" | "in archive recovery")
+    }
+
+    /// A position within the last record of a cleanly stopped primary: who has received up to here has every record.
+    /// Postgres sends and keeps whole records, so that the bytes of padding after it do not matter.
+    #[must_use]
+    pub fn clean_end(&self) -> Lsn {
+        self.checkpoint.advanced(CHECKPOINT_RECORD)
+    }
+
+    /// The timeline of the data.
+    #[must_use]
+    pub fn timeline(&self) -> TimelineId {
+        self.checkpoint_timeline.max(self.recovery_end_timeline)
+    }
+}
+
+struct Lines<'output>(&'output [String]);
+
+impl Lines<'_> {
+    fn text(&self, what: &'static str) -> Result<&str, Error> {
+        let found = self.0.iter().find_map(|line| line.strip_prefix(what)?.trim_start().strip_prefix(':'));
+        found.map(str::trim).ok_or_else(|| self.missing(what))
+    }
+
+    fn read<Value: std::str::FromStr>(&self, what: &'static str) -> Result<Value, Error> {
+        self.text(what)?.parse().map_err(|_| self.missing(what))
+    }
+
+    fn missing(&self, what: &'static str) -> Error {
+        Error::ControlData { what, output: self.0.join(" | ") }
+    }
+}

@@ -1,0 +1,176 @@
+//! The data directory on disk: what is in it, whether it may be touched, and the marks of work that did not finish.
+//! Decides nothing; starts no program.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use outrider_wal::{TimelineHistory, TimelineId};
+
+use crate::error::Error;
+use crate::file;
+use crate::settings::Settings;
+
+/// What is in the place of the data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Directory {
+    /// Nothing.
+    Empty,
+    /// A data directory, complete as far as one can see.
+    Complete,
+    /// `initdb` did not finish.
+    HalfInitialized,
+    /// A clone did not finish.
+    HalfCloned,
+    /// `pg_rewind` did not finish.
+    HalfRewound,
+    /// Not to be touched, and why.
+    Refused(String),
+}
+
+/// Work that leaves the data directory unusable until it is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Initialize,
+    Clone,
+    Rewind,
+}
+
+impl Work {
+    const ALL: [Work; 3] = [Work::Initialize, Work::Clone, Work::Rewind];
+
+    fn mark(self, settings: &Settings) -> PathBuf {
+        settings.state_directory.join(match self {
+            Work::Initialize => "initializing",
+            Work::Clone => "cloning",
+            Work::Rewind => "rewinding",
+        })
+    }
+
+    /// Marks the work as begun, durably.
+    pub(crate) fn begin(self, settings: &Settings) -> Result<(), Error> {
+        file::replace(
+            &self.mark(settings),
+            "The data directory must not be started before this is finished.\n",
+            0o600,
+        )
+    }
+
+    /// Takes the mark away. What the work wrote is durable by now: initdb, pg_basebackup and pg_rewind sync.
+    pub(crate) fn finish(self, settings: &Settings) -> Result<(), Error> {
+        file::remove(&self.mark(settings))
+    }
+
+    /// Takes all marks away: the data that they were about is gone.
+    pub(crate) fn forget_all(settings: &Settings) -> Result<(), Error> {
+        Work::ALL.into_iter().try_for_each(|work| work.finish(settings))
+    }
+}
+
+/// Looks at the data directory.
+///
+/// # Errors
+/// When it cannot be read for another reason than its absence or its rights.
+pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
+    let path = &settings.data_directory;
+    let failed = |source| Error::Read { path: path.clone(), source };
+    let metadata = match fs::metadata(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(Directory::Empty),
+        Err(source) => return Err(failed(source)),
+        Ok(metadata) => metadata,
+    };
+    let refuse = |why: &str| Ok(Directory::Refused(format!("{}: {why}", path.display())));
+    if !metadata.is_dir() {
+        return refuse("is not a directory");
+    }
+    let us = fs::metadata("/proc/self").map_err(failed)?.uid();
+    if us != 0 && metadata.uid() != us {
+        let owner = metadata.uid();
+        return refuse(&format!("belongs to user {owner}, but the agent runs as user {us}: change either"));
+    }
+    for (work, unfinished) in [
+        (Work::Initialize, Directory::HalfInitialized),
+        (Work::Clone, Directory::HalfCloned),
+        (Work::Rewind, Directory::HalfRewound),
+    ] {
+        if work.mark(settings).exists() {
+            return Ok(unfinished);
+        }
+    }
+    let mut entries = match fs::read_dir(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => {
+            return refuse("cannot be read: its mode is wrong");
+        }
+        entries => entries.map_err(failed)?,
+    };
+    // A volume's own `lost+found` is no data.
+    if entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")) {
+        return Ok(Directory::Empty);
+    }
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o027 != 0 {
+        return refuse(&format!("has mode {mode:04o}; Postgres wants 0700 or 0750: chmod it"));
+    }
+    let Some(version) = file::read_if_there(&path.join("PG_VERSION"))? else {
+        return refuse(
+            "is not empty and not a data directory (no PG_VERSION): point data_dir elsewhere or empty it",
+        );
+    };
+    if version.trim().parse::<u32>().unwrap_or_default() < 15 {
+        return refuse(&format!("holds PostgreSQL {}; 15 and newer are supported", version.trim()));
+    }
+    Ok(Directory::Complete)
+}
+
+/// The ancestors of `timeline`, from the history file in `pg_wal`; none for the first timeline, or when there is no file.
+pub(crate) fn history(settings: &Settings, timeline: TimelineId) -> Result<TimelineHistory, Error> {
+    let path = settings.data_directory.join("pg_wal").join(timeline.history_file_name());
+    let Some(text) = file::read_if_there(&path)? else { return Ok(TimelineHistory::default()) };
+    text.parse().map_err(|fault: outrider_wal::BadHistory| Error::Read {
+        path,
+        source: io::Error::new(io::ErrorKind::InvalidData, fault.to_string()),
+    })
+}
+
+/// Whether the data directory is a base backup that was not started yet.
+pub(crate) fn has_backup_label(settings: &Settings) -> bool {
+    settings.data_directory.join("backup_label").exists()
+}
+
+/// Makes room for new data. Data that may still be worth something is moved aside, to `<data directory>.replaced`; one
+/// such copy is kept, and older ones are removed. Remains of a clone or of `initdb` are removed.
+pub(crate) fn make_room(settings: &Settings) -> Result<(), Error> {
+    let path = &settings.data_directory;
+    match inspect(settings)? {
+        Directory::Empty => Ok(()),
+        Directory::HalfInitialized | Directory::HalfCloned => remove_all(path),
+        Directory::Complete | Directory::HalfRewound => {
+            let aside = with_suffix(path, ".replaced");
+            remove_all(&aside)?;
+            let failed = |source| Error::Write { path: path.clone(), source };
+            fs::rename(path, &aside).map_err(failed)?;
+            file::sync_directory(path).map_err(failed)?;
+            tracing::warn!(from = %path.display(), to = %aside.display(), "moved the old data aside; remove it when it is not needed");
+            Ok(())
+        }
+        Directory::Refused(why) => Err(Error::Write {
+            path: path.clone(),
+            source: io::Error::new(io::ErrorKind::PermissionDenied, why),
+        }),
+    }
+}
+
+fn remove_all(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::Write { path: path.to_owned(), source }),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}

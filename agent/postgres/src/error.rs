@@ -1,0 +1,157 @@
+//! What goes wrong with a Postgres, its files, its programs and its supervisor: one variant per act.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use outrider_supervisor::protocol::{Exit, Refusal, RefusalCode};
+
+/// An act that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens on the socket.
+    #[error("cannot reach the supervisor at {socket}: is `outrider supervise` running there?")]
+    NoSupervisor {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It was asked and did not answer: the act may have happened.
+    #[error("the supervisor at {socket} did not answer when asked to {act}; it may have been done")]
+    SupervisorSilent {
+        /// Its socket.
+        socket: PathBuf,
+        /// What was asked.
+        act: &'static str,
+    },
+    /// It refused: nothing was done.
+    #[error("the supervisor refused to {act}: {}", refusal.message)]
+    SupervisorRefused {
+        /// What was asked.
+        act: &'static str,
+        /// Its reason.
+        refusal: Refusal,
+    },
+    /// It could not be started.
+    #[error("cannot start the supervisor with {program}")]
+    SpawnSupervisor {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file could not be written, moved or removed.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The unix socket takes no connection.
+    #[error("cannot connect to Postgres at {place}")]
+    Connect {
+        /// The socket.
+        place: String,
+        /// Why not.
+        source: tokio_postgres::Error,
+    },
+    /// The Postgres of another member takes no connection.
+    #[error("cannot reach Postgres at {place}")]
+    Reach {
+        /// Host and port.
+        place: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A statement failed.
+    #[error("Postgres refused to {act}")]
+    Statement {
+        /// What it was for.
+        act: &'static str,
+        /// Why.
+        source: tokio_postgres::Error,
+    },
+    /// Postgres did not answer in time.
+    #[error("Postgres did not {act} within {limit:?}")]
+    TooSlow {
+        /// What it was to do.
+        act: &'static str,
+        /// The deadline.
+        limit: Duration,
+    },
+    /// One of Postgres' programs failed.
+    #[error("{tool} ended with {exit:?}: {}", tail.join(" | "))]
+    Tool {
+        /// Which.
+        tool: &'static str,
+        /// How it ended.
+        exit: Exit,
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// The connection to the supervisor ended while one of Postgres' programs ran: how that ended is not known.
+    #[error("the supervisor went away while {tool} ran")]
+    ToolUnknown {
+        /// Which.
+        tool: &'static str,
+    },
+    /// The output of `pg_controldata` misses a line.
+    #[error("pg_controldata does not say {what:?}; its output was: {output}")]
+    ControlData {
+        /// The line's beginning.
+        what: &'static str,
+        /// All of it.
+        output: String,
+    },
+}
+
+impl Error {
+    /// The supervisor's reason, when it refused.
+    #[must_use]
+    pub fn refusal(&self) -> Option<RefusalCode> {
+        match self {
+            Error::SupervisorRefused { refusal, .. } => Some(refusal.code),
+            Error::NoSupervisor { .. }
+            | Error::SupervisorSilent { .. }
+            | Error::SpawnSupervisor { .. }
+            | Error::Read { .. }
+            | Error::Write { .. }
+            | Error::Connect { .. }
+            | Error::Reach { .. }
+            | Error::Statement { .. }
+            | Error::TooSlow { .. }
+            | Error::Tool { .. }
+            | Error::ToolUnknown { .. }
+            | Error::ControlData { .. } => None,
+        }
+    }
+
+    /// The SQL state, when Postgres itself refused.
+    #[must_use]
+    pub fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
+        match self {
+            Error::Connect { source, .. } | Error::Statement { source, .. } => source.code(),
+            Error::NoSupervisor { .. }
+            | Error::SupervisorSilent { .. }
+            | Error::SupervisorRefused { .. }
+            | Error::SpawnSupervisor { .. }
+            | Error::Read { .. }
+            | Error::Write { .. }
+            | Error::Reach { .. }
+            | Error::TooSlow { .. }
+            | Error::Tool { .. }
+            | Error::ToolUnknown { .. }
+            | Error::ControlData { .. } => None,
+        }
+    }
+}

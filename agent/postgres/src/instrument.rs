@@ -1,0 +1,220 @@
+//! One Postgres: start, stop, promote, follow. Long work is in `rebuild`, statements are in `statement`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_supervisor::protocol::{Event, StopMode, Tool};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::configuration::{self, Configuration};
+use crate::control::ControlData;
+use crate::directory;
+use crate::error::Error;
+use crate::observer::Observer;
+use crate::settings::Settings;
+use crate::supervisor::{ArmedFuse, News, Supervisor};
+
+/// A fast stop waits until every connected standby has everything; for one that hangs, not longer than this.
+const WALSENDER_LIMIT: Duration = Duration::from_millis(300);
+/// Between two looks for walsenders that are to be cut off.
+const WALSENDER_INTERVAL: Duration = Duration::from_millis(100);
+/// For a fast stop; a shutdown checkpoint of a large server takes its time. Then an immediate one follows.
+const FAST_LIMIT: Duration = Duration::from_secs(60);
+/// For an immediate stop; then every process is killed.
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(5);
+
+/// One Postgres and its supervisor. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) supervisor: Supervisor,
+}
+
+impl Postgres {
+    /// The Postgres of these settings.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>) -> Self {
+        let supervisor = Supervisor::new(settings.supervisor_socket.clone());
+        Postgres { settings, supervisor }
+    }
+
+    /// What its member's file says.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Its supervisor.
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// Somebody to look at it, with a session of its own.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer::new(self.settings.clone())
+    }
+
+    /// The password file with which this member connects to others.
+    #[must_use]
+    pub fn password_file(&self) -> PathBuf {
+        configuration::password_file(&self.settings)
+    }
+
+    /// The control file. Only while nothing runs on the data directory.
+    ///
+    /// # Errors
+    /// When `pg_controldata` does not run or says something else.
+    pub async fn control_data(&self) -> Result<ControlData, Error> {
+        let arguments = vec!["-D".to_owned(), self.settings.data_directory.display().to_string()];
+        let environment = vec![("LC_ALL".to_owned(), "C".to_owned())];
+        let run = self.supervisor.run_tool(Tool::PgControldata, arguments, environment, false).await?;
+        ControlData::parse(&run.output)
+    }
+
+    /// Whether its data is a base backup that was not started yet: its control file is still that of the primary.
+    #[must_use]
+    pub fn is_fresh_backup(&self) -> bool {
+        directory::has_backup_label(&self.settings)
+    }
+
+    /// Starts it, accepting writes while the fuse lives. Returns long before it accepts connections.
+    ///
+    /// # Errors
+    /// When a file cannot be written or the supervisor refuses.
+    pub async fn start_primary(&self, wanted: &Configuration, _fuse: &ArmedFuse) -> Result<(), Error> {
+        wanted.write(&self.settings)?;
+        configuration::set_standby_signal(&self.settings.data_directory, false)?;
+        self.supervisor.start(true, wanted.arguments(&self.settings, None)).await
+    }
+
+    /// Starts it in recovery. Returns long before it accepts connections.
+    ///
+    /// # Errors
+    /// When a file cannot be written, the control file not be read, or the supervisor refuses.
+    pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
+        let control = self.control_data().await?;
+        wanted.write(&self.settings)?;
+        configuration::set_standby_signal(&self.settings.data_directory, true)?;
+        self.supervisor.start(false, wanted.arguments(&self.settings, Some(&control))).await
+    }
+
+    /// Makes it read changed settings; what needs a restart waits for one.
+    ///
+    /// # Errors
+    /// When a file cannot be written or the supervisor refuses.
+    pub async fn configure(&self, wanted: &Configuration) -> Result<(), Error> {
+        wanted.write(&self.settings)?;
+        self.supervisor.reload().await
+    }
+
+    /// Ends recovery. Returns when it is told so.
+    ///
+    /// # Errors
+    /// When the supervisor refuses.
+    pub async fn promote(&self, fuse: &ArmedFuse) -> Result<(), Error> {
+        self.supervisor.promote(fuse).await
+    }
+
+    /// Stops it and waits until every process of it is gone. A walsender that holds a fast stop up is cut off unless it
+    /// serves `kept`; a stop that hangs is made an immediate one, and then a kill.
+    ///
+    /// # Errors
+    /// When the supervisor refuses or goes away.
+    pub async fn stop(&self, mode: StopMode, kept: Option<&str>) -> Result<(), Error> {
+        // While it can still be asked.
+        let cut_off = if mode == StopMode::Fast { self.walsenders_but(kept).await } else { Vec::new() };
+        let steps: &[(StopMode, Duration)] = match mode {
+            StopMode::Fast => &[(StopMode::Fast, FAST_LIMIT), (StopMode::Immediate, IMMEDIATE_LIMIT)],
+            StopMode::Immediate => &[(StopMode::Immediate, IMMEDIATE_LIMIT)],
+            StopMode::Kill => &[],
+        };
+        for (mode, limit) in steps {
+            let mut news = self.supervisor.news();
+            self.supervisor.stop(*mode).await?;
+            let gone = async {
+                tokio::select! {
+                    gone = self.gone(&mut news) => gone,
+                    never = self.cut_off(&cut_off, *mode) => never,
+                }
+            };
+            match timeout(*limit, gone).await {
+                Ok(gone) => return gone,
+                Err(_) => warn!(?mode, ?limit, "Postgres does not stop"),
+            }
+        }
+        let mut news = self.supervisor.news();
+        self.supervisor.stop(StopMode::Kill).await?;
+        self.gone(&mut news).await
+    }
+
+    /// Until no process of it is left.
+    async fn gone(&self, news: &mut tokio::sync::broadcast::Receiver<News>) -> Result<(), Error> {
+        loop {
+            if self.supervisor.status().await?.postmaster.is_none() {
+                return Ok(());
+            }
+            match news.recv().await {
+                Ok(News::Event(Event::PostmasterExited { .. })) => return Ok(()),
+                // Whatever else it was: it may have been the end.
+                Ok(News::Event(_) | News::LineBroke) | Err(RecvError::Lagged(_) | RecvError::Closed) => {}
+            }
+        }
+    }
+
+    async fn walsenders_but(&self, kept: Option<&str>) -> Vec<i32> {
+        match self.observer().look().await {
+            Ok(seen) => {
+                let others =
+                    seen.walsenders.iter().filter(|sender| Some(sender.application_name.as_str()) != kept);
+                others.map(|sender| sender.pid).collect()
+            }
+            // Then the stop takes as long as it takes.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Ends the walsenders after their time; itself it never ends.
+    async fn cut_off<Never>(&self, pids: &[i32], mode: StopMode) -> Never {
+        if mode == StopMode::Fast {
+            tokio::time::sleep(WALSENDER_LIMIT).await;
+            for pid in pids {
+                match self.supervisor.terminate_process(*pid).await {
+                    Ok(()) => info!(pid, "cut off a standby that held up the stop"),
+                    // Gone already, as most of them are by now.
+                    Err(Error::SupervisorRefused { .. }) => {}
+                    Err(fault) => warn!(pid, %fault, "cannot cut off a standby that holds up the stop"),
+                }
+                tokio::time::sleep(WALSENDER_INTERVAL).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// The replication slots that a standby has no use for are dropped: they would hold back WAL for ever. Those that the
+    /// others will need when this member is promoted are made, holding nothing back yet.
+    ///
+    /// # Errors
+    /// When Postgres does not do it.
+    pub async fn renew_standby_slots(&self, members: &[String]) -> Result<(), Error> {
+        let session = crate::session::Session::open(&self.settings).await?;
+        crate::statement::drop_idle_slots(&session).await?;
+        let names: Vec<String> = members.iter().map(|member| configuration::slot_name(member)).collect();
+        crate::statement::create_slots(&session, &names).await
+    }
+
+    /// The ancestors of the timeline of its data.
+    ///
+    /// # Errors
+    /// When the history file is there and cannot be read.
+    pub fn history(
+        &self,
+        timeline: outrider_wal::TimelineId,
+    ) -> Result<outrider_wal::TimelineHistory, Error> {
+        directory::history(&self.settings, timeline)
+    }
+}

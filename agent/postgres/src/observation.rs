@@ -1,0 +1,114 @@
+//! What a running Postgres says of itself, by one query over its unix socket. Concludes nothing from it.
+
+use outrider_wal::{Lsn, TimelineId};
+
+/// One look at a Postgres that accepts connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// `pg_control_system().system_identifier`.
+    pub system_identifier: u64,
+    /// `server_version_num`, such as 150016.
+    pub server_version: u32,
+    /// `pg_postmaster_start_time()` as text, such as `2026-11-24 10:09:32.123456+00:00`.
+    pub postmaster_start_time: String,
+    /// The timeline of its WAL position, as far as it says.
+    pub timeline: TimelineId,
+    /// The timeline of the last checkpoint in its control file: behind `timeline` until the checkpoint after a promotion.
+    pub checkpoint_timeline: TimelineId,
+    /// What it is.
+    pub role: Role,
+    /// Who streams from it, by application name ascending.
+    pub walsenders: Vec<WalSender>,
+    /// Names of its physical replication slots, ascending.
+    pub slots: Vec<String>,
+    /// `synchronous_standby_names`.
+    pub synchronous_standby_names: String,
+    /// Parameters that wait for a restart.
+    pub pending_restart: Vec<String>,
+    /// Client backends.
+    pub connections: u32,
+}
+
+/// Primary or standby, with positions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Role {
+    /// Accepts writes.
+    Primary {
+        /// `pg_current_wal_flush_lsn()`.
+        flushed: Lsn,
+    },
+    /// In recovery.
+    Standby {
+        /// `pg_last_wal_receive_lsn()`; invalid when it never streamed.
+        received: Lsn,
+        /// `pg_last_wal_replay_lsn()`.
+        replayed: Lsn,
+        /// `pg_last_xact_replay_timestamp()` as text.
+        replayed_timestamp: Option<String>,
+        /// Seconds since that; 0 when all that was received is replayed.
+        replay_lag_seconds: f64,
+        /// `pg_is_wal_replay_paused()`.
+        replay_paused: bool,
+        /// `status` of the WAL receiver is `streaming`.
+        streaming: bool,
+        /// `primary_conninfo`'s host and port; `None` when it streams from nobody.
+        upstream: Option<(String, u16)>,
+        /// `restore_command` is set.
+        archive_recovery: bool,
+    },
+}
+
+impl Observation {
+    /// Whether it accepts writes.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        matches!(self.role, Role::Primary { .. })
+    }
+
+    /// Flushed by a primary; the furthest of received and replayed by a standby.
+    #[must_use]
+    pub fn position(&self) -> Lsn {
+        match &self.role {
+            Role::Primary { flushed } => *flushed,
+            Role::Standby { received, replayed, .. } => (*received).max(*replayed),
+        }
+    }
+
+    /// Patroni's `replication_state`.
+    #[must_use]
+    pub fn replication_state(&self) -> Option<&'static str> {
+        match &self.role {
+            Role::Primary { .. } => None,
+            Role::Standby { streaming: true, .. } => Some("streaming"),
+            Role::Standby { archive_recovery: true, .. } => Some("in archive recovery"),
+            Role::Standby { .. } => None,
+        }
+    }
+}
+
+/// A row of `pg_stat_replication`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WalSender {
+    /// The server process.
+    pub pid: i32,
+    /// `usename`.
+    pub usename: String,
+    /// `application_name`: the member's name.
+    pub application_name: String,
+    /// `client_addr`; `None` for a unix socket.
+    pub client_addr: Option<String>,
+    /// `state`, such as `streaming`.
+    pub state: String,
+    /// `sync_state`: `async`, `potential`, `sync` or `quorum`.
+    pub sync_state: String,
+    /// `sync_priority`; 0 when it is not in `synchronous_standby_names`.
+    pub sync_priority: i32,
+    /// `sent_lsn`.
+    pub sent: Lsn,
+    /// `flush_lsn`.
+    pub flushed: Lsn,
+    /// `replay_lsn`.
+    pub replayed: Lsn,
+    /// `replay_lag` in seconds; 0 when there is none.
+    pub replay_lag_seconds: f64,
+}

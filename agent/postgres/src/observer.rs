@@ -1,0 +1,212 @@
+//! Looks at the local Postgres: role, positions, who streams. Keeps one session; changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_wal::{Lsn, TimelineId};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_postgres::{Row, Statement};
+
+use crate::conninfo;
+use crate::error::Error;
+use crate::observation::{Observation, Role, WalSender};
+use crate::session::Session;
+use crate::settings::Settings;
+
+/// For one look, a connection included.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// Which parameters wait for a restart is asked at every so manieth look: `pg_settings` is the costly part.
+const PENDING_EVERY: u32 = 10;
+
+const STATE: &str = "
+SELECT (SELECT system_identifier FROM pg_control_system()),
+       current_setting('server_version_num')::int,
+       pg_postmaster_start_time()::text,
+       checkpoint.timeline_id,
+       (SELECT coalesce(min_recovery_end_timeline, 0) FROM pg_control_recovery()),
+       CASE WHEN NOT recovering THEN pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint END,
+       CASE WHEN NOT recovering THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END,
+       pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')::bigint,
+       pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint,
+       pg_last_xact_replay_timestamp()::text,
+       CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+            ELSE coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) END::float8,
+       CASE WHEN recovering THEN pg_is_wal_replay_paused() ELSE false END,
+       receiver.status,
+       receiver.received_tli,
+       current_setting('primary_conninfo'),
+       current_setting('restore_command') <> '',
+       current_setting('synchronous_standby_names'),
+       (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend')::int,
+       ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' ORDER BY 1)
+FROM pg_is_in_recovery() AS recovering,
+     pg_control_checkpoint() AS checkpoint
+     LEFT JOIN (SELECT status, received_tli FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL) AS receiver ON true";
+
+const WALSENDERS: &str = "
+SELECT pid, usename::text, application_name, client_addr::text, state, sync_state, sync_priority,
+       pg_wal_lsn_diff(sent_lsn, '0/0')::bigint, pg_wal_lsn_diff(flush_lsn, '0/0')::bigint,
+       pg_wal_lsn_diff(replay_lsn, '0/0')::bigint, coalesce(extract(epoch FROM replay_lag), 0)::float8
+FROM pg_stat_replication ORDER BY application_name, pid";
+
+const PENDING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY 1";
+
+/// Looks at one Postgres. Clones share the session and take turns.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    settings: Arc<Settings>,
+    window: Arc<Mutex<Option<Window>>>,
+}
+
+#[derive(Debug)]
+struct Window {
+    session: Session,
+    state: Statement,
+    walsenders: Statement,
+    pending: Vec<String>,
+    looks: u32,
+}
+
+impl Observer {
+    /// An observer with a session of its own, opened at the first look.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Observer { settings, window: Arc::default() }
+    }
+
+    /// One look. Takes a second at most.
+    ///
+    /// # Errors
+    /// When Postgres does not let us in, or does not answer in time.
+    pub async fn look(&self) -> Result<Observation, Error> {
+        let looking = async {
+            let mut window = self.window.lock().await;
+            if window.as_ref().is_none_or(|window| window.session.is_closed()) {
+                *window = None;
+                *window = Some(Window::open(&self.settings).await?);
+            }
+            let outcome = match window.as_mut() {
+                Some(open) => open.look().await,
+                None => return Err(too_slow()),
+            };
+            if outcome.is_err() {
+                // Whatever is wrong with it, the next look begins with a new session.
+                *window = None;
+            }
+            outcome
+        };
+        timeout(LOOK_LIMIT, looking).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    /// Sizes of the databases in bytes, by name. Reads directories: not for every round.
+    ///
+    /// # Errors
+    /// As [`Observer::look`].
+    pub async fn database_sizes(&self) -> Result<Vec<(String, u64)>, Error> {
+        const SIZES: &str =
+            "SELECT datname::text, pg_database_size(oid) FROM pg_database WHERE datallowconn ORDER BY 1";
+        let limit = Duration::from_secs(5);
+        let session = Session::open(&self.settings).await?;
+        let rows = session
+            .within("tell the sizes of its databases", limit, session.client().query(SIZES, &[]))
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).cast_unsigned())).collect())
+    }
+}
+
+fn too_slow() -> Error {
+    Error::TooSlow { act: "tell its state", limit: LOOK_LIMIT }
+}
+
+impl Window {
+    async fn open(settings: &Settings) -> Result<Self, Error> {
+        let session = Session::open(settings).await?;
+        let act = "prepare to tell its state";
+        let state = session.within(act, LOOK_LIMIT, session.client().prepare(STATE)).await?;
+        let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
+        Ok(Window { session, state, walsenders, pending: Vec::new(), looks: 0 })
+    }
+
+    async fn look(&mut self) -> Result<Observation, Error> {
+        if self.looks.is_multiple_of(PENDING_EVERY) {
+            self.ask_pending().await?;
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let client = self.session.client();
+        let act = "tell its state";
+        // The positions come first: whoever has flushed up to there later has flushed all that was there now.
+        let row = self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])).await?;
+        let walsenders = self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])).await?;
+        Ok(observation(&row, &walsenders, &self.pending))
+    }
+
+    async fn ask_pending(&mut self) -> Result<(), Error> {
+        let act = "tell which parameters wait for a restart";
+        let rows = self.session.within(act, LOOK_LIMIT, self.session.client().query(PENDING, &[])).await?;
+        self.pending = rows.iter().map(|row| row.get(0)).collect();
+        Ok(())
+    }
+}
+
+fn observation(row: &Row, walsenders: &[Row], pending: &[String]) -> Observation {
+    let checkpoint_timeline = timeline(row.get(3));
+    let (role, timeline) = match row.get::<_, Option<i64>>(5) {
+        Some(flushed) => (Role::Primary { flushed: lsn(Some(flushed)) }, timeline(row.get(6))),
+        None => {
+            let streams_on = timeline(row.get(13));
+            let recovered_on = timeline(row.get(4));
+            (standby(row), streams_on.max(recovered_on).max(checkpoint_timeline))
+        }
+    };
+    Observation {
+        system_identifier: row.get::<_, i64>(0).cast_unsigned(),
+        server_version: row.get::<_, i32>(1).cast_unsigned(),
+        postmaster_start_time: row.get(2),
+        timeline,
+        checkpoint_timeline,
+        role,
+        walsenders: walsenders.iter().map(walsender).collect(),
+        slots: row.get(18),
+        synchronous_standby_names: row.get(16),
+        pending_restart: pending.to_vec(),
+        connections: row.get::<_, i32>(17).cast_unsigned(),
+    }
+}
+
+fn standby(row: &Row) -> Role {
+    Role::Standby {
+        received: lsn(row.get(7)),
+        replayed: lsn(row.get(8)),
+        replayed_timestamp: row.get(9),
+        replay_lag_seconds: row.get(10),
+        replay_paused: row.get(11),
+        streaming: row.get::<_, Option<&str>>(12) == Some("streaming"),
+        upstream: conninfo::address(row.get(14)),
+        archive_recovery: row.get(15),
+    }
+}
+
+fn walsender(row: &Row) -> WalSender {
+    WalSender {
+        pid: row.get(0),
+        usename: row.get::<_, Option<String>>(1).unwrap_or_default(),
+        application_name: row.get(2),
+        client_addr: row.get(3),
+        state: row.get::<_, Option<String>>(4).unwrap_or_default(),
+        sync_state: row.get::<_, Option<String>>(5).unwrap_or_default(),
+        sync_priority: row.get::<_, Option<i32>>(6).unwrap_or_default(),
+        sent: lsn(row.get(7)),
+        flushed: lsn(row.get(8)),
+        replayed: lsn(row.get(9)),
+        replay_lag_seconds: row.get(10),
+    }
+}
+
+fn lsn(position: Option<i64>) -> Lsn {
+    position.map_or(Lsn::INVALID, |position| Lsn::new(position.cast_unsigned()))
+}
+
+fn timeline(number: Option<i32>) -> TimelineId {
+    TimelineId::new(number.unwrap_or_default().cast_unsigned())
+}

@@ -1,0 +1,125 @@
+//! Makes the data directory anew: initdb, clone, rewind. Each marks its work, so that what it left half done is never started.
+
+use std::io;
+use std::time::Duration;
+
+use outrider_supervisor::protocol::Tool;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::configuration::Configuration;
+use crate::conninfo::{Upstream, conninfo};
+use crate::directory::{self, Directory, Work};
+use crate::error::Error;
+use crate::file;
+use crate::instrument::Postgres;
+
+/// For the primary to accept a connection.
+const REACH_LIMIT: Duration = Duration::from_secs(3);
+
+impl Postgres {
+    /// Makes a new cluster in the empty data directory. Remains of an earlier try are removed first.
+    ///
+    /// # Errors
+    /// When the directory holds data, or initdb fails.
+    pub async fn initdb(&self) -> Result<(), Error> {
+        let settings = &self.settings;
+        if directory::inspect(settings)? == Directory::HalfInitialized {
+            directory::make_room(settings)?;
+        }
+        Work::Initialize.begin(settings)?;
+        let password = settings.state_directory.join("initdb-password");
+        file::replace(&password, &format!("{}\n", settings.superuser.password.reveal()), 0o600)?;
+        let mut arguments = vec![
+            "-D".to_owned(),
+            settings.data_directory.display().to_string(),
+            "--username".to_owned(),
+            settings.superuser.name.clone(),
+            "--pwfile".to_owned(),
+            password.display().to_string(),
+            "--auth=scram-sha-256".to_owned(),
+        ];
+        arguments.extend(settings.initdb.iter().cloned());
+        let outcome = self.supervisor.run_tool(Tool::Initdb, arguments, c_locale(), true).await;
+        file::remove(&password)?;
+        outcome?;
+        Work::Initialize.finish(settings)
+    }
+
+    /// Copies the data of the Postgres at `upstream`. What is here is moved aside.
+    ///
+    /// # Errors
+    /// When the directory cannot be moved aside, or pg_basebackup fails.
+    pub async fn clone_from(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
+        let settings = &self.settings;
+        directory::make_room(settings)?;
+        Work::forget_all(settings)?;
+        Work::Clone.begin(settings)?;
+        // It holds the password, and this may be the first that is written here.
+        let password_file = wanted.write_password_file(settings)?;
+        // Not the member's name: a commit must not take the copying for the standby.
+        let source = conninfo(upstream, &settings.replication.name, &password_file, "outrider clone");
+        let arguments = vec![
+            "-D".to_owned(),
+            settings.data_directory.display().to_string(),
+            "-d".to_owned(),
+            source,
+            "--wal-method=stream".to_owned(),
+            "--checkpoint=fast".to_owned(),
+            "--no-password".to_owned(),
+            "--verbose".to_owned(),
+        ];
+        info!(host = %upstream.host, port = upstream.port, "copying the data of the primary");
+        self.supervisor.run_tool(Tool::PgBasebackup, arguments, c_locale(), true).await?;
+        Work::Clone.finish(settings)
+    }
+
+    /// Takes back what the Postgres at `upstream` never had. Only while nothing runs on the data directory.
+    ///
+    /// # Errors
+    /// When pg_rewind fails; the data directory may then only be replaced.
+    pub async fn rewind(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
+        let settings = &self.settings;
+        reach(upstream).await?;
+        // A crashed server is recovered by pg_rewind itself, which starts it once with this configuration.
+        wanted.write(settings)?;
+        crate::configuration::set_standby_signal(&settings.data_directory, false)?;
+        Work::Rewind.begin(settings)?;
+        let password_file = self.password_file();
+        let source = conninfo(upstream, &settings.rewind.name, &password_file, "outrider rewind");
+        let mut arguments = vec![
+            "--target-pgdata".to_owned(),
+            settings.data_directory.display().to_string(),
+            "--source-server".to_owned(),
+            format!("{source} dbname=postgres"),
+        ];
+        if settings.restore_command.is_some() {
+            arguments.push("--restore-target-wal".to_owned());
+        }
+        info!(host = %upstream.host, port = upstream.port, "rewinding to where the primary's timeline began");
+        match self.supervisor.run_tool(Tool::PgRewind, arguments, c_locale(), true).await {
+            Ok(_) => Work::Rewind.finish(settings),
+            Err(fault) => {
+                warn!(%fault, "pg_rewind failed");
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// Before anything is marked: a primary that is not there is no reason to give the data up.
+async fn reach(upstream: &Upstream) -> Result<(), Error> {
+    let connecting = timeout(REACH_LIMIT, TcpStream::connect((upstream.host.as_str(), upstream.port))).await;
+    let place = format!("{}:{}", upstream.host, upstream.port);
+    match connecting {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(source)) => Err(Error::Reach { place, source }),
+        Err(_) => Err(Error::Reach { place, source: io::ErrorKind::TimedOut.into() }),
+    }
+}
+
+/// So that messages and sort order do not depend on the container.
+fn c_locale() -> Vec<(String, String)> {
+    vec![("LC_ALL".to_owned(), "C".to_owned())]
+}

@@ -1,0 +1,77 @@
+//! What a member's file says about its Postgres. Reads no file; valid by the time it gets here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The static settings of one Postgres.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The member's name: its `application_name` and, in small letters, its replication slot.
+    pub name: String,
+    /// The cluster's name, for `cluster_name`.
+    pub scope: String,
+    /// The data directory. Its parent must exist.
+    pub data_directory: PathBuf,
+    /// Where `postgres`, `initdb` and the other programs are.
+    pub bin_directory: PathBuf,
+    /// Where the agent keeps what must outlive a restart: the password file, marks of unfinished work.
+    pub state_directory: PathBuf,
+    /// The directory of the unix socket.
+    pub socket_directory: PathBuf,
+    /// Addresses to listen on, as `listen_addresses` takes them.
+    pub listen_addresses: String,
+    /// The port.
+    pub port: u16,
+    /// The supervisor's socket.
+    pub supervisor_socket: PathBuf,
+    /// The users.
+    pub superuser: User,
+    /// Streams WAL.
+    pub replication: User,
+    /// Reads files for `pg_rewind`; the superuser when the file names none.
+    pub rewind: User,
+    /// Parameters of this member; they win over those of the cluster.
+    pub parameters: BTreeMap<String, String>,
+    /// Lines for `pg_hba.conf` from this member's file; they win over those of the cluster.
+    pub pg_hba: Vec<String>,
+    /// Options for `initdb`, such as `--data-checksums` or `--encoding=UTF8`.
+    pub initdb: Vec<String>,
+    /// The `archive_command`, when WAL is archived.
+    pub archive_command: Option<String>,
+    /// The `restore_command`, when there is an archive to fetch from.
+    pub restore_command: Option<String>,
+}
+
+/// A database user with its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its password.
+    pub password: Password,
+}
+
+/// A password; it shows itself to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// From its text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Password(text)
+    }
+
+    /// Its text, for those who must know it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
