@@ -14,11 +14,16 @@ const ACTS_MAX: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the `Step` of the same name")]
 pub enum Act {
-    AcquireLease { seen_last: bool },
+    AcquireLease {
+        seen_last: bool,
+    },
     RenewLease,
     ReleaseLease,
     HandOverLease(NodeId),
-    RecordSync { standbys: Nodes, seen_last: bool },
+    RecordSync {
+        standbys: Nodes,
+        seen_last: bool,
+    },
     RecordHistory,
     ClearRequest,
     AnnounceSwitchover(NodeId),
@@ -142,6 +147,15 @@ impl Acts {
         let mut acts = Acts::default();
         acts.0[..ACTS_MAX - 1].copy_from_slice(&rest);
         acts
+    }
+
+    /// The same, decided on when `/sync` may have been written already.
+    #[must_use]
+    pub fn with_sync_seen(mut self, is_last: bool) -> Self {
+        if !is_last {
+            self.sync_was_written();
+        }
+        self
     }
 
     /// Somebody wrote `/sync`: what was seen of it is no longer the last.

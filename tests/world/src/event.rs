@@ -7,7 +7,7 @@ use crate::mutant::decide_as;
 use crate::oracle;
 use crate::perform::{may_reload, perform, reload};
 use crate::setup::{Fuse, Mutant, Setup};
-use crate::state::{NodeId, Nodes, Postgres, State, Wrong};
+use crate::state::{NodeId, Nodes, Postgres, Read, State, Wrong};
 use crate::wal::Record;
 
 /// One thing that happens.
@@ -22,6 +22,8 @@ pub enum Event {
         /// The plan broke a rule of `invariant::check`.
         rule_broken: bool,
     },
+    /// An agent reads the DCS, and is not yet done with its observation.
+    Read(NodeId),
     /// The same without an answer from the DCS: a fault.
     BlindRound {
         /// Whose.
@@ -49,13 +51,15 @@ pub enum Event {
     FuseBlows(NodeId),
     /// A Postgres dies: a fault.
     PostgresCrashes(NodeId),
+    /// A node is lost for good: a fault.
+    NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
     AgentRestarts(NodeId),
 }
 
 /// What happens without a fault and without a client.
 pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
-    for (node, here) in state.numbered() {
+    for (node, here) in state.numbered().filter(|(_, node)| !node.lost) {
         if here.plan.is_empty() {
             rounds(setup, state, node, events);
         } else {
@@ -68,14 +72,17 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             events.push(Event::Reload(node));
         }
     }
-    if expiry(setup, state) == Some(Cost::PaidByTheFuse) {
+    if expiry(setup, state) == Some(Cost::Paid) {
         events.push(Event::LeaseExpires);
     }
 }
 
-/// What clients and operators do.
-pub(crate) fn demands(state: &State, events: &mut Vec<Event>) {
-    for (node, here) in state.numbered() {
+/// What may come and need not: clients, operators, and an agent that is slow with its observation.
+pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
+    for (node, here) in state.numbered().filter(|(_, node)| !node.lost) {
+        if setup.early_reads && here.plan.is_empty() && here.read.is_none() {
+            events.push(Event::Read(node));
+        }
         if state.left.commits > 0 && here.postgres == Postgres::Primary {
             events.push(Event::Commit(node));
         }
@@ -90,7 +97,10 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
     if state.left.faults == 0 {
         return;
     }
-    for (node, here) in state.numbered() {
+    for (node, here) in state.numbered().filter(|(_, node)| !node.lost) {
+        if setup.losses {
+            events.push(Event::NodeIsLost(node));
+        }
         match here.plan.next() {
             Some(act) if act.is_write() => events.push(Event::ReplyIsLost(node)),
             Some(_) => {}
@@ -111,27 +121,33 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
 
 #[derive(PartialEq, Eq)]
 enum Cost {
-    PaidByTheFuse,
+    /// What made it possible was the fault.
+    Paid,
     OneFault,
 }
 
 /// Whether the lease can expire now. A live fuse that was armed for this very term blows before.
 fn expiry(setup: &Setup, state: &State) -> Option<Cost> {
     let holder = state.node(state.dcs.holder?);
+    if holder.lost {
+        return Some(Cost::Paid);
+    }
     match (holder.held_this_term, holder.fuse, setup.fuse) {
         (true, true, Fuse::Live) => None,
-        (true, false, _) => Some(Cost::PaidByTheFuse),
+        (true, false, _) => Some(Cost::Paid),
         // Its agent never learnt that it holds the lease, and does not look for as long as the lease lasts.
         (false, _, _) | (true, true, Fuse::Dead) => Some(Cost::OneFault),
     }
 }
 
 fn rounds(setup: &Setup, state: &State, node: NodeId, events: &mut Vec<Event>) {
+    let read = state.node(node).read.as_ref();
+    let sync_is_last = read.is_none_or(|read| read.sync_is_last);
     let mut seen = Vec::new();
     for view in look::views(setup, state, node) {
         let (plan, rule_broken) = decide_as(setup.mutant, &view);
-        let plan = Acts::of(&plan);
-        if (!plan.is_empty() || rule_broken) && !seen.contains(&plan) {
+        let plan = Acts::of(&plan).with_sync_seen(sync_is_last);
+        if (!plan.is_empty() || rule_broken || read.is_some()) && !seen.contains(&plan) {
             seen.push(plan);
             events.push(Event::Round { node, plan, rule_broken });
         }
@@ -164,6 +180,14 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
             state.left.faults -= 1;
             round(setup, &mut state, *node, *plan, *rule_broken);
         }
+        Event::Read(node) => {
+            let read = Read {
+                store: state.dcs.clone(),
+                sync_is_last: true,
+                held_its_term: state.node(*node).held_this_term,
+            };
+            state.node_mut(*node).read = Some(Box::new(read));
+        }
         Event::Step(node) => step(setup, &mut state, *node),
         Event::ReplyIsLost(node) => {
             state.left.faults -= 1;
@@ -192,13 +216,17 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
             state.left.faults -= 1;
             crash(&mut state, *node);
         }
+        Event::NodeIsLost(node) => {
+            state.left.faults -= 1;
+            crash(&mut state, *node);
+            forget(&mut state, *node);
+            let here = state.node_mut(*node);
+            here.fuse = false;
+            here.lost = true;
+        }
         Event::AgentRestarts(node) => {
             state.left.faults -= 1;
-            let here = state.node_mut(*node);
-            here.plan = Acts::default();
-            here.set = Nodes::NONE;
-            here.since = None;
-            here.checkpointed = false;
+            forget(&mut state, *node);
         }
     }
     oracle::watch(&mut state);
@@ -211,6 +239,7 @@ fn round(setup: &Setup, state: &mut State, node: NodeId, plan: Acts, rule_broken
         state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::RuleBroken));
     }
     state.node_mut(node).plan = plan;
+    state.node_mut(node).read = None;
     if plan.only_renews() {
         step(setup, state, node);
     }
@@ -235,6 +264,18 @@ fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
     here.plan = Acts::default();
     here.fuse = before.fuse;
     here.held_this_term &= before.held_this_term && !acquired;
+    here.knows_lease = before.knows_lease;
+}
+
+/// What an agent keeps in its memory only.
+fn forget(state: &mut State, node: NodeId) {
+    let here = state.node_mut(node);
+    here.plan = Acts::default();
+    here.read = None;
+    here.set = Nodes::NONE;
+    here.since = None;
+    here.knows_lease = false;
+    here.checkpointed = false;
 }
 
 fn receive(state: &mut State, node: NodeId) {

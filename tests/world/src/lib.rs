@@ -11,8 +11,8 @@
 //! - **Time.** Nothing has a duration. A fuse may blow at any moment (one fault each); a live one blows before the lease
 //!   of the same term expires, a dead one does not and the lease may expire at any moment. That the deadlines of the
 //!   shell and the supervisor have this order is for their own tests. Waits are either short or long enough.
-//! - **A view is one moment.** The DCS, the local Postgres, and the peers are seen at once; what peers publish in the DCS
-//!   is what they are. A peer may fail to answer in any round, without a fault.
+//! - **Views.** An agent may read the DCS early (`Setup::early_reads`); its own Postgres and its peers are then seen at
+//!   one later moment. What peers publish in the DCS is what they are. Any of them may fail to answer in any round.
 //! - **Jobs.** Start, stop, promote, checkpoint, rewind and clone are done at once or refused, so a Postgres is never
 //!   on its way up or down, never unresponsive, and no rewind is left half done. There is no empty data directory.
 //! - **The DCS** is linearizable and never forgets: no restored snapshot, no lease that is lost before its time.
@@ -40,7 +40,7 @@ pub use properties::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, NOTHING_LOST, RULES_KEPT, SINGLE_WRITER,
     SWITCHOVER, TERMS_ASCEND, catches,
 };
-pub use search::{Finding, World, search};
+pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Mutant, Setup};
-pub use state::{Budget, Node, NodeId, Nodes, Oracle, Postgres, State, Store, Sync, Wrong};
+pub use state::{Budget, Node, NodeId, Nodes, Oracle, Postgres, Read, State, Store, Sync, Wrong};
 pub use wal::{Branches, Record, Wal};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Request,
-    RequestKind, Role, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
-    Term, View, WalSender, whom_to_ask,
+    RequestKind, Role, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId,
+    Tags, Term, View, WalSender, whom_to_ask,
 };
 use outrider_wal::Lsn;
 
@@ -88,14 +88,14 @@ fn view(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> View {
 fn with_answers(mut view: View, state: &State, heard: Nodes) -> View {
     for member in &mut view.members {
         let other = number(&member.name);
-        member.answer =
-            if heard.has(other) { Answer::Answered(member_state(state, other)) } else { Answer::NoAnswer };
+        let answers = heard.has(other) && !state.node(other).lost;
+        member.answer = if answers { Answer::Answered(member_state(state, other)) } else { Answer::NoAnswer };
     }
     view
 }
 
 fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
-    let dcs = &state.dcs;
+    let dcs = state.node(node).read.as_ref().map_or(&state.dcs, |read| &read.store);
     Cluster {
         lease: match dcs.holder {
             None => Lease::Free { since: waited.age() },
@@ -130,12 +130,13 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
 
 fn local(state: &State, node: NodeId) -> Local {
     let here = state.node(node);
+    let held = here.read.as_ref().map_or(here.held_this_term, |read| read.held_its_term);
     Local {
         postgres: postgres(state, node),
         system: Some(SYSTEM),
-        fuse: here.fuse.then_some(Duration::from_secs(4)),
+        fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
         term: TERM,
-        held_term: if here.held_this_term { TERM } else { TERM_BEFORE },
+        held_term: if held && here.knows_lease { TERM } else { TERM_BEFORE },
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
         recent_crashes: 0,
@@ -165,10 +166,7 @@ fn postgres(state: &State, node: NodeId) -> outrider_ha::Postgres {
         Postgres::Standby { upstream } => outrider_ha::Postgres::Standby {
             timeline,
             position,
-            streaming: Streaming {
-                upstream: upstream.map(name),
-                active: state.streams_from(node).is_some(),
-            },
+            streaming: Streaming { upstream: upstream.map(name), active: state.streams_from(node).is_some() },
             promoting: false,
         },
         Postgres::StoppedClean => stopped(Shutdown::CleanPrimary),

@@ -8,7 +8,8 @@ use crate::wal::Record;
 
 /// After every change: who could tell its client of a commit has told it. The earliest moment is the hardest one.
 pub(crate) fn watch(state: &mut State) {
-    let acknowledged = state.numbered().map(|(node, _)| acknowledged_by(state, node)).fold(0, |all, some| all | some);
+    let acknowledged =
+        state.numbered().map(|(node, _)| acknowledged_by(state, node)).fold(0, |all, some| all | some);
     state.oracle.acknowledged |= acknowledged;
     state.oracle.all_were_down |= state.nodes.iter().all(|node| !node.postgres.runs());
 }

@@ -3,7 +3,7 @@
 use crate::act::Act;
 use crate::oracle;
 use crate::setup::{Mutant, Setup};
-use crate::state::{NodeId, Nodes, Postgres, State, Sync};
+use crate::state::{NodeId, Postgres, State, Sync};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -35,7 +35,7 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
         Act::RecordSync { standbys, seen_last } => {
             require(leads && seen_last)?;
             state.dcs.sync = Some(Sync { leader: node, standbys });
-            state.nodes.iter_mut().for_each(|node| node.plan.sync_was_written());
+            sync_was_written(state);
             Ok(())
         }
         Act::RecordHistory => {
@@ -84,10 +84,20 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
     let here = state.node_mut(node);
     here.fuse = true;
     here.held_this_term = true;
+    here.knows_lease = true;
     if here.postgres == Postgres::Primary && !setup.synchronous {
         state.dcs.last_position = state.node(node).wal.position();
     }
     Ok(())
+}
+
+fn sync_was_written(state: &mut State) {
+    for node in &mut state.nodes {
+        node.plan.sync_was_written();
+        if let Some(read) = &mut node.read {
+            read.sync_is_last = false;
+        }
+    }
 }
 
 fn begin_term(state: &mut State) {
@@ -185,6 +195,6 @@ pub(crate) fn reload(state: &mut State, node: NodeId) {
 pub(crate) fn may_reload(state: &State, node: NodeId) -> bool {
     let here = state.node(node);
     let unread = here.waits_for != here.configured;
-    let unseen = here.since.is_none() && here.set == here.configured && here.set != Nodes::NONE;
+    let unseen = here.since.is_none() && here.set == here.configured;
     here.postgres == Postgres::Primary && (unread || unseen)
 }

@@ -6,7 +6,7 @@ use stateright::{Model as _, Property};
 use crate::World;
 use crate::event;
 use crate::setup::{Fuse, Mutant};
-use crate::state::{Postgres, State, Wrong};
+use crate::state::{NodeId, Postgres, State, Wrong};
 
 /// Two Postgres accept writes at one time.
 pub const SINGLE_WRITER: &str = "at most one writable primary";
@@ -112,13 +112,26 @@ fn goes_on(world: &World, state: &State) -> bool {
 }
 
 fn is_whole(state: &State) -> bool {
-    let Some(holder) = state.dcs.holder else { return false };
+    let Some(holder) = state.dcs.holder else { return all_that_may_lead_are_lost(state) };
     let leader = state.node(holder);
-    let followed = state.ids().filter(|node| *node != holder).all(|node| {
-        state.streams_from(node) == Some(holder) && state.node(node).wal == leader.wal
-    });
+    let others = state.numbered().filter(|(node, here)| *node != holder && !here.lost);
+    let followed = others
+        .map(|(node, _)| node)
+        .all(|node| state.streams_from(node) == Some(holder) && state.node(node).wal == leader.wal);
     let nothing_waits = leader.wal.commits() & !state.oracle.acknowledged == 0;
-    leader.postgres == Postgres::Primary && leader.fuse && followed && nothing_waits && state.dcs.request.is_none()
+    leader.postgres == Postgres::Primary
+        && leader.fuse
+        && followed
+        && nothing_waits
+        && state.dcs.request.is_none()
+}
+
+/// Whoever has every acknowledged commit is lost for good: only an operator can decide what to give up.
+fn all_that_may_lead_are_lost(state: &State) -> bool {
+    state.dcs.sync.is_some_and(|sync| {
+        let may_lead = |node: NodeId| sync.leader == node || sync.standbys.has(node);
+        state.numbered().all(|(node, here)| here.lost || !may_lead(node))
+    })
 }
 
 fn serves_on_a_new_timeline(state: &State) -> bool {
@@ -146,14 +159,14 @@ fn everything_down_and_up_again(state: &State) -> bool {
 
 /// The property that must catch a mutant.
 #[must_use]
-pub const fn catches(mutant: Mutant) -> &'static [&'static str] {
+pub const fn catches(mutant: Mutant) -> &'static str {
     match mutant {
         Mutant::StandsUnsynchronous
         | Mutant::RelaxesSettingFirst
         | Mutant::RecordsWithoutProof
         | Mutant::TakesLeaseBlindly
-        | Mutant::PromotesWithoutRecord => &[NOTHING_LOST],
-        Mutant::NeverStepsDown => &[COMES_TO_REST_WHOLE],
-        Mutant::PromotesFirst | Mutant::FuseIgnored => &[SINGLE_WRITER],
+        | Mutant::PromotesWithoutRecord => NOTHING_LOST,
+        Mutant::NeverStepsDown => COMES_TO_REST_WHOLE,
+        Mutant::PromotesFirst | Mutant::FuseIgnored => SINGLE_WRITER,
     }
 }

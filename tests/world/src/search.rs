@@ -1,5 +1,6 @@
 //! The world as a stateright model, and the search through it. What happens is in `event`, what must hold in `properties`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -29,6 +30,7 @@ impl Model for World {
             postgres: Postgres::Primary,
             fuse: true,
             held_this_term: true,
+            knows_lease: true,
             plan: Acts::default(),
             ..Node::standby_of(0)
         };
@@ -54,7 +56,7 @@ impl Model for World {
 
     fn actions(&self, state: &State, events: &mut Vec<Event>) {
         event::progress(&self.setup, state, events);
-        event::demands(state, events);
+        event::demands(&self.setup, state, events);
         event::faults(&self.setup, state, events);
     }
 
@@ -81,8 +83,18 @@ pub struct Finding {
 /// Searches the whole world breadth first, or until a property is violated.
 #[must_use]
 pub fn search(setup: &Setup) -> Finding {
+    search_until(setup, HasDiscoveries::AnyFailures)
+}
+
+/// The same, until this one property is violated, whatever else is before.
+#[must_use]
+pub fn search_for(setup: &Setup, property: &'static str) -> Finding {
+    search_until(setup, HasDiscoveries::AnyOf(BTreeSet::from([property])))
+}
+
+fn search_until(setup: &Setup, end: HasDiscoveries) -> Finding {
     let world = World { setup: setup.clone() };
-    let checker = world.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let checker = world.checker().threads(2).finish_when(end).spawn_bfs().join();
     let mut finding =
         Finding { unique_states: checker.unique_state_count(), violated: Vec::new(), reached: Vec::new() };
     for (name, path) in checker.discoveries() {

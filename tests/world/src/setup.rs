@@ -17,6 +17,10 @@ pub struct Setup {
     pub synchronous_node_count: u32,
     /// Whether the supervisors do their duty.
     pub fuse: Fuse,
+    /// Whether an agent may read the DCS earlier than it looks at everything else.
+    pub early_reads: bool,
+    /// Whether a node may be lost for good.
+    pub losses: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -33,6 +37,8 @@ impl Setup {
             synchronous: true,
             synchronous_node_count: 1,
             fuse: Fuse::Live,
+            early_reads: false,
+            losses: false,
             mutant: None,
         }
     }

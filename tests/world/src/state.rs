@@ -153,8 +153,14 @@ pub struct Node {
     pub fuse: bool,
     /// The lease that this node confirmed last is of the term that the DCS is in.
     pub held_this_term: bool,
+    /// The agent knows of both; its successor does not before it has renewed the lease.
+    pub knows_lease: bool,
     /// The checkpoint for the announced switchover is done.
     pub checkpointed: bool,
+    /// It is gone and never comes back.
+    pub lost: bool,
+    /// What the agent has read from the DCS and not decided on yet.
+    pub read: Option<Box<Read>>,
     /// The steps that the agent has decided on and not taken yet.
     pub plan: Acts,
 }
@@ -172,7 +178,10 @@ impl Node {
             since: None,
             fuse: false,
             held_this_term: false,
+            knows_lease: false,
             checkpointed: false,
+            lost: false,
+            read: None,
             plan: Acts::default(),
         }
     }
@@ -190,6 +199,17 @@ impl Node {
         self.configured = names;
         self.since = None;
     }
+}
+
+/// What an agent read from the DCS a while ago.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Read {
+    /// The keys.
+    pub store: Store,
+    /// Nobody has written `/sync` since.
+    pub sync_is_last: bool,
+    /// The term in it is the one that this node held last.
+    pub held_its_term: bool,
 }
 
 /// What may still happen.

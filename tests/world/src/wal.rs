@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let records = [Record::Commit(0), Record::Commit(3), Record::Birth(0), Record::Birth(8), Record::Shutdown];
+        let records =
+            [Record::Commit(0), Record::Commit(3), Record::Birth(0), Record::Birth(8), Record::Shutdown];
         assert_eq!(wal(&records).records().collect::<Vec<_>>(), records);
         assert_eq!((wal(&records).position(), wal(&records).commits()), (5, 0b1001));
         assert_eq!((wal(&records).timeline(), wal(&records).newest_birth()), (TimelineId::new(3), 9));

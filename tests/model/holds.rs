@@ -1,0 +1,111 @@
+//! What the shipped decision promises, in whole worlds. The numbers of states are pinned: a world that has become smaller
+//! or larger was changed, and whoever changes it says so here.
+
+use outrider_world::{ALL_BACK, FAILOVER, Fuse, SWITCHOVER, Setup, search};
+
+/// Searches all of it: nothing is violated, and what must be reachable is, so that the rest does not hold for nothing.
+#[track_caller]
+fn holds(setup: &Setup, unique_states: usize, reached: &[&str]) {
+    let finding = search(setup);
+    for (property, trace) in &finding.violated {
+        panic!("{setup:?}\nviolates \"{property}\" after\n{trace}");
+    }
+    assert_eq!(finding.reached, reached, "{setup:?}");
+    assert_eq!(finding.unique_states, unique_states, "{setup:?}");
+}
+
+#[test]
+fn two_nodes_survive_three_faults() {
+    holds(&Setup::new(2, 2, 3), 2_378_330, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn three_nodes_survive_two_faults() {
+    holds(&Setup::new(3, 1, 2), 1_533_526, &[FAILOVER]);
+}
+
+#[test]
+fn three_nodes_survive_two_faults_with_two_synchronous_standbys() {
+    let setup = Setup { synchronous_node_count: 2, ..Setup::new(3, 1, 2) };
+    holds(&setup, 3_071_190, &[FAILOVER]);
+}
+
+/// An agent whose turn does not come is frozen. Its fuse blows before its lease is another's.
+#[test]
+fn a_frozen_agent_costs_a_failover_and_no_second_primary() {
+    let setup = Setup { early_reads: true, ..Setup::new(2, 2, 2) };
+    holds(&setup, 589_889, &[FAILOVER, ALL_BACK]);
+}
+
+/// The whole node is frozen and its lease runs out; then it wakes, with a writable Postgres, and goes on where it was.
+#[test]
+fn a_frozen_node_of_two_loses_no_acknowledged_commit() {
+    let setup = Setup { fuse: Fuse::Dead, ..Setup::new(2, 2, 3) };
+    holds(&setup, 1_282_750, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn a_frozen_node_of_three_loses_no_acknowledged_commit() {
+    let setup = Setup { fuse: Fuse::Dead, ..Setup::new(3, 1, 2) };
+    holds(&setup, 794_985, &[FAILOVER]);
+}
+
+#[test]
+fn a_frozen_node_that_acts_on_what_it_read_long_ago_loses_no_acknowledged_commit() {
+    let setup = Setup { fuse: Fuse::Dead, early_reads: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 92_603, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn in_asynchronous_mode_two_nodes_have_one_writable_primary() {
+    let setup = Setup { synchronous: false, early_reads: true, ..Setup::new(2, 2, 2) };
+    holds(&setup, 877_076, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn in_asynchronous_mode_three_nodes_have_one_writable_primary() {
+    let setup = Setup { synchronous: false, ..Setup::new(3, 1, 2) };
+    holds(&setup, 2_001_888, &[FAILOVER]);
+}
+
+#[test]
+fn three_agents_that_read_early_decide_as_well() {
+    let setup = Setup { early_reads: true, ..Setup::new(3, 1, 1) };
+    holds(&setup, 235_134, &[FAILOVER]);
+}
+
+#[test]
+fn the_loss_of_one_node_of_two_is_survived() {
+    let setup = Setup { losses: true, ..Setup::new(2, 2, 2) };
+    holds(&setup, 178_888, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn the_loss_of_two_nodes_of_three_loses_no_acknowledged_commit() {
+    let setup = Setup { losses: true, ..Setup::new(3, 1, 2) };
+    holds(&setup, 1_653_700, &[FAILOVER]);
+}
+
+#[test]
+fn a_switchover_among_two_nodes_survives_two_faults() {
+    let setup = Setup { requests: 1, ..Setup::new(2, 1, 2) };
+    holds(&setup, 1_052_565, &[FAILOVER, SWITCHOVER, ALL_BACK]);
+}
+
+#[test]
+fn a_switchover_among_three_nodes_survives_a_fault() {
+    let setup = Setup { requests: 1, losses: true, ..Setup::new(3, 1, 1) };
+    holds(&setup, 1_014_736, &[FAILOVER, SWITCHOVER]);
+}
+
+#[test]
+fn a_switchover_with_a_dead_fuse_loses_no_acknowledged_commit() {
+    let setup = Setup { requests: 1, fuse: Fuse::Dead, ..Setup::new(3, 1, 1) };
+    holds(&setup, 661_651, &[FAILOVER, SWITCHOVER]);
+}
+
+#[test]
+fn a_switchover_in_asynchronous_mode_has_one_writable_primary() {
+    let setup = Setup { requests: 1, synchronous: false, ..Setup::new(3, 1, 1) };
+    holds(&setup, 2_796_706, &[FAILOVER, SWITCHOVER]);
+}

@@ -1,0 +1,58 @@
+//! The same worlds with one rule broken on purpose: the property that guards the rule finds it. Each in the smallest
+//! world that does, in which the unbroken decision holds.
+
+use outrider_world::{Fuse, Mutant, Setup, catches, search, search_for};
+
+#[track_caller]
+fn caught(mutant: Mutant, setup: Setup) {
+    let shipped = search(&setup);
+    assert_eq!(shipped.violated, [], "without a mutant nothing is violated in {setup:?}");
+    let property = catches(mutant);
+    let finding = search_for(&Setup { mutant: Some(mutant), ..setup }, property);
+    assert!(
+        finding.violated.iter().any(|(name, _)| *name == property),
+        "{mutant:?} passed \"{property}\" in {} states",
+        finding.unique_states
+    );
+}
+
+#[test]
+fn a_standby_that_is_not_synchronous_must_not_stand() {
+    caught(Mutant::StandsUnsynchronous, Setup::new(2, 1, 1));
+}
+
+/// With a live fuse this rule only is faster: the fuse has blown before the lease was another's.
+#[test]
+fn a_primary_without_the_lease_must_step_down() {
+    caught(Mutant::NeverStepsDown, Setup { fuse: Fuse::Dead, ..Setup::new(2, 1, 1) });
+}
+
+#[test]
+fn the_lease_must_be_held_before_a_promotion() {
+    caught(Mutant::PromotesFirst, Setup::new(2, 1, 1));
+}
+
+#[test]
+fn a_fuse_that_blows_must_stop_a_writable_postgres() {
+    caught(Mutant::FuseIgnored, Setup::new(2, 1, 1));
+}
+
+#[test]
+fn sync_must_be_relaxed_before_the_setting() {
+    caught(Mutant::RelaxesSettingFirst, Setup::new(2, 1, 2));
+}
+
+#[test]
+fn a_standby_must_prove_that_it_has_everything_before_it_is_recorded() {
+    caught(Mutant::RecordsWithoutProof, Setup::new(2, 1, 1));
+}
+
+#[test]
+fn the_lease_must_be_taken_on_the_sync_that_was_seen() {
+    caught(Mutant::TakesLeaseBlindly, Setup::new(2, 1, 2));
+}
+
+#[test]
+fn a_new_primary_must_strike_the_others_from_sync_first() {
+    caught(Mutant::PromotesWithoutRecord, Setup::new(2, 1, 2));
+}
