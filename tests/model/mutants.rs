@@ -56,3 +56,28 @@ fn the_lease_must_be_taken_on_the_sync_that_was_seen() {
 fn a_new_primary_must_strike_the_others_from_sync_first() {
     caught(Mutant::PromotesWithoutRecord, Setup::new(2, 1, 2));
 }
+
+#[test]
+fn a_revived_primary_must_wait_for_whom_sync_names() {
+    caught(Mutant::RevivesWaitingForNobody, Setup::new(2, 1, 2));
+}
+
+#[test]
+fn a_free_lease_must_be_reclaimed_only_when_nobody_led_in_between() {
+    caught(Mutant::ReclaimsBlindly, Setup { fuse: Fuse::Dead, ..Setup::new(2, 1, 2) });
+}
+
+#[test]
+fn a_restarted_agent_must_set_anew_whom_commits_wait_for() {
+    caught(Mutant::TrustsItsMemory, Setup { losses: true, ..Setup::new(2, 1, 1) });
+}
+
+#[test]
+fn a_diverged_standby_must_not_go_on_following() {
+    caught(Mutant::FollowsDiverged, Setup::new(2, 1, 1));
+}
+
+#[test]
+fn a_new_primary_must_record_where_its_timeline_began() {
+    caught(Mutant::KeepsHistoryToItself, Setup::new(2, 1, 1));
+}

@@ -29,6 +29,7 @@ mod mutant;
 mod oracle;
 mod perform;
 mod properties;
+mod recovery;
 mod search;
 mod setup;
 mod state;
@@ -40,6 +41,7 @@ pub use properties::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, NOTHING_LOST, RULES_KEPT, SINGLE_WRITER,
     SWITCHOVER, TERMS_ASCEND, catches,
 };
+pub use recovery::{Recovery, search_recovery};
 pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Mutant, Setup};
 pub use state::{Budget, Node, NodeId, Nodes, Oracle, Postgres, Read, State, Store, Sync, Wrong};

@@ -1,6 +1,6 @@
 //! The shipped decision, and the same with a rule broken on purpose. The product itself has no such switch.
 
-use outrider_ha::{Dcs, Plan, Reason, Step, View, decide, invariant};
+use outrider_ha::{Dcs, Lease, Plan, Reason, StartAs, Step, View, decide, invariant};
 
 use crate::setup::Mutant;
 
@@ -37,6 +37,19 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::PromotesWithoutRecord, Reason::Promoting) => {
             plan.steps.retain(|step| !matches!(step, Step::RecordSync { .. }));
         }
+        (Mutant::RevivesWaitingForNobody, Reason::Reviving) => {
+            plan.steps = vec![Step::RenewLease, Step::Start(StartAs::Primary { synchronous: Vec::new() })];
+        }
+        (Mutant::ReclaimsBlindly, Reason::SteppingDown) if is_free(view) => plan.steps = vec![acquire(view)],
+        (Mutant::TrustsItsMemory, Reason::SynchronousChanged) => {
+            let sets_nobody =
+                |step: &Step| matches!(step, Step::SetSynchronous { names } if names.is_empty());
+            plan.steps.retain(|step| !sets_nobody(step));
+        }
+        (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
+        (Mutant::KeepsHistoryToItself, Reason::Leading) => {
+            plan.steps.retain(|step| *step != Step::RecordHistory);
+        }
         // The others change what a step does, not what is decided.
         _ => {}
     }
@@ -49,4 +62,11 @@ fn acquire(view: &View) -> Step {
         Dcs::Silent { .. } => None,
     };
     Step::AcquireLease { sync_revision: revision }
+}
+
+fn is_free(view: &View) -> bool {
+    match &view.dcs {
+        Dcs::Seen(cluster) => matches!(cluster.lease, Lease::Free { .. }),
+        Dcs::Silent { .. } => false,
+    }
 }

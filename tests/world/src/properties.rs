@@ -6,7 +6,7 @@ use stateright::{Model as _, Property};
 use crate::World;
 use crate::event;
 use crate::setup::{Fuse, Mutant};
-use crate::state::{NodeId, Postgres, State, Wrong};
+use crate::state::{Node, NodeId, Postgres, State, Wrong};
 
 /// Two Postgres accept writes at one time.
 pub const SINGLE_WRITER: &str = "at most one writable primary";
@@ -62,17 +62,18 @@ fn at_most_one_writable_primary(state: &State) -> bool {
 }
 
 /// README.md: in synchronous mode no failover loses an acknowledged commit. The timeline that was born last is the one
-/// that remains, so it must hold every commit that any primary ever acknowledged, before its birth or after.
+/// that remains, so it must hold every commit that any primary ever acknowledged, before its birth or after; and so must
+/// whoever leads, holds the lease and has recorded itself, on whatever timeline: the others will be made like it.
 fn no_acknowledged_commit_is_lost(state: &State) -> bool {
-    let newest = state
-        .nodes
-        .iter()
-        .filter(|node| node.postgres == Postgres::Primary)
-        .max_by_key(|node| node.wal.newest_birth());
-    newest.is_none_or(|primary| {
-        let is_current = primary.wal.newest_birth() == state.oracle.births;
-        !is_current || state.oracle.acknowledged & !primary.wal.commits() == 0
-    })
+    let lacks_none = |primary: &Node| state.oracle.acknowledged & !primary.wal.commits() == 0;
+    let leads = |node: NodeId| {
+        state.dcs.holder == Some(node) && state.dcs.sync.is_some_and(|sync| sync.leader == node)
+    };
+    state
+        .numbered()
+        .filter(|(_, node)| node.postgres == Postgres::Primary)
+        .filter(|(id, node)| leads(*id) || node.wal.newest_birth() == state.oracle.births)
+        .all(|(_, node)| lacks_none(node))
 }
 
 /// ha.md, "Failover: who may stand": in synchronous modes only members recorded in `/sync`; and it strikes all others
@@ -111,7 +112,8 @@ fn goes_on(world: &World, state: &State) -> bool {
     events.into_iter().any(|event| world.next_state(state, event).is_some())
 }
 
-fn is_whole(state: &State) -> bool {
+/// Somebody leads and serves, everybody else follows and has everything, and no commit waits.
+pub(crate) fn is_whole(state: &State) -> bool {
     let Some(holder) = state.dcs.holder else { return all_that_may_lead_are_lost(state) };
     let leader = state.node(holder);
     let others = state.numbered().filter(|(node, here)| *node != holder && !here.lost);
@@ -165,8 +167,13 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::RelaxesSettingFirst
         | Mutant::RecordsWithoutProof
         | Mutant::TakesLeaseBlindly
-        | Mutant::PromotesWithoutRecord => NOTHING_LOST,
-        Mutant::NeverStepsDown => COMES_TO_REST_WHOLE,
+        | Mutant::PromotesWithoutRecord
+        | Mutant::RevivesWaitingForNobody
+        | Mutant::ReclaimsBlindly => NOTHING_LOST,
+        Mutant::NeverStepsDown
+        | Mutant::TrustsItsMemory
+        | Mutant::FollowsDiverged
+        | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
         Mutant::PromotesFirst | Mutant::FuseIgnored => SINGLE_WRITER,
     }
 }

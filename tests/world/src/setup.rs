@@ -72,4 +72,14 @@ pub enum Mutant {
     TakesLeaseBlindly,
     /// A new primary does not strike the others from `/sync` before it is promoted.
     PromotesWithoutRecord,
+    /// A crashed primary comes back and its commits wait for nobody, whoever `/sync` names.
+    RevivesWaitingForNobody,
+    /// A primary takes a free lease again without asking who held it in between.
+    ReclaimsBlindly,
+    /// An agent that was restarted takes the setting for empty because it remembers none.
+    TrustsItsMemory,
+    /// A standby that diverged goes on as if it could follow.
+    FollowsDiverged,
+    /// A new primary never records where its timeline began.
+    KeepsHistoryToItself,
 }

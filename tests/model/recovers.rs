@@ -1,0 +1,39 @@
+//! From wherever faults and clients have led to, the cluster can become whole again by itself, in synchronous mode.
+//!
+//! Not in asynchronous mode: two members that were promoted at the same position, the first gone before it could record
+//! its history, have timelines that nothing in a view tells apart.
+
+use outrider_world::{Fuse, Mutant, Setup, search_recovery};
+
+#[track_caller]
+fn recovers(setup: &Setup, unique_states: usize) {
+    let recovery = search_recovery(setup);
+    assert_eq!(recovery.stranded, None, "never whole again in {setup:?}");
+    assert_eq!(recovery.unique_states, unique_states, "{setup:?}");
+}
+
+#[test]
+fn two_nodes_after_two_faults_and_a_switchover() {
+    recovers(&Setup { requests: 1, ..Setup::new(2, 1, 2) }, 1_052_565);
+}
+
+#[test]
+fn three_nodes_after_the_loss_of_one_and_a_switchover() {
+    recovers(&Setup { requests: 1, losses: true, ..Setup::new(3, 1, 1) }, 1_014_736);
+}
+
+#[test]
+fn three_nodes_that_read_early() {
+    recovers(&Setup { early_reads: true, losses: true, ..Setup::new(3, 1, 1) }, 239_144);
+}
+
+#[test]
+fn two_nodes_after_one_was_frozen() {
+    recovers(&Setup { fuse: Fuse::Dead, requests: 1, ..Setup::new(2, 1, 1) }, 28_234);
+}
+
+#[test]
+fn a_standby_that_never_finds_out_that_it_diverged_is_found_to_be_stranded() {
+    let setup = Setup { mutant: Some(Mutant::FollowsDiverged), ..Setup::new(2, 1, 1) };
+    assert!(search_recovery(&setup).stranded.is_some());
+}
