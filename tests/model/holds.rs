@@ -75,6 +75,24 @@ fn three_agents_that_read_early_decide_as_well() {
 }
 
 #[test]
+fn two_members_that_publish_late_decide_as_well() {
+    let setup = Setup { late_members: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 983_067, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn three_members_that_publish_late_decide_as_well() {
+    let setup = Setup { late_members: true, ..Setup::new(3, 1, 1) };
+    holds(&setup, 439_448, &[FAILOVER]);
+}
+
+#[test]
+fn a_frozen_node_among_members_that_read_early_and_publish_late_loses_no_acknowledged_commit() {
+    let setup = Setup { fuse: Fuse::Dead, early_reads: true, late_members: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 730_718, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
 fn the_loss_of_one_node_of_two_is_survived() {
     let setup = Setup { losses: true, ..Setup::new(2, 2, 2) };
     holds(&setup, 178_888, &[FAILOVER, ALL_BACK]);

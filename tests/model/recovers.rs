@@ -28,6 +28,11 @@ fn three_nodes_that_read_early() {
 }
 
 #[test]
+fn two_nodes_that_publish_late_after_a_fault_and_a_switchover() {
+    recovers(&Setup { late_members: true, requests: 1, ..Setup::new(2, 1, 1) }, 554_768);
+}
+
+#[test]
 fn two_nodes_after_one_was_frozen() {
     recovers(&Setup { fuse: Fuse::Dead, requests: 1, ..Setup::new(2, 1, 1) }, 28_234);
 }

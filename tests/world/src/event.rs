@@ -37,6 +37,8 @@ pub enum Event {
     Step(NodeId),
     /// The same, and the DCS did it, and the agent never hears of it: a fault.
     ReplyIsLost(NodeId),
+    /// A member publishes what it is now.
+    Publish(NodeId),
     /// A standby receives and flushes one record.
     Stream(NodeId),
     /// A primary reads whom commits shall wait for.
@@ -64,6 +66,9 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             rounds(setup, state, node, events);
         } else {
             events.push(Event::Step(node));
+        }
+        if here.published.is_some_and(|published| published != here.to_publish()) {
+            events.push(Event::Publish(node));
         }
         if may_receive(state, node) {
             events.push(Event::Stream(node));
@@ -192,6 +197,10 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::ReplyIsLost(node) => {
             state.left.faults -= 1;
             lose_reply(setup, &mut state, *node);
+        }
+        Event::Publish(node) => {
+            let here = state.node_mut(*node);
+            here.published = Some(here.to_publish());
         }
         Event::Stream(node) => receive(&mut state, *node),
         Event::Reload(node) => reload(&mut state, *node),

@@ -12,7 +12,7 @@
 //!   of the same term expires, a dead one does not and the lease may expire at any moment. That the deadlines of the
 //!   shell and the supervisor have this order is for their own tests. Waits are either short or long enough.
 //! - **Views.** An agent may read the DCS early (`Setup::early_reads`); its own Postgres and its peers are then seen at
-//!   one later moment. What peers publish in the DCS is what they are. Any of them may fail to answer in any round.
+//!   one later moment. What peers publish in the DCS may be old (`Setup::late_members`). Any of them may fail to answer in any round.
 //! - **Jobs.** Start, stop, promote, checkpoint, rewind and clone are done at once or refused, so a Postgres is never
 //!   on its way up or down, never unresponsive, and no rewind is left half done. There is no empty data directory.
 //! - **The DCS** is linearizable and never forgets: no restored snapshot, no lease that is lost before its time.
@@ -44,5 +44,5 @@ pub use properties::{
 pub use recovery::{Recovery, search_recovery};
 pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Mutant, Setup};
-pub use state::{Budget, Node, NodeId, Nodes, Oracle, Postgres, Read, State, Store, Sync, Wrong};
+pub use state::{Budget, Node, NodeId, Nodes, Oracle, Postgres, Published, Read, State, Store, Sync, Wrong};
 pub use wal::{Branches, Record, Wal};

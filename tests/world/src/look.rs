@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Request,
-    RequestKind, Role, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId,
-    Tags, Term, View, WalSender, whom_to_ask,
+    RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
+    Term, View, WalSender, whom_to_ask,
 };
 use outrider_wal::Lsn;
 
 use crate::setup::Setup;
-use crate::state::{Node, NodeId, Nodes, Postgres, State};
+use crate::state::{Node, NodeId, Nodes, Postgres, Published, State};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SYSTEM: SystemId = SystemId(7);
@@ -192,19 +192,24 @@ fn member(state: &State, node: NodeId) -> Member {
     Member {
         name: name(node),
         tags: Tags::default(),
-        published: Some(member_state(state, node)),
+        published: Some(published(state, node)),
         answer: Answer::NotAsked,
+    }
+}
+
+/// Only the role and the timeline can be old: at nothing else does `decide` look without asking.
+fn published(state: &State, node: NodeId) -> MemberState {
+    let now = member_state(state, node);
+    match state.node(node).published {
+        Some(Published { role, timeline }) => MemberState { role, timeline, ..now },
+        None => now,
     }
 }
 
 fn member_state(state: &State, node: NodeId) -> MemberState {
     let Node { postgres, wal, .. } = state.node(node);
     MemberState {
-        role: match postgres {
-            Postgres::Primary => Role::Primary,
-            Postgres::Standby { .. } => Role::Standby,
-            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => Role::NotRunning,
-        },
+        role: postgres.role(),
         timeline: wal.timeline(),
         position: wal.lsn(),
         streaming: state.streams_from(node).is_some(),

@@ -34,6 +34,9 @@ impl Model for World {
             plan: Acts::default(),
             ..Node::standby_of(0)
         };
+        if self.setup.late_members {
+            nodes.iter_mut().for_each(|node| node.published = Some(node.to_publish()));
+        }
         let dcs = Store {
             holder: Some(0),
             sync: self.setup.synchronous.then_some(Sync { leader: 0, standbys: Nodes::NONE }),

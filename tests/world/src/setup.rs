@@ -19,6 +19,8 @@ pub struct Setup {
     pub fuse: Fuse,
     /// Whether an agent may read the DCS earlier than it looks at everything else.
     pub early_reads: bool,
+    /// Whether what a member publishes in the DCS may be old; otherwise it is what the member is.
+    pub late_members: bool,
     /// Whether a node may be lost for good.
     pub losses: bool,
     /// What is broken on purpose.
@@ -38,6 +40,7 @@ impl Setup {
             synchronous_node_count: 1,
             fuse: Fuse::Live,
             early_reads: false,
+            late_members: false,
             losses: false,
             mutant: None,
         }

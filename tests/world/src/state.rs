@@ -1,5 +1,8 @@
 //! One moment of the world: the DCS, the nodes, what may still go wrong, and what the oracle remembers. Holds no rule.
 
+use outrider_ha::Role;
+use outrider_wal::TimelineId;
+
 use crate::act::Acts;
 use crate::wal::{Branches, Wal};
 
@@ -127,6 +130,16 @@ pub enum Postgres {
 }
 
 impl Postgres {
+    /// What it is to the others.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Postgres::Primary => Role::Primary,
+            Postgres::Standby { .. } => Role::Standby,
+            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => Role::NotRunning,
+        }
+    }
+
     /// Whether the postmaster runs.
     #[must_use]
     pub const fn runs(self) -> bool {
@@ -159,6 +172,8 @@ pub struct Node {
     pub checkpointed: bool,
     /// It is gone and never comes back.
     pub lost: bool,
+    /// What it published last; `None` where that is always what it is.
+    pub published: Option<Published>,
     /// What the agent has read from the DCS and not decided on yet.
     pub read: Option<Box<Read>>,
     /// The steps that the agent has decided on and not taken yet.
@@ -181,9 +196,16 @@ impl Node {
             knows_lease: false,
             checkpointed: false,
             lost: false,
+            published: None,
             read: None,
             plan: Acts::default(),
         }
+    }
+
+    /// What its agent would publish now.
+    #[must_use]
+    pub fn to_publish(&self) -> Published {
+        Published { role: self.postgres.role(), timeline: self.wal.timeline() }
     }
 
     /// Postgres becomes this, and what only a running primary has is forgotten.
@@ -199,6 +221,15 @@ impl Node {
         self.configured = names;
         self.since = None;
     }
+}
+
+/// A member's key in the DCS, as far as `decide` looks at it without asking the member itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Published {
+    /// The kind of its Postgres.
+    pub role: Role,
+    /// The number of its timeline.
+    pub timeline: TimelineId,
 }
 
 /// What an agent read from the DCS a while ago.
