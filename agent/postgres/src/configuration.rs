@@ -15,6 +15,7 @@ use crate::conninfo::{Upstream, conninfo};
 use crate::control::ControlData;
 use crate::error::Error;
 use crate::file;
+use crate::observation::{Observation, Role};
 use crate::settings::Settings;
 
 pub use parameters::slot_name;
@@ -62,6 +63,14 @@ impl Configuration {
             order.rotate_left(1);
         }
         self.synchronous = order;
+    }
+
+    /// Takes over whom commits wait for, and where it streams from, of a Postgres that runs already.
+    pub fn adopt(&mut self, seen: &Observation) {
+        self.synchronous = names(&seen.synchronous_standby_names);
+        if let Role::Standby { upstream: Some((host, port)), .. } = &seen.role {
+            self.upstream = Some(Upstream { host: host.clone(), port: *port });
+        }
     }
 
     /// Writes everything but `standby.signal`. What is unchanged is not touched.
@@ -122,6 +131,30 @@ impl Configuration {
     }
 }
 
+/// The standbys in a `synchronous_standby_names`, as this agent or Patroni writes it: every name quoted.
+fn names(setting: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = setting;
+    while let Some((_, quoted)) = rest.split_once('"') {
+        let mut name = String::new();
+        let mut characters = quoted.char_indices().peekable();
+        let mut end = quoted.len();
+        while let Some((at, character)) = characters.next() {
+            if character != '"' {
+                name.push(character);
+            } else if characters.next_if(|(_, next)| *next == '"').is_some() {
+                name.push('"');
+            } else {
+                end = at + 1;
+                break;
+            }
+        }
+        names.push(name);
+        rest = quoted.get(end..).unwrap_or_default();
+    }
+    names
+}
+
 /// The password file of this member.
 pub(crate) fn password_file(settings: &Settings) -> PathBuf {
     password_file::path(settings)
@@ -166,5 +199,8 @@ mod tests {
         assert_eq!(configuration.synchronous_standby_names(), "");
         configuration.set_synchronous(&["member-1".to_owned(), "x\"y".to_owned()]);
         assert_eq!(configuration.synchronous_standby_names(), r#"2 ("member-1","x""y")"#);
+        assert_eq!(names(&configuration.synchronous_standby_names()), configuration.synchronous);
+        assert_eq!(names("\"p2\""), ["p2"]);
+        assert_eq!(names(""), [""; 0]);
     }
 }

@@ -136,9 +136,15 @@ impl Error {
         }
     }
 
+    /// Whether Postgres itself says that it takes no connections: it starts, recovers or shuts down.
+    #[must_use]
+    pub fn is_not_yet_up(&self) -> bool {
+        self.sql_state() == Some(&tokio_postgres::error::SqlState::CANNOT_CONNECT_NOW)
+    }
+
     /// The SQL state, when Postgres itself refused.
     #[must_use]
-    pub fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
+    pub(crate) fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
         match self {
             Error::Connect { source, .. } | Error::Statement { source, .. } => source.code(),
             Error::NoSupervisor { .. }

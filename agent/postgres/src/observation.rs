@@ -27,6 +27,8 @@ pub struct Observation {
     pub pending_restart: Vec<String>,
     /// Client backends.
     pub connections: u32,
+    /// Size of a WAL segment in bytes.
+    pub wal_segment_size: u64,
 }
 
 /// Primary or standby, with positions.

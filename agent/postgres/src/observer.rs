@@ -39,7 +39,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
        current_setting('restore_command') <> '',
        current_setting('synchronous_standby_names'),
        (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend')::int,
-       ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' ORDER BY 1)
+       ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' ORDER BY 1),
+       (SELECT bytes_per_wal_segment FROM pg_control_init())
 FROM pg_is_in_recovery() AS recovering,
      pg_control_checkpoint() AS checkpoint
      LEFT JOIN (SELECT status, received_tli FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL) AS receiver ON true";
@@ -171,6 +172,7 @@ fn observation(row: &Row, walsenders: &[Row], pending: &[String]) -> Observation
         synchronous_standby_names: row.get(16),
         pending_restart: pending.to_vec(),
         connections: row.get::<_, i32>(17).cast_unsigned(),
+        wal_segment_size: u64::from(row.get::<_, i32>(19).cast_unsigned()),
     }
 }
 

@@ -155,7 +155,7 @@ pub(crate) async fn create_slots(session: &Session, names: &[String]) -> Result<
 /// Drops physical slots that nobody uses.
 pub(crate) async fn drop_idle_slots(session: &Session) -> Result<(), Error> {
     const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-        WHERE slot_type = 'physical' AND NOT active AND NOT temporary";
+        WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND pg_is_in_recovery()";
     run(session, "drop idle replication slots", DROP).await
 }
 

@@ -1,0 +1,106 @@
+//! Carries out a plan, one step after the other, until one fails. Chooses nothing: a step and the call it becomes are one line.
+
+mod cluster_keys;
+mod gap;
+mod job;
+mod postgres;
+mod publish;
+
+use outrider_ha::{MemberName, Plan, Step, Term};
+use outrider_postgres::ArmedFuse;
+
+use crate::round::{Instruments, Memory};
+
+pub(crate) use gap::Gap;
+pub(crate) use job::{Errand, Proving, Running, conclude, finished};
+pub(crate) use publish::{configure, follow_ttl, leave, publish, state};
+
+/// Proof that the leader lease was confirmed and the fuse is armed for it; what makes Postgres writable asks for one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeldLease {
+    /// The term of the lease.
+    pub(crate) term: Term,
+    /// The fuse, which blows before the lease ends.
+    pub(crate) fuse: ArmedFuse,
+    /// When the lease ends unless it is renewed, in nanoseconds since boot.
+    pub(crate) until_ns: u64,
+}
+
+/// A step that failed; the steps after it were not tried.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The DCS did not do it, or did not say.
+    #[error(transparent)]
+    Dcs(#[from] outrider_dcs::Error),
+    /// Postgres or its supervisor did not do it.
+    #[error(transparent)]
+    Postgres(#[from] outrider_postgres::Error),
+    /// The term could not be kept on disk.
+    #[error(transparent)]
+    Term(#[from] crate::round::TermError),
+    /// A member does not say where its Postgres listens.
+    #[error("{member} does not publish where its Postgres listens")]
+    NoAddress {
+        /// Its name.
+        member: MemberName,
+    },
+    /// The lease in hand has run out meanwhile.
+    #[error("the leader lease was confirmed too long ago to {act}")]
+    LeaseTooOld {
+        /// What was to be done.
+        act: &'static str,
+    },
+}
+
+/// Carries the plan out.
+///
+/// # Errors
+/// Of the first step that failed.
+pub(crate) async fn act(plan: &Plan, instruments: &Instruments, memory: &mut Memory) -> Result<(), Fault> {
+    let mut actor = Actor { instruments, memory };
+    for step in &plan.steps {
+        actor.step(step).await?;
+    }
+    Ok(())
+}
+
+struct Actor<'round> {
+    instruments: &'round Instruments,
+    memory: &'round mut Memory,
+}
+
+impl Actor<'_> {
+    async fn step(&mut self, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::AcquireLease { sync_revision } => self.acquire_lease(*sync_revision).await,
+            Step::RenewLease => self.renew_lease().await,
+            Step::ReleaseLease => self.release_lease().await,
+            Step::HandOverLease { to } => self.hand_over_lease(to).await,
+            Step::ClaimInitialize => Ok(self.instruments.dcs.claim_initialize().await?),
+            Step::RecordInitialize { system } => self.record_initialize(*system).await,
+            Step::RecordSync { standbys, revision } => self.record_sync(standbys, *revision).await,
+            Step::ClearSync { revision } => Ok(self.instruments.dcs.clear_sync(*revision).await?),
+            Step::RecordHistory => self.record_history().await,
+            Step::ClearRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),
+            Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
+            Step::ClearSwitchover => self.clear_switchover().await,
+            Step::Initdb => done(self.initdb()),
+            Step::PostBootstrap => done(self.post_bootstrap()),
+            Step::Start(start_as) => self.start(start_as),
+            Step::Stop(mode) => done(self.stop(*mode)),
+            Step::Promote => self.promote().await,
+            Step::Follow { upstream } => self.follow(upstream).await,
+            Step::SetSynchronous { names } => self.set_synchronous(names).await,
+            Step::CreateSlots { names } => self.create_slots(names).await,
+            Step::Checkpoint => done(self.checkpoint()),
+            Step::Clone { from } => self.clone(from),
+            Step::Rewind { from } => self.rewind(from),
+        }
+    }
+}
+
+/// A step that only begins something cannot fail.
+#[expect(clippy::unnecessary_wraps, reason = "so that every arm of the match above has one shape")]
+fn done((): ()) -> Result<(), Fault> {
+    Ok(())
+}

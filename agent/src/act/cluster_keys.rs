@@ -1,0 +1,141 @@
+//! The steps that only change the DCS: the lease with its fuse, `/sync`, history, announcements.
+
+use std::time::Duration;
+
+use outrider_dcs::{HistoryRow, Leadership, SwitchoverIntent, SyncState};
+use outrider_ha::{MemberName, SystemId, Term};
+use tracing::info;
+
+use super::{Actor, Fault, Gap, HeldLease};
+use crate::clock;
+
+/// Time that the supervisor may need to kill a busy Postgres.
+pub(super) const KILL_BUDGET: Duration = Duration::from_millis(500);
+
+impl Actor<'_> {
+    pub(super) async fn acquire_lease(&mut self, sync_revision: Option<i64>) -> Result<(), Fault> {
+        // The DCS counts an absent key as revision 0; `None` would mean not to compare at all.
+        let leadership = self.instruments.dcs.acquire_leader(Some(sync_revision.unwrap_or(0))).await?;
+        info!(term = leadership.term, "acquired the leader lease");
+        self.confirm(&leadership).await
+    }
+
+    pub(super) async fn renew_lease(&mut self) -> Result<(), Fault> {
+        let started = clock::monotonic();
+        let leadership = self.instruments.dcs.renew_leader().await?;
+        self.memory.counters.last_renewal = Some(started.elapsed());
+        self.confirm(&leadership).await
+    }
+
+    /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
+    async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
+        self.memory.term.saw(Term(leadership.term))?;
+        let margin = leadership.ttl / 10 + KILL_BUDGET;
+        let until_ns = leadership.until_boottime_ns();
+        let fuse_ns = until_ns.saturating_sub(u64::try_from(margin.as_nanos()).unwrap_or(u64::MAX));
+        let fuse = self.instruments.postgres.supervisor().arm_fuse(fuse_ns, leadership.term).await?;
+        self.memory.held_term = Term(leadership.term);
+        self.memory.lease = Some(HeldLease { term: Term(leadership.term), fuse, until_ns });
+        Ok(())
+    }
+
+    pub(super) async fn release_lease(&mut self) -> Result<(), Fault> {
+        self.memory.lease = None;
+        self.instruments.dcs.release_leader().await?;
+        info!("released the leader lease");
+        Ok(())
+    }
+
+    pub(super) async fn hand_over_lease(&mut self, to: &MemberName) -> Result<(), Fault> {
+        self.memory.lease = None;
+        let term = self.instruments.dcs.hand_over_leader(to.as_str()).await?;
+        info!(%to, term, "handed the leader lease over");
+        if let Some(since) = self.memory.write_gap_since.take() {
+            self.memory.counters.switchovers += 1;
+            let member = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.member(to.as_str()));
+            if let Some(api_url) = member.and_then(|member| member.api_url()) {
+                let peers = self.instruments.peers.clone();
+                self.memory.gap = Some(Gap::measure(since, peers, api_url.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The configuration goes first: members that see the identifier rely on it.
+    pub(super) async fn record_initialize(&mut self, system: SystemId) -> Result<(), Fault> {
+        if self.memory.snapshot.as_ref().is_none_or(|snapshot| snapshot.config.is_none()) {
+            self.instruments.dcs.create_config(&self.instruments.config.bootstrap_dcs).await?;
+        }
+        self.instruments.dcs.write_initialize(&system.to_string()).await?;
+        info!(%system, "the cluster is made");
+        Ok(())
+    }
+
+    pub(super) async fn record_sync(
+        &mut self,
+        standbys: &[MemberName],
+        revision: Option<i64>,
+    ) -> Result<(), Fault> {
+        let record = SyncState {
+            leader: Some(self.instruments.dcs.name().to_owned()),
+            quorum: 0,
+            sync_standby: standbys.iter().map(MemberName::to_string).collect(),
+        };
+        self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
+        info!(standbys = ?record.sync_standby, "recorded who may be promoted");
+        Ok(())
+    }
+
+    /// The rows that the DCS has already keep their time and leader.
+    pub(super) async fn record_history(&mut self) -> Result<(), Fault> {
+        let known = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.history.as_ref());
+        let known = known.map(|entry| entry.value.as_slice()).unwrap_or_default();
+        let rows: Vec<HistoryRow> = self
+            .memory
+            .history
+            .switches()
+            .iter()
+            .map(|switch| {
+                let timeline = switch.timeline.get();
+                let same = known.iter().find(|row| row.timeline == timeline && row.lsn == switch.end);
+                same.cloned().unwrap_or_else(|| HistoryRow {
+                    timeline,
+                    lsn: switch.end,
+                    reason: switch.reason.clone(),
+                    timestamp: Some(clock::wall().to_string()),
+                    new_leader: Some(self.instruments.dcs.name().to_owned()),
+                })
+            })
+            .collect();
+        Ok(self.instruments.dcs.write_history(&rows).await?)
+    }
+
+    pub(super) async fn announce_switchover(&mut self, to: &MemberName) -> Result<(), Fault> {
+        let from = self.instruments.dcs.name().to_owned();
+        let now = clock::wall().as_millisecond();
+        let limit = self.memory.policy.switchover_timeout.as_millis();
+        let announcement = SwitchoverIntent {
+            id: format!("{from}-{to}-{now}"),
+            from,
+            to: to.to_string(),
+            deadline_unix_ms: u64::try_from(now).unwrap_or_default() + u64::try_from(limit).unwrap_or_default(),
+        };
+        let seen = self.announced_revision().unwrap_or(0);
+        self.instruments.dcs.write_intent(&announcement, seen).await?;
+        self.memory.begin_switchover(announcement.id);
+        info!(%to, "announced a switchover");
+        Ok(())
+    }
+
+    pub(super) async fn clear_switchover(&mut self) -> Result<(), Fault> {
+        self.memory.switchover = None;
+        match self.announced_revision() {
+            Some(seen) => Ok(self.instruments.dcs.clear_intent(seen).await?),
+            None => Ok(()),
+        }
+    }
+
+    fn announced_revision(&self) -> Option<i64> {
+        Some(self.memory.snapshot.as_ref()?.intent.as_ref()?.revision)
+    }
+}

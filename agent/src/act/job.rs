@@ -1,0 +1,301 @@
+//! Long work beside the round: at most one job, the proof that commits wait, and the errand of a Postgres that comes up.
+
+use std::time::Duration;
+
+use outrider_ha::{Job, StartAs, StopMode};
+use outrider_postgres::{Configuration, Error, Observer, Postgres};
+use outrider_supervisor::protocol;
+use outrider_wal::Lsn;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+use super::{Actor, Fault, Gap, HeldLease};
+use crate::clock;
+use crate::report::causes;
+use crate::round::{Instruments, Memory};
+
+/// Between two tries to connect to a Postgres that comes up: its first connection ends a gap in writing.
+const READY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A job under way.
+pub(crate) struct Running {
+    kind: Job,
+    task: JoinHandle<Result<(), Error>>,
+    begun: Instant,
+}
+
+impl Running {
+    /// What it is.
+    pub(crate) fn kind(&self) -> Job {
+        self.kind
+    }
+
+    /// Stops waiting for it; what it told the supervisor goes on.
+    pub(crate) fn abandon(self) {
+        self.task.abort();
+    }
+}
+
+/// The proof under way that commits wait for the standbys that were set.
+pub(crate) struct Proving {
+    task: JoinHandle<Result<Lsn, Error>>,
+}
+
+impl Drop for Proving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits until Postgres accepts connections, and makes a standby's slots.
+pub(crate) struct Errand {
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What has ended.
+pub(crate) enum Finished {
+    /// The job.
+    Job(Job, Result<(), Error>),
+    /// The proof.
+    Proof(Result<Lsn, Error>),
+    /// The errand.
+    Errand(Result<(), Error>),
+    /// The measurement of a switchover's gap.
+    Gap(Option<Duration>),
+}
+
+/// Waits for the first of them to end; for ever when there is none.
+pub(crate) async fn finished(memory: &mut Memory) -> Finished {
+    let Memory { job, proving, errand, gap, .. } = memory;
+    tokio::select! {
+        ended = ended(job.as_mut().map(|job| &mut job.task)) => {
+            let kind = job.as_ref().map_or(Job::Start, Running::kind);
+            Finished::Job(kind, ended)
+        }
+        ended = ended(proving.as_mut().map(|proving| &mut proving.task)) => Finished::Proof(ended),
+        ended = ended(errand.as_mut().map(|errand| &mut errand.task)) => Finished::Errand(ended),
+        measured = measured(gap.as_mut()) => Finished::Gap(measured),
+    }
+}
+
+async fn measured(gap: Option<&mut Gap>) -> Option<Duration> {
+    match gap {
+        None => std::future::pending().await,
+        Some(gap) => gap.measured().await,
+    }
+}
+
+async fn ended<Outcome>(task: Option<&mut JoinHandle<Result<Outcome, Error>>>) -> Result<Outcome, Error> {
+    match task {
+        None => std::future::pending().await,
+        Some(task) => match task.await {
+            Ok(outcome) => outcome,
+            // A defect of ours: it is not made worse by going on as if the work had failed.
+            Err(fault) => {
+                error!(%fault, "work beside the round broke off");
+                Err(Error::TooSlow { act: "finish what was under way", limit: Duration::ZERO })
+            }
+        },
+    }
+}
+
+/// Notes in memory what has ended.
+pub(crate) fn conclude(finished: Finished, instruments: &Instruments, memory: &mut Memory) {
+    match finished {
+        Finished::Job(kind, outcome) => conclude_job(kind, outcome, instruments, memory),
+        Finished::Proof(outcome) => {
+            memory.proving = None;
+            match outcome {
+                Ok(since) => memory.synchronous.since = Some(since),
+                Err(fault) => {
+                    warn!(fault = %causes(&fault), "cannot prove whom commits wait for; setting it anew");
+                    memory.forget_synchronous();
+                }
+            }
+        }
+        Finished::Gap(measured) => {
+            memory.gap = None;
+            memory.counters.last_write_gap = measured;
+            info!(gap = ?measured, "switched over; nobody could write for this long");
+        }
+        Finished::Errand(outcome) => {
+            memory.errand = None;
+            if let Err(fault) = outcome {
+                warn!(fault = %causes(&fault), "cannot prepare the replication slots of this standby");
+            }
+            // A primary that was started with the setting has it from its first commit on; the proof is still due.
+            if !memory.synchronous.names.is_empty() && memory.synchronous.since.is_none() && memory.proving.is_none() {
+                memory.proving = Some(prove(instruments, memory.configuration.clone()));
+            }
+        }
+    }
+}
+
+fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments, memory: &mut Memory) {
+    let took = memory.job.take().map(|job| job.begun.elapsed()).unwrap_or_default();
+    memory.control = None;
+    match (kind, &outcome) {
+        (Job::Initdb | Job::Clone, _) => memory.forget_data(),
+        (Job::Rewind, Ok(())) => memory.forget_data(),
+        // A primary that cannot be reached is no reason to give the data up.
+        (Job::Rewind, Err(fault)) => memory.rewind_failed = !matches!(fault, Error::Reach { .. }),
+        (Job::PostBootstrap, Ok(())) => memory.users_ready = true,
+        (Job::Checkpoint, Ok(())) => {
+            if let Some(switchover) = &mut memory.switchover {
+                switchover.checkpointed = true;
+            }
+        }
+        (Job::Start, Ok(())) => {
+            memory.counters.postgres_starts += 1;
+            memory.errand = Some(errand(instruments, memory));
+        }
+        (Job::Stop | Job::Start | Job::PostBootstrap | Job::Checkpoint, _) => {}
+    }
+    match outcome {
+        Ok(()) => info!(job = ?kind, ?took, "done"),
+        Err(fault) => {
+            error!(job = ?kind, ?took, fault = %causes(&fault), "failed");
+            memory.cool_down();
+        }
+    }
+}
+
+/// Begins the proof of what `configuration` says.
+pub(super) fn prove(instruments: &Instruments, configuration: Configuration) -> Proving {
+    let postgres = instruments.postgres.clone();
+    Proving { task: tokio::spawn(async move { postgres.prove_synchronous(&configuration).await }) }
+}
+
+fn errand(instruments: &Instruments, memory: &Memory) -> Errand {
+    let postgres = instruments.postgres.clone();
+    let observer = postgres.observer();
+    let members = memory.others(instruments.dcs.name());
+    Errand { task: tokio::spawn(async move { come_up(&postgres, &observer, &members).await }) }
+}
+
+/// Ends when Postgres accepts connections, or is gone.
+async fn come_up(postgres: &Postgres, observer: &Observer, members: &[String]) -> Result<(), Error> {
+    loop {
+        match observer.look().await {
+            Ok(seen) if seen.is_primary() => return Ok(()),
+            Ok(_) => return postgres.renew_standby_slots(members).await,
+            Err(_) => {
+                let status = postgres.supervisor().status().await?;
+                if status.postmaster.is_none() {
+                    return Ok(());
+                }
+                sleep(READY_INTERVAL).await;
+            }
+        }
+    }
+}
+
+impl Actor<'_> {
+    fn begin(&mut self, kind: Job, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        info!(job = ?kind, "begins");
+        // The plan never begins a second one while one is under way; should it, the older one is not waited for.
+        if let Some(older) = self.memory.job.take() {
+            older.abandon();
+        }
+        self.memory.control = None;
+        self.memory.job = Some(Running { kind, task: tokio::spawn(work), begun: clock::monotonic() });
+    }
+
+    pub(super) fn initdb(&mut self) {
+        let postgres = self.instruments.postgres.clone();
+        self.begin(Job::Initdb, async move { postgres.initdb().await });
+    }
+
+    pub(super) fn post_bootstrap(&mut self) {
+        let postgres = self.instruments.postgres.clone();
+        self.begin(Job::PostBootstrap, async move { postgres.create_users().await });
+    }
+
+    pub(super) fn checkpoint(&mut self) {
+        let postgres = self.instruments.postgres.clone();
+        self.begin(Job::Checkpoint, async move { postgres.checkpoint().await });
+    }
+
+    pub(super) fn start(&mut self, start_as: &StartAs) -> Result<(), Fault> {
+        let postgres = self.instruments.postgres.clone();
+        self.set_stopping(false);
+        self.memory.errand = None;
+        self.memory.forget_synchronous();
+        match start_as {
+            StartAs::Primary { synchronous } => {
+                let fuse = self.live_lease("start Postgres as primary")?.fuse;
+                let names: Vec<String> = synchronous.iter().map(ToString::to_string).collect();
+                self.memory.configuration.upstream = None;
+                self.memory.configuration.set_synchronous(&names);
+                self.memory.commits_wait_for(synchronous);
+                let configuration = self.memory.configuration.clone();
+                self.begin(Job::Start, async move { postgres.start_primary(&configuration, &fuse).await });
+            }
+            StartAs::Standby { upstream } => {
+                let upstream = upstream.as_ref().map(|name| self.upstream(name)).transpose()?;
+                self.memory.configuration.upstream = upstream;
+                self.memory.configuration.set_synchronous(&[]);
+                let configuration = self.memory.configuration.clone();
+                self.begin(Job::Start, async move { postgres.start_standby(&configuration).await });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop(&mut self, mode: StopMode) {
+        let postgres = self.instruments.postgres.clone();
+        self.set_stopping(true);
+        self.memory.errand = None;
+        self.memory.forget_synchronous();
+        let mut kept = None;
+        if let Some(announced) = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.intent.as_ref())
+            && let Some(progress) = &mut self.memory.switchover
+            && progress.id == announced.value.id
+        {
+            kept = Some(announced.value.to.clone());
+            progress.stopping_since = Some(clock::monotonic());
+            self.memory.write_gap_since = Some(clock::monotonic());
+        }
+        let mode = match mode {
+            StopMode::Fast => protocol::StopMode::Fast,
+            StopMode::Immediate => protocol::StopMode::Immediate,
+        };
+        self.begin(Job::Stop, async move { postgres.stop(mode, kept.as_deref()).await });
+    }
+
+    pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {
+        let upstream = self.upstream(from)?;
+        let postgres = self.instruments.postgres.clone();
+        let configuration = self.memory.configuration.clone();
+        self.begin(Job::Clone, async move { postgres.clone_from(&configuration, &upstream).await });
+        Ok(())
+    }
+
+    pub(super) fn rewind(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {
+        let upstream = self.upstream(from)?;
+        let postgres = self.instruments.postgres.clone();
+        let mut configuration = self.memory.configuration.clone();
+        configuration.set_synchronous(&[]);
+        self.begin(Job::Rewind, async move { postgres.rewind(&configuration, &upstream).await });
+        Ok(())
+    }
+
+    fn set_stopping(&self, stopping: bool) {
+        if let Some(archive) = &self.instruments.archive {
+            archive.set_stopping(stopping);
+        }
+    }
+
+    /// The lease, if it is still sure to be held.
+    pub(super) fn live_lease(&self, act: &'static str) -> Result<HeldLease, Fault> {
+        let live = self.memory.lease.filter(|lease| clock::boottime_ns() < lease.fuse.deadline_ns());
+        live.ok_or(Fault::LeaseTooOld { act })
+    }
+}

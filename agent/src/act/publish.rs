@@ -1,0 +1,184 @@
+//! What a member tells the others each round: its entry in the DCS, and as leader the last position. And its farewell.
+
+use std::time::Duration;
+
+use outrider_ha::{Job, Plan, Postgres, View};
+use outrider_postgres::Role;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::Actor;
+use crate::clock;
+use crate::report::causes;
+use crate::round::{Instruments, Memory};
+
+/// An agent that ends on purpose leaves its successor this much time.
+const HANDOVER_TTL: Duration = Duration::from_secs(30);
+/// For the farewell.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+
+/// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
+pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
+    let entry = entry(view, plan, instruments, memory);
+    if let Err(fault) = instruments.dcs.touch_member(&entry).await {
+        memory.count_dcs_error(&fault);
+        warn!(fault = %causes(&fault), "cannot publish this member");
+        return;
+    }
+    if memory.lease.is_some()
+        && let Postgres::Primary { position, .. } = &view.local.postgres
+    {
+        let mut status = memory
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.status.as_ref())
+            .map(|entry| entry.value.clone())
+            .unwrap_or_default();
+        if status.optime == *position {
+            return;
+        }
+        status.optime = *position;
+        if let Err(fault) = instruments.dcs.write_status(&status).await {
+            memory.count_dcs_error(&fault);
+        }
+    }
+}
+
+/// Patroni's member JSON, with what is ours under `outrider`.
+fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
+    let config = &instruments.config;
+    let seen = memory.seen.as_ref();
+    let mut entry = Map::new();
+    let mut put = |key: &str, value: Value| entry.insert(key.to_owned(), value);
+    put("conn_url", json!(format!("postgres://{}/postgres", config.connect_address)));
+    put("api_url", json!(format!("http://{}/patroni", config.rest.connect_address)));
+    put("state", json!(state(view)));
+    put("role", json!(if seen.is_some_and(|seen| seen.is_primary()) { "primary" } else { "replica" }));
+    put("version", json!(env!("CARGO_PKG_VERSION")));
+    if !config.tags.is_empty() {
+        put("tags", Value::Object(config.tags.clone()));
+    }
+    if let Some(seen) = seen {
+        put("xlog_location", json!(seen.position().get()));
+        if let Role::Standby { received, replayed, .. } = &seen.role {
+            put("receive_lsn", json!(received.get()));
+            put("replay_lsn", json!(replayed.get()));
+        }
+        put("timeline", json!(memory.timeline.get()));
+        if let Some(replication_state) = seen.replication_state() {
+            put("replication_state", json!(replication_state));
+        }
+        if !seen.pending_restart.is_empty() {
+            put("pending_restart", json!(true));
+        }
+        if view.local.awaiting_checkpoint {
+            put("checkpoint_after_promote", json!(false));
+        }
+    }
+    put("outrider", ours(view, plan, instruments, memory));
+    Value::Object(entry)
+}
+
+fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
+    let mut ours = Map::new();
+    let mut put = |key: &str, value: Value| ours.insert(key.to_owned(), value);
+    if let Some(system) = memory.system {
+        put("system_identifier", json!(system.to_string()));
+    }
+    put("reason", json!(plan.reason.to_string()));
+    if let Some(fuse) = view.local.fuse {
+        // Whole seconds, so that a quiet member's entry stays as it is.
+        put("fuse_seconds", json!(fuse.as_secs()));
+    }
+    if let Some(archive) = &instruments.archive {
+        let status = archive.status();
+        put("archive_waiting", json!(status.waiting));
+        put("archive_failing", json!(status.store_failing));
+    }
+    Value::Object(ours)
+}
+
+/// Patroni's word for the state of the local Postgres.
+pub(crate) fn state(view: &View) -> &'static str {
+    match (view.job, &view.local.postgres) {
+        (Some(Job::Initdb), _) => "initializing new cluster",
+        (Some(Job::Clone), _) => "creating replica",
+        (Some(Job::Rewind), _) => "running pg_rewind",
+        (Some(Job::Stop), _) => "stopping",
+        (_, Postgres::Primary { .. } | Postgres::Standby { .. }) => "running",
+        (_, Postgres::Starting { .. }) | (Some(Job::Start), _) => "starting",
+        (_, Postgres::Unresponsive { .. }) => "unknown",
+        (_, Postgres::Stopped { shutdown: outrider_ha::Shutdown::CrashedPrimary, .. }) => "crashed",
+        (_, Postgres::Stopped { .. }) => "stopped",
+        (_, Postgres::Empty) => "uninitialized",
+        (_, Postgres::Unusable(_)) => "start failed",
+    }
+}
+
+/// The agent ends and Postgres goes on: a leader leaves its successor time to come up before the fuse blows.
+pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
+    if memory.lease.is_none() {
+        info!("the agent ends; Postgres goes on under its supervisor");
+        return;
+    }
+    let mut actor = Actor { instruments, memory };
+    let farewell = async {
+        instruments.dcs.set_ttl(HANDOVER_TTL).await?;
+        actor.renew_lease().await
+    };
+    match timeout(FAREWELL_LIMIT, farewell).await {
+        Ok(Ok(())) => {
+            let left = actor.memory.fuse_left().unwrap_or_default();
+            info!(?left, "the agent ends; Postgres goes on, and another agent has this long to take over");
+        }
+        Ok(Err(fault)) => warn!(fault = %causes(&fault), "cannot lengthen the leader lease; Postgres goes on until the fuse blows"),
+        Err(_) => warn!(limit = ?FAREWELL_LIMIT, "the DCS did not answer in time; Postgres goes on until the fuse blows"),
+    }
+}
+
+/// Postgres was told that its settings changed, unless it has more important things to do.
+pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
+    if !memory.configuration_changed || memory.seen.is_none() || memory.job.is_some() {
+        return;
+    }
+    match instruments.postgres.configure(&memory.configuration).await {
+        Ok(()) => {
+            memory.configuration_changed = false;
+            info!("Postgres has the configuration of the cluster");
+        }
+        Err(fault) => warn!(fault = %causes(&fault), "cannot give Postgres its configuration"),
+    }
+}
+
+/// Follows the ttl of the cluster.
+pub(crate) async fn follow_ttl(instruments: &Instruments, memory: &mut Memory) {
+    let wanted = memory.policy.ttl;
+    if memory.session_ttl == wanted {
+        return;
+    }
+    // A shorter lease under a longer fuse could be another's while this Postgres still writes: first the fuse.
+    if wanted < memory.session_ttl
+        && let Some(lease) = memory.lease
+    {
+        let now = clock::boottime_ns();
+        let short = wanted.saturating_sub(wanted / 10 + super::cluster_keys::KILL_BUDGET);
+        let deadline = now.saturating_add(u64::try_from(short.as_nanos()).unwrap_or(u64::MAX));
+        if deadline < lease.fuse.deadline_ns() {
+            match instruments.postgres.supervisor().arm_fuse(deadline, lease.term.0).await {
+                Ok(fuse) => memory.lease = Some(super::HeldLease { fuse, ..lease }),
+                Err(fault) => {
+                    warn!(fault = %causes(&fault), "cannot shorten the fuse, so the lease stays as long as it is");
+                    return;
+                }
+            }
+        }
+    }
+    match instruments.dcs.set_ttl(wanted).await {
+        Ok(()) => {
+            info!(ttl = ?wanted, "the lease has the ttl of the cluster");
+            memory.session_ttl = wanted;
+        }
+        Err(fault) => warn!(fault = %causes(&fault), ttl = ?wanted, "cannot change the ttl of the lease"),
+    }
+}

@@ -1,0 +1,109 @@
+//! Environment variables that stand for keys of the file: `OUTRIDER_...`, and Patroni's `PATRONI_...`. They win over it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// The variables without their prefix, with the key that they stand for.
+const VARIABLES: &[(&str, &str)] = &[
+    ("SCOPE", "scope"),
+    ("NAMESPACE", "namespace"),
+    ("NAME", "name"),
+    ("STATE_DIR", "state_dir"),
+    ("LOG_LEVEL", "log.level"),
+    ("LOG_FORMAT", "log.format"),
+    ("RESTAPI_LISTEN", "restapi.listen"),
+    ("RESTAPI_CONNECT_ADDRESS", "restapi.connect_address"),
+    ("RESTAPI_USERNAME", "restapi.authentication.username"),
+    ("RESTAPI_PASSWORD", "restapi.authentication.password"),
+    ("POSTGRESQL_LISTEN", "postgresql.listen"),
+    ("POSTGRESQL_CONNECT_ADDRESS", "postgresql.connect_address"),
+    ("POSTGRESQL_DATA_DIR", "postgresql.data_dir"),
+    ("POSTGRESQL_BIN_DIR", "postgresql.bin_dir"),
+    ("SUPERUSER_USERNAME", "postgresql.authentication.superuser.username"),
+    ("SUPERUSER_PASSWORD", "postgresql.authentication.superuser.password"),
+    ("REPLICATION_USERNAME", "postgresql.authentication.replication.username"),
+    ("REPLICATION_PASSWORD", "postgresql.authentication.replication.password"),
+    ("REWIND_USERNAME", "postgresql.authentication.rewind.username"),
+    ("REWIND_PASSWORD", "postgresql.authentication.rewind.password"),
+    ("ETCD3_HOST", "etcd3.host"),
+    ("ETCD3_HOSTS", "etcd3.hosts"),
+    ("ETCD3_PROTOCOL", "etcd3.protocol"),
+    ("ETCD3_USERNAME", "etcd3.username"),
+    ("ETCD3_PASSWORD", "etcd3.password"),
+    ("ETCD3_CACERT", "etcd3.cacert"),
+    ("ETCD3_CERT", "etcd3.cert"),
+    ("ETCD3_KEY", "etcd3.key"),
+    ("ARCHIVE_STORE", "archive.store"),
+    ("ARCHIVE_SERVER", "archive.server"),
+    ("ARCHIVE_ENDPOINT", "archive.endpoint"),
+    ("ARCHIVE_REGION", "archive.region"),
+    ("ARCHIVE_PATH_STYLE", "archive.path_style"),
+    ("ARCHIVE_ACCESS_KEY_ID", "archive.access_key_id"),
+    ("ARCHIVE_SECRET_ACCESS_KEY", "archive.secret_access_key"),
+    ("ARCHIVE_CA_FILE", "archive.ca_file"),
+    ("SUPERVISOR_SOCKET", "supervisor.socket"),
+];
+/// Ours wins where both are set.
+const PREFIXES: [&str; 2] = ["PATRONI_", "OUTRIDER_"];
+
+/// The environment of the process, or one made up for a test.
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// Puts what the environment says into the document. A secret `X` may also be given as `X_FILE`.
+pub(super) fn apply(environment: &Environment, document: &mut Map<String, Value>) {
+    for prefix in PREFIXES {
+        for (variable, key) in VARIABLES {
+            let name = format!("{prefix}{variable}");
+            if let Some(text) = given(environment, &name) {
+                put(document, key, text);
+                remove(document, &format!("{key}_file"));
+            } else if let Some(path) = given(environment, &format!("{name}_FILE"))
+                && is_secret(key)
+            {
+                put(document, &format!("{key}_file"), path);
+                remove(document, key);
+            }
+        }
+    }
+}
+
+/// Whether the value of this key is to be shown to nobody.
+fn is_secret(key: &str) -> bool {
+    key.ends_with("password") || key.ends_with("access_key_id") || key.ends_with("secret_access_key")
+}
+
+fn given<'environment>(environment: &'environment Environment, name: &str) -> Option<&'environment str> {
+    environment.get(name).map(String::as_str).filter(|text| !text.is_empty())
+}
+
+fn put(document: &mut Map<String, Value>, key: &str, text: &str) {
+    match key.split_once('.') {
+        None => {
+            document.insert(key.to_owned(), Value::from(text));
+        }
+        Some((section, rest)) => {
+            let section = document.entry(section).or_insert_with(|| Value::Object(Map::new()));
+            // An empty section is `null` in YAML; anything else that is no section is a fault that is named later.
+            if section.is_null() {
+                *section = Value::Object(Map::new());
+            }
+            if let Value::Object(section) = section {
+                put(section, rest, text);
+            }
+        }
+    }
+}
+
+fn remove(document: &mut Map<String, Value>, key: &str) {
+    match key.split_once('.') {
+        None => {
+            document.shift_remove(key);
+        }
+        Some((section, rest)) => {
+            if let Some(Value::Object(section)) = document.get_mut(section) {
+                remove(section, rest);
+            }
+        }
+    }
+}

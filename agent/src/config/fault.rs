@@ -1,0 +1,96 @@
+//! What is wrong with a configuration: every fault with its key, its value and the rule. Secrets are not shown.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file.
+    #[error("cannot read the configuration file {path}; give the path of the member's YAML file")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is in the file.
+    #[error("cannot read {path} as YAML{place}: {problem}")]
+    Yaml {
+        /// Which.
+        path: PathBuf,
+        /// Where in it, in words.
+        place: String,
+        /// What stands there; without the text around it, which may hold a password.
+        problem: String,
+    },
+    /// The values.
+    #[error("{} in the configuration {path}:{faults}", count(.faults))]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// All of them.
+        faults: Faults,
+    },
+}
+
+/// All faults of one configuration, in the order of reading.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(pub(crate) Vec<Fault>);
+
+/// One fault.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// The key with the sections before it, such as `restapi.listen`.
+    pub(crate) key: String,
+    /// Its value as it was found; `None` when it is absent or secret.
+    pub(crate) value: Option<Value>,
+    /// What it should be.
+    pub(crate) rule: String,
+}
+
+/// Gathered while a configuration is read.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// What must be mended.
+    pub(super) faults: Faults,
+    /// What has no effect.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Findings {
+    /// The key is there and its value breaks the rule.
+    pub(super) fn wrong(&mut self, key: impl Into<String>, value: &Value, rule: impl Into<String>) {
+        self.faults.0.push(Fault { key: key.into(), value: Some(value.clone()), rule: rule.into() });
+    }
+
+    /// The key is absent, or its value is not to be shown.
+    pub(super) fn missing(&mut self, key: impl Into<String>, rule: impl Into<String>) {
+        self.faults.0.push(Fault { key: key.into(), value: None, rule: rule.into() });
+    }
+}
+
+fn count(faults: &Faults) -> String {
+    match faults.0.len() {
+        1 => "1 fault".to_owned(),
+        many => format!("{many} faults"),
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}: {value}: {}", self.key, self.rule),
+            None => write!(f, "{}: {}", self.key, self.rule),
+        }
+    }
+}

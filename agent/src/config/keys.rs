@@ -1,0 +1,156 @@
+//! Which keys a file may have: ours, Patroni's that do nothing here, and Patroni's that must not be ignored.
+
+use serde_json::{Map, Value};
+
+use super::fault::Findings;
+
+/// The keys of one section.
+struct Keys {
+    /// Its path, such as `postgresql.authentication.superuser`; empty for the top.
+    section: &'static str,
+    /// What is read.
+    used: &'static [&'static str],
+    /// What does nothing here; named once in a warning.
+    idle: &'static [&'static str],
+    /// What would be wrong to ignore.
+    refused: &'static [&'static str],
+}
+
+const USER: (&[&str], &[&str]) = (
+    &["username", "password", "password_file"],
+    &["sslmode", "sslkey", "sslpassword", "sslcert", "sslrootcert", "sslcrl", "sslcrldir", "gssencmode", "channel_binding"],
+);
+
+const SECTIONS: &[Keys] = &[
+    Keys {
+        section: "",
+        used: &["scope", "namespace", "name", "state_dir", "restapi", "etcd3", "bootstrap", "postgresql", "tags", "log", "archive", "supervisor"],
+        idle: &["ctl", "watchdog", "citus", "pooler", "failover_priority"],
+        refused: &["etcd", "consul", "zookeeper", "exhibitor", "raft", "kubernetes"],
+    },
+    Keys {
+        section: "restapi",
+        used: &["listen", "connect_address", "authentication", "allow_unauthenticated"],
+        idle: &["ciphers", "http_extra_headers", "https_extra_headers", "request_queue_size", "thread_pool_size", "server_tokens", "keyfile_password"],
+        refused: &["certfile", "keyfile", "cafile", "verify_client", "allowlist", "allowlist_include_members"],
+    },
+    Keys { section: "restapi.authentication", used: &["username", "password", "password_file"], idle: &[], refused: &[] },
+    Keys {
+        section: "etcd3",
+        used: &["host", "hosts", "protocol", "username", "password", "password_file", "cacert", "cert", "key"],
+        idle: &["use_proxies", "version"],
+        refused: &["url", "proxy", "srv", "srv_suffix"],
+    },
+    Keys {
+        section: "postgresql",
+        used: &["listen", "connect_address", "data_dir", "bin_dir", "authentication", "parameters", "pg_hba"],
+        idle: &[
+            "pgpass", "use_unix_socket", "use_unix_socket_repl", "use_pg_rewind", "use_slots", "basebackup",
+            "create_replica_methods", "callbacks", "pg_ctl_timeout", "proxy_address", "recovery_conf", "bin_name",
+            "remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines", "pg_ident",
+        ],
+        refused: &["config_dir", "custom_conf", "before_stop", "pre_promote"],
+    },
+    Keys { section: "postgresql.authentication", used: &["superuser", "replication", "rewind"], idle: &[], refused: &[] },
+    Keys { section: "postgresql.authentication.superuser", used: USER.0, idle: USER.1, refused: &[] },
+    Keys { section: "postgresql.authentication.replication", used: USER.0, idle: USER.1, refused: &[] },
+    Keys { section: "postgresql.authentication.rewind", used: USER.0, idle: USER.1, refused: &[] },
+    Keys { section: "bootstrap", used: &["dcs", "initdb"], idle: &["users", "pg_hba"], refused: &["method", "post_bootstrap", "post_init"] },
+    Keys {
+        section: "bootstrap.dcs",
+        used: &[
+            "ttl", "loop_wait", "retry_timeout", "maximum_lag_on_failover", "primary_start_timeout", "switchover_timeout",
+            "synchronous_mode", "synchronous_node_count", "postgresql",
+        ],
+        idle: &[
+            "maximum_lag_on_syncnode", "primary_stop_timeout", "primary_race_backoff", "master_start_timeout",
+            "master_stop_timeout", "failsafe_mode", "check_timeline", "max_timelines_history", "member_slots_ttl",
+            "slots", "permanent_slots", "permanent_replication_slots", "ignore_slots",
+        ],
+        refused: &["standby_cluster", "pause", "synchronous_mode_strict"],
+    },
+    Keys {
+        section: "bootstrap.dcs.postgresql",
+        used: &["parameters", "pg_hba"],
+        idle: &["use_pg_rewind", "use_slots", "pg_ident", "recovery_conf", "remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"],
+        refused: &[],
+    },
+    Keys {
+        section: "log",
+        used: &["level", "format"],
+        idle: &["type", "dir", "file_size", "file_num", "mode", "loggers", "traceback_level", "dateformat", "max_queue_size", "static_fields", "deduplicate_heartbeat_logs"],
+        refused: &[],
+    },
+    Keys {
+        section: "archive",
+        used: &[
+            "store", "endpoint", "region", "path_style", "access_key_id", "access_key_id_file", "secret_access_key",
+            "secret_access_key_file", "ca_file", "server", "compression", "compression_level", "parallelism", "request_timeout",
+        ],
+        idle: &["stream_interval", "schedule", "retention"],
+        refused: &[],
+    },
+    Keys { section: "supervisor", used: &["socket", "start", "handover_timeout", "grace_period"], idle: &[], refused: &[] },
+];
+
+/// Finds every key that is not read.
+pub(super) fn check(document: &Map<String, Value>, findings: &mut Findings) {
+    for keys in SECTIONS {
+        if let Some(section) = section(document, keys.section) {
+            section.keys().for_each(|key| check_key(keys, key, findings));
+        }
+    }
+}
+
+fn check_key(keys: &Keys, key: &str, findings: &mut Findings) {
+    let name = if keys.section.is_empty() { key.to_owned() } else { format!("{}.{key}", keys.section) };
+    if keys.used.contains(&key) {
+        return;
+    }
+    if keys.idle.contains(&key) {
+        findings.warnings.push(format!("{name} has no effect here"));
+    } else if keys.refused.contains(&key) {
+        findings.missing(name, "is not supported, and must not be ignored silently; remove it");
+    } else {
+        findings.missing(name, unknown(keys, key));
+    }
+}
+
+/// Says where the key belongs, or what was probably meant.
+fn unknown(keys: &Keys, key: &str) -> String {
+    let elsewhere = SECTIONS.iter().find(|other| other.section != keys.section && other.used.contains(&key));
+    let near = keys
+        .used
+        .iter()
+        .chain(keys.idle)
+        .map(|known| (distance(key, known), *known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len().max(key.len()) / 2);
+    match (near, elsewhere) {
+        (Some((distance, known)), _) if distance <= 2 => format!("is not a known key; did you mean {known}?"),
+        (_, Some(other)) if other.section.is_empty() => "is not a known key here; it belongs at the top".to_owned(),
+        (_, Some(other)) => format!("is not a known key here; it belongs under {}", other.section),
+        (Some((_, known)), None) => format!("is not a known key; did you mean {known}?"),
+        (None, None) => format!("is not a known key; known here are {}", keys.used.join(", ")),
+    }
+}
+
+fn section<'document>(document: &'document Map<String, Value>, path: &str) -> Option<&'document Map<String, Value>> {
+    path.split('.').filter(|part| !part.is_empty()).try_fold(document, |map, part| map.get(part)?.as_object())
+}
+
+/// Levenshtein's: how many letters must be inserted, removed or replaced.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}

@@ -1,0 +1,187 @@
+//! A section of the configuration file, read key by key. Each wrong value becomes a fault, and reading goes on.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outrider_archive::store::Secret;
+use serde_json::{Map, Value};
+
+use super::fault::Findings;
+
+/// A mapping of the document, or one that is absent.
+pub(super) struct Section<'document> {
+    path: String,
+    map: Option<&'document Map<String, Value>>,
+}
+
+impl<'document> Section<'document> {
+    /// The whole document.
+    pub(super) fn root(document: &'document Map<String, Value>) -> Self {
+        Section { path: String::new(), map: Some(document) }
+    }
+
+    /// A section of this one; empty when it is absent.
+    pub(super) fn section(&self, key: &str, findings: &mut Findings) -> Section<'document> {
+        let path = self.name(key);
+        match self.get(key) {
+            None => Section { path, map: None },
+            Some(Value::Object(map)) => Section { path, map: Some(map) },
+            Some(other) => {
+                findings.wrong(&path, &shown(other), "expected a section with keys of its own");
+                Section { path, map: None }
+            }
+        }
+    }
+
+    /// Whether the section stands in the file.
+    pub(super) fn is_present(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// The full name of one of its keys.
+    pub(super) fn name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The value as it stands there; `null` counts as absent.
+    pub(super) fn get(&self, key: &str) -> Option<&'document Value> {
+        self.map?.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Its keys and values.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'document String, &'document Value)> {
+        self.map.into_iter().flatten()
+    }
+
+    /// A text that is not empty. A number is taken as its digits.
+    pub(super) fn text(&self, key: &str, findings: &mut Findings) -> Option<String> {
+        self.parsed(key, "expected a text that is not empty", findings, |text| {
+            (!text.trim().is_empty()).then(|| text.to_owned())
+        })
+    }
+
+    /// A text that must be there; empty when it was not, which is a fault then.
+    pub(super) fn required(&self, key: &str, meaning: &str, findings: &mut Findings) -> String {
+        if self.get(key).is_none() {
+            findings.missing(self.name(key), format!("is missing: {meaning}"));
+        }
+        self.text(key, findings).unwrap_or_default()
+    }
+
+    /// A path, absolute.
+    pub(super) fn path(&self, key: &str, findings: &mut Findings) -> Option<PathBuf> {
+        self.parsed(key, "expected an absolute path", findings, |text| {
+            Path::new(text).is_absolute().then(|| PathBuf::from(text))
+        })
+    }
+
+    /// A scalar as text, turned into what it means; a fault with this rule when it means nothing.
+    pub(super) fn parsed<T>(
+        &self,
+        key: &str,
+        rule: &str,
+        findings: &mut Findings,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.get(key)?;
+        let parsed = scalar(value).and_then(|text| parse(&text));
+        if parsed.is_none() {
+            findings.wrong(self.name(key), &shown(value), rule);
+        }
+        parsed
+    }
+
+    /// `true` or `false`; also `on` and `off`.
+    pub(super) fn boolean(&self, key: &str, findings: &mut Findings) -> Option<bool> {
+        self.parsed(key, "expected true or false", findings, boolean)
+    }
+
+    /// A duration: seconds, or a number with ms, s, min, h or d.
+    pub(super) fn duration(&self, key: &str, findings: &mut Findings) -> Option<Duration> {
+        self.parsed(key, "expected seconds, or a number with ms, s, min, h or d", findings, duration)
+    }
+
+    /// A secret: given in `key`, or in a file named in `key_file`.
+    pub(super) fn secret(&self, key: &str, findings: &mut Findings) -> Option<Secret> {
+        let file_key = format!("{key}_file");
+        match (self.get(key), self.get(&file_key)) {
+            (Some(_), Some(_)) => {
+                findings.missing(self.name(key), format!("is given twice, here and in {file_key}; keep one"));
+                None
+            }
+            (Some(Value::String(text)), None) if !text.is_empty() => Some(Secret::new(text)),
+            (Some(_), None) => {
+                findings.missing(self.name(key), "expected a text that is not empty; put digits in quotes");
+                None
+            }
+            (None, Some(_)) => {
+                let path = self.path(&file_key, findings)?;
+                Secret::from_file(&path)
+                    .map_err(|fault| findings.missing(self.name(&file_key), causes(&fault)))
+                    .ok()
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// A list of texts; a single text is a list of one, and commas part it.
+    pub(super) fn list(&self, key: &str, findings: &mut Findings) -> Option<Vec<String>> {
+        let value = self.get(key)?;
+        let items: Option<Vec<String>> = match value {
+            Value::Array(items) => items.iter().map(scalar).collect(),
+            other => scalar(other).map(|text| text.split(',').map(|item| item.trim().to_owned()).collect()),
+        };
+        if items.is_none() {
+            findings.wrong(self.name(key), &shown(value), "expected a list of texts");
+        }
+        items.map(|items| items.into_iter().filter(|item| !item.is_empty()).collect())
+    }
+}
+
+/// A text, number or boolean as text.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// What PostgreSQL and Patroni take for a boolean.
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Some(true),
+        "false" | "off" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Seconds, or a number with a unit.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit.trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "min" | "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+}
+
+/// A section may hold passwords further down: only its kind is shown.
+fn shown(value: &Value) -> Value {
+    match value {
+        Value::Object(_) => Value::from("{...}"),
+        Value::Array(_) => Value::from("[...]"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+fn causes(fault: &dyn std::error::Error) -> String {
+    fault.source().map_or_else(|| fault.to_string(), |source| format!("{fault}: {source}"))
+}

@@ -1,0 +1,136 @@
+//! Gathers everything a decision needs into one `View`: the DCS, the local Postgres, and the peers when they matter.
+//! Changes nothing outside; decides nothing.
+
+pub(crate) mod cluster;
+pub(crate) mod local;
+pub(crate) mod members;
+pub(crate) mod peers;
+
+use std::time::Duration;
+
+use outrider_dcs::{Error, Snapshot};
+use outrider_ha::{Cluster, Dcs, Lease, MemberName, Term, View, whom_to_ask};
+use tokio::time::timeout;
+use tracing::warn;
+
+use self::cluster::Remembered;
+use crate::round::{Instruments, Memory, TermError};
+use crate::{clock, config};
+
+/// However little time the fuse has left, the DCS gets this long to answer.
+const READ_LIMIT_LEAST: Duration = Duration::from_millis(50);
+
+/// One look at everything.
+///
+/// # Errors
+/// When the term that the DCS shows could not be kept on disk: without it a DCS that goes back would not be noticed.
+pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> Result<View, TermError> {
+    let limit = read_limit(instruments, memory);
+    let tool_runs = memory.job.is_some();
+    let (read, local) = tokio::join!(
+        timeout(limit, instruments.dcs.read()),
+        local::look(instruments, memory.control.as_ref(), tool_runs)
+    );
+    let read = read.unwrap_or_else(|late| {
+        Err(Error::Unreachable { act: "read", object: "the cluster's keys".to_owned(), source: Box::new(late) })
+    });
+    let answers = remember(instruments, memory, read);
+    let local = local::assemble(local, instruments, memory);
+    let me = MemberName::from(instruments.dcs.name());
+    let mut view = View {
+        dcs: Dcs::Silent { since: memory.silent_for() },
+        local,
+        members: Vec::new(),
+        policy: memory.policy.clone(),
+        job: memory.job_kind(),
+        me,
+    };
+    let Some(snapshot) = memory.snapshot.clone().filter(|_| answers) else { return Ok(view) };
+    let remembered = Remembered { free_for: memory.free_for(), switchover: memory.switchover.as_ref() };
+    let cluster = cluster::cluster(&snapshot, &remembered);
+    note_term(memory, &cluster)?;
+    view.local.term = memory.term.highest();
+    view.members = members::others(&snapshot, &view.me);
+    view.dcs = Dcs::Seen(cluster);
+    let whom = whom_to_ask(&view);
+    if !whom.is_empty() {
+        instruments.peers.ask(whom, &snapshot, &mut view).await;
+    }
+    Ok(view)
+}
+
+/// A primary must have time to stop in good order before its fuse blows.
+fn read_limit(instruments: &Instruments, memory: &Memory) -> Duration {
+    let usual = instruments.config.etcd.retry_timeout;
+    match memory.fuse_left() {
+        Some(left) if memory.was_writable => {
+            left.saturating_sub(memory.policy.step_down_margin).min(usual).max(READ_LIMIT_LEAST)
+        }
+        Some(_) | None => usual,
+    }
+}
+
+/// Notes what the DCS answered; whether it did.
+fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapshot, Error>) -> bool {
+    match read {
+        Ok(snapshot) => {
+            memory.dcs_answers();
+            let free = snapshot.leader.is_none();
+            memory.free_since = if free { memory.free_since.or_else(|| Some(clock::monotonic())) } else { None };
+            if !snapshot.leader.as_ref().is_some_and(|leader| leader.mine) {
+                memory.lease = None;
+            }
+            follow_policy(instruments, memory, &snapshot);
+            follow_switchover(instruments, memory, &snapshot);
+            memory.snapshot = Some(snapshot);
+            true
+        }
+        Err(fault) => {
+            memory.dcs_is_silent(&fault);
+            false
+        }
+    }
+}
+
+/// The rules and parameters of the cluster, when they have changed.
+fn follow_policy(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
+    let Some(entry) = &snapshot.config else { return };
+    if memory.config_revision == Some(entry.revision) {
+        return;
+    }
+    memory.config_revision = Some(entry.revision);
+    if !entry.value.is_object() {
+        warn!("the configuration in the DCS is not readable; going on with the last good one");
+        return;
+    }
+    memory.policy = config::policy(&entry.value, &instruments.config.tags, &memory.policy);
+    let (parameters, pg_hba) = config::parameters(&entry.value);
+    if parameters != memory.configuration.parameters || pg_hba != memory.configuration.pg_hba {
+        memory.configuration.parameters = parameters;
+        memory.configuration.pg_hba = pg_hba;
+        memory.configuration_changed = true;
+    }
+}
+
+/// This member keeps count of its own part in a switchover that was announced.
+fn follow_switchover(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
+    let me = instruments.dcs.name();
+    let announced = snapshot.intent.as_ref().map(|entry| &entry.value);
+    match announced.filter(|announced| announced.from == me || announced.to == me) {
+        None => memory.switchover = None,
+        Some(announced) => {
+            if memory.switchover.as_ref().is_none_or(|progress| progress.id != announced.id) {
+                memory.begin_switchover(announced.id.clone());
+            }
+        }
+    }
+}
+
+/// The highest term ever seen is on disk before anything is decided on it.
+fn note_term(memory: &mut Memory, cluster: &Cluster) -> Result<(), TermError> {
+    // A lease that was handed over to this member counts from the moment that it is seen.
+    if cluster.lease == Lease::Mine {
+        memory.held_term = memory.held_term.max(cluster.term);
+    }
+    if cluster.term > Term(0) { memory.term.saw(cluster.term) } else { Ok(()) }
+}

@@ -1,0 +1,272 @@
+//! Looks at the local Postgres through its supervisor, by SQL and on disk. Concludes nothing beyond the state of the view.
+
+use std::time::Duration;
+
+use outrider_dcs::Snapshot;
+use outrider_ha::{Local, MemberName, Postgres, Shutdown, Streaming, SystemId, Unusable, WalSender};
+use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
+use outrider_supervisor::protocol::{PostmasterStatus, Status};
+use tracing::{error, warn};
+
+use crate::clock;
+use crate::round::{Instruments, Memory};
+
+/// What was found, before it is put in order.
+pub(super) struct Look {
+    status: Result<Status, Error>,
+    found: Found,
+}
+
+enum Found {
+    /// The supervisor does not answer, so nobody knows.
+    Nothing,
+    /// A postmaster runs; what it says.
+    Running(Result<Box<Observation>, Error>),
+    /// None runs, and the data directory is like this.
+    Directory(Result<Directory, Error>, Option<Result<ControlData, Error>>),
+}
+
+/// Asks the supervisor, then Postgres or the disk. Two seconds at most.
+pub(super) async fn look(instruments: &Instruments, known: Option<&ControlData>, tool_runs: bool) -> Look {
+    let status = instruments.postgres.supervisor().status().await;
+    let found = match &status {
+        Err(_) => Found::Nothing,
+        Ok(status) => match &status.postmaster {
+            Some(postmaster) if postmaster.stopping || postmaster.died => Found::Running(Err(Error::TooSlow {
+                act: "tell its state while it stops",
+                limit: Duration::ZERO,
+            })),
+            Some(_) => Found::Running(instruments.observer.look().await.map(Box::new)),
+            None => {
+                let directory = inspect(instruments.postgres.settings());
+                let control = match (&directory, known) {
+                    (Ok(Directory::Complete), Some(known)) => Some(Ok(known.clone())),
+                    (Ok(Directory::Complete), None) if !tool_runs && status.tool.is_none() => {
+                        Some(instruments.postgres.control_data().await)
+                    }
+                    _ => None,
+                };
+                Found::Directory(directory, control)
+            }
+        },
+    };
+    Look { status, found }
+}
+
+/// The local part of the view, and what is to be remembered of it.
+pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memory) -> Local {
+    let status = match look.status {
+        Ok(status) => {
+            memory.supervisor_answers(&status);
+            Some(status)
+        }
+        Err(fault) => {
+            memory.supervisor_is_silent(&fault);
+            None
+        }
+    };
+    let postgres = match look.found {
+        Found::Nothing => unresponsive(memory, memory.was_writable),
+        Found::Running(outcome) => running(outcome, status.as_ref(), memory),
+        Found::Directory(directory, control) => stopped(directory, control, instruments, memory),
+    };
+    memory.was_writable = match &postgres {
+        Postgres::Primary { .. } => true,
+        Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => *writable,
+        Postgres::Standby { promoting, .. } => *promoting,
+        Postgres::Empty | Postgres::Unusable(_) | Postgres::Stopped { .. } => false,
+    };
+    remember_history(instruments, &postgres, memory);
+    let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
+    Local {
+        system: memory.system.map(SystemId),
+        fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
+        term: memory.term.highest(),
+        held_term: memory.held_term,
+        last_position: memory.last_position,
+        history: memory.history.clone(),
+        recent_crashes: memory.recent_crashes(),
+        rewind_failed: memory.rewind_failed,
+        cooling_down: memory.is_cooling_down(),
+        users_ready: memory.users_ready,
+        awaiting_checkpoint: memory
+            .seen
+            .as_ref()
+            .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
+        terminating: memory.terminating,
+        slots: slots(memory.seen.as_ref(), memory.snapshot.as_ref()),
+        postgres,
+    }
+}
+
+/// A postmaster runs.
+fn running(outcome: Result<Box<Observation>, Error>, status: Option<&Status>, memory: &mut Memory) -> Postgres {
+    memory.control = None;
+    let postmaster = status.and_then(|status| status.postmaster.as_ref());
+    match outcome {
+        Ok(seen) => {
+            memory.answered_pid = postmaster.map(|postmaster| postmaster.pid);
+            memory.silent_postgres_since = None;
+            memory.starting_fault = None;
+            memory.adopt(&seen);
+            memory.system = Some(seen.system_identifier);
+            let timeline = memory.timeline_seen(seen.timeline);
+            memory.last_position = memory.last_position.max(seen.position());
+            let promoting = postmaster.is_some_and(|postmaster| postmaster.writable);
+            let postgres = match &seen.role {
+                Role::Primary { flushed } => Postgres::Primary {
+                    timeline,
+                    position: *flushed,
+                    walsenders: walsenders(&seen),
+                    synchronous: memory.synchronous.clone(),
+                },
+                Role::Standby { streaming, upstream, .. } => Postgres::Standby {
+                    timeline,
+                    position: seen.position(),
+                    streaming: Streaming {
+                        upstream: upstream.as_ref().and_then(|(host, port)| memory.member_at(host, *port)),
+                        active: *streaming,
+                    },
+                    promoting,
+                },
+            };
+            memory.seen = Some(*seen);
+            postgres
+        }
+        Err(fault) => {
+            memory.seen = None;
+            let Some(postmaster) = postmaster else { return unresponsive(memory, memory.was_writable) };
+            if is_starting(postmaster, &fault, memory.answered_pid) {
+                memory.note_starting_fault(&fault);
+                let since = clock::boottime_ns().saturating_sub(postmaster.started_ns);
+                Postgres::Starting { writable: postmaster.writable, since: Duration::from_nanos(since) }
+            } else {
+                unresponsive(memory, postmaster.writable)
+            }
+        }
+    }
+}
+
+/// It has not answered since its start, or says itself that it is not there yet.
+fn is_starting(postmaster: &PostmasterStatus, fault: &Error, answered_pid: Option<i32>) -> bool {
+    let on_its_way_down = postmaster.stopping || postmaster.died;
+    !on_its_way_down && (fault.is_not_yet_up() || answered_pid != Some(postmaster.pid))
+}
+
+fn unresponsive(memory: &mut Memory, writable: bool) -> Postgres {
+    let since = *memory.silent_postgres_since.get_or_insert_with(clock::monotonic);
+    Postgres::Unresponsive { writable, since: clock::monotonic().saturating_duration_since(since) }
+}
+
+/// No postmaster runs.
+fn stopped(
+    directory: Result<Directory, Error>,
+    control: Option<Result<ControlData, Error>>,
+    instruments: &Instruments,
+    memory: &mut Memory,
+) -> Postgres {
+    memory.seen = None;
+    memory.silent_postgres_since = None;
+    memory.forget_synchronous();
+    let refused = |memory: &mut Memory, why: String| {
+        if memory.refused.as_ref() != Some(&why) {
+            error!("the data directory cannot be used: {why}");
+            memory.refused = Some(why);
+        }
+        Postgres::Unusable(Unusable::Refused)
+    };
+    match directory {
+        Err(fault) => refused(memory, fault.to_string()),
+        Ok(Directory::Refused(why)) => refused(memory, why),
+        Ok(Directory::Empty) => Postgres::Empty,
+        Ok(Directory::HalfInitialized) => Postgres::Unusable(Unusable::HalfInitialized),
+        Ok(Directory::HalfCloned) => Postgres::Unusable(Unusable::HalfCloned),
+        Ok(Directory::HalfRewound) => Postgres::Unusable(Unusable::HalfRewound),
+        Ok(Directory::Complete) => match control {
+            Some(Ok(control)) => {
+                memory.refused = None;
+                memory.system = Some(control.system_identifier);
+                let postgres = at_rest(&control, instruments.postgres.is_fresh_backup(), memory);
+                memory.control = Some(control);
+                postgres
+            }
+            Some(Err(fault @ (Error::Tool { .. } | Error::ControlData { .. }))) => refused(memory, fault.to_string()),
+            // Nobody could look: one of Postgres' programs runs, or the supervisor went away.
+            Some(Err(_)) | None => unresponsive(memory, false),
+        },
+    }
+}
+
+fn at_rest(control: &ControlData, fresh_backup: bool, memory: &Memory) -> Postgres {
+    if control.is_standby() || fresh_backup {
+        let end = control.recovery_end.max(control.checkpoint).max(memory.last_position);
+        return Postgres::Stopped { timeline: control.timeline(), end, shutdown: Shutdown::Standby };
+    }
+    let timeline = control.checkpoint_timeline.max(memory.timeline);
+    if control.is_clean_primary() {
+        Postgres::Stopped { timeline, end: control.clean_end(), shutdown: Shutdown::CleanPrimary }
+    } else {
+        let end = memory.last_position.max(control.checkpoint);
+        Postgres::Stopped { timeline, end, shutdown: Shutdown::CrashedPrimary }
+    }
+}
+
+fn walsenders(seen: &Observation) -> Vec<WalSender> {
+    seen.walsenders
+        .iter()
+        .map(|sender| WalSender {
+            name: MemberName::from(sender.application_name.as_str()),
+            streaming: sender.state == "streaming",
+            sync: matches!(sender.sync_state.as_str(), "sync" | "quorum"),
+            flushed: sender.flushed,
+        })
+        .collect()
+}
+
+/// The members that have a slot here.
+fn slots(seen: Option<&Observation>, snapshot: Option<&Snapshot>) -> Vec<MemberName> {
+    let (Some(seen), Some(snapshot)) = (seen, snapshot) else { return Vec::new() };
+    let mut names: Vec<MemberName> = snapshot
+        .members
+        .iter()
+        .filter(|member| seen.slots.contains(&slot_name(&member.name)))
+        .map(|member| MemberName::from(member.name.as_str()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Reads the history file when the timeline has changed.
+fn remember_history(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
+    let timeline = match postgres {
+        Postgres::Primary { timeline, .. } | Postgres::Standby { timeline, .. } | Postgres::Stopped { timeline, .. } => {
+            *timeline
+        }
+        Postgres::Empty | Postgres::Unusable(_) | Postgres::Starting { .. } | Postgres::Unresponsive { .. } => return,
+    };
+    if memory.history_of == Some(timeline) {
+        return;
+    }
+    match instruments.postgres.history(timeline) {
+        Ok(history) => {
+            // A timeline that was just begun may not have its file yet.
+            let complete = timeline.get() <= 1 || !history.switches().is_empty();
+            memory.history = history;
+            memory.history_of = complete.then_some(timeline);
+        }
+        Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
+    }
+}
+
+impl Memory {
+    /// The member that publishes this address for its Postgres.
+    fn member_at(&self, host: &str, port: u16) -> Option<MemberName> {
+        let members = &self.snapshot.as_ref()?.members;
+        let here = |member: &&outrider_dcs::Member| {
+            let upstream = member.conn_url().and_then(outrider_postgres::Upstream::from_url);
+            upstream.is_some_and(|upstream| upstream.host == host && upstream.port == port)
+        };
+        members.iter().find(here).map(|member| MemberName::from(member.name.as_str()))
+    }
+}
+

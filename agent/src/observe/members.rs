@@ -1,0 +1,121 @@
+//! Reads the other members' states: from the JSON they publish in the DCS and from the JSON of their `GET /patroni`.
+//! Both are Patroni's shapes, so a Patroni member is read as well as one of ours.
+
+use outrider_dcs::Snapshot;
+use outrider_ha::{Answer, Member, MemberName, MemberState, Role, SystemId, Tags};
+use outrider_wal::{Lsn, TimelineId};
+use serde_json::Value;
+
+/// All members but `me`, by name ascending, none of them asked yet.
+pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
+    let mut members: Vec<Member> = snapshot
+        .members
+        .iter()
+        .filter(|member| member.name != me.as_str())
+        .map(|member| Member {
+            name: MemberName::from(member.name.as_str()),
+            tags: tags(member.value.get("tags").unwrap_or(&Value::Null)),
+            published: Some(published(&member.value)),
+            answer: Answer::NotAsked,
+        })
+        .collect();
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    members
+}
+
+/// Patroni's tags: the booleans win over the priorities.
+pub(crate) fn tags(tags: &Value) -> Tags {
+    let is_set = |name: &str| tags.get(name).is_some_and(|value| value == &Value::Bool(true));
+    let priority = tags.get("failover_priority").and_then(Value::as_u64);
+    Tags {
+        nofailover: is_set("nofailover"),
+        nosync: is_set("nosync") || tags.get("sync_priority").and_then(Value::as_u64) == Some(0),
+        failover_priority: priority.map_or(1, |priority| u32::try_from(priority).unwrap_or(u32::MAX)),
+    }
+}
+
+/// The state in a member's key of the DCS.
+fn published(member: &Value) -> MemberState {
+    MemberState {
+        role: role(member),
+        timeline: timeline(member),
+        position: lsn(member, "xlog_location"),
+        streaming: text(member, "replication_state") == Some("streaming"),
+        awaiting_checkpoint: member.get("checkpoint_after_promote") == Some(&Value::Bool(false)),
+        system: member.pointer("/outrider/system_identifier").and_then(Value::as_str).and_then(system),
+    }
+}
+
+/// The state in the answer to `GET /patroni`; `None` when it is not one. Without positions its Postgres did not answer.
+pub(super) fn answered(status: &Value) -> Option<MemberState> {
+    text(status, "state")?;
+    let xlog = status.get("xlog").or_else(|| status.get("wal"));
+    let position = |key| xlog.map_or(Lsn::INVALID, |xlog| lsn(xlog, key));
+    Some(MemberState {
+        role: if xlog.is_some() { role(status) } else { Role::NotRunning },
+        timeline: timeline(status),
+        position: position("location").max(position("received_location")).max(position("replayed_location")),
+        streaming: text(status, "replication_state") == Some("streaming"),
+        awaiting_checkpoint: false,
+        system: text(status, "database_system_identifier").and_then(system),
+    })
+}
+
+fn role(member: &Value) -> Role {
+    let runs = matches!(text(member, "state"), Some("running" | "streaming" | "in archive recovery"));
+    match text(member, "role") {
+        Some("primary" | "master") if runs => Role::Primary,
+        Some("replica" | "standby_leader") if runs => Role::Standby,
+        Some(_) | None => Role::NotRunning,
+    }
+}
+
+fn timeline(member: &Value) -> TimelineId {
+    let number = member.get("timeline").and_then(Value::as_u64).unwrap_or_default();
+    TimelineId::new(u32::try_from(number).unwrap_or_default())
+}
+
+fn lsn(value: &Value, key: &str) -> Lsn {
+    value.get(key).and_then(Value::as_u64).map_or(Lsn::INVALID, Lsn::new)
+}
+
+fn text<'value>(value: &'value Value, key: &str) -> Option<&'value str> {
+    value.get(key)?.as_str()
+}
+
+fn system(text: &str) -> Option<SystemId> {
+    text.parse().ok().map(SystemId)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_standby_that_answers_is_read() {
+        let state = answered(&json!({
+            "state": "running", "role": "replica", "timeline": 3, "replication_state": "streaming",
+            "xlog": {"received_location": 100, "replayed_location": 90}, "database_system_identifier": "7"
+        }))
+        .unwrap();
+        assert_eq!((state.role, state.position, state.streaming), (Role::Standby, Lsn::new(100), true));
+        assert_eq!((state.timeline, state.system), (TimelineId::new(3), Some(SystemId(7))));
+    }
+
+    #[test]
+    fn a_member_whose_postgres_does_not_answer_is_neither_primary_nor_standby() {
+        let state = answered(&json!({"state": "starting", "role": "primary"})).unwrap();
+        assert_eq!(state.role, Role::NotRunning);
+        assert_eq!(answered(&json!({})), None);
+    }
+
+    #[test]
+    fn the_booleans_win_over_the_priorities() {
+        assert!(!tags(&json!({"nofailover": true, "failover_priority": 5})).may_lead());
+        assert!(!tags(&json!({"failover_priority": 0})).may_lead());
+        assert!(tags(&Value::Null).may_lead());
+        assert!(tags(&json!({"sync_priority": 0})).nosync);
+    }
+}

@@ -1,0 +1,115 @@
+//! The round: observe, decide, act, report, and wait for the next thing that happens. The one task that owns all state.
+
+mod instruments;
+mod memory;
+mod term;
+mod wake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use outrider_ha::{Plan, View, decide, invariant};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+pub(crate) use instruments::Instruments;
+pub(crate) use memory::Memory;
+pub(crate) use term::{TermError, TermFile};
+pub(crate) use wake::{Alarm, Waker};
+
+use self::wake::Wakened;
+use crate::act::{self, Fault};
+use crate::config::{self, Config};
+use crate::http::{self, Visitors};
+use crate::report::{Reporter, causes};
+use crate::{clock, observe};
+
+/// Between two tries at a term file that cannot be written.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// What keeps it from starting: state directory, sockets, the supervisor, etcd's addresses.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let listener = TcpListener::bind(config.rest.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (restapi.listen): is another agent running?", config.rest.listen))?;
+    let policy = config::first_policy(&config);
+    let instruments = Instruments::set_up(config.clone(), &policy).await?;
+    let mut memory = Memory::new(TermFile::open(&config.postgres.state_directory)?, policy);
+    let mut alarm = Alarm::new(instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
+    let mut reporter = Reporter::new(&instruments);
+    let visitors = Visitors {
+        board: reporter.board(),
+        waker: alarm.waker(),
+        dcs: instruments.dcs.clone(),
+        look: instruments.postgres.observer(),
+        config: config.clone(),
+    };
+    let server = tokio::spawn(http::serve(visitors, listener));
+    info!(
+        name = %config.name,
+        scope = %config.scope,
+        restapi = %config.rest.listen,
+        version = env!("CARGO_PKG_VERSION"),
+        "the agent makes its rounds"
+    );
+    loop {
+        alarm.round_begins();
+        let wait = turn(&instruments, &mut memory, &mut reporter).await;
+        if alarm.wait(wait, &instruments, &mut memory).await == Wakened::End {
+            break;
+        }
+    }
+    act::leave(&instruments, &mut memory).await;
+    server.abort();
+    Ok(())
+}
+
+/// One round; how long to wait for the next.
+async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Reporter) -> Duration {
+    let begun = clock::monotonic();
+    instruments.keep_supervisor(memory);
+    let view = match observe::observe(instruments, memory).await {
+        Ok(view) => view,
+        Err(fault) => {
+            error!(fault = %causes(&fault), "no decision without the highest term seen on disk");
+            sleep(DISK_INTERVAL).await;
+            return Duration::ZERO;
+        }
+    };
+    let plan = decide(&view);
+    reporter.note_plan(&plan);
+    let outcome = carry_out(&view, &plan, instruments, memory).await;
+    let failed = outcome.is_err();
+    act::publish(&view, &plan, instruments, memory).await;
+    act::configure(instruments, memory).await;
+    act::follow_ttl(instruments, memory).await;
+    if let Some(archive) = &instruments.archive {
+        archive.follow(memory.lease.map(|lease| lease.term.0), memory.seen.as_ref());
+    }
+    let wait = if failed { memory.policy.loop_wait / 4 } else { plan.look_again.unwrap_or(memory.policy.loop_wait) };
+    let wait = wait.min(memory.policy.loop_wait);
+    reporter.post(view, plan, outcome.err(), begun.elapsed(), wait, instruments, memory);
+    wait
+}
+
+/// A plan that breaks a rule is a defect of ours: it is not carried out, and the lease runs out by itself.
+async fn carry_out(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) -> Result<(), Fault> {
+    if let Err(breach) = invariant::check(view, plan) {
+        error!(?breach, ?plan, "this plan breaks a rule and is not carried out; please report it with rounds.jsonl");
+        return Ok(());
+    }
+    let outcome = act::act(plan, instruments, memory).await;
+    if let Err(fault) = &outcome {
+        if let Fault::Dcs(fault) = fault {
+            memory.count_dcs_error(fault);
+        }
+        warn!(reason = %plan.reason, fault = %causes(fault), "a step failed; looking again");
+    }
+    outcome
+}

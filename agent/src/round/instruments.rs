@@ -1,0 +1,200 @@
+//! The instruments of one member, made once at the start: DCS, Postgres, peers, archive. Decides nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use outrider_archive::store::{DirectoryStore, Location, S3Store, Store};
+use outrider_archive::{Fetcher, Leadership, Server, ServerOptions, ShipOptions, Shipper};
+use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
+use outrider_ha::Policy;
+use outrider_postgres::{Observation, Observer, Postgres, Supervisor};
+use outrider_wal::SegmentSize;
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::clock;
+use crate::config::{self, Config};
+use crate::observe::peers::Peers;
+
+use super::Memory;
+
+/// For a supervisor that was just started to open its socket.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
+/// Between two tries to reach it.
+const SUPERVISOR_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What the stations work with.
+pub(crate) struct Instruments {
+    pub(crate) config: Arc<Config>,
+    pub(crate) dcs: Arc<dyn Dcs>,
+    pub(crate) postgres: Postgres,
+    pub(crate) observer: Observer,
+    pub(crate) peers: Peers,
+    pub(crate) archive: Option<Archive>,
+}
+
+/// The shipping of WAL, and the door for `wal-push` and `wal-fetch`.
+pub(crate) struct Archive {
+    shipper: Shipper,
+    fetcher: Fetcher,
+    server: Server,
+}
+
+impl Instruments {
+    /// Makes them, and the supervisor when nobody else has started one.
+    ///
+    /// # Errors
+    /// What keeps the agent from starting.
+    pub(crate) async fn set_up(config: Arc<Config>, policy: &Policy) -> anyhow::Result<Self> {
+        make_directory(&config.postgres.state_directory)?;
+        let postgres = Postgres::new(Arc::new(config.postgres.clone()));
+        reach_supervisor(&config, postgres.supervisor()).await?;
+        let identity = Identity {
+            name: config.name.clone(),
+            base_path: base_path(&config.namespace, &config.scope),
+            ttl: policy.ttl,
+            session_file: Some(config.postgres.state_directory.join("session")),
+            boottime_ns: clock::boottime_ns,
+        };
+        let dcs = open_etcd(&identity, &config.etcd).context("cannot open etcd")?;
+        let archive = match &config.archive {
+            Some(archive) => Some(Archive::open(archive, &config.postgres.data_directory.join("pg_wal")).await?),
+            None => None,
+        };
+        let observer = postgres.observer();
+        let peers = Peers::new().context("cannot set up the line to the other members")?;
+        Ok(Instruments { config, dcs, postgres, observer, peers, archive })
+    }
+}
+
+impl Instruments {
+    /// Starts the supervisor again when it is gone and this agent is the one who starts it.
+    pub(crate) fn keep_supervisor(&self, memory: &mut Memory) {
+        if !self.config.supervisor.start || !memory.supervisor_is_gone {
+            return;
+        }
+        if memory.supervisor_started.is_some_and(|started| started.elapsed() < SUPERVISOR_LIMIT) {
+            return;
+        }
+        memory.supervisor_started = Some(clock::monotonic());
+        if let Err(fault) = start_supervisor(&self.config) {
+            tracing::error!("{fault:#}");
+        }
+    }
+}
+
+impl Archive {
+    async fn open(config: &config::Archive, pg_wal: &Path) -> anyhow::Result<Self> {
+        let store: Arc<dyn Store> = match &config.location {
+            Location::Directory { path } => Arc::new(DirectoryStore::new(path.clone())),
+            Location::S3 { .. } => {
+                let options = config.s3.as_ref().context("an archive in S3 without its options")?;
+                Arc::new(S3Store::open(options).context("cannot open the archive")?)
+            }
+        };
+        let fetcher = Fetcher::new(store.clone(), config.layout.clone());
+        let ship = ShipOptions {
+            pg_wal: pg_wal.to_owned(),
+            layout: config.layout.clone(),
+            compression: config.compression,
+            parallelism: config.parallelism,
+        };
+        let shipper = Shipper::start(ship, store);
+        let options = ServerOptions { socket: config.socket.clone(), pg_wal: pg_wal.to_owned() };
+        let server = Server::start(options, shipper.clone(), fetcher.clone()).await?;
+        Ok(Archive { shipper, fetcher, server })
+    }
+
+    /// Ships while this member leads, and only then. `term`: of the lease that is held.
+    pub(crate) fn follow(&self, term: Option<u64>, postgres: Option<&Observation>) {
+        if let Some(seen) = postgres {
+            self.fetcher.expect_system_identifier(seen.system_identifier);
+        }
+        let segment_size = postgres.and_then(|seen| SegmentSize::new(seen.wal_segment_size));
+        match (term, postgres.filter(|seen| seen.is_primary()), segment_size) {
+            (Some(term), Some(seen), Some(segment_size)) => {
+                let system_identifier = seen.system_identifier;
+                self.shipper.enable(Leadership { term, system_identifier, segment_size });
+            }
+            (None, _, _) => self.shipper.disable(),
+            // It holds the lease and Postgres is not up: what is finished is shipped on.
+            (Some(_), _, _) => {}
+        }
+    }
+
+    /// Whether Postgres is being stopped, which its archiver must not hold up.
+    pub(crate) fn set_stopping(&self, stopping: bool) {
+        self.server.set_stopping(stopping);
+    }
+
+    /// What it does.
+    pub(crate) fn status(&self) -> outrider_archive::Status {
+        self.shipper.status().borrow().clone()
+    }
+}
+
+fn make_directory(path: &PathBuf) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the state directory {}", path.display()))
+}
+
+/// Asks the supervisor for a sign of life. When nobody listens and this agent is to start it, does so.
+async fn reach_supervisor(config: &Config, supervisor: &Supervisor) -> anyhow::Result<()> {
+    if supervisor.status().await.is_ok() {
+        return Ok(());
+    }
+    if config.supervisor.start {
+        start_supervisor(config)?;
+    }
+    let begun = clock::monotonic();
+    loop {
+        match supervisor.status().await {
+            Ok(status) => {
+                info!(pid = status.supervisor_pid, "the supervisor answers");
+                return Ok(());
+            }
+            Err(fault) if begun.elapsed() > SUPERVISOR_LIMIT => {
+                let log = log_path(config);
+                let shown = std::fs::read_to_string(&log).unwrap_or_default();
+                let tail: Vec<&str> = shown.lines().rev().take(5).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                return Err(anyhow::Error::new(fault).context(format!(
+                    "the supervisor does not come up; the end of {}: {}",
+                    log.display(),
+                    tail.join(" | ")
+                )));
+            }
+            Err(_) => sleep(SUPERVISOR_INTERVAL).await,
+        }
+    }
+}
+
+/// Starts the supervisor so that it outlives this agent.
+pub(crate) fn start_supervisor(config: &Config) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let settings = &config.postgres;
+    let text = |path: &Path| path.display().to_string();
+    let arguments = [
+        "supervise".to_owned(),
+        "--data-dir".to_owned(),
+        text(&settings.data_directory),
+        "--bin-dir".to_owned(),
+        text(&settings.bin_directory),
+        "--socket".to_owned(),
+        text(&config.supervisor.socket),
+    ];
+    info!(socket = %config.supervisor.socket.display(), "starting the supervisor, which outlives this agent");
+    Supervisor::spawn_detached(&program, &arguments, &log_path(config))?;
+    Ok(())
+}
+
+/// What the supervisor and Postgres write when the agent has started them.
+fn log_path(config: &Config) -> PathBuf {
+    config.postgres.state_directory.join("postgres.log")
+}

@@ -1,0 +1,340 @@
+//! What the agent remembers from one round to the next. Only the round changes it; a restart forgets it, but for the term.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use outrider_dcs::Snapshot;
+use outrider_ha::{Job, MemberName, Policy, Synchronous, Term};
+use outrider_postgres::{Configuration, ControlData, Error, Observation, Upstream};
+use outrider_supervisor::protocol::Status;
+use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::term::TermFile;
+use crate::act::{Errand, Gap, HeldLease, Proving, Running};
+use crate::clock;
+use crate::observe::cluster::SwitchoverProgress;
+use crate::report::Counters;
+
+/// Unexpected exits older than this no longer count as a crash loop.
+const CRASH_WINDOW: Duration = Duration::from_secs(60);
+/// More of them than this are not worth remembering.
+const CRASHES_MAX: usize = 16;
+
+/// The memory of one agent.
+pub(crate) struct Memory {
+    /// The highest term seen, on disk.
+    pub(crate) term: TermFile,
+    /// The term of the lease that this process held last.
+    pub(crate) held_term: Term,
+    /// The lease as it was last confirmed.
+    pub(crate) lease: Option<HeldLease>,
+    /// The last answer of the DCS.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// When that was.
+    pub(crate) dcs_last_seen: Option<Timestamp>,
+    /// Since when the DCS has been silent; `None` while it answers.
+    pub(crate) silent_since: Option<Instant>,
+    /// Since when the lease has been free; `None` while it is not.
+    pub(crate) free_since: Option<Instant>,
+    /// The rules of the cluster, the last good ones.
+    pub(crate) policy: Policy,
+    /// Revision of the dynamic configuration that is followed.
+    pub(crate) config_revision: Option<i64>,
+    /// How Postgres is to be configured.
+    pub(crate) configuration: Configuration,
+    /// The configuration has changed and a running Postgres was not told yet.
+    pub(crate) configuration_changed: bool,
+    /// What Postgres said in this round; `None` when it did not answer.
+    pub(crate) seen: Option<Observation>,
+    /// The control file, while nothing has run since it was read.
+    pub(crate) control: Option<ControlData>,
+    /// The identifier of the data directory.
+    pub(crate) system: Option<u64>,
+    /// The newest timeline that the data directory was seen on.
+    pub(crate) timeline: TimelineId,
+    /// The furthest position that the local Postgres was seen at since its data directory was last replaced.
+    pub(crate) last_position: Lsn,
+    /// The ancestors of the timeline that the data directory is on.
+    pub(crate) history: TimelineHistory,
+    /// The timeline for which `history` was read.
+    pub(crate) history_of: Option<TimelineId>,
+    /// When the postmaster exited unexpectedly.
+    crashes: VecDeque<Instant>,
+    /// The last exit that the supervisor told of, by its time; `None` before its first answer.
+    last_exit: Option<u64>,
+    /// The supervisor that answered last.
+    supervisor_pid: Option<i32>,
+    /// The supervisor did not answer the last time.
+    supervisor_silent: bool,
+    /// The postmaster that has answered since its start.
+    pub(crate) answered_pid: Option<i32>,
+    /// Why a starting Postgres takes no connections, as it was last logged.
+    pub(crate) starting_fault: Option<String>,
+    /// Why the data directory is refused, as it was last logged.
+    pub(crate) refused: Option<String>,
+    /// Postgres accepted writes, or was about to, in the last round.
+    pub(crate) was_writable: bool,
+    /// Whether the last rewind failed.
+    pub(crate) rewind_failed: bool,
+    /// Whether the users were created, or found.
+    pub(crate) users_ready: bool,
+    /// Until when work that failed is not tried again.
+    cooling_until: Option<Instant>,
+    /// The supervisor was told to end.
+    pub(crate) terminating: bool,
+    /// Whom commits wait for, as far as this process has set it.
+    pub(crate) synchronous: Synchronous,
+    /// The proof, under way, that the setting is in effect.
+    pub(crate) proving: Option<Proving>,
+    /// What is done once Postgres accepts connections.
+    pub(crate) errand: Option<Errand>,
+    /// The announced switchover that this member takes part in.
+    pub(crate) switchover: Option<SwitchoverProgress>,
+    /// When Postgres was told to stop for a switchover whose end is not seen yet.
+    pub(crate) write_gap_since: Option<Instant>,
+    /// The measurement of that gap.
+    pub(crate) gap: Option<Gap>,
+    /// The ttl of this agent's session.
+    pub(crate) session_ttl: Duration,
+    /// When a supervisor was last started.
+    pub(crate) supervisor_started: Option<Instant>,
+    /// Nobody listens on the supervisor's socket.
+    pub(crate) supervisor_is_gone: bool,
+    /// The configuration of a Postgres that ran before this agent was read from it.
+    adopted: bool,
+    /// The silence of the DCS was logged.
+    silence_logged: bool,
+    /// The long work under way.
+    pub(crate) job: Option<Running>,
+    /// Since when Postgres has not answered; `None` while it answers.
+    pub(crate) silent_postgres_since: Option<Instant>,
+    /// Sums since the start.
+    pub(crate) counters: Counters,
+}
+
+impl Memory {
+    /// Of an agent that has seen nothing yet.
+    pub(crate) fn new(term: TermFile, policy: Policy) -> Self {
+        Memory {
+            session_ttl: policy.ttl,
+            term,
+            held_term: Term(0),
+            lease: None,
+            snapshot: None,
+            dcs_last_seen: None,
+            silent_since: Some(clock::monotonic()),
+            free_since: None,
+            policy,
+            config_revision: None,
+            configuration: Configuration::default(),
+            configuration_changed: false,
+            seen: None,
+            control: None,
+            system: None,
+            timeline: TimelineId::new(0),
+            last_position: Lsn::INVALID,
+            history: TimelineHistory::default(),
+            history_of: None,
+            crashes: VecDeque::new(),
+            last_exit: None,
+            supervisor_pid: None,
+            supervisor_silent: false,
+            answered_pid: None,
+            starting_fault: None,
+            refused: None,
+            was_writable: false,
+            rewind_failed: false,
+            users_ready: false,
+            cooling_until: None,
+            terminating: false,
+            synchronous: Synchronous::default(),
+            proving: None,
+            errand: None,
+            switchover: None,
+            write_gap_since: None,
+            gap: None,
+            supervisor_started: None,
+            supervisor_is_gone: false,
+            adopted: false,
+            silence_logged: false,
+            job: None,
+            silent_postgres_since: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// How long the DCS has been silent.
+    pub(crate) fn silent_for(&self) -> Duration {
+        age(self.silent_since)
+    }
+
+    /// How long the lease has been free.
+    pub(crate) fn free_for(&self) -> Duration {
+        age(self.free_since)
+    }
+
+    /// The kind of the long work under way.
+    pub(crate) fn job_kind(&self) -> Option<Job> {
+        self.job.as_ref().map(Running::kind)
+    }
+
+    /// What the supervisor says; an exit of the postmaster that nobody asked for counts as a crash.
+    pub(crate) fn supervisor_answers(&mut self, status: &Status) {
+        let exit = status.last_exit.as_ref();
+        let at = exit.map_or(0, |exit| exit.at_ns);
+        let is_news = self.supervisor_pid == Some(status.supervisor_pid) && self.last_exit != Some(at);
+        if is_news && exit.is_some_and(|exit| !exit.expected && !exit.fenced) {
+            self.crashes.push_back(clock::monotonic());
+            if self.crashes.len() > CRASHES_MAX {
+                self.crashes.pop_front();
+            }
+            warn!(tail = ?status.log_tail, "Postgres ended unexpectedly; these were its last lines");
+        }
+        if self.supervisor_pid.is_some_and(|pid| pid != status.supervisor_pid) {
+            warn!(pid = status.supervisor_pid, "the supervisor was started anew");
+        }
+        if self.supervisor_silent {
+            info!("the supervisor answers again");
+        }
+        self.last_exit = Some(at);
+        self.supervisor_pid = Some(status.supervisor_pid);
+        self.supervisor_silent = false;
+        self.supervisor_is_gone = false;
+        self.terminating = status.terminating;
+    }
+
+    /// It does not answer.
+    pub(crate) fn supervisor_is_silent(&mut self, fault: &Error) {
+        if !self.supervisor_silent {
+            warn!(fault = %crate::report::causes(fault), "the supervisor does not answer");
+        }
+        self.supervisor_silent = true;
+        self.supervisor_is_gone = matches!(fault, Error::NoSupervisor { .. });
+    }
+
+    /// A Postgres that this agent did not start keeps whom its commits wait for and where it streams from, until a step
+    /// changes them: `/sync` may rest on it.
+    pub(crate) fn adopt(&mut self, seen: &Observation) {
+        if !self.adopted {
+            self.configuration.adopt(seen);
+        }
+        self.adopted = true;
+    }
+
+    /// Counts a request to the DCS that failed.
+    pub(crate) fn count_dcs_error(&mut self, fault: &outrider_dcs::Error) {
+        let kind = match fault {
+            outrider_dcs::Error::Unreachable { .. } => "unreachable",
+            outrider_dcs::Error::Conflict { .. } => "conflict",
+            outrider_dcs::Error::Unknown { .. } => "unknown",
+            outrider_dcs::Error::Refused { .. } => "refused",
+        };
+        *self.counters.dcs_errors.entry(kind).or_default() += 1;
+    }
+
+    /// The DCS answers.
+    pub(crate) fn dcs_answers(&mut self) {
+        if self.silence_logged {
+            info!(silent_for = ?self.silent_for(), "the DCS answers again");
+        }
+        self.silence_logged = false;
+        self.silent_since = None;
+        self.dcs_last_seen = Some(clock::wall());
+    }
+
+    /// It does not.
+    pub(crate) fn dcs_is_silent(&mut self, fault: &outrider_dcs::Error) {
+        self.count_dcs_error(fault);
+        if !self.silence_logged {
+            warn!(fault = %crate::report::causes(fault), "the DCS does not answer; waiting for it");
+        }
+        self.silence_logged = true;
+        self.silent_since.get_or_insert_with(clock::monotonic);
+    }
+
+    /// Logs once why a starting Postgres takes no connections.
+    pub(crate) fn note_starting_fault(&mut self, fault: &Error) {
+        let text = crate::report::causes(fault);
+        if self.starting_fault.as_ref() != Some(&text) {
+            info!(%text, "Postgres is not up yet");
+            self.starting_fault = Some(text);
+        }
+    }
+
+    /// The newest timeline that the data directory is known to be on.
+    pub(crate) fn timeline_seen(&mut self, timeline: TimelineId) -> TimelineId {
+        self.timeline = self.timeline.max(timeline);
+        self.timeline
+    }
+
+    /// Unexpected exits within the last minute.
+    pub(crate) fn recent_crashes(&mut self) -> u32 {
+        let now = clock::monotonic();
+        self.crashes.retain(|at| now.saturating_duration_since(*at) < CRASH_WINDOW);
+        u32::try_from(self.crashes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Work failed: not again before the next `loop_wait` is over.
+    pub(crate) fn cool_down(&mut self) {
+        self.cooling_until = Some(clock::monotonic() + self.policy.loop_wait);
+    }
+
+    /// Whether work that failed has to wait.
+    pub(crate) fn is_cooling_down(&self) -> bool {
+        self.cooling_until.is_some_and(|until| clock::monotonic() < until)
+    }
+
+    /// The data directory was replaced: nothing that was known of the old one holds.
+    pub(crate) fn forget_data(&mut self) {
+        self.control = None;
+        self.system = None;
+        self.timeline = TimelineId::new(0);
+        self.last_position = Lsn::INVALID;
+        self.history = TimelineHistory::default();
+        self.history_of = None;
+        self.rewind_failed = false;
+    }
+
+    /// Nothing is known of whom commits wait for.
+    pub(crate) fn forget_synchronous(&mut self) {
+        self.synchronous = Synchronous::default();
+        self.proving = None;
+    }
+
+    /// Commits wait for these standbys as soon as Postgres has read it; that nobody is waited for needs no proof.
+    pub(crate) fn commits_wait_for(&mut self, names: &[MemberName]) {
+        let since = names.is_empty().then_some(Lsn::INVALID);
+        self.synchronous = Synchronous { names: names.to_vec(), since };
+        self.proving = None;
+    }
+
+    /// This member takes part in an announced switchover.
+    pub(crate) fn begin_switchover(&mut self, id: String) {
+        self.switchover = Some(SwitchoverProgress { id, checkpointed: false, stopping_since: None });
+    }
+
+    /// Time left on the fuse, as it was last armed.
+    pub(crate) fn fuse_left(&self) -> Option<Duration> {
+        let left = clock::until_boottime(self.lease?.fuse.deadline_ns());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Where a member's Postgres listens, as it publishes it.
+    pub(crate) fn upstream(&self, name: &MemberName) -> Option<Upstream> {
+        let url = self.snapshot.as_ref()?.member(name.as_str())?.conn_url()?;
+        Upstream::from_url(url)
+    }
+
+    /// The names of the other members.
+    pub(crate) fn others(&self, me: &str) -> Vec<String> {
+        let members = self.snapshot.as_ref().map(|snapshot| snapshot.members.as_slice()).unwrap_or_default();
+        members.iter().map(|member| member.name.clone()).filter(|name| name != me).collect()
+    }
+}
+
+fn age(since: Option<Instant>) -> Duration {
+    since.map(|since| clock::monotonic().saturating_duration_since(since)).unwrap_or_default()
+}

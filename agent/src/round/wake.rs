@@ -1,0 +1,124 @@
+//! What starts a round: a change in the DCS, news of the supervisor, a finished job, a visitor, a signal, or the time.
+//! A closed list; none of them acts by itself.
+
+use std::time::Duration;
+
+use outrider_dcs::Changes;
+use outrider_postgres::News;
+use outrider_supervisor::protocol::Event;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{Instruments, Memory};
+use crate::act;
+
+/// Wake-ups that visitors may have waiting; more than one says nothing more.
+const WAKES_MAX: usize = 1;
+
+/// Lets visitors ask for a round now.
+#[derive(Clone)]
+pub(crate) struct Waker {
+    sender: mpsc::Sender<()>,
+}
+
+impl Waker {
+    /// Asks for a round; one that is asked for already is enough.
+    pub(crate) fn wake(&self) {
+        // A full queue means that a round is about to begin, a closed one that the agent ends.
+        let _ = self.sender.try_send(());
+    }
+}
+
+/// Everything that can end the wait between two rounds.
+pub(crate) struct Alarm {
+    visitors: mpsc::Receiver<()>,
+    waker: Waker,
+    changes: watch::Receiver<Changes>,
+    seen: u64,
+    news: broadcast::Receiver<News>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Why the wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wakened {
+    /// A round is due.
+    Round,
+    /// The agent is to end.
+    End,
+}
+
+impl Alarm {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub(crate) fn new(changes: watch::Receiver<Changes>, news: broadcast::Receiver<News>) -> std::io::Result<Self> {
+        let (sender, visitors) = mpsc::channel(WAKES_MAX);
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Alarm { visitors, waker: Waker { sender }, changes, seen: 0, news, terminate, interrupt })
+    }
+
+    /// For visitors.
+    pub(crate) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// A round begins: what changes in the DCS from here on may not be in what it reads.
+    pub(crate) fn round_begins(&mut self) {
+        self.seen = self.changes.borrow_and_update().urgent;
+    }
+
+    /// Waits for the next thing that happens, at most for `wait`, and notes it in `memory`.
+    pub(crate) async fn wait(&mut self, wait: Duration, instruments: &Instruments, memory: &mut Memory) -> Wakened {
+        let mut due = std::pin::pin!(sleep(wait));
+        loop {
+            let seen = self.seen;
+            let urgent = async {
+                // The watch ends only with the DCS itself, and that lives as long as the agent.
+                if self.changes.wait_for(|changes| changes.urgent != seen).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = &mut due => return Wakened::Round,
+                () = urgent => return Wakened::Round,
+                Some(()) = self.visitors.recv() => return Wakened::Round,
+                news = self.news.recv() => {
+                    if is_for_the_round(news, memory) {
+                        return Wakened::Round;
+                    }
+                }
+                finished = act::finished(memory) => {
+                    act::conclude(finished, instruments, memory);
+                    return Wakened::Round;
+                }
+                _ = self.terminate.recv() => return Wakened::End,
+                _ = self.interrupt.recv() => return Wakened::End,
+            }
+        }
+    }
+}
+
+/// Every round asks the supervisor how things are, so that news only says that there is something to see.
+fn is_for_the_round(news: Result<News, RecvError>, memory: &mut Memory) -> bool {
+    match news {
+        Ok(News::Event(Event::ToolOutput { .. } | Event::ToolExited { .. })) => false,
+        Ok(News::Event(Event::Fenced { term, took_ms, .. })) => {
+            warn!(term, took_ms, "the fuse blew: Postgres was fenced");
+            memory.counters.fenced += 1;
+            true
+        }
+        Ok(News::Event(Event::Terminating { handover_ms, .. })) => {
+            info!(handover_ms, "the supervisor was told to end");
+            true
+        }
+        Ok(News::Event(Event::PostmasterDied { .. } | Event::PostmasterExited { .. }) | News::LineBroke)
+        | Err(RecvError::Lagged(_) | RecvError::Closed) => true,
+    }
+}
