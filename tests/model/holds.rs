@@ -127,3 +127,27 @@ fn a_switchover_in_asynchronous_mode_has_one_writable_primary() {
     let setup = Setup { requests: 1, synchronous: false, ..Setup::new(3, 1, 1) };
     holds(&setup, 2_796_706, &[FAILOVER, SWITCHOVER]);
 }
+
+#[test]
+fn a_node_of_two_that_is_told_to_end_hands_over_and_comes_back() {
+    let setup = Setup { terminations: 1, requests: 1, ..Setup::new(2, 1, 1) };
+    holds(&setup, 1_916_417, &[FAILOVER, SWITCHOVER]);
+}
+
+#[test]
+fn nodes_of_three_are_restarted_one_after_the_other_or_together() {
+    let setup = Setup { terminations: 2, ..Setup::new(3, 1, 0) };
+    holds(&setup, 2_317_432, &[FAILOVER]);
+}
+
+#[test]
+fn a_node_that_is_told_to_end_while_one_is_frozen_loses_no_acknowledged_commit() {
+    let setup = Setup { terminations: 1, fuse: Fuse::Dead, ..Setup::new(2, 1, 1) };
+    holds(&setup, 79_868, &[FAILOVER]);
+}
+
+#[test]
+fn a_node_that_is_told_to_end_in_asynchronous_mode_leaves_one_writable_primary() {
+    let setup = Setup { terminations: 1, synchronous: false, ..Setup::new(2, 1, 1) };
+    holds(&setup, 178_252, &[FAILOVER]);
+}

@@ -33,6 +33,11 @@ fn two_nodes_that_publish_late_after_a_fault_and_a_switchover() {
 }
 
 #[test]
+fn two_nodes_after_a_fault_and_a_restart() {
+    recovers(&Setup { terminations: 1, ..Setup::new(2, 1, 1) }, 119_703);
+}
+
+#[test]
 fn two_nodes_after_one_was_frozen() {
     recovers(&Setup { fuse: Fuse::Dead, requests: 1, ..Setup::new(2, 1, 1) }, 28_234);
 }

@@ -47,6 +47,12 @@ pub enum Event {
     Commit(NodeId),
     /// Somebody asks for a switchover.
     AskForSwitchover(NodeId),
+    /// A node is told to end.
+    Terminate(NodeId),
+    /// The supervisor of such a node does not wait for its agent any longer, and stops Postgres.
+    SupervisorStops(NodeId),
+    /// Such a node has ended, and is started again.
+    Return(NodeId),
     /// The lease ends because its holder did not renew it: a fault, unless its fuse has blown, which was one.
     LeaseExpires,
     /// A fuse blows because its agent did not extend it: a fault.
@@ -70,6 +76,10 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         if here.published.is_some_and(|published| published != here.to_publish()) {
             events.push(Event::Publish(node));
         }
+        if here.terminating {
+            let ends = if here.postgres.runs() { Event::SupervisorStops(node) } else { Event::Return(node) };
+            events.push(ends);
+        }
         if may_receive(state, node) {
             events.push(Event::Stream(node));
         }
@@ -90,6 +100,9 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         }
         if state.left.commits > 0 && here.postgres == Postgres::Primary {
             events.push(Event::Commit(node));
+        }
+        if state.left.terminations > 0 && !here.terminating {
+            events.push(Event::Terminate(node));
         }
         if state.left.requests > 0 && state.dcs.holder != Some(node) {
             events.push(Event::AskForSwitchover(node));
@@ -213,6 +226,17 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
             state.left.requests -= 1;
             state.dcs.request = Some(*to);
             state.oracle.wanted = Some(*to);
+        }
+        Event::Terminate(node) => {
+            state.left.terminations -= 1;
+            state.node_mut(*node).terminating = true;
+        }
+        Event::SupervisorStops(node) => state.node_mut(*node).stop_fast(),
+        Event::Return(node) => {
+            forget(&mut state, *node);
+            let here = state.node_mut(*node);
+            here.fuse = false;
+            here.terminating = false;
         }
         Event::LeaseExpires => {
             if expiry(setup, &state) == Some(Cost::OneFault) {

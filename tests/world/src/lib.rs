@@ -18,7 +18,7 @@
 //! - **The DCS** is linearizable and never forgets: no restored snapshot, no lease that is lost before its time.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
 //!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.
-//! - **Faults** are bounded, as are commits and switchovers; bootstrap, termination, tags, mode changes and failover by
+//! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and failover by
 //!   hand are not in it. They have situations in `agent/ha/tests/scenarios`.
 //! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.
 

@@ -144,7 +144,7 @@ fn local(state: &State, node: NodeId) -> Local {
         cooling_down: false,
         users_ready: true,
         awaiting_checkpoint: false,
-        terminating: false,
+        terminating: here.terminating,
         slots: state.ids().map(name).collect(),
     }
 }

@@ -118,26 +118,22 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
     let here = state.node_mut(node);
     let stopped = !here.postgres.runs();
     let is_standby = matches!(here.postgres, Postgres::Standby { .. });
+    let (may_start, may_promote) = (stopped && !here.terminating, is_standby && !here.terminating);
     match act {
         Act::StartPrimary(names) => {
-            require(stopped && here.fuse)?;
+            require(may_start && here.fuse)?;
             here.becomes(Postgres::Primary);
             here.set_synchronous(names);
             here.waits_for = names;
         }
         Act::StartStandby(upstream) => {
-            require(stopped)?;
+            require(may_start)?;
             here.becomes(Postgres::Standby { upstream });
         }
-        Act::StopFast if here.postgres == Postgres::Primary => {
-            here.wal.push(Record::Shutdown);
-            here.becomes(Postgres::StoppedClean);
-        }
         Act::StopImmediate if here.postgres == Postgres::Primary => here.becomes(Postgres::Crashed),
-        Act::StopFast | Act::StopImmediate if is_standby => here.becomes(Postgres::StoppedStandby),
-        Act::StopFast | Act::StopImmediate => {}
+        Act::StopFast | Act::StopImmediate => here.stop_fast(),
         Act::Promote => {
-            require(is_standby && (here.fuse || setup.mutant == Some(Mutant::PromotesFirst)))?;
+            require(may_promote && (here.fuse || setup.mutant == Some(Mutant::PromotesFirst)))?;
             oracle::judge_promotion(setup, state, node);
             let birth = state.oracle.births;
             state.oracle.births += 1;
@@ -159,7 +155,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
             here.checkpointed = announced;
         }
         Act::CopyFrom(_) => {
-            require(stopped)?;
+            require(may_start)?;
             here.wal = copy_from.ok_or(Refused)?;
             here.becomes(Postgres::StoppedStandby);
         }

@@ -45,7 +45,7 @@ impl Model for World {
             request: None,
             announced: None,
         };
-        let Setup { faults, commits, requests, .. } = self.setup;
+        let Setup { faults, commits, requests, terminations, .. } = self.setup;
         let oracle = Oracle {
             acknowledged: 0,
             births: 0,
@@ -54,7 +54,7 @@ impl Model for World {
             all_were_down: false,
             wrong: None,
         };
-        vec![State { dcs, nodes, left: Budget { faults, commits, requests }, oracle }]
+        vec![State { dcs, nodes, left: Budget { faults, commits, requests, terminations }, oracle }]
     }
 
     fn actions(&self, state: &State, events: &mut Vec<Event>) {

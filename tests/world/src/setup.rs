@@ -11,6 +11,8 @@ pub struct Setup {
     pub faults: u8,
     /// Switchovers that somebody asks for.
     pub requests: u8,
+    /// Nodes that are told to end, and come back.
+    pub terminations: u8,
     /// `synchronous_mode`.
     pub synchronous: bool,
     /// `synchronous_node_count`.
@@ -36,6 +38,7 @@ impl Setup {
             commits,
             faults,
             requests: 0,
+            terminations: 0,
             synchronous: true,
             synchronous_node_count: 1,
             fuse: Fuse::Live,

@@ -4,7 +4,7 @@ use outrider_ha::Role;
 use outrider_wal::TimelineId;
 
 use crate::act::Acts;
-use crate::wal::{Branches, Wal};
+use crate::wal::{Branches, Record, Wal};
 
 /// A node, by number: 0 is member a.
 pub type NodeId = u8;
@@ -170,6 +170,8 @@ pub struct Node {
     pub knows_lease: bool,
     /// The checkpoint for the announced switchover is done.
     pub checkpointed: bool,
+    /// Its supervisor was told to end: it starts and promotes nothing any more.
+    pub terminating: bool,
     /// It is gone and never comes back.
     pub lost: bool,
     /// What it published last; `None` where that is always what it is.
@@ -195,6 +197,7 @@ impl Node {
             held_this_term: false,
             knows_lease: false,
             checkpointed: false,
+            terminating: false,
             lost: false,
             published: None,
             read: None,
@@ -213,6 +216,18 @@ impl Node {
         self.postgres = postgres;
         self.set_synchronous(Nodes::NONE);
         self.waits_for = Nodes::NONE;
+    }
+
+    /// Postgres stops in good order.
+    pub fn stop_fast(&mut self) {
+        match self.postgres {
+            Postgres::Primary => {
+                self.wal.push(Record::Shutdown);
+                self.becomes(Postgres::StoppedClean);
+            }
+            Postgres::Standby { .. } => self.becomes(Postgres::StoppedStandby),
+            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => {}
+        }
     }
 
     /// The agent writes whom commits shall wait for; nothing is in effect yet.
@@ -252,6 +267,8 @@ pub struct Budget {
     pub commits: u8,
     /// Switchovers that somebody asks for.
     pub requests: u8,
+    /// Nodes that are told to end.
+    pub terminations: u8,
 }
 
 /// What no node knows, and what the properties ask for.
