@@ -1,0 +1,57 @@
+# The commands of this repository. Each installs what is missing when it may, and names what it cannot.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint build setup minio clean
+
+# Debian packages by the program that tells whether they are there.
+PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config
+MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+
+help: ## Show the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
+
+demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, live
+	@cargo run --quiet --package outrider-bed --bin outrider-demo
+
+test: setup ## Everything: format, lints, units, scenarios, model, contracts, real clusters
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo build --workspace
+	cargo test --workspace --no-fail-fast
+
+bench: setup ## The figures of benches/README.md (about 20 minutes)
+	cargo build --release --package outrider
+	OUTRIDER=$(CURDIR)/target/release/outrider cargo run --quiet --package outrider-benches
+
+lint: setup ## Only format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+build: setup ## Build the program and what the demonstration needs
+	cargo build --package outrider --package outrider-bed
+
+minio: ## Build a real MinIO into ~/go/bin, which the tests then use besides the embedded store
+	@command -v go >/dev/null || { echo "make minio needs Go: apt-get install golang-go (1.24 or newer)"; exit 1; }
+	CGO_ENABLED=0 go install $(MINIO)
+
+clean: ## Remove what was built
+	cargo clean
+
+# Checks for every program before it installs anything, so that a second run costs nothing.
+setup:
+	@command -v cargo >/dev/null || { echo "Rust is missing: https://rustup.rs (1.95 or newer), then try again"; exit 1; }
+	@missing=(); \
+	for pair in $(PACKAGES); do command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || missing+=(postgresql); \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		echo "missing: $${missing[*]}"; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			export DEBIAN_FRONTEND=noninteractive; \
+			mkdir -p /etc/postgresql-common; \
+			[ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf; \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+		else \
+			echo "install them: sudo apt-get install $${missing[*]}"; exit 1; \
+		fi; \
+	fi
