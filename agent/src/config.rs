@@ -1,0 +1,175 @@
+//! A member's configuration: one YAML file with Patroni's keys, and the environment. Valid once it is here: every fault
+//! is found at the start and all are named at once.
+
+mod address;
+mod archive;
+mod bootstrap;
+mod effective;
+mod environment;
+mod etcd;
+mod fault;
+mod keys;
+mod log;
+mod policy;
+mod postgresql;
+mod programs;
+mod rest;
+mod section;
+mod supervisor;
+
+use std::path::{Path, PathBuf};
+
+use outrider_dcs::EtcdOptions;
+use outrider_postgres::Settings;
+use serde_json::{Map, Value};
+
+use self::fault::Findings;
+use self::section::Section;
+
+pub(crate) use archive::Archive;
+pub(crate) use effective::effective;
+pub(crate) use environment::Environment;
+pub(crate) use fault::ConfigError;
+pub(crate) use log::{Log, LogFormat};
+pub(crate) use policy::{first_policy, parameters, policy, violations};
+pub(crate) use rest::Rest;
+pub(crate) use supervisor::Supervised;
+
+/// A larger file is not a configuration.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Everything that one member is told when it starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// The cluster's name.
+    pub(crate) scope: String,
+    /// What stands before it in the DCS.
+    pub(crate) namespace: String,
+    /// The member's name.
+    pub(crate) name: String,
+    /// How to reach the DCS.
+    pub(crate) etcd: EtcdOptions,
+    /// The REST API.
+    pub(crate) rest: Rest,
+    /// The local Postgres.
+    pub(crate) postgres: Settings,
+    /// `host:port` by which others reach the local Postgres.
+    pub(crate) connect_address: String,
+    /// Where WAL goes.
+    pub(crate) archive: Option<Archive>,
+    /// The supervisor.
+    pub(crate) supervisor: Supervised,
+    /// The rules that a new cluster begins with.
+    pub(crate) bootstrap_dcs: Value,
+    /// Patroni's tags, published as they are.
+    pub(crate) tags: Map<String, Value>,
+    /// The log.
+    pub(crate) log: Log,
+}
+
+/// A configuration, and what in it has no effect.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The configuration.
+    pub(crate) config: Config,
+    /// One line for each key that does nothing here.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads the file and the environment.
+///
+/// # Errors
+/// For a file that cannot be read, and for all faults in it at once.
+pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigError> {
+    let text = read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let mut document = parse(path, &text)?;
+    environment::apply(environment, &mut document);
+    let mut findings = Findings::default();
+    keys::check(&document, &mut findings);
+    let config = config(&Section::root(&document), environment, &mut findings);
+    if !findings.faults.0.is_empty() {
+        return Err(ConfigError::Faults { path: path.to_owned(), faults: findings.faults });
+    }
+    Ok(Loaded { config, warnings: findings.warnings })
+}
+
+fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings) -> Config {
+    let scope = name(root, "scope", "the name of the cluster, the same for all its members", findings);
+    let name = name(root, "name", "the name of this member, unique in its cluster", findings);
+    let (bootstrap_dcs, retry_timeout) = bootstrap::read(root, findings);
+    let supervisor = supervisor::read(root, findings);
+    let archive = archive::read(root, &scope, &supervisor.socket, findings);
+    let around = postgresql::Around {
+        name: name.clone(),
+        scope: scope.clone(),
+        supervisor_socket: supervisor.socket.clone(),
+        archive: archive.as_ref(),
+        environment,
+        // Without its own path Postgres would look for the program where its shell does.
+        program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("outrider")),
+    };
+    let (postgres, connect_address) = postgresql::read(root, around, findings);
+    Config {
+        scope,
+        namespace: root.text("namespace", findings).unwrap_or_else(|| "service".to_owned()),
+        name,
+        etcd: etcd::read(root, retry_timeout, findings),
+        rest: rest::read(root, findings),
+        postgres,
+        connect_address,
+        archive,
+        supervisor,
+        bootstrap_dcs,
+        tags: tags(root, findings),
+        log: log::read(root, findings),
+    }
+}
+
+/// A name that can stand in a DCS key, in `/sync`'s list and in `application_name`.
+fn name(root: &Section<'_>, key: &str, meaning: &str, findings: &mut Findings) -> String {
+    if root.get(key).is_none() {
+        findings.missing(key, format!("is missing: {meaning}"));
+    }
+    let rule = "expected 1 to 63 letters, digits, '-', '_' or '.'";
+    root.parsed(key, rule, findings, |text| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let is_dots = text.chars().all(|c| c == '.');
+        ((1..=63).contains(&text.len()) && text.chars().all(fits) && !is_dots).then(|| text.to_owned())
+    })
+    .unwrap_or_default()
+}
+
+fn tags(root: &Section<'_>, findings: &mut Findings) -> Map<String, Value> {
+    let section = root.section("tags", findings);
+    for key in ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"] {
+        section.boolean(key, findings);
+    }
+    for key in ["failover_priority", "sync_priority"] {
+        section.parsed(key, "expected a whole number, 0 or more", findings, |text| text.parse::<u32>().ok());
+    }
+    section.entries().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let length = std::fs::metadata(path)?.len();
+    if length > FILE_MAX {
+        return Err(std::io::Error::other(format!("it has {length} bytes, more than {FILE_MAX}")));
+    }
+    std::fs::read_to_string(path)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, ConfigError> {
+    let bad = |place: String, problem: String| ConfigError::Yaml { path: path.to_owned(), place, problem };
+    let document: Value = serde_saphyr::from_str(text).map_err(|fault| {
+        let fault = fault.without_snippet();
+        let place = fault.location().map(|at| format!(", line {} column {}", at.line(), at.column()));
+        bad(place.unwrap_or_default(), fault.to_string())
+    })?;
+    match document {
+        Value::Object(map) => Ok(map),
+        Value::Null => {
+            Err(bad(String::new(), "it is empty; scope, name, etcd3 and postgresql are needed".to_owned()))
+        }
+        _ => Err(bad(String::new(), "expected keys with values at the top".to_owned())),
+    }
+}

@@ -1,0 +1,121 @@
+//! `archive`: where WAL is shipped to, and how.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outrider_archive::store::{Location, S3Options, Secret};
+use outrider_archive::{Compression, Layout};
+use serde_json::Value;
+
+use super::fault::Findings;
+use super::section::Section;
+
+const PARALLELISM: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The archive of one cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Archive {
+    /// Where it lies.
+    pub(crate) location: Location,
+    /// How to get there, when that is S3.
+    pub(crate) s3: Option<S3Options>,
+    /// The keys in it.
+    pub(crate) layout: Layout,
+    /// How files are compressed.
+    pub(crate) compression: Compression,
+    /// Files under way at one time.
+    pub(crate) parallelism: NonZeroUsize,
+    /// The socket for `wal-push` and `wal-fetch`.
+    pub(crate) socket: PathBuf,
+}
+
+/// `None` when there is none, or when it has a fault.
+pub(super) fn read(
+    root: &Section<'_>,
+    scope: &str,
+    supervisor_socket: &Path,
+    findings: &mut Findings,
+) -> Option<Archive> {
+    let section = root.section("archive", findings);
+    if !section.is_present() {
+        return None;
+    }
+    let location = location(&section, findings);
+    let server = section.text("server", findings).unwrap_or_else(|| scope.to_owned());
+    let layout = Layout::new(server.as_str())
+        .map_err(|fault| findings.wrong(section.name("server"), &Value::from(server), fault.to_string()))
+        .ok();
+    let compression = compression(&section, findings);
+    let parallelism = section
+        .parsed("parallelism", "expected a whole number from 1 to 32", findings, |text| {
+            text.parse::<NonZeroUsize>().ok().filter(|number| number.get() <= 32)
+        })
+        .unwrap_or(PARALLELISM);
+    let s3 = match &location {
+        Some(Location::S3 { bucket, path }) => s3(&section, bucket, path, findings),
+        Some(Location::Directory { .. }) | None => None,
+    };
+    let socket = supervisor_socket.parent().unwrap_or(Path::new("/")).join("archive.sock");
+    Some(Archive { location: location?, s3, layout: layout?, compression, parallelism, socket })
+}
+
+fn location(section: &Section<'_>, findings: &mut Findings) -> Option<Location> {
+    let text = section.required("store", "s3://bucket/path or file:///path", findings);
+    if text.is_empty() {
+        return None;
+    }
+    text.parse::<Location>()
+        .map_err(|fault| findings.wrong(section.name("store"), &Value::from(text), fault.to_string()))
+        .ok()
+}
+
+fn compression(section: &Section<'_>, findings: &mut Findings) -> Compression {
+    let level =
+        section.parsed("compression_level", "expected a whole number from 1 to 9", findings, |text| {
+            text.parse::<u32>().ok().filter(|level| (1..=9).contains(level))
+        });
+    let gzip = level.map_or(Compression::GZIP, |level| Compression::Gzip { level });
+    section
+        .parsed("compression", "expected gzip or none", findings, |text| match text {
+            "gzip" => Some(gzip),
+            "none" => Some(Compression::None),
+            _ => None,
+        })
+        .unwrap_or(gzip)
+}
+
+fn s3(section: &Section<'_>, bucket: &str, path: &str, findings: &mut Findings) -> Option<S3Options> {
+    let mut key = |name: &str| {
+        let file = format!("{name}_file");
+        if section.get(name).is_none() && section.get(&file).is_none() {
+            findings.missing(
+                section.name(name),
+                format!("is missing: an archive in S3 needs it, or {file} with a path"),
+            );
+        }
+        section.secret(name, findings)
+    };
+    let (id, secret) = (key("access_key_id"), key("secret_access_key"));
+    let endpoint =
+        section.parsed("endpoint", "expected a URL that begins with http:// or https://", findings, |text| {
+            let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+            (!host.is_empty()).then(|| text.to_owned())
+        });
+    let path_style = section.boolean("path_style", findings);
+    let request_timeout = section.duration("request_timeout", findings);
+    let hidden = || Secret::new("");
+    Some(S3Options {
+        bucket: bucket.to_owned(),
+        path: path.to_owned(),
+        // A store at an address of one's own seldom has a host name for each bucket.
+        path_style: path_style.unwrap_or(endpoint.is_some()),
+        endpoint,
+        region: section.text("region", findings).unwrap_or_else(|| "us-east-1".to_owned()),
+        access_key_id: id.unwrap_or_else(hidden),
+        secret_access_key: secret.unwrap_or_else(hidden),
+        ca_file: section.path("ca_file", findings),
+        request_timeout: request_timeout.unwrap_or(REQUEST_TIMEOUT),
+    })
+}

@@ -1,0 +1,175 @@
+//! `postgresql`: the local Postgres, its users and its parameters.
+
+use std::path::{Path, PathBuf};
+
+use outrider_postgres::{Password, Settings, User};
+use serde_json::Value;
+
+use super::address::Address;
+use super::archive::Archive;
+use super::environment::Environment;
+use super::fault::Findings;
+use super::section::Section;
+use super::{bootstrap, policy, programs};
+
+const LISTEN_RULE: &str = "expected host:port, such as 127.0.0.1:5432 or *:5432";
+
+/// The member that the Postgres belongs to, and what is around it.
+pub(super) struct Around<'config> {
+    pub(super) name: String,
+    pub(super) scope: String,
+    pub(super) supervisor_socket: PathBuf,
+    pub(super) archive: Option<&'config Archive>,
+    pub(super) environment: &'config Environment,
+    /// This program, for the commands that Postgres starts.
+    pub(super) program: PathBuf,
+}
+
+/// The settings, and `host:port` by which others reach this Postgres.
+pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findings) -> (Settings, String) {
+    let section = root.section("postgresql", findings);
+    let listen = section
+        .parsed("listen", LISTEN_RULE, findings, |text| Address::parse(text, Some(5432)))
+        .unwrap_or_else(|| Address { host: "127.0.0.1".to_owned(), port: 5432 });
+    let connect_address = connect_address(&section, &listen, findings);
+    let data_directory = data_directory(&section, findings);
+    let state_directory = root.path("state_dir", findings).unwrap_or_else(|| beside(&data_directory));
+    let parameters = section.section("parameters", findings);
+    let parameters = parameters.entries().filter_map(policy::parameter).collect();
+    let authentication = section.section("authentication", findings);
+    let superuser = user(&authentication, "superuser", "postgres", findings);
+    let replication = user(&authentication, "replication", "replicator", findings);
+    let rewind = match authentication.get("rewind") {
+        Some(_) => user(&authentication, "rewind", "rewinder", findings),
+        None => superuser.clone(),
+    };
+    let settings = Settings {
+        name: around.name,
+        scope: around.scope,
+        socket_directory: socket_directory(&parameters, &around.supervisor_socket),
+        bin_directory: bin_directory(&section, around.environment, findings),
+        data_directory,
+        state_directory,
+        listen_addresses: listen.host,
+        port: listen.port,
+        supervisor_socket: around.supervisor_socket,
+        superuser,
+        replication,
+        rewind,
+        parameters,
+        pg_hba: pg_hba(&section, findings),
+        initdb: bootstrap::initdb(root, findings),
+        archive_command: around
+            .archive
+            .map(|archive| command(&around.program, "wal-push", &archive.socket, "%p")),
+        restore_command: around
+            .archive
+            .map(|archive| command(&around.program, "wal-fetch", &archive.socket, "%f %p")),
+    };
+    (settings, connect_address)
+}
+
+fn connect_address(section: &Section<'_>, listen: &Address, findings: &mut Findings) -> String {
+    let rule = "expected one host:port by which the other members reach this Postgres";
+    let given = section.parsed("connect_address", rule, findings, |text| {
+        Address::parse(text, Some(listen.port)).filter(Address::is_reachable)
+    });
+    if section.get("connect_address").is_none() && !listen.is_reachable() {
+        findings.missing(
+            section.name("connect_address"),
+            "is missing: listen names no single address, so say by which host:port the other members reach this Postgres",
+        );
+    }
+    given.as_ref().unwrap_or(listen).to_string()
+}
+
+fn data_directory(section: &Section<'_>, findings: &mut Findings) -> PathBuf {
+    if section.get("data_dir").is_none() {
+        findings.missing(
+            section.name("data_dir"),
+            "is missing: an absolute path, empty or with this member's data",
+        );
+    }
+    let path = section.path("data_dir", findings).unwrap_or_default();
+    if path == Path::new("/") {
+        findings.wrong(section.name("data_dir"), &Value::from("/"), "expected a directory of its own");
+    }
+    path
+}
+
+/// Beside the data directory, not in it: a clone replaces all that is in it.
+fn beside(data_directory: &Path) -> PathBuf {
+    let mut name = data_directory.file_name().unwrap_or_default().to_owned();
+    name.push(".outrider");
+    data_directory.with_file_name(name)
+}
+
+fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mut Findings) -> PathBuf {
+    if section.get("bin_dir").is_some() {
+        return section.path("bin_dir", findings).unwrap_or_default();
+    }
+    let search_path = environment.get("PATH").map(String::as_str).unwrap_or_default();
+    programs::find(search_path).unwrap_or_else(|| {
+        findings.missing(
+            section.name("bin_dir"),
+            "is missing, and postgres and initdb are neither on PATH, nor where pg_config says, nor under /usr/lib/postgresql",
+        );
+        PathBuf::new()
+    })
+}
+
+/// Where Postgres itself is told to put its socket, or beside the supervisor's, where both processes come.
+fn socket_directory(
+    parameters: &std::collections::BTreeMap<String, String>,
+    supervisor_socket: &Path,
+) -> PathBuf {
+    let listed = parameters.get("unix_socket_directories").and_then(|list| list.split(',').next());
+    match listed.map(|first| first.trim().trim_matches(['\'', '"'])) {
+        Some(first) if !first.is_empty() => PathBuf::from(first),
+        _ => supervisor_socket.parent().unwrap_or(Path::new("/")).to_owned(),
+    }
+}
+
+fn user(authentication: &Section<'_>, kind: &str, usual: &str, findings: &mut Findings) -> User {
+    let section = authentication.section(kind, findings);
+    if section.get("password").is_none() && section.get("password_file").is_none() {
+        findings
+            .missing(section.name("password"), "is missing: give the password, or password_file with a path");
+    }
+    let password = section.secret("password", findings);
+    let password = password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
+    let name = section.text("username", findings).unwrap_or_else(|| usual.to_owned());
+    User { name, password: Password::new(password) }
+}
+
+fn pg_hba(section: &Section<'_>, findings: &mut Findings) -> Vec<String> {
+    let Some(value) = section.get("pg_hba") else { return Vec::new() };
+    let lines = value.as_array().and_then(|lines| {
+        lines.iter().map(|line| line.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+    });
+    lines.unwrap_or_else(|| {
+        findings.missing(section.name("pg_hba"), "expected a list of lines of pg_hba.conf");
+        Vec::new()
+    })
+}
+
+/// A command for Postgres to hand to the shell. Postgres itself replaces `%p` and `%f`, and `%%` is a percent sign.
+fn command(program: &Path, verb: &str, socket: &Path, arguments: &str) -> String {
+    format!("{} {verb} --socket {} {arguments}", quoted(program), quoted(socket))
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_survives_the_shell_and_postgres() {
+        let command =
+            command(Path::new("/opt/it's 100%/outrider"), "wal-push", Path::new("/run/o/archive.sock"), "%p");
+        assert_eq!(command, r"'/opt/it'\''s 100%%/outrider' wal-push --socket '/run/o/archive.sock' %p");
+    }
+}

@@ -1,0 +1,71 @@
+//! Finds PostgreSQL's programs when `postgresql.bin_dir` does not say where they are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where Debian keeps one directory for each major version.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// The directory with `postgres` and `initdb`: on the search path, as `pg_config` says, or Debian's newest.
+pub(super) fn find(search_path: &str) -> Option<PathBuf> {
+    std::env::split_paths(search_path)
+        .find(|directory| has_programs(directory))
+        .or_else(|| said_by_pg_config(search_path))
+        .or_else(|| newest_under(Path::new(DEBIAN)))
+}
+
+fn has_programs(directory: &Path) -> bool {
+    directory.is_absolute() && ["postgres", "initdb"].iter().all(|program| directory.join(program).is_file())
+}
+
+fn said_by_pg_config(search_path: &str) -> Option<PathBuf> {
+    let program = std::env::split_paths(search_path)
+        .map(|directory| directory.join("pg_config"))
+        .find(|path| path.is_file())?;
+    let output = Command::new(program).arg("--bindir").output().ok()?;
+    let directory = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    has_programs(&directory).then_some(directory)
+}
+
+fn newest_under(root: &Path) -> Option<PathBuf> {
+    let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    std::fs::read_dir(root)
+        .ok()?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| has_programs(&path.join("bin")))
+        .max_by_key(|path| version(path))
+        .map(|path| path.join("bin"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn install(directory: &Path) {
+        fs::create_dir_all(directory).unwrap();
+        for program in ["postgres", "initdb"] {
+            fs::write(directory.join(program), "").unwrap();
+        }
+    }
+
+    #[test]
+    fn the_newest_version_is_taken_by_number() {
+        let root = tempfile::tempdir().unwrap();
+        for version in ["9", "15", "16", "common"] {
+            install(&root.path().join(version).join("bin"));
+        }
+        fs::create_dir_all(root.path().join("17/bin")).unwrap();
+        assert_eq!(newest_under(root.path()), Some(root.path().join("16/bin")));
+    }
+
+    #[test]
+    fn the_search_path_comes_first() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("here");
+        install(&directory);
+        let search_path = format!("/nowhere:{}", directory.display());
+        assert_eq!(find(&search_path), Some(directory));
+    }
+}

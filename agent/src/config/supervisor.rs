@@ -1,0 +1,45 @@
+//! `supervisor`: the process that owns the postmaster, and whether the agent starts it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::Findings;
+use super::section::Section;
+
+const SOCKET: &str = "/run/outrider/supervisor.sock";
+/// The longest path that a unix socket can have.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// The supervisor of one member.
+#[derive(Clone, Debug)]
+pub(crate) struct Supervised {
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+    /// Whether the agent starts it when nobody listens there.
+    pub(crate) start: bool,
+    /// How long after SIGTERM the agent may still use Postgres.
+    pub(crate) handover_timeout: Duration,
+    /// After SIGTERM everything is gone before this.
+    pub(crate) grace_period: Duration,
+}
+
+pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Supervised {
+    let section = root.section("supervisor", findings);
+    let rule = "expected an absolute path of at most 107 bytes, the limit for unix sockets";
+    let socket = section.parsed("socket", rule, findings, |text| {
+        (text.starts_with('/') && text.len() <= SOCKET_PATH_MAX).then(|| PathBuf::from(text))
+    });
+    let supervised = Supervised {
+        socket: socket.unwrap_or_else(|| PathBuf::from(SOCKET)),
+        start: section.boolean("start", findings).unwrap_or(true),
+        handover_timeout: section.duration("handover_timeout", findings).unwrap_or(Duration::from_secs(5)),
+        grace_period: section.duration("grace_period", findings).unwrap_or(Duration::from_secs(30)),
+    };
+    if supervised.handover_timeout >= supervised.grace_period {
+        findings.missing(
+            section.name("handover_timeout"),
+            "must be shorter than grace_period, in which Postgres also stops",
+        );
+    }
+    supervised
+}
