@@ -192,25 +192,16 @@ fn may_receive(state: &State, node: NodeId) -> bool {
 /// The world after `event`; `None` when nothing has changed.
 pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<State> {
     let mut state = before.clone();
+    if is_fault(setup, before, event) {
+        state.left.faults -= 1;
+    }
     match event {
-        Event::Round { node, plan, rule_broken } => round(setup, &mut state, *node, *plan, *rule_broken),
-        Event::BlindRound { node, plan, rule_broken } => {
-            state.left.faults -= 1;
+        Event::Round { node, plan, rule_broken } | Event::BlindRound { node, plan, rule_broken } => {
             round(setup, &mut state, *node, *plan, *rule_broken);
         }
-        Event::Read(node) => {
-            let read = Read {
-                store: state.dcs.clone(),
-                sync_is_last: true,
-                held_its_term: state.node(*node).held_this_term,
-            };
-            state.node_mut(*node).read = Some(Box::new(read));
-        }
+        Event::Read(node) => read(&mut state, *node),
         Event::Step(node) => step(setup, &mut state, *node),
-        Event::ReplyIsLost(node) => {
-            state.left.faults -= 1;
-            lose_reply(setup, &mut state, *node);
-        }
+        Event::ReplyIsLost(node) => lose_reply(setup, &mut state, *node),
         Event::Publish(node) => {
             let here = state.node_mut(*node);
             here.published = Some(here.to_publish());
@@ -238,32 +229,43 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
             here.fuse = false;
             here.terminating = false;
         }
-        Event::LeaseExpires => {
-            if expiry(setup, &state) == Some(Cost::OneFault) {
-                state.left.faults -= 1;
-            }
-            state.dcs.holder = None;
-        }
+        Event::LeaseExpires => state.dcs.holder = None,
         Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
-        Event::PostgresCrashes(node) => {
-            state.left.faults -= 1;
-            crash(&mut state, *node);
-        }
-        Event::NodeIsLost(node) => {
-            state.left.faults -= 1;
-            crash(&mut state, *node);
-            forget(&mut state, *node);
-            let here = state.node_mut(*node);
-            here.fuse = false;
-            here.lost = true;
-        }
-        Event::AgentRestarts(node) => {
-            state.left.faults -= 1;
-            forget(&mut state, *node);
-        }
+        Event::PostgresCrashes(node) => crash(&mut state, *node),
+        Event::NodeIsLost(node) => lose_node(&mut state, *node),
+        Event::AgentRestarts(node) => forget(&mut state, *node),
     }
     oracle::watch(&mut state);
     (state != *before).then_some(state)
+}
+
+fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
+    match event {
+        Event::BlindRound { .. }
+        | Event::ReplyIsLost(_)
+        | Event::FuseBlows(_)
+        | Event::PostgresCrashes(_)
+        | Event::NodeIsLost(_)
+        | Event::AgentRestarts(_) => true,
+        Event::LeaseExpires => expiry(setup, state) == Some(Cost::OneFault),
+        Event::Round { .. }
+        | Event::Read(_)
+        | Event::Step(_)
+        | Event::Publish(_)
+        | Event::Stream(_)
+        | Event::Reload(_)
+        | Event::Commit(_)
+        | Event::AskForSwitchover(_)
+        | Event::Terminate(_)
+        | Event::SupervisorStops(_)
+        | Event::Return(_) => false,
+    }
+}
+
+fn read(state: &mut State, node: NodeId) {
+    let read =
+        Read { store: state.dcs.clone(), sync_is_last: true, held_its_term: state.node(node).held_this_term };
+    state.node_mut(node).read = Some(Box::new(read));
 }
 
 /// A plan that only renews is carried out at once: the DCS compares by itself, so that an older view changes nothing.
@@ -318,12 +320,19 @@ fn receive(state: &mut State, node: NodeId) {
 }
 
 fn blow_fuse(setup: &Setup, state: &mut State, node: NodeId) {
-    state.left.faults -= 1;
     state.node_mut(node).fuse = false;
     let writable = state.node(node).postgres == Postgres::Primary;
     if writable && setup.mutant != Some(Mutant::FuseIgnored) {
         crash(state, node);
     }
+}
+
+fn lose_node(state: &mut State, node: NodeId) {
+    crash(state, node);
+    forget(state, node);
+    let here = state.node_mut(node);
+    here.fuse = false;
+    here.lost = true;
 }
 
 fn crash(state: &mut State, node: NodeId) {
