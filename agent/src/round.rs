@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_ha::{Plan, View, decide, invariant};
+use outrider_ha::{Plan, Step, View, decide, invariant};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -34,6 +34,11 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// # Errors
 /// What keeps it from starting: state directory, sockets, the supervisor, etcd's addresses.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !is_root()?,
+        "the agent does not run as root, as Postgres does not: run it as the user that owns {}",
+        config.postgres.data_directory.display()
+    );
     let config = Arc::new(config);
     let listener = TcpListener::bind(config.rest.listen)
         .await
@@ -70,6 +75,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What root writes into a data directory, Postgres cannot read.
+fn is_root() -> anyhow::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let us = std::fs::metadata("/proc/self").context("cannot find out who runs this")?;
+    Ok(us.uid() == 0)
+}
+
 /// One round; how long to wait for the next.
 async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Reporter) -> Duration {
     let begun = clock::monotonic();
@@ -84,15 +96,23 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     };
     let plan = decide(&view);
     reporter.note_plan(&plan);
-    let outcome = carry_out(&view, &plan, instruments, memory).await;
+    let mut allowed = plan.clone();
+    if !memory.is_member {
+        // Whoever has not entered takes no part: another agent may live under this name.
+        allowed.steps.retain(|step| matches!(step, Step::Stop(_)));
+    }
+    let outcome = carry_out(&view, &allowed, instruments, memory).await;
     let failed = outcome.is_err();
+    let entered = !memory.is_member;
     act::publish(&view, &plan, instruments, memory).await;
+    let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
     act::follow_ttl(instruments, memory).await;
     if let Some(archive) = &instruments.archive {
         archive.follow(memory.lease.map(|lease| lease.term.0), memory.seen.as_ref());
     }
-    let wait = if failed { memory.policy.loop_wait / 4 } else { plan.look_again.unwrap_or(memory.policy.loop_wait) };
+    let wait = if entered { Some(Duration::ZERO) } else { plan.look_again };
+    let wait = if failed { memory.policy.loop_wait / 4 } else { wait.unwrap_or(memory.policy.loop_wait) };
     let wait = wait.min(memory.policy.loop_wait);
     reporter.post(view, plan, outcome.err(), begun.elapsed(), wait, instruments, memory);
     wait

@@ -120,14 +120,13 @@ impl Postgres {
         self.supervisor.promote(fuse).await
     }
 
-    /// Stops it and waits until every process of it is gone. A walsender that holds a fast stop up is cut off unless it
-    /// serves `kept`; a stop that hangs is made an immediate one, and then a kill.
+    /// Stops it and waits until every process of it is gone. A fast stop waits for every standby that is
+    /// connected: the walsenders in `cut_off` are ended when they hold it up. A stop that hangs is made an immediate one, and
+    /// then a kill.
     ///
     /// # Errors
     /// When the supervisor refuses or goes away.
-    pub async fn stop(&self, mode: StopMode, kept: Option<&str>) -> Result<(), Error> {
-        // While it can still be asked.
-        let cut_off = if mode == StopMode::Fast { self.walsenders_but(kept).await } else { Vec::new() };
+    pub async fn stop(&self, mode: StopMode, cut_off: &[i32]) -> Result<(), Error> {
         let steps: &[(StopMode, Duration)] = match mode {
             StopMode::Fast => &[(StopMode::Fast, FAST_LIMIT), (StopMode::Immediate, IMMEDIATE_LIMIT)],
             StopMode::Immediate => &[(StopMode::Immediate, IMMEDIATE_LIMIT)],
@@ -139,7 +138,7 @@ impl Postgres {
             let gone = async {
                 tokio::select! {
                     gone = self.gone(&mut news) => gone,
-                    never = self.cut_off(&cut_off, *mode) => never,
+                    never = self.cut_off(cut_off, *mode) => never,
                 }
             };
             match timeout(*limit, gone).await {
@@ -163,18 +162,6 @@ impl Postgres {
                 // Whatever else it was: it may have been the end.
                 Ok(News::Event(_) | News::LineBroke) | Err(RecvError::Lagged(_) | RecvError::Closed) => {}
             }
-        }
-    }
-
-    async fn walsenders_but(&self, kept: Option<&str>) -> Vec<i32> {
-        match self.observer().look().await {
-            Ok(seen) => {
-                let others =
-                    seen.walsenders.iter().filter(|sender| Some(sender.application_name.as_str()) != kept);
-                others.map(|sender| sender.pid).collect()
-            }
-            // Then the stop takes as long as it takes.
-            Err(_) => Vec::new(),
         }
     }
 

@@ -32,7 +32,7 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
        pg_last_xact_replay_timestamp()::text,
        CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
             ELSE coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) END::float8,
-       CASE WHEN recovering THEN pg_is_wal_replay_paused() ELSE false END,
+       CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
        receiver.status,
        receiver.received_tli,
        current_setting('primary_conninfo'),

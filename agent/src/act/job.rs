@@ -263,11 +263,14 @@ impl Actor<'_> {
             progress.stopping_since = Some(clock::monotonic());
             self.memory.write_gap_since = Some(clock::monotonic());
         }
+        let walsenders = self.memory.seen.as_ref().map(|seen| seen.walsenders.as_slice()).unwrap_or_default();
+        let others = walsenders.iter().filter(|sender| kept.as_ref() != Some(&sender.application_name));
+        let cut_off: Vec<i32> = others.map(|sender| sender.pid).collect();
         let mode = match mode {
             StopMode::Fast => protocol::StopMode::Fast,
             StopMode::Immediate => protocol::StopMode::Immediate,
         };
-        self.begin(Job::Stop, async move { postgres.stop(mode, kept.as_deref()).await });
+        self.begin(Job::Stop, async move { postgres.stop(mode, &cut_off).await });
     }
 
     pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {

@@ -21,10 +21,24 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
 pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
     let entry = entry(view, plan, instruments, memory);
-    if let Err(fault) = instruments.dcs.touch_member(&entry).await {
-        memory.count_dcs_error(&fault);
-        warn!(fault = %causes(&fault), "cannot publish this member");
-        return;
+    match instruments.dcs.touch_member(&entry).await {
+        Ok(_) => {
+            memory.is_member = true;
+            memory.publishing_fault = None;
+        }
+        Err(fault) => {
+            memory.count_dcs_error(&fault);
+            // Another agent lives under this name: two of one name would pass for one another in `/sync`.
+            if fault.is_conflict() {
+                memory.is_member = false;
+            }
+            let text = causes(&fault);
+            if memory.publishing_fault.as_ref() != Some(&text) {
+                warn!(fault = %text, "cannot publish this member");
+                memory.publishing_fault = Some(text);
+            }
+            return;
+        }
     }
     if memory.lease.is_some()
         && let Postgres::Primary { position, .. } = &view.local.postgres

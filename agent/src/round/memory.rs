@@ -23,10 +23,17 @@ const CRASH_WINDOW: Duration = Duration::from_secs(60);
 /// More of them than this are not worth remembering.
 const CRASHES_MAX: usize = 16;
 
+/// Lines of Postgres' log that are shown when it ended unexpectedly.
+const LOG_TAIL: usize = 8;
+
 /// The memory of one agent.
 pub(crate) struct Memory {
     /// The highest term seen, on disk.
     pub(crate) term: TermFile,
+    /// This member has its entry in the DCS, and no other agent has its name.
+    pub(crate) is_member: bool,
+    /// Why the entry could not be written, as it was last logged.
+    pub(crate) publishing_fault: Option<String>,
     /// The term of the lease that this process held last.
     pub(crate) held_term: Term,
     /// The lease as it was last confirmed.
@@ -121,6 +128,8 @@ impl Memory {
         Memory {
             session_ttl: policy.ttl,
             term,
+            is_member: false,
+            publishing_fault: None,
             held_term: Term(0),
             lease: None,
             snapshot: None,
@@ -186,12 +195,18 @@ impl Memory {
         let exit = status.last_exit.as_ref();
         let at = exit.map_or(0, |exit| exit.at_ns);
         let is_news = self.supervisor_pid == Some(status.supervisor_pid) && self.last_exit != Some(at);
-        if is_news && exit.is_some_and(|exit| !exit.expected && !exit.fenced) {
+        if let Some(exit) = exit.filter(|exit| is_news && !exit.expected && !exit.fenced) {
+            // One that never came up would do the same again at once.
+            if self.answered_pid != Some(exit.pid) {
+                self.cool_down();
+            }
             self.crashes.push_back(clock::monotonic());
             if self.crashes.len() > CRASHES_MAX {
                 self.crashes.pop_front();
             }
-            warn!(tail = ?status.log_tail, "Postgres ended unexpectedly; these were its last lines");
+            let shown = status.log_tail.len().saturating_sub(LOG_TAIL);
+            let tail = status.log_tail.get(shown..).unwrap_or_default().join(" | ");
+            warn!(exit = ?exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
         }
         if self.supervisor_pid.is_some_and(|pid| pid != status.supervisor_pid) {
             warn!(pid = status.supervisor_pid, "the supervisor was started anew");
