@@ -33,6 +33,7 @@ pub(crate) use fault::ConfigError;
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use policy::{first_policy, parameters, policy, violations};
 pub(crate) use rest::Rest;
+pub(crate) use section::duration;
 pub(crate) use supervisor::Supervised;
 
 /// A larger file is not a configuration.

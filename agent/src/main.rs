@@ -1,5 +1,16 @@
 //! Outrider: high availability for PostgreSQL as a sidecar. The program's start; the commands are in `cli`.
 
+mod act;
+mod cli;
+mod clock;
 mod config;
+mod http;
+mod observe;
+mod report;
+mod round;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -158,7 +158,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 }
 
 /// Seconds, or a number with a unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -1,0 +1,114 @@
+//! The command line: which commands there are, and their help. What each does is in its own file.
+
+mod agent;
+mod check_config;
+mod exit;
+mod supervise;
+mod wal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::exit::{Refusal, USAGE};
+
+const SUPERVISOR_SOCKET: &str = "/run/outrider/supervisor.sock";
+const ARCHIVE_SOCKET: &str = "/run/outrider/archive.sock";
+
+/// High availability for PostgreSQL, as a sidecar beside each server.
+///
+/// Exit status: 0 done, 1 refused or failed with a reason, 64 wrong usage or configuration.
+#[derive(Parser)]
+#[command(name = "outrider", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent of this member: it keeps the leader lease, promotes, clones, rewinds and serves the REST API
+    Agent(File),
+    /// Run the supervisor of this member: it owns the postmaster and kills a writable Postgres whose lease ran out
+    Supervise(Supervise),
+    /// Check a configuration file: print every fault at once, or what is in effect, without the secrets
+    CheckConfig(File),
+    /// Archive one WAL file; for archive_command. Done only when the archive has confirmed it
+    WalPush(WalPush),
+    /// Fetch one WAL file from the archive; for restore_command
+    WalFetch(WalFetch),
+    /// Print the version
+    Version,
+}
+
+/// A configuration file by its path.
+#[derive(Args)]
+struct File {
+    /// The member's YAML file
+    #[arg(value_name = "FILE", env = "OUTRIDER_CONFIG")]
+    file: PathBuf,
+}
+
+#[derive(Args)]
+struct Supervise {
+    /// The data directory of the one Postgres to guard; its parent must exist
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: PathBuf,
+    /// Where postgres, initdb and the other programs are
+    #[arg(long, value_name = "DIRECTORY")]
+    bin_dir: PathBuf,
+    /// The unix socket on which the agent comes
+    #[arg(long, value_name = "PATH", default_value = SUPERVISOR_SOCKET)]
+    socket: PathBuf,
+    /// How long after SIGTERM the agent may hand over, such as 5s
+    #[arg(long, value_name = "TIME", value_parser = exit::duration)]
+    handover_timeout: Option<std::time::Duration>,
+    /// After SIGTERM everything is gone before this, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = exit::duration)]
+    grace_period: Option<std::time::Duration>,
+}
+
+#[derive(Args)]
+struct WalPush {
+    /// The agent's socket for WAL
+    #[arg(long, value_name = "PATH", default_value = ARCHIVE_SOCKET)]
+    socket: PathBuf,
+    /// The file: the %p of archive_command
+    path: PathBuf,
+}
+
+#[derive(Args)]
+struct WalFetch {
+    /// The agent's socket for WAL
+    #[arg(long, value_name = "PATH", default_value = ARCHIVE_SOCKET)]
+    socket: PathBuf,
+    /// The file's name: the %f of restore_command
+    name: String,
+    /// Where to write it: the %p of restore_command
+    path: PathBuf,
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Help and version are no errors, and go to standard output. A closed pipe leaves nobody to tell.
+            let _ = usage.print();
+            return if usage.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    run(cli.command).unwrap_or_else(|refusal| refusal.report())
+}
+
+fn run(command: Command) -> Result<ExitCode, Refusal> {
+    match command {
+        Command::Agent(file) => agent::run(&file.file),
+        Command::Supervise(options) => supervise::run(options),
+        Command::CheckConfig(file) => check_config::run(&file.file),
+        Command::WalPush(push) => Ok(wal::push(&push.socket, &push.path)),
+        Command::WalFetch(fetch) => Ok(wal::fetch(&fetch.socket, &fetch.name, &fetch.path)),
+        Command::Version => exit::print(&format!("outrider {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}

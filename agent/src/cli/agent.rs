@@ -1,0 +1,34 @@
+//! `outrider agent`: reads the configuration, opens the log and makes rounds until it is told to end.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::exit::{self, Refusal};
+use crate::config::{Log, LogFormat};
+
+pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
+    let config = exit::load(file)?;
+    start_log(config.log);
+    // One thread is enough: the round waits for others most of the time, and an idle agent is to stay small.
+    let runtime = exit::runtime()?;
+    runtime.block_on(crate::round::run(config)).context("the agent ends")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ours at the level that was asked for; of the libraries only what is amiss.
+fn start_log(log: Log) {
+    let libraries = log.level.min(LevelFilter::WARN);
+    let filter = Targets::new().with_default(libraries).with_target("outrider", log.level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = match log.format {
+        LogFormat::Plain => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+}

@@ -1,0 +1,88 @@
+//! How a command ends: exit status 0, 1 or 64, and what it says then.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::config::{self, Config, ConfigError, Environment};
+
+/// Wrong usage or configuration: EX_USAGE of sysexits.h.
+pub(super) const USAGE: u8 = 64;
+
+/// Why a command did not do it.
+pub(super) enum Refusal {
+    /// The configuration.
+    Configuration(ConfigError),
+    /// The command line asks for something that makes no sense.
+    Usage(String),
+    /// It was tried.
+    Failed(anyhow::Error),
+}
+
+impl Refusal {
+    /// Says so on standard error.
+    pub(super) fn report(self) -> ExitCode {
+        let (code, text) = match self {
+            Refusal::Configuration(fault) => (USAGE, format!("{:#}", anyhow::Error::new(fault))),
+            Refusal::Usage(text) => (USAGE, text),
+            Refusal::Failed(fault) => (1, format!("{fault:#}")),
+        };
+        // Without a standard error there is still the exit status.
+        let _ = writeln!(io::stderr(), "outrider: {text}");
+        ExitCode::from(code)
+    }
+}
+
+impl From<ConfigError> for Refusal {
+    fn from(fault: ConfigError) -> Self {
+        Refusal::Configuration(fault)
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(fault: anyhow::Error) -> Self {
+        Refusal::Failed(fault)
+    }
+}
+
+/// Reads a configuration file, and says on standard error what in it has no effect.
+pub(super) fn load(path: &Path) -> Result<Config, Refusal> {
+    let loaded = config::load(path, &environment())?;
+    for warning in loaded.warnings {
+        // Without a standard error nobody reads warnings.
+        let _ = writeln!(io::stderr(), "outrider: warning: {warning}");
+    }
+    Ok(loaded.config)
+}
+
+/// The variables of this process; those that are no text are not ours.
+fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Writes the result of a command. A reader that closed its end has seen enough.
+pub(super) fn print(text: &str) -> Result<ExitCode, Refusal> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(fault) => Err(anyhow::Error::new(fault).context("cannot write to standard output").into()),
+    }
+}
+
+/// For commands that wait for others. One thread: none of them computes.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // A second installation says so and changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")
+}
+
+/// A duration on the command line.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    config::duration(text).ok_or_else(|| "expected seconds, or a number with ms, s, min, h or d".to_owned())
+}

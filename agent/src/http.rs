@@ -1,0 +1,47 @@
+//! The REST API: Patroni's paths, keys and texts. Its visitors read the board and leave requests in the DCS; no handler
+//! changes Postgres or takes a lease.
+
+mod door;
+mod health;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use outrider_dcs::Dcs;
+use outrider_postgres::Observer;
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::report::Board;
+use crate::round::Waker;
+
+/// What the handlers may use.
+#[derive(Clone)]
+pub(crate) struct Visitors {
+    /// What the last round said.
+    pub(crate) board: Board,
+    /// Asks for a round.
+    pub(crate) waker: Waker,
+    /// For requests, and for the configuration of the cluster.
+    pub(crate) dcs: Arc<dyn Dcs>,
+    /// Looks at Postgres at this moment: an answer in an election must not be a round old.
+    pub(crate) look: Observer,
+    /// This member's.
+    pub(crate) config: Arc<Config>,
+}
+
+/// Serves until the task is dropped, and every connection with it.
+pub(crate) async fn serve(visitors: Visitors, listener: TcpListener) {
+    door::open(listener, router(visitors)).await;
+}
+
+fn router(visitors: Visitors) -> Router {
+    Router::new()
+        .route("/patroni", get(status::show))
+        .route("/liveness", get(health::liveness))
+        .route("/readiness", get(health::readiness))
+        .fallback(health::check)
+        .with_state(visitors)
+}

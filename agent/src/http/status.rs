@@ -1,0 +1,175 @@
+//! `GET /patroni`: the state of this member, which peers read in an election and health checks judge. Patroni's keys,
+//! and ours under `outrider`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use outrider_ha::Postgres;
+use outrider_postgres::{Observation, Role, WalSender};
+use serde_json::{Map, Value, json};
+
+use super::Visitors;
+use crate::clock;
+use crate::report::Report;
+
+/// This member at this moment.
+pub(super) struct Status {
+    /// The last round; `None` before the first has ended.
+    pub(super) report: Option<Arc<Report>>,
+    /// A look taken just now; `None` when Postgres does not answer.
+    pub(super) postgres: Option<Observation>,
+}
+
+/// Answers always 200.
+pub(super) async fn show(State(visitors): State<Visitors>) -> Json<Value> {
+    Json(Status::now(&visitors).await.document(&visitors))
+}
+
+impl Status {
+    /// Looks at Postgres and at the board.
+    pub(super) async fn now(visitors: &Visitors) -> Self {
+        // Why it does not answer is logged by the round, which looks as often.
+        let postgres = visitors.look.look().await.ok();
+        let report = visitors.board.borrow().clone();
+        Status { report, postgres }
+    }
+
+    /// Accepts writes at this moment, and has the right to: its lease has not run out.
+    pub(super) fn is_leader(&self) -> bool {
+        let until = self.report.as_ref().and_then(|report| report.lease_until_boottime_ns);
+        until.is_some_and(|until| until > clock::boottime_ns())
+            && self.postgres.as_ref().is_some_and(Observation::is_primary)
+    }
+
+    /// In recovery, and answers.
+    pub(super) fn is_standby(&self) -> bool {
+        self.postgres.as_ref().is_some_and(|postgres| !postgres.is_primary())
+    }
+
+    /// Recorded as a standby that may be promoted without loss.
+    pub(super) fn is_sync_standby(&self, name: &str) -> bool {
+        let sync = self.report.as_ref().and_then(|report| report.cluster.as_ref()?.sync.as_ref());
+        self.is_standby() && sync.is_some_and(|sync| sync.value.has_standby(name))
+    }
+
+    /// Patroni's word for the state of Postgres.
+    pub(super) fn state(&self) -> &'static str {
+        match (&self.postgres, &self.report) {
+            (Some(_), _) => "running",
+            // It ran a round ago and does not answer now.
+            (None, Some(report)) if report.state == "running" => "unknown",
+            (None, Some(report)) => report.state,
+            (None, None) => "starting",
+        }
+    }
+
+    fn role(&self) -> &'static str {
+        match &self.postgres {
+            Some(postgres) if postgres.is_primary() => return "primary",
+            Some(_) => return "replica",
+            None => {}
+        }
+        match self.report.as_ref().map(|report| &report.view.local.postgres) {
+            Some(
+                Postgres::Primary { .. }
+                | Postgres::Starting { writable: true, .. }
+                | Postgres::Unresponsive { writable: true, .. },
+            ) => "primary",
+            Some(Postgres::Empty) => "uninitialized",
+            Some(
+                Postgres::Standby { .. }
+                | Postgres::Starting { .. }
+                | Postgres::Unresponsive { .. }
+                | Postgres::Stopped { .. }
+                | Postgres::Unusable(_),
+            )
+            | None => "replica",
+        }
+    }
+
+    /// The JSON of `/patroni` and of every health check.
+    pub(super) fn document(&self, visitors: &Visitors) -> Value {
+        let config = &visitors.config;
+        let mut document = Map::new();
+        document.insert("state".to_owned(), json!(self.state()));
+        document.insert("role".to_owned(), json!(self.role()));
+        if let Some(postgres) = &self.postgres {
+            add_postgres(&mut document, postgres);
+        }
+        let mut put = |key: &str, value: Value| document.insert(key.to_owned(), value);
+        if self.is_sync_standby(&config.name) {
+            put("sync_standby", json!(true));
+        }
+        if let Some(report) = &self.report {
+            if report.cluster.as_ref().is_none_or(|cluster| cluster.leader.is_none()) {
+                put("cluster_unlocked", json!(true));
+            }
+            put("dcs_last_seen", json!(report.dcs_last_seen.map_or(0, |seen| seen.as_second())));
+            put("outrider", ours(report));
+        }
+        if !config.tags.is_empty() {
+            put("tags", Value::Object(config.tags.clone()));
+        }
+        put(
+            "patroni",
+            json!({"version": env!("CARGO_PKG_VERSION"), "scope": config.scope, "name": config.name}),
+        );
+        Value::Object(document)
+    }
+}
+
+fn add_postgres(document: &mut Map<String, Value>, postgres: &Observation) {
+    let mut put = |key: &str, value: Value| document.insert(key.to_owned(), value);
+    put("postmaster_start_time", json!(postgres.postmaster_start_time));
+    put("server_version", json!(postgres.server_version));
+    put("database_system_identifier", json!(postgres.system_identifier.to_string()));
+    put("timeline", json!(postgres.timeline.get()));
+    put(
+        "xlog",
+        match &postgres.role {
+            Role::Primary { flushed } => json!({"location": flushed.get()}),
+            Role::Standby { received, replayed, replayed_timestamp, replay_paused, .. } => json!({
+                "received_location": received.get(),
+                "replayed_location": replayed.get(),
+                "replayed_timestamp": replayed_timestamp,
+                "paused": replay_paused,
+            }),
+        },
+    );
+    if let Some(replication_state) = postgres.replication_state() {
+        put("replication_state", json!(replication_state));
+    }
+    if !postgres.walsenders.is_empty() {
+        put("replication", postgres.walsenders.iter().map(walsender).collect());
+    }
+    if !postgres.pending_restart.is_empty() {
+        put("pending_restart", json!(true));
+    }
+}
+
+fn walsender(sender: &WalSender) -> Value {
+    json!({
+        "usename": sender.usename,
+        "application_name": sender.application_name,
+        "client_addr": sender.client_addr,
+        "state": sender.state,
+        "sync_state": sender.sync_state,
+        "sync_priority": sender.sync_priority,
+    })
+}
+
+/// What Patroni has no key for.
+fn ours(report: &Report) -> Value {
+    let lease = report.lease_until_boottime_ns.map(clock::until_boottime);
+    json!({
+        "round_at": report.at.to_string(),
+        "reason": report.plan.reason.label(),
+        "why": report.plan.reason.to_string(),
+        "failure": report.failure,
+        "term": report.view.local.term.0,
+        "lease_seconds": lease.map(|left| left.as_secs_f64()),
+        "fuse_seconds": report.view.local.fuse.map(|left| left.as_secs_f64()),
+        "archive_waiting": report.archive.as_ref().map(|archive| archive.waiting),
+    })
+}
