@@ -32,7 +32,11 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
         local::look(instruments, memory.control.as_ref(), tool_runs)
     );
     let read = read.unwrap_or_else(|late| {
-        Err(Error::Unreachable { act: "read", object: "the cluster's keys".to_owned(), source: Box::new(late) })
+        Err(Error::Unreachable {
+            act: "read",
+            object: "the cluster's keys".to_owned(),
+            source: Box::new(late),
+        })
     });
     let answers = remember(instruments, memory, read);
     let local = local::assemble(local, instruments, memory);
@@ -76,7 +80,8 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
         Ok(snapshot) => {
             memory.dcs_answers();
             let free = snapshot.leader.is_none();
-            memory.free_since = if free { memory.free_since.or_else(|| Some(clock::monotonic())) } else { None };
+            memory.free_since =
+                if free { memory.free_since.or_else(|| Some(clock::monotonic())) } else { None };
             if !snapshot.leader.as_ref().is_some_and(|leader| leader.mine) {
                 memory.lease = None;
             }

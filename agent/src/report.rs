@@ -171,7 +171,8 @@ impl Reporter {
 impl Counters {
     fn note_round(&mut self, reason: &'static str, took: Duration) {
         *self.rounds.entry(reason).or_default() += 1;
-        let bound = ROUND_BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound).unwrap_or(ROUND_BOUNDS.len());
+        let bound =
+            ROUND_BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound).unwrap_or(ROUND_BOUNDS.len());
         self.round_durations[bound] += 1;
         self.round_duration_sum += took;
     }

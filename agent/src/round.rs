@@ -40,9 +40,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config.postgres.data_directory.display()
     );
     let config = Arc::new(config);
-    let listener = TcpListener::bind(config.rest.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (restapi.listen): is another agent running?", config.rest.listen))?;
+    let listener = TcpListener::bind(config.rest.listen).await.with_context(|| {
+        format!("cannot listen on {} (restapi.listen): is another agent running?", config.rest.listen)
+    })?;
     let policy = config::first_policy(&config);
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
     let mut memory = Memory::new(TermFile::open(&config.postgres.state_directory)?, policy);
@@ -119,9 +119,18 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
 }
 
 /// A plan that breaks a rule is a defect of ours: it is not carried out, and the lease runs out by itself.
-async fn carry_out(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) -> Result<(), Fault> {
+async fn carry_out(
+    view: &View,
+    plan: &Plan,
+    instruments: &Instruments,
+    memory: &mut Memory,
+) -> Result<(), Fault> {
     if let Err(breach) = invariant::check(view, plan) {
-        error!(?breach, ?plan, "this plan breaks a rule and is not carried out; please report it with rounds.jsonl");
+        error!(
+            ?breach,
+            ?plan,
+            "this plan breaks a rule and is not carried out; please report it with rounds.jsonl"
+        );
         return Ok(());
     }
     let outcome = act::act(plan, instruments, memory).await;

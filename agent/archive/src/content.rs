@@ -24,7 +24,7 @@ const PIECE: usize = 64 * 1024;
 
 /// Why a file does not go into the archive, or not out of it: it is not what its name says.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it, the fields are their parts")]
+#[expect(missing_docs, reason = "the messages say it, the fields are their parts")]
 pub enum Fault {
     #[error("{path} is not there")]
     Missing { path: PathBuf },

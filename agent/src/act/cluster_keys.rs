@@ -118,7 +118,8 @@ impl Actor<'_> {
             id: format!("{from}-{to}-{now}"),
             from,
             to: to.to_string(),
-            deadline_unix_ms: u64::try_from(now).unwrap_or_default() + u64::try_from(limit).unwrap_or_default(),
+            deadline_unix_ms: u64::try_from(now).unwrap_or_default()
+                + u64::try_from(limit).unwrap_or_default(),
         };
         let seen = self.announced_revision().unwrap_or(0);
         self.instruments.dcs.write_intent(&announcement, seen).await?;

@@ -131,7 +131,10 @@ pub(crate) fn conclude(finished: Finished, instruments: &Instruments, memory: &m
                 warn!(fault = %causes(&fault), "cannot prepare the replication slots of this standby");
             }
             // A primary that was started with the setting has it from its first commit on; the proof is still due.
-            if !memory.synchronous.names.is_empty() && memory.synchronous.since.is_none() && memory.proving.is_none() {
+            if !memory.synchronous.names.is_empty()
+                && memory.synchronous.since.is_none()
+                && memory.proving.is_none()
+            {
                 memory.proving = Some(prove(instruments, memory.configuration.clone()));
             }
         }

@@ -146,8 +146,12 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
             let left = actor.memory.fuse_left().unwrap_or_default();
             info!(?left, "the agent ends; Postgres goes on, and another agent has this long to take over");
         }
-        Ok(Err(fault)) => warn!(fault = %causes(&fault), "cannot lengthen the leader lease; Postgres goes on until the fuse blows"),
-        Err(_) => warn!(limit = ?FAREWELL_LIMIT, "the DCS did not answer in time; Postgres goes on until the fuse blows"),
+        Ok(Err(fault)) => {
+            warn!(fault = %causes(&fault), "cannot lengthen the leader lease; Postgres goes on until the fuse blows")
+        }
+        Err(_) => {
+            warn!(limit = ?FAREWELL_LIMIT, "the DCS did not answer in time; Postgres goes on until the fuse blows")
+        }
     }
 }
 

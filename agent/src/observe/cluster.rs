@@ -63,8 +63,10 @@ fn initialize(snapshot: &Snapshot) -> Initialize {
 
 fn history(snapshot: &Snapshot) -> TimelineHistory {
     let rows = snapshot.history.as_ref().map(|entry| entry.value.as_slice()).unwrap_or_default();
-    let lines: String =
-        rows.iter().map(|row| format!("{}\t{}\t{}\n", row.timeline, row.lsn, row.reason.replace('\n', " "))).collect();
+    let lines: String = rows
+        .iter()
+        .map(|row| format!("{}\t{}\t{}\n", row.timeline, row.lsn, row.reason.replace('\n', " ")))
+        .collect();
     // Rows that do not ascend were written by no leader of this cluster: nothing is concluded from them.
     lines.parse().unwrap_or_default()
 }

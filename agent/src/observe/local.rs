@@ -32,10 +32,12 @@ pub(super) async fn look(instruments: &Instruments, known: Option<&ControlData>,
     let found = match &status {
         Err(_) => Found::Nothing,
         Ok(status) => match &status.postmaster {
-            Some(postmaster) if postmaster.stopping || postmaster.died => Found::Running(Err(Error::TooSlow {
-                act: "tell its state while it stops",
-                limit: Duration::ZERO,
-            })),
+            Some(postmaster) if postmaster.stopping || postmaster.died => {
+                Found::Running(Err(Error::TooSlow {
+                    act: "tell its state while it stops",
+                    limit: Duration::ZERO,
+                }))
+            }
             Some(_) => Found::Running(instruments.observer.look().await.map(Box::new)),
             None => {
                 let directory = inspect(instruments.postgres.settings());
@@ -100,7 +102,11 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
 }
 
 /// A postmaster runs.
-fn running(outcome: Result<Box<Observation>, Error>, status: Option<&Status>, memory: &mut Memory) -> Postgres {
+fn running(
+    outcome: Result<Box<Observation>, Error>,
+    status: Option<&Status>,
+    memory: &mut Memory,
+) -> Postgres {
     memory.control = None;
     let postmaster = status.and_then(|status| status.postmaster.as_ref());
     match outcome {
@@ -190,7 +196,9 @@ fn stopped(
                 memory.control = Some(control);
                 postgres
             }
-            Some(Err(fault @ (Error::Tool { .. } | Error::ControlData { .. }))) => refused(memory, fault.to_string()),
+            Some(Err(fault @ (Error::Tool { .. } | Error::ControlData { .. }))) => {
+                refused(memory, fault.to_string())
+            }
             // Nobody could look: one of Postgres' programs runs, or the supervisor went away.
             Some(Err(_)) | None => unresponsive(memory, false),
         },
@@ -239,10 +247,13 @@ fn slots(seen: Option<&Observation>, snapshot: Option<&Snapshot>) -> Vec<MemberN
 /// Reads the history file when the timeline has changed.
 fn remember_history(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
     let timeline = match postgres {
-        Postgres::Primary { timeline, .. } | Postgres::Standby { timeline, .. } | Postgres::Stopped { timeline, .. } => {
-            *timeline
-        }
-        Postgres::Empty | Postgres::Unusable(_) | Postgres::Starting { .. } | Postgres::Unresponsive { .. } => return,
+        Postgres::Primary { timeline, .. }
+        | Postgres::Standby { timeline, .. }
+        | Postgres::Stopped { timeline, .. } => *timeline,
+        Postgres::Empty
+        | Postgres::Unusable(_)
+        | Postgres::Starting { .. }
+        | Postgres::Unresponsive { .. } => return,
     };
     if memory.history_of == Some(timeline) {
         return;
@@ -269,4 +280,3 @@ impl Memory {
         members.iter().find(here).map(|member| MemberName::from(member.name.as_str()))
     }
 }
-

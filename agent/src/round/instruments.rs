@@ -60,7 +60,9 @@ impl Instruments {
         };
         let dcs = open_etcd(&identity, &config.etcd).context("cannot open etcd")?;
         let archive = match &config.archive {
-            Some(archive) => Some(Archive::open(archive, &config.postgres.data_directory.join("pg_wal")).await?),
+            Some(archive) => {
+                Some(Archive::open(archive, &config.postgres.data_directory.join("pg_wal")).await?)
+            }
             None => None,
         };
         let observer = postgres.observer();

@@ -54,7 +54,13 @@ impl TermFile {
         }
         let failed = |source| TermError::Write { path: self.path.clone(), source };
         let fresh = self.path.with_extension("new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(failed)?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)
+            .map_err(failed)?;
         writeln!(file, "{term}").and_then(|()| file.sync_all()).map_err(failed)?;
         fs::rename(&fresh, &self.path).map_err(failed)?;
         // The rename itself is durable only when its directory is.

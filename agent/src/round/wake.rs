@@ -57,7 +57,10 @@ impl Alarm {
     ///
     /// # Errors
     /// When signals cannot be listened for.
-    pub(crate) fn new(changes: watch::Receiver<Changes>, news: broadcast::Receiver<News>) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        changes: watch::Receiver<Changes>,
+        news: broadcast::Receiver<News>,
+    ) -> std::io::Result<Self> {
         let (sender, visitors) = mpsc::channel(WAKES_MAX);
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
@@ -75,7 +78,12 @@ impl Alarm {
     }
 
     /// Waits for the next thing that happens, at most for `wait`, and notes it in `memory`.
-    pub(crate) async fn wait(&mut self, wait: Duration, instruments: &Instruments, memory: &mut Memory) -> Wakened {
+    pub(crate) async fn wait(
+        &mut self,
+        wait: Duration,
+        instruments: &Instruments,
+        memory: &mut Memory,
+    ) -> Wakened {
         let mut due = std::pin::pin!(sleep(wait));
         loop {
             let seen = self.seen;

@@ -17,7 +17,11 @@ impl SegmentSize {
     /// A segment of this many bytes; `None` when PostgreSQL allows no such size.
     #[must_use]
     pub const fn new(bytes: u64) -> Option<Self> {
-        if bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 1 << 30 { Some(SegmentSize(bytes)) } else { None }
+        if bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 1 << 30 {
+            Some(SegmentSize(bytes))
+        } else {
+            None
+        }
     }
 
     /// Its bytes.
@@ -51,7 +55,11 @@ impl SegmentName {
     /// The segment with this number, counted from the start of the log.
     #[must_use]
     pub const fn numbered(timeline: TimelineId, number: u64, size: SegmentSize) -> Self {
-        SegmentName { timeline, log: (number / size.per_log()) as u32, segment: (number % size.per_log()) as u32 }
+        SegmentName {
+            timeline,
+            log: (number / size.per_log()) as u32,
+            segment: (number % size.per_log()) as u32,
+        }
     }
 
     /// Its number from the start of the log.

@@ -53,7 +53,9 @@ pub struct BadLsn;
 
 impl fmt::Display for BadLsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an LSN: two hexadecimal numbers of at most 8 digits with a slash between, such as 0/3000148")
+        f.write_str(
+            "not an LSN: two hexadecimal numbers of at most 8 digits with a slash between, such as 0/3000148",
+        )
     }
 }
 
@@ -102,7 +104,9 @@ mod tests {
 
     #[test]
     fn text_that_postgres_would_refuse_is_refused() {
-        for bad in ["", "/", "0", "0/", "/0", "x/0", "0/x", "123456789/0", "0/123456789", "-1/0", "+1/0", "0/0/0"] {
+        for bad in
+            ["", "/", "0", "0/", "/0", "x/0", "0/x", "123456789/0", "0/123456789", "-1/0", "+1/0", "0/0/0"]
+        {
             assert_eq!(bad.parse::<Lsn>(), Err(BadLsn), "{bad}");
         }
     }

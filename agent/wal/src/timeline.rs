@@ -129,7 +129,8 @@ impl FromStr for TimelineHistory {
 mod tests {
     use super::*;
 
-    const THIRD: &str = "1\t0/3000148\tno recovery target specified\n\n2\t0/50000A0\tno recovery target specified\n";
+    const THIRD: &str =
+        "1\t0/3000148\tno recovery target specified\n\n2\t0/50000A0\tno recovery target specified\n";
 
     #[test]
     fn a_history_file_is_read_whole() {
@@ -151,7 +152,9 @@ mod tests {
 
     #[test]
     fn a_broken_line_is_named() {
-        for (text, line) in [("x\t0/1\ty", 1), ("1\t0/1\ty\n2", 2), ("2\t0/1\ty\n1\t0/2\ty", 2), ("1\tzz\ty", 1)] {
+        for (text, line) in
+            [("x\t0/1\ty", 1), ("1\t0/1\ty\n2", 2), ("2\t0/1\ty\n1\t0/2\ty", 2), ("1\tzz\ty", 1)]
+        {
             assert_eq!(text.parse::<TimelineHistory>().unwrap_err().line, line, "{text}");
         }
     }
