@@ -16,138 +16,138 @@ fn holds(setup: &Setup, unique_states: usize, reached: &[&str]) {
 
 #[test]
 fn two_nodes_survive_three_faults() {
-    holds(&Setup::new(2, 2, 3), 2_378_330, &[FAILOVER, ALL_BACK]);
+    holds(&Setup::new(2, 2, 3), 3_390_625, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn three_nodes_survive_two_faults() {
-    holds(&Setup::new(3, 1, 2), 1_533_526, &[FAILOVER]);
+    holds(&Setup::new(3, 1, 2), 2_032_792, &[FAILOVER]);
 }
 
 #[test]
 fn three_nodes_survive_two_faults_with_two_synchronous_standbys() {
     let setup = Setup { synchronous_node_count: 2, ..Setup::new(3, 1, 2) };
-    holds(&setup, 3_071_190, &[FAILOVER]);
+    holds(&setup, 4_038_904, &[FAILOVER]);
 }
 
 /// An agent whose turn does not come is frozen. Its fuse blows before its lease is another's.
 #[test]
 fn a_frozen_agent_costs_a_failover_and_no_second_primary() {
     let setup = Setup { early_reads: true, ..Setup::new(2, 2, 2) };
-    holds(&setup, 589_889, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 794_359, &[FAILOVER, ALL_BACK]);
 }
 
 /// The whole node is frozen and its lease runs out; then it wakes, with a writable Postgres, and goes on where it was.
 #[test]
 fn a_frozen_node_of_two_loses_no_acknowledged_commit() {
     let setup = Setup { fuse: Fuse::Dead, ..Setup::new(2, 2, 3) };
-    holds(&setup, 1_282_750, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 1_941_350, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn a_frozen_node_of_three_loses_no_acknowledged_commit() {
     let setup = Setup { fuse: Fuse::Dead, ..Setup::new(3, 1, 2) };
-    holds(&setup, 794_985, &[FAILOVER]);
+    holds(&setup, 1_128_296, &[FAILOVER]);
 }
 
 #[test]
 fn a_frozen_node_that_acts_on_what_it_read_long_ago_loses_no_acknowledged_commit() {
     let setup = Setup { fuse: Fuse::Dead, early_reads: true, ..Setup::new(2, 1, 2) };
-    holds(&setup, 92_603, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 128_808, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn in_asynchronous_mode_two_nodes_have_one_writable_primary() {
     let setup = Setup { synchronous: false, early_reads: true, ..Setup::new(2, 2, 2) };
-    holds(&setup, 877_076, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 959_032, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn in_asynchronous_mode_three_nodes_have_one_writable_primary() {
     let setup = Setup { synchronous: false, ..Setup::new(3, 1, 2) };
-    holds(&setup, 2_001_888, &[FAILOVER]);
+    holds(&setup, 2_192_753, &[FAILOVER]);
 }
 
 #[test]
 fn three_agents_that_read_early_decide_as_well() {
     let setup = Setup { early_reads: true, ..Setup::new(3, 1, 1) };
-    holds(&setup, 235_134, &[FAILOVER]);
+    holds(&setup, 286_614, &[FAILOVER]);
 }
 
 #[test]
 fn two_members_that_publish_late_decide_as_well() {
     let setup = Setup { late_members: true, ..Setup::new(2, 1, 2) };
-    holds(&setup, 983_067, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 1_163_952, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn three_members_that_publish_late_decide_as_well() {
     let setup = Setup { late_members: true, ..Setup::new(3, 1, 1) };
-    holds(&setup, 439_448, &[FAILOVER]);
+    holds(&setup, 458_600, &[FAILOVER]);
 }
 
 #[test]
 fn a_frozen_node_among_members_that_read_early_and_publish_late_loses_no_acknowledged_commit() {
     let setup = Setup { fuse: Fuse::Dead, early_reads: true, late_members: true, ..Setup::new(2, 1, 2) };
-    holds(&setup, 730_718, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 924_638, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn the_loss_of_one_node_of_two_is_survived() {
     let setup = Setup { losses: true, ..Setup::new(2, 2, 2) };
-    holds(&setup, 178_888, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 239_087, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn the_loss_of_two_nodes_of_three_loses_no_acknowledged_commit() {
     let setup = Setup { losses: true, ..Setup::new(3, 1, 2) };
-    holds(&setup, 1_653_700, &[FAILOVER]);
+    holds(&setup, 2_174_256, &[FAILOVER]);
 }
 
 #[test]
 fn a_switchover_among_two_nodes_survives_two_faults() {
     let setup = Setup { requests: 1, ..Setup::new(2, 1, 2) };
-    holds(&setup, 1_052_565, &[FAILOVER, SWITCHOVER, ALL_BACK]);
+    holds(&setup, 1_617_725, &[FAILOVER, SWITCHOVER, ALL_BACK]);
 }
 
 #[test]
 fn a_switchover_among_three_nodes_survives_a_fault() {
     let setup = Setup { requests: 1, losses: true, ..Setup::new(3, 1, 1) };
-    holds(&setup, 1_014_736, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 2_233_301, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]
 fn a_switchover_with_a_dead_fuse_loses_no_acknowledged_commit() {
     let setup = Setup { requests: 1, fuse: Fuse::Dead, ..Setup::new(3, 1, 1) };
-    holds(&setup, 661_651, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 1_469_839, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]
 fn a_switchover_in_asynchronous_mode_has_one_writable_primary() {
     let setup = Setup { requests: 1, synchronous: false, ..Setup::new(3, 1, 1) };
-    holds(&setup, 2_796_706, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 2_988_639, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]
 fn a_node_of_two_that_is_told_to_end_hands_over_and_comes_back() {
     let setup = Setup { terminations: 1, requests: 1, ..Setup::new(2, 1, 1) };
-    holds(&setup, 1_916_417, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 3_032_987, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]
 fn nodes_of_three_are_restarted_one_after_the_other_or_together() {
     let setup = Setup { terminations: 2, ..Setup::new(3, 1, 0) };
-    holds(&setup, 2_317_432, &[FAILOVER]);
+    holds(&setup, 3_450_618, &[FAILOVER]);
 }
 
 #[test]
 fn a_node_that_is_told_to_end_while_one_is_frozen_loses_no_acknowledged_commit() {
     let setup = Setup { terminations: 1, fuse: Fuse::Dead, ..Setup::new(2, 1, 1) };
-    holds(&setup, 79_868, &[FAILOVER]);
+    holds(&setup, 104_580, &[FAILOVER]);
 }
 
 #[test]
 fn a_node_that_is_told_to_end_in_asynchronous_mode_leaves_one_writable_primary() {
     let setup = Setup { terminations: 1, synchronous: false, ..Setup::new(2, 1, 1) };
-    holds(&setup, 178_252, &[FAILOVER]);
+    holds(&setup, 192_616, &[FAILOVER]);
 }

@@ -5,7 +5,7 @@ use crate::act::Acts;
 use crate::look;
 use crate::mutant::decide_as;
 use crate::oracle;
-use crate::perform::{may_reload, perform, reload};
+use crate::perform::{may_reload, perform, promoted, reload};
 use crate::setup::{Fuse, Mutant, Setup};
 use crate::state::{NodeId, Nodes, Postgres, Read, State, Wrong};
 use crate::wal::Record;
@@ -47,6 +47,8 @@ pub enum Event {
     Commit(NodeId),
     /// Somebody asks for a switchover.
     AskForSwitchover(NodeId),
+    /// A promotion or the start of a primary is done.
+    Up(NodeId),
     /// A node is told to end.
     Terminate(NodeId),
     /// The supervisor of such a node does not wait for its agent any longer, and stops Postgres.
@@ -75,6 +77,9 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         }
         if here.published.is_some_and(|published| published != here.to_publish()) {
             events.push(Event::Publish(node));
+        }
+        if matches!(here.postgres, Postgres::Promoting | Postgres::Starting) {
+            events.push(Event::Up(node));
         }
         if here.terminating {
             let ends = if here.postgres.runs() { Event::SupervisorStops(node) } else { Event::Return(node) };
@@ -185,7 +190,7 @@ fn may_receive(state: &State, node: NodeId) -> bool {
     let here = state.node(node);
     let Postgres::Standby { upstream: Some(upstream) } = here.postgres else { return false };
     let source = state.node(upstream);
-    let sends = source.postgres.runs() || source.postgres == Postgres::StoppedClean;
+    let sends = source.postgres.accepts_connections() || source.postgres == Postgres::StoppedClean;
     sends && here.wal.is_prefix_of(source.wal) && here.wal != source.wal
 }
 
@@ -218,6 +223,10 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
             state.dcs.request = Some(*to);
             state.oracle.wanted = Some(*to);
         }
+        Event::Up(node) if state.node(*node).postgres == Postgres::Promoting => {
+            promoted(setup, &mut state, *node);
+        }
+        Event::Up(node) => state.node_mut(*node).postgres = Postgres::Primary,
         Event::Terminate(node) => {
             state.left.terminations -= 1;
             state.node_mut(*node).terminating = true;
@@ -231,7 +240,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
         Event::LeaseExpires => state.dcs.holder = None,
         Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
-        Event::PostgresCrashes(node) => crash(&mut state, *node),
+        Event::PostgresCrashes(node) => state.node_mut(*node).crash(),
         Event::NodeIsLost(node) => lose_node(&mut state, *node),
         Event::AgentRestarts(node) => forget(&mut state, *node),
     }
@@ -256,6 +265,7 @@ fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::Reload(_)
         | Event::Commit(_)
         | Event::AskForSwitchover(_)
+        | Event::Up(_)
         | Event::Terminate(_)
         | Event::SupervisorStops(_)
         | Event::Return(_) => false,
@@ -321,25 +331,16 @@ fn receive(state: &mut State, node: NodeId) {
 
 fn blow_fuse(setup: &Setup, state: &mut State, node: NodeId) {
     state.node_mut(node).fuse = false;
-    let writable = state.node(node).postgres == Postgres::Primary;
+    let writable = state.node(node).postgres.is_writable();
     if writable && setup.mutant != Some(Mutant::FuseIgnored) {
-        crash(state, node);
+        state.node_mut(node).crash();
     }
 }
 
 fn lose_node(state: &mut State, node: NodeId) {
-    crash(state, node);
+    state.node_mut(node).crash();
     forget(state, node);
     let here = state.node_mut(node);
     here.fuse = false;
     here.lost = true;
-}
-
-fn crash(state: &mut State, node: NodeId) {
-    let here = state.node_mut(node);
-    match here.postgres {
-        Postgres::Primary => here.becomes(Postgres::Crashed),
-        Postgres::Standby { .. } => here.becomes(Postgres::StoppedStandby),
-        Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => {}
-    }
 }

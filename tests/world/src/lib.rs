@@ -13,8 +13,9 @@
 //!   shell and the supervisor have this order is for their own tests. Waits are either short or long enough.
 //! - **Views.** An agent may read the DCS early (`Setup::early_reads`); its own Postgres and its peers are then seen at
 //!   one later moment. What peers publish in the DCS may be old (`Setup::late_members`). Any of them may fail to answer in any round.
-//! - **Jobs.** Start, stop, promote, checkpoint, rewind and clone are done at once or refused, so a Postgres is never
-//!   on its way up or down, never unresponsive, and no rewind is left half done. There is no empty data directory.
+//! - **Jobs.** Stop, checkpoint, rewind, clone and the start of a standby are done at once or refused; promotions and
+//!   starts of a primary take their time. No Postgres is unresponsive, no rewind is left half done,
+//!   and there is no empty data directory.
 //! - **The DCS** is linearizable and never forgets: no restored snapshot, no lease that is lost before its time.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
 //!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.

@@ -78,7 +78,7 @@ fn view(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> View {
     View {
         me: name(node),
         dcs: Dcs::Seen(cluster(state, node, waited)),
-        local: local(state, node),
+        local: local(state, node, waited),
         members: state.ids().filter(|other| *other != node).map(|other| member(state, other)).collect(),
         policy: policy(setup),
         job: None,
@@ -128,11 +128,11 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
     }
 }
 
-fn local(state: &State, node: NodeId) -> Local {
+fn local(state: &State, node: NodeId, waited: Waited) -> Local {
     let here = state.node(node);
     let held = here.read.as_ref().map_or(here.held_this_term, |read| read.held_its_term);
     Local {
-        postgres: postgres(state, node),
+        postgres: postgres(state, node, waited),
         system: Some(SYSTEM),
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
         term: TERM,
@@ -149,7 +149,7 @@ fn local(state: &State, node: NodeId) -> Local {
     }
 }
 
-fn postgres(state: &State, node: NodeId) -> outrider_ha::Postgres {
+fn postgres(state: &State, node: NodeId, waited: Waited) -> outrider_ha::Postgres {
     let here = state.node(node);
     let (timeline, position) = (here.wal.timeline(), here.wal.lsn());
     let stopped = |shutdown| outrider_ha::Postgres::Stopped { timeline, end: position, shutdown };
@@ -169,6 +169,13 @@ fn postgres(state: &State, node: NodeId) -> outrider_ha::Postgres {
             streaming: Streaming { upstream: upstream.map(name), active: state.streams_from(node).is_some() },
             promoting: false,
         },
+        Postgres::Promoting => outrider_ha::Postgres::Standby {
+            timeline,
+            position,
+            streaming: Streaming { upstream: None, active: false },
+            promoting: true,
+        },
+        Postgres::Starting => outrider_ha::Postgres::Starting { writable: true, since: waited.age() },
         Postgres::StoppedClean => stopped(Shutdown::CleanPrimary),
         Postgres::Crashed => stopped(Shutdown::CrashedPrimary),
         Postgres::StoppedStandby => stopped(Shutdown::Standby),

@@ -122,7 +122,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
     match act {
         Act::StartPrimary(names) => {
             require(may_start && here.fuse)?;
-            here.becomes(Postgres::Primary);
+            here.becomes(Postgres::Starting);
             here.set_synchronous(names);
             here.waits_for = names;
         }
@@ -130,17 +130,11 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
             require(may_start)?;
             here.becomes(Postgres::Standby { upstream });
         }
-        Act::StopImmediate if here.postgres == Postgres::Primary => here.becomes(Postgres::Crashed),
-        Act::StopFast | Act::StopImmediate => here.stop_fast(),
+        Act::StopFast => here.stop_fast(),
+        Act::StopImmediate => here.crash(),
         Act::Promote => {
             require(may_promote && (here.fuse || setup.mutant == Some(Mutant::PromotesFirst)))?;
-            oracle::judge_promotion(setup, state, node);
-            let birth = state.oracle.births;
-            state.oracle.births += 1;
-            state.oracle.born_this_term = true;
-            let here = state.node_mut(node);
-            here.wal.push(Record::Birth(birth));
-            here.becomes(Postgres::Primary);
+            here.becomes(Postgres::Promoting);
         }
         Act::Follow(upstream) => {
             require(is_standby)?;
@@ -170,6 +164,17 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::ClearSwitchover => unreachable!("the caller has done the steps on the DCS"),
     }
     Ok(())
+}
+
+/// A promotion is done: a timeline is born.
+pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
+    oracle::judge_promotion(setup, state, node);
+    let birth = state.oracle.births;
+    state.oracle.births += 1;
+    state.oracle.born_this_term = true;
+    let here = state.node_mut(node);
+    here.wal.push(Record::Birth(birth));
+    here.becomes(Postgres::Primary);
 }
 
 /// `pg_rewind` and `pg_basebackup` need a running primary.

@@ -80,7 +80,7 @@ impl State {
     pub fn streams_from(&self, node: NodeId) -> Option<NodeId> {
         let Postgres::Standby { upstream: Some(upstream) } = self.node(node).postgres else { return None };
         let source = self.node(upstream);
-        let flows = source.postgres.runs() && self.node(node).wal.is_prefix_of(source.wal);
+        let flows = source.postgres.accepts_connections() && self.node(node).wal.is_prefix_of(source.wal);
         flows.then_some(upstream)
     }
 }
@@ -121,6 +121,10 @@ pub enum Postgres {
         /// Whom `primary_conninfo` names.
         upstream: Option<NodeId>,
     },
+    /// Is being promoted: receives nothing more, and will accept writes.
+    Promoting,
+    /// A primary that recovers from a crash, and will accept writes.
+    Starting,
     /// Was a primary and was stopped in good order.
     StoppedClean,
     /// Was a primary and was not.
@@ -135,15 +139,39 @@ impl Postgres {
     pub const fn role(self) -> Role {
         match self {
             Postgres::Primary => Role::Primary,
-            Postgres::Standby { .. } => Role::Standby,
-            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => Role::NotRunning,
+            Postgres::Standby { .. } | Postgres::Promoting => Role::Standby,
+            Postgres::Starting | Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => {
+                Role::NotRunning
+            }
         }
     }
 
     /// Whether the postmaster runs.
     #[must_use]
     pub const fn runs(self) -> bool {
+        self.accepts_connections() || matches!(self, Postgres::Promoting | Postgres::Starting)
+    }
+
+    /// Whether another can stream from it.
+    #[must_use]
+    pub const fn accepts_connections(self) -> bool {
         matches!(self, Postgres::Primary | Postgres::Standby { .. })
+    }
+
+    /// Whether the fuse must stop it.
+    #[must_use]
+    pub const fn is_writable(self) -> bool {
+        matches!(self, Postgres::Primary | Postgres::Promoting | Postgres::Starting)
+    }
+
+    /// What is left of it after a crash.
+    #[must_use]
+    pub const fn crashed(self) -> Self {
+        match self {
+            Postgres::Primary | Postgres::Starting => Postgres::Crashed,
+            Postgres::Standby { .. } | Postgres::Promoting => Postgres::StoppedStandby,
+            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => self,
+        }
     }
 }
 
@@ -220,13 +248,18 @@ impl Node {
 
     /// Postgres stops in good order.
     pub fn stop_fast(&mut self) {
-        match self.postgres {
-            Postgres::Primary => {
-                self.wal.push(Record::Shutdown);
-                self.becomes(Postgres::StoppedClean);
-            }
-            Postgres::Standby { .. } => self.becomes(Postgres::StoppedStandby),
-            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => {}
+        if self.postgres == Postgres::Primary {
+            self.wal.push(Record::Shutdown);
+            self.becomes(Postgres::StoppedClean);
+        } else {
+            self.crash();
+        }
+    }
+
+    /// Postgres is gone at once.
+    pub fn crash(&mut self) {
+        if self.postgres.runs() {
+            self.becomes(self.postgres.crashed());
         }
     }
 
