@@ -31,7 +31,7 @@ pub(crate) use effective::effective;
 pub(crate) use environment::Environment;
 pub(crate) use fault::ConfigError;
 pub(crate) use log::{Log, LogFormat};
-pub(crate) use policy::{first_policy, parameters, policy, violations};
+pub(crate) use policy::{first_policy, parameters, policy, policy_tags, violations};
 pub(crate) use rest::Rest;
 pub(crate) use section::duration;
 pub(crate) use supervisor::Supervised;
@@ -160,17 +160,12 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, ConfigError> {
-    let bad = |place: String, problem: String| ConfigError::Yaml { path: path.to_owned(), place, problem };
-    let document: Value = serde_saphyr::from_str(text).map_err(|fault| {
-        let fault = fault.without_snippet();
-        let place = fault.location().map(|at| format!(", line {} column {}", at.line(), at.column()));
-        bad(place.unwrap_or_default(), fault.to_string())
-    })?;
+    let bad = |problem: String| ConfigError::Yaml { path: path.to_owned(), problem };
+    let document: Value =
+        serde_saphyr::from_str(text).map_err(|fault| bad(fault.without_snippet().to_string()))?;
     match document {
         Value::Object(map) => Ok(map),
-        Value::Null => {
-            Err(bad(String::new(), "it is empty; scope, name, etcd3 and postgresql are needed".to_owned()))
-        }
-        _ => Err(bad(String::new(), "expected keys with values at the top".to_owned())),
+        Value::Null => Err(bad("it is empty; scope, name, etcd3 and postgresql are needed".to_owned())),
+        _ => Err(bad("expected keys with values at the top".to_owned())),
     }
 }

@@ -1,14 +1,22 @@
 //! The REST API: Patroni's paths, keys and texts. Its visitors read the board and leave requests in the DCS; no handler
 //! changes Postgres or takes a lease.
 
+mod answer;
+mod authentication;
+mod body;
+mod cluster;
 mod door;
 mod health;
+mod rules;
 mod status;
+mod switchover;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
 use outrider_dcs::Dcs;
 use outrider_postgres::Observer;
 use tokio::net::TcpListener;
@@ -40,8 +48,15 @@ pub(crate) async fn serve(visitors: Visitors, listener: TcpListener) {
 fn router(visitors: Visitors) -> Router {
     Router::new()
         .route("/patroni", get(status::show))
+        .route("/cluster", get(cluster::show))
+        .route("/history", get(cluster::history))
+        .route("/config", get(rules::show).patch(rules::patch).put(rules::put))
+        .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
+        .route("/failover", post(switchover::failover).fallback(health::check))
         .route("/liveness", get(health::liveness))
         .route("/readiness", get(health::readiness))
         .fallback(health::check)
+        .layer(from_fn_with_state(visitors.clone(), authentication::check))
+        .layer(DefaultBodyLimit::max(body::BODY_MAX))
         .with_state(visitors)
 }

@@ -44,9 +44,15 @@ pub(super) fn read(
     }
     let location = location(&section, findings);
     let server = section.text("server", findings).unwrap_or_else(|| scope.to_owned());
-    let layout = Layout::new(server.as_str())
-        .map_err(|fault| findings.wrong(section.name("server"), &Value::from(server), fault.to_string()))
-        .ok();
+    // Without a scope that fault is named already.
+    let layout = match Layout::new(server.as_str()) {
+        Ok(layout) => Some(layout),
+        Err(_) if server.is_empty() => None,
+        Err(fault) => {
+            findings.wrong(section.name("server"), &Value::from(server), fault.to_string());
+            None
+        }
+    };
     let compression = compression(&section, findings);
     let parallelism = section
         .parsed("parallelism", "expected a whole number from 1 to 32", findings, |text| {

@@ -18,13 +18,11 @@ pub(crate) enum ConfigError {
         source: std::io::Error,
     },
     /// What is in the file.
-    #[error("cannot read {path} as YAML{place}: {problem}")]
+    #[error("cannot read {path} as YAML: {problem}")]
     Yaml {
         /// Which.
         path: PathBuf,
-        /// Where in it, in words.
-        place: String,
-        /// What stands there; without the text around it, which may hold a password.
+        /// What is wrong, and in which line; without the text around it, which may hold a password.
         problem: String,
     },
     /// The values.

@@ -238,7 +238,8 @@ fn check_key(keys: &Keys, key: &str, findings: &mut Findings) {
     if keys.idle.contains(&key) {
         findings.warnings.push(format!("{name} has no effect here"));
     } else if keys.refused.contains(&key) {
-        findings.missing(name, "is not supported, and must not be ignored silently; remove it");
+        findings
+            .missing(name, "is not supported here, and ignoring it would do other than it says; remove it");
     } else {
         findings.missing(name, unknown(keys, key));
     }

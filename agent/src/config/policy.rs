@@ -58,7 +58,7 @@ pub(crate) fn policy(dcs: &Value, tags: &Map<String, Value>, last: &Policy) -> P
             last.synchronous_mode
         },
         synchronous_node_count: u32::try_from(nodes).unwrap_or(u32::MAX),
-        tags: read_tags(tags),
+        tags: policy_tags(tags),
     }
 }
 
@@ -122,8 +122,7 @@ pub(crate) fn violations(dcs: &Value) -> Vec<Violation> {
     let (ttl, loop_wait, retry) = (timing("ttl", 5), timing("loop_wait", 1), timing("retry_timeout", 1));
     if ttl < TTL_MIN {
         wrong("ttl", "must be 2 seconds or more".to_owned());
-    }
-    if loop_wait.saturating_add(retry.saturating_mul(2)) > ttl {
+    } else if loop_wait.saturating_add(retry.saturating_mul(2)) > ttl {
         let (loop_wait, retry, ttl) = (loop_wait.as_secs_f64(), retry.as_secs_f64(), ttl.as_secs_f64());
         wrong(
             "ttl",
@@ -166,7 +165,7 @@ fn synchronous_mode(dcs: &Value) -> SynchronousMode {
 }
 
 /// Patroni's tags; a boolean wins over its priority.
-fn read_tags(tags: &Map<String, Value>) -> Tags {
+pub(crate) fn policy_tags(tags: &Map<String, Value>) -> Tags {
     let is_set = |name: &str| tags.get(name).and_then(truth) == Some(true);
     let priority =
         |name: &str| tags.get(name).and_then(section::scalar).and_then(|text| text.parse::<u32>().ok());

@@ -1,0 +1,239 @@
+//! What somebody asks for, with Patroni's rules and texts. Does not write it.
+
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use outrider_dcs::{Member, Snapshot};
+use serde_json::{Map, Value};
+
+use super::candidates;
+use crate::clock;
+use crate::http::Visitors;
+
+/// Planned or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Switchover,
+    Failover,
+}
+
+impl Action {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Action::Switchover => "switchover",
+            Action::Failover => "failover",
+        }
+    }
+}
+
+/// A request that makes sense by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) action: Action,
+    pub(super) leader: Option<String>,
+    pub(super) candidate: Option<String>,
+    pub(super) scheduled_at: Option<String>,
+}
+
+impl Wish {
+    /// Reads the request; otherwise the code and the text of the refusal.
+    pub(super) fn read(
+        action: Action,
+        request: &Map<String, Value>,
+    ) -> Result<Self, (StatusCode, &'static str)> {
+        let text = |key: &str| request.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let leader = text("leader");
+        let candidate = text("candidate").or_else(|| text("member"));
+        let scheduled_at = text("scheduled_at");
+        let refuse = |words| Err((StatusCode::BAD_REQUEST, words));
+        match action {
+            Action::Failover if candidate.is_none() => {
+                return refuse("Failover could be performed only to a specific candidate");
+            }
+            Action::Switchover if leader.is_none() => {
+                return refuse("Switchover could be performed only from a specific leader");
+            }
+            Action::Failover if scheduled_at.is_some() => return refuse("Failover can't be scheduled"),
+            Action::Failover | Action::Switchover => {}
+        }
+        if let Some(at) = &scheduled_at {
+            check_schedule(at)?;
+        }
+        if leader == candidate {
+            return refuse("Switchover target and source are the same");
+        }
+        // A failover from a leader that is named is a switchover.
+        let action = if leader.is_some() { Action::Switchover } else { action };
+        Ok(Wish { action, leader, candidate, scheduled_at })
+    }
+
+    /// Whether the cluster can do it now; otherwise the text of the refusal.
+    pub(super) async fn check(&self, cluster: &Snapshot, visitors: &Visitors) -> Result<(), String> {
+        let standing = self.standing(cluster)?;
+        if candidates::any_fit(&standing, &visitors.config.name, visitors).await {
+            return Ok(());
+        }
+        Err(format!("{} is not possible: no good candidates have been found", self.action.word()))
+    }
+
+    /// The members that could take over as far as the DCS tells.
+    fn standing<'cluster>(&self, cluster: &'cluster Snapshot) -> Result<Vec<&'cluster Member>, String> {
+        let leader = cluster.leader.as_ref().map(|leader| leader.name.as_str());
+        if self.leader.is_some() && self.leader.as_deref() != leader {
+            return Err("leader name does not match".to_owned());
+        }
+        let is_sync = |name: &str| cluster.sync.as_ref().is_some_and(|sync| sync.value.has_standby(name));
+        let others = cluster.members.iter().filter(|member| Some(member.name.as_str()) != leader);
+        let word = self.action.word();
+        if let Some(candidate) = &self.candidate {
+            if self.action == Action::Switchover && cluster.sync.is_some() && !is_sync(candidate) {
+                return Err("candidate name does not match with sync_standby".to_owned());
+            }
+            let found: Vec<&Member> =
+                cluster.members.iter().filter(|member| member.name == *candidate).collect();
+            return if found.is_empty() { Err("candidate does not exists".to_owned()) } else { Ok(found) };
+        }
+        if cluster.sync.is_some() {
+            let found: Vec<&Member> = others.filter(|member| is_sync(&member.name)).collect();
+            return if found.is_empty() {
+                Err(format!("{word} is not possible: can not find sync_standby"))
+            } else {
+                Ok(found)
+            };
+        }
+        let found: Vec<&Member> = others.collect();
+        if found.is_empty() {
+            return Err(format!("{word} is not possible: cluster does not have members except leader"));
+        }
+        Ok(found)
+    }
+}
+
+fn check_schedule(at: &str) -> Result<(), (StatusCode, &'static str)> {
+    match at.parse::<Timestamp>() {
+        Ok(at) if at <= clock::wall() => {
+            Err((StatusCode::UNPROCESSABLE_ENTITY, "Cannot schedule switchover in the past"))
+        }
+        Ok(_) => Ok(()),
+        Err(_) if at.parse::<DateTime>().is_ok() => {
+            Err((StatusCode::BAD_REQUEST, "Timezone information is mandatory for the scheduled switchover"))
+        }
+        Err(_) => Err((
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_dcs::{Entry, Leader, SyncState};
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(action: Action, request: &Value) -> Result<Wish, (u16, &'static str)> {
+        Wish::read(action, request.as_object().unwrap()).map_err(|(code, words)| (code.as_u16(), words))
+    }
+
+    fn cluster(members: &[&str], sync: Option<&str>) -> Snapshot {
+        let member =
+            |name: &&str| Member { name: (*name).to_owned(), value: json!({}), lease: 1, revision: 1 };
+        Snapshot {
+            leader: Some(Leader { name: "p1".to_owned(), term: 1, revision: 1, lease: 1, mine: true }),
+            members: members.iter().map(member).collect(),
+            sync: sync.map(|text| Entry { value: SyncState::parse(text), revision: 1 }),
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused_in_patronis_words() {
+        for (action, request, code, words) in [
+            (Action::Failover, json!({}), 400, "Failover could be performed only to a specific candidate"),
+            (
+                Action::Switchover,
+                json!({"leader": ""}),
+                400,
+                "Switchover could be performed only from a specific leader",
+            ),
+            (
+                Action::Failover,
+                json!({"member": "p2", "scheduled_at": "2999-01-01T00:00Z"}),
+                400,
+                "Failover can't be scheduled",
+            ),
+            (
+                Action::Switchover,
+                json!({"leader": "p1", "candidate": "p1"}),
+                400,
+                "Switchover target and source are the same",
+            ),
+            (
+                Action::Switchover,
+                json!({"leader": "p1", "scheduled_at": "2999-01-01T12:00"}),
+                400,
+                "Timezone information is mandatory for the scheduled switchover",
+            ),
+            (
+                Action::Switchover,
+                json!({"leader": "p1", "scheduled_at": "2001-01-01T12:00+00:00"}),
+                422,
+                "Cannot schedule switchover in the past",
+            ),
+            (
+                Action::Switchover,
+                json!({"leader": "p1", "scheduled_at": "tomorrow"}),
+                422,
+                "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
+            ),
+        ] {
+            assert_eq!(read(action, &request), Err((code, words)), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_failover_from_a_named_leader_is_a_switchover() {
+        let wish = read(Action::Failover, &json!({"leader": "p1", "member": "p2"})).unwrap();
+        assert_eq!((wish.action, wish.candidate.as_deref()), (Action::Switchover, Some("p2")));
+        let scheduled = json!({"leader": "p1", "scheduled_at": "2999-01-01T12:00+00:00"});
+        assert!(read(Action::Switchover, &scheduled).is_ok());
+    }
+
+    #[test]
+    fn what_the_cluster_cannot_do_is_refused_in_patronis_words() {
+        let sync = r#"{"leader":"p1","sync_standby":"p2"}"#;
+        let nobody = r#"{"leader":"p1"}"#;
+        for (request, cluster, words) in [
+            (json!({"leader": "p9"}), cluster(&["p1", "p2"], None), "leader name does not match"),
+            (
+                json!({"leader": "p1", "candidate": "p9"}),
+                cluster(&["p1", "p2"], None),
+                "candidate does not exists",
+            ),
+            (
+                json!({"leader": "p1", "candidate": "p3"}),
+                cluster(&["p1", "p2", "p3"], Some(sync)),
+                "candidate name does not match with sync_standby",
+            ),
+            (
+                json!({"leader": "p1"}),
+                cluster(&["p1", "p2"], Some(nobody)),
+                "switchover is not possible: can not find sync_standby",
+            ),
+            (
+                json!({"leader": "p1"}),
+                cluster(&["p1"], None),
+                "switchover is not possible: cluster does not have members except leader",
+            ),
+        ] {
+            let wish = read(Action::Switchover, &request).unwrap();
+            assert_eq!(wish.standing(&cluster).unwrap_err(), words);
+        }
+        let wish = read(Action::Switchover, &json!({"leader": "p1"})).unwrap();
+        let cluster = cluster(&["p1", "p2", "p3"], Some(sync));
+        let names: Vec<&str> =
+            wish.standing(&cluster).unwrap().iter().map(|member| member.name.as_str()).collect();
+        assert_eq!(names, ["p2"]);
+    }
+}
