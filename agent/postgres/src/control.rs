@@ -97,3 +97,43 @@ impl Lines<'_> {
         Error::ControlData { what, output: self.0.join(" | ") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+pg_control version number:            1300
+Database system identifier:           7711687470068093566
+Database cluster state:               shut down in recovery
+Latest checkpoint location:           0/5000028
+Latest checkpoint's TimeLineID:       2
+Minimum recovery ending location:     0/50000A0
+Min recovery ending loc's timeline:   3
+max_connections setting:              100
+max_worker_processes setting:         8
+max_wal_senders setting:              10
+max_prepared_xacts setting:           0
+max_locks_per_xact setting:           64";
+
+    fn lines(output: &str) -> Vec<String> {
+        output.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_output_of_pg_controldata_is_read() {
+        let control = ControlData::parse(&lines(OUTPUT)).unwrap();
+        assert_eq!(control.system_identifier, 7_711_687_470_068_093_566);
+        assert!(control.is_standby() && !control.is_clean_primary());
+        assert_eq!(control.timeline(), TimelineId::new(3));
+        assert_eq!(control.recovery_end, "0/50000A0".parse().unwrap());
+        assert!(control.hot_standby_minimum.contains(&("max_locks_per_transaction".to_owned(), 64)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let fault =
+            ControlData::parse(&lines(&OUTPUT.replace("Database cluster state", "Zustand"))).unwrap_err();
+        assert!(fault.to_string().contains("Database cluster state"), "{fault}");
+    }
+}

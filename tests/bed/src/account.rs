@@ -1,0 +1,83 @@
+//! As whom programs run: as ourselves, or as the user `postgres` when we are root, since PostgreSQL refuses root.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+
+/// The user that every program of the bed runs as.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    uid: u32,
+    gid: u32,
+    /// We are root and become that user.
+    changes: bool,
+}
+
+impl Account {
+    /// Ourselves, or `postgres` when we are root.
+    ///
+    /// # Errors
+    /// When we are root and there is no user `postgres`.
+    pub fn find() -> anyhow::Result<Self> {
+        let us = std::fs::metadata("/proc/self").context("cannot look at /proc/self")?;
+        if us.uid() != 0 {
+            return Ok(Account { uid: us.uid(), gid: us.gid(), changes: false });
+        }
+        let users = std::fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
+        let line = users.lines().find(|line| line.starts_with("postgres:"));
+        let line = line.context("running as root, and there is no user postgres (Debian package postgresql)")?;
+        let number = |index: usize| line.split(':').nth(index).and_then(|field| field.parse().ok());
+        let (uid, gid) = number(2).zip(number(3)).context("the line of postgres in /etc/passwd is damaged")?;
+        Ok(Account { uid, gid, changes: true })
+    }
+
+    /// Whether we are root.
+    pub fn we_are_root(&self) -> bool {
+        self.changes
+    }
+
+    /// The user's number.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// A command that runs as this user, away from the terminal.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null()).process_group(0);
+        if self.changes {
+            command.uid(self.uid).gid(self.gid).env("HOME", "/").env("USER", "postgres");
+        }
+        command
+    }
+
+    /// Gives a file or directory to this user.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn own(&self, path: &Path) -> anyhow::Result<()> {
+        if !self.changes {
+            return Ok(());
+        }
+        chown(path, Some(self.uid), Some(self.gid)).with_context(|| format!("cannot give {} away", path.display()))
+    }
+
+    /// Makes a directory of this user's.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn make_directory(&self, path: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))?;
+        self.own(path)
+    }
+
+    /// Whether this user may run the program: every directory above it lets everybody through.
+    pub(crate) fn can_run(&self, program: &Path) -> bool {
+        let lets_through = |path: &Path| std::fs::metadata(path).is_ok_and(|it| it.mode() & 0o001 != 0);
+        !self.changes || program.ancestors().filter(|path| path.is_absolute()).all(lets_through)
+    }
+}

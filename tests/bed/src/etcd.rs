@@ -1,0 +1,214 @@
+//! Real etcd processes, one or three, that can be killed, frozen and started again. Says nothing about Patroni's keys.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use crate::process::{self, Signal};
+use crate::{Guard, Port, wait_until};
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// The members of one etcd cluster. They die with the [`Guard`] that they were started under.
+#[derive(Debug)]
+pub struct Etcd {
+    members: Vec<Node>,
+    http: reqwest::Client,
+}
+
+#[derive(Debug)]
+struct Node {
+    name: String,
+    client: Port,
+    peer: Port,
+    directory: PathBuf,
+    child: Mutex<Option<Child>>,
+}
+
+impl Etcd {
+    /// Starts `count` members and waits until each answers.
+    ///
+    /// # Errors
+    /// When they do not start.
+    pub async fn start(guard: &Guard, count: usize) -> anyhow::Result<Self> {
+        let etcd = Self::prepare(guard, count)?;
+        for index in 0..count {
+            etcd.start_member(guard, index)?;
+        }
+        etcd.wait_ready().await?;
+        Ok(etcd)
+    }
+
+    /// Chooses ports and directories; nothing runs yet.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn prepare(guard: &Guard, count: usize) -> anyhow::Result<Self> {
+        let node = |index: usize| {
+            let name = format!("etcd{}", index + 1);
+            let directory = guard.make_directory(&name)?;
+            anyhow::Ok(Node {
+                name,
+                client: Port::free()?,
+                peer: Port::free()?,
+                directory,
+                child: Mutex::new(None),
+            })
+        };
+        let members = (0..count).map(node).collect::<Result<_, _>>()?;
+        Ok(Etcd { members, http: http_client()? })
+    }
+
+    /// Starts one member, for the first time or again on its data; does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_member(&self, guard: &Guard, index: usize) -> anyhow::Result<()> {
+        let node = self.members.get(index).context("no such member of etcd")?;
+        let url = |port: &Port| format!("http://127.0.0.1:{}", port.number());
+        let everyone = self.members.iter().map(|node| format!("{}={}", node.name, url(&node.peer)));
+        let everyone = everyone.collect::<Vec<_>>().join(",");
+        let log = File::options().create(true).append(true).open(node.directory.join("log"))?;
+        let mut command = guard.command(&guard.programs().etcd, &node.directory);
+        command.args(["--name", &node.name, "--data-dir", "data", "--logger", "zap", "--log-outputs", "stderr"]);
+        command.args(["--listen-peer-urls", &url(&node.peer), "--initial-advertise-peer-urls", &url(&node.peer)]);
+        command.args(["--listen-client-urls", &url(&node.client), "--advertise-client-urls", &url(&node.client)]);
+        command.args(["--initial-cluster", &everyone]).stdout(Stdio::null()).stderr(log);
+        node.client.release();
+        node.peer.release();
+        *node.child() = Some(command.spawn().context("cannot start etcd")?);
+        Ok(())
+    }
+
+    /// Waits until every member answers that it is healthy.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub async fn wait_ready(&self) -> anyhow::Result<()> {
+        for (index, node) in self.members.iter().enumerate() {
+            let log = node.directory.join("log");
+            let what = format!("etcd answers (log: {})", log.display());
+            wait_until(what, START_LIMIT, async || self.is_healthy(index).await.then_some(())).await?;
+        }
+        Ok(())
+    }
+
+    async fn is_healthy(&self, index: usize) -> bool {
+        let Ok(answer) = self.http.get(format!("http://{}/health", self.hosts()[index])).send().await else {
+            return false;
+        };
+        answer.status().is_success()
+    }
+
+    /// `host:port` of every member.
+    pub fn hosts(&self) -> Vec<String> {
+        self.members.iter().map(|node| format!("127.0.0.1:{}", node.client.number())).collect()
+    }
+
+    /// The number of members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// SIGKILL to one member; it is gone on return.
+    pub fn kill(&self, index: usize) {
+        if let Some(mut child) = self.members[index].child().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGSTOP to one member: it keeps its connections and answers nothing.
+    pub fn freeze(&self, index: usize) {
+        self.signal(index, Signal::Stop);
+    }
+
+    /// SIGCONT to one member.
+    pub fn thaw(&self, index: usize) {
+        self.signal(index, Signal::Continue);
+    }
+
+    /// Which member leads etcd's own consensus.
+    ///
+    /// # Errors
+    /// When none says so.
+    pub async fn raft_leader(&self) -> anyhow::Result<usize> {
+        for index in 0..self.len() {
+            let status = self.call(index, "maintenance/status", json!({})).await?;
+            if status["leader"].is_string() && status["leader"] == status["header"]["member_id"] {
+                return Ok(index);
+            }
+        }
+        bail!("no member of etcd leads")
+    }
+
+    /// The value of a key; `None` when it is absent.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub async fn get(&self, key: &str) -> anyhow::Result<Option<String>> {
+        let answer = self.call_any("kv/range", json!({ "key": BASE64_STANDARD.encode(key) })).await?;
+        let Some(value) = answer["kvs"][0]["value"].as_str() else {
+            return Ok(answer["kvs"][0]["key"].is_string().then(String::new));
+        };
+        Ok(Some(String::from_utf8(BASE64_STANDARD.decode(value)?)?))
+    }
+
+    /// Writes a key, past everybody.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub async fn put(&self, key: &str, value: &str) -> anyhow::Result<()> {
+        let body = json!({ "key": BASE64_STANDARD.encode(key), "value": BASE64_STANDARD.encode(value) });
+        self.call_any("kv/put", body).await.map(drop)
+    }
+
+    async fn call_any(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        let mut last = anyhow::anyhow!("etcd has no members");
+        for index in 0..self.len() {
+            match self.call(index, path, body.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => last = fault,
+            }
+        }
+        Err(last)
+    }
+
+    async fn call(&self, index: usize, path: &str, body: Value) -> anyhow::Result<Value> {
+        let url = format!("http://{}/v3/{path}", self.hosts()[index]);
+        let answer = self.http.post(&url).json(&body).send().await?.error_for_status()?;
+        Ok(answer.json().await?)
+    }
+
+    fn signal(&self, index: usize, signal: Signal) {
+        if let Some(child) = self.members[index].child().as_ref() {
+            process::send(child.id().cast_signed(), signal);
+        }
+    }
+}
+
+impl Node {
+    fn child(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A client for local servers: one that does not answer within 2 s does not answer.
+pub(crate) fn http_client() -> anyhow::Result<reqwest::Client> {
+    // There is one provider in the program; whoever comes second finds it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let limit = Duration::from_secs(2);
+    reqwest::Client::builder().no_proxy().timeout(limit).build().context("cannot make an HTTP client")
+}

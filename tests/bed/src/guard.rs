@@ -1,0 +1,134 @@
+//! The bed's directory, and the promise that nothing of the bed outlives it: on drop, and by a watchdog process when we are
+//! killed. Supervisors are daemons, so the death of their parent tells them nothing.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::process::{self, MARK, Signal};
+use crate::{Account, Programs};
+
+/// For the last process to be gone after SIGKILL.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Waits until its input closes, which our death does, then kills what carries the bed's mark, and removes the directory.
+const WATCHDOG: &str = r#"
+trap '' INT HUP TERM
+cat >/dev/null
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    found=
+    for process in /proc/[0-9]*; do
+        pid=${process#/proc/}
+        if ! grep -qzxF "$1=$2" "$process/environ" 2>/dev/null; then
+            [ "$(cat "$process/comm" 2>/dev/null)" = postgres ] || continue
+            case "$(readlink "$process/cwd" 2>/dev/null)" in "$2"/*) ;; *) continue ;; esac
+        fi
+        kill -KILL "$pid" 2>/dev/null && found=yes
+    done
+    [ -n "$found" ] || break
+    sleep 0.1
+done
+rm -rf "$2"
+"#;
+
+/// A directory for one bed; all processes of the bed are killed when this is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    account: Account,
+    programs: Programs,
+    directory: PathBuf,
+    watchdog: Child,
+}
+
+impl Guard {
+    /// Makes the directory, short enough for unix sockets below it.
+    ///
+    /// # Errors
+    /// When a program is missing or the system refuses.
+    pub fn new() -> anyhow::Result<Self> {
+        let account = Account::find()?;
+        let mut programs = Programs::find()?;
+        let directory = tempfile::Builder::new().prefix("outrider-").tempdir();
+        let directory = directory.context("cannot make a directory for the bed")?.keep();
+        account.own(&directory)?;
+        let mut watchdog = Command::new("sh");
+        watchdog.args(["-c", WATCHDOG, "outrider-watchdog", MARK]).arg(&directory);
+        watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let watchdog = watchdog.process_group(0).current_dir("/").spawn().context("cannot start sh")?;
+        if !account.can_run(&programs.outrider) {
+            // The user that it runs as may not reach the place of the build.
+            let reachable = directory.join("outrider");
+            std::fs::copy(&programs.outrider, &reachable).context("cannot copy the agent's binary")?;
+            programs.outrider = reachable;
+        }
+        Ok(Guard { account, programs, directory, watchdog })
+    }
+
+    /// The directory of the bed.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// As whom the bed's programs run.
+    pub fn account(&self) -> Account {
+        self.account
+    }
+
+    /// What is started.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// A command that runs as the bed's user in `directory` and carries the bed's mark.
+    pub fn command(&self, program: &Path, directory: &Path) -> Command {
+        let mut command = self.account.command(program);
+        command.env(MARK, &self.directory).current_dir(directory);
+        command
+    }
+
+    /// Makes a directory of the bed's user.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn make_directory(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.directory.join(name);
+        self.account.make_directory(&path)?;
+        Ok(path)
+    }
+
+    /// Every living process of the bed.
+    pub fn processes(&self) -> Vec<i32> {
+        process::of_bed(&self.directory)
+    }
+
+    /// Kills them all, and waits until they are gone.
+    pub fn sweep(&self) {
+        let rounds = GONE_LIMIT.as_millis() / 20;
+        for _ in 0..rounds {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            left.into_iter().for_each(|pid| process::send(pid, Signal::Kill));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("these processes do not die: {:?}", self.processes());
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.sweep();
+        // Before its input closes, as it would remove the logs of a failed test.
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
+        if std::thread::panicking() {
+            eprintln!("logs are in {}", self.directory.display());
+        } else if let Err(fault) = std::fs::remove_dir_all(&self.directory) {
+            eprintln!("cannot remove {}: {fault}", self.directory.display());
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! An S3 object store on files: one in this process (s3s-fs), or a real MinIO when its binary is on this machine.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::runtime::Runtime;
+
+use crate::etcd::http_client;
+use crate::{Guard, Port, programs, wait_until};
+
+/// The bucket that is there from the start.
+pub const BUCKET: &str = "postgres-backups";
+/// The access key.
+pub(crate) const ACCESS_KEY: &str = "minio";
+/// The secret key.
+pub(crate) const SECRET_KEY: &str = "miniosecret";
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// The store. It can be stopped and started again on its objects; a MinIO dies with the [`Guard`].
+#[derive(Debug)]
+pub struct ObjectStore {
+    directory: PathBuf,
+    address: SocketAddr,
+    port: Port,
+    server: Mutex<Server>,
+    minio: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Server {
+    Stopped,
+    /// A runtime of its own, so that stopping it cuts the connections too.
+    Embedded(Runtime),
+    Minio(Child),
+}
+
+impl ObjectStore {
+    /// Starts the embedded server.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn start(guard: &Guard) -> anyhow::Result<Self> {
+        Self::start_with(guard, None).await
+    }
+
+    /// Starts MinIO; `None` when its binary is not there (`make minio`).
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn minio(guard: &Guard) -> anyhow::Result<Option<Self>> {
+        match programs::minio() {
+            Some(binary) => Self::start_with(guard, Some(binary)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn start_with(guard: &Guard, minio: Option<PathBuf>) -> anyhow::Result<Self> {
+        let directory = guard.make_directory("objects")?;
+        // A directory below the root is a bucket, for both servers.
+        guard.account().make_directory(&directory.join(BUCKET))?;
+        let minio = match minio {
+            Some(binary) if !guard.account().can_run(&binary) => {
+                let reachable = guard.directory().join("minio");
+                std::fs::copy(&binary, &reachable).context("cannot copy MinIO's binary")?;
+                Some(reachable)
+            }
+            other => other,
+        };
+        let port = Port::free()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port.number()));
+        let store = ObjectStore { directory, address, port, server: Mutex::new(Server::Stopped), minio };
+        store.start_again(guard).await?;
+        Ok(store)
+    }
+
+    /// Starts it again, at the same address and on the same objects.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_again(&self, guard: &Guard) -> anyhow::Result<()> {
+        self.port.release();
+        let server = match &self.minio {
+            None => Server::Embedded(serve(&self.directory, self.address)?),
+            Some(binary) => Server::Minio(self.spawn_minio(guard, binary)?),
+        };
+        *self.server() = server;
+        let http = http_client()?;
+        let answers = async || http.get(self.endpoint()).send().await.ok().map(drop);
+        wait_until("the object store answers", START_LIMIT, answers).await
+    }
+
+    /// Stops it: from now on connections are refused.
+    pub fn stop(&self) {
+        match std::mem::replace(&mut *self.server(), Server::Stopped) {
+            Server::Stopped => {}
+            Server::Embedded(runtime) => runtime.shutdown_background(),
+            Server::Minio(mut child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    /// `http://host:port`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The names of all objects of the bucket. Of the embedded server's only: MinIO keeps its own files.
+    pub fn keys(&self) -> Vec<String> {
+        let bucket = self.directory.join(BUCKET);
+        let mut keys = Vec::new();
+        collect(&bucket, &bucket, &mut keys);
+        keys.sort();
+        keys
+    }
+
+    /// The bytes of an object; `None` when it is absent. Of the embedded server's only.
+    pub fn object(&self, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.directory.join(BUCKET).join(key)).ok()
+    }
+
+    fn spawn_minio(&self, guard: &Guard, binary: &Path) -> anyhow::Result<Child> {
+        let log = std::fs::File::options().create(true).append(true).open(guard.directory().join("minio.log"))?;
+        let mut command = guard.command(binary, guard.directory());
+        command.args(["server", "--quiet", "--address", &self.address.to_string()]).arg(&self.directory);
+        command.env("HOME", guard.directory()).env("MINIO_BROWSER", "off");
+        command.env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
+        command.stdout(log.try_clone()?).stderr(log).spawn().context("cannot start MinIO")
+    }
+
+    fn server(&self) -> std::sync::MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ObjectStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[derive(Clone)]
+struct Embedded {
+    service: S3Service,
+    /// s3s-fs looks and then writes, so two conditional puts at one time could both succeed: one after the other here.
+    puts: Arc<tokio::sync::Mutex<()>>,
+}
+
+fn serve(directory: &Path, address: SocketAddr) -> anyhow::Result<Runtime> {
+    let files = s3s_fs::FileSystem::new(directory);
+    let files = files.map_err(|fault| anyhow::anyhow!("cannot open {}: {fault:?}", directory.display()))?;
+    let mut builder = S3ServiceBuilder::new(files);
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let embedded = Embedded { service: builder.build(), puts: Arc::default() };
+    let listener = std::net::TcpListener::bind(address).context("cannot listen for the object store")?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _inside = runtime.enter();
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    runtime.spawn(async move {
+        // It ends with its runtime only.
+        let _ = axum::serve(listener, Router::new().fallback(answer).with_state(embedded)).await;
+    });
+    Ok(runtime)
+}
+
+async fn answer(State(embedded): State<Embedded>, request: Request) -> Response {
+    let _turn = if request.method() == Method::PUT { Some(embedded.puts.lock().await) } else { None };
+    let request = request.map(s3s::Body::http_body_unsync);
+    match embedded.service.call(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(fault) => {
+            let mut response = Response::new(Body::from(format!("{fault:?}")));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+}
+
+fn collect(root: &Path, directory: &Path, keys: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(root, &path, keys);
+        } else if let Ok(key) = path.strip_prefix(root) {
+            keys.push(key.to_string_lossy().into_owned());
+        }
+    }
+}
