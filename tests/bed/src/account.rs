@@ -29,9 +29,11 @@ impl Account {
         }
         let users = std::fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
         let line = users.lines().find(|line| line.starts_with("postgres:"));
-        let line = line.context("running as root, and there is no user postgres (Debian package postgresql)")?;
+        let line =
+            line.context("running as root, and there is no user postgres (Debian package postgresql)")?;
         let number = |index: usize| line.split(':').nth(index).and_then(|field| field.parse().ok());
-        let (uid, gid) = number(2).zip(number(3)).context("the line of postgres in /etc/passwd is damaged")?;
+        let (uid, gid) =
+            number(2).zip(number(3)).context("the line of postgres in /etc/passwd is damaged")?;
         Ok(Account { uid, gid, changes: true })
     }
 
@@ -63,7 +65,8 @@ impl Account {
         if !self.changes {
             return Ok(());
         }
-        chown(path, Some(self.uid), Some(self.gid)).with_context(|| format!("cannot give {} away", path.display()))
+        chown(path, Some(self.uid), Some(self.gid))
+            .with_context(|| format!("cannot give {} away", path.display()))
     }
 
     /// Makes a directory of this user's.

@@ -223,8 +223,12 @@ impl Cluster {
             let text = self.etcd.get("/service/bed/sync").await.ok()??;
             let sync: Value = serde_json::from_str(&text).ok()?;
             let leader = self.leader().await?;
-            let names: Vec<String> =
-                sync["sync_standby"].as_str()?.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            let names: Vec<String> = sync["sync_standby"]
+                .as_str()?
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect();
             (sync["leader"] == leader.name() && !names.is_empty()).then_some(names)
         };
         wait_until("a standby is recorded as synchronous", START_LIMIT, recorded).await
@@ -240,7 +244,10 @@ impl Cluster {
 
     /// Where clients find the Postgres of the members.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.members.iter().map(|member| Endpoint { name: member.name().to_owned(), port: member.port() }).collect()
+        self.members
+            .iter()
+            .map(|member| Endpoint { name: member.name().to_owned(), port: member.port() })
+            .collect()
     }
 
     /// The files of a member's archive, when it is a directory.

@@ -77,9 +77,28 @@ impl Etcd {
         let everyone = everyone.collect::<Vec<_>>().join(",");
         let log = File::options().create(true).append(true).open(node.directory.join("log"))?;
         let mut command = guard.command(&guard.programs().etcd, &node.directory);
-        command.args(["--name", &node.name, "--data-dir", "data", "--logger", "zap", "--log-outputs", "stderr"]);
-        command.args(["--listen-peer-urls", &url(&node.peer), "--initial-advertise-peer-urls", &url(&node.peer)]);
-        command.args(["--listen-client-urls", &url(&node.client), "--advertise-client-urls", &url(&node.client)]);
+        command.args([
+            "--name",
+            &node.name,
+            "--data-dir",
+            "data",
+            "--logger",
+            "zap",
+            "--log-outputs",
+            "stderr",
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &url(&node.peer),
+            "--initial-advertise-peer-urls",
+            &url(&node.peer),
+        ]);
+        command.args([
+            "--listen-client-urls",
+            &url(&node.client),
+            "--advertise-client-urls",
+            &url(&node.client),
+        ]);
         command.args(["--initial-cluster", &everyone]).stdout(Stdio::null()).stderr(log);
         node.client.release();
         node.peer.release();

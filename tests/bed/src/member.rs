@@ -49,7 +49,12 @@ impl Member {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn prepare(guard: &Arc<Guard>, name: &str, etcd: &[String], settings: &Value) -> anyhow::Result<Self> {
+    pub fn prepare(
+        guard: &Arc<Guard>,
+        name: &str,
+        etcd: &[String],
+        settings: &Value,
+    ) -> anyhow::Result<Self> {
         let directory = guard.make_directory(name)?;
         let member = Member {
             guard: guard.clone(),
@@ -140,7 +145,8 @@ impl Member {
     /// When the system refuses.
     pub fn start(&self) -> anyhow::Result<()> {
         let log = self.directory.join("agent.log");
-        let log = File::options().create(true).append(true).open(log).context("cannot open an agent's log")?;
+        let log =
+            File::options().create(true).append(true).open(log).context("cannot open an agent's log")?;
         let mut command = self.guard.command(&self.guard.programs().outrider, &self.directory);
         command.arg("agent").arg(self.configuration());
         command.stdout(Stdio::null()).stderr(log);

@@ -133,7 +133,8 @@ impl ObjectStore {
     }
 
     fn spawn_minio(&self, guard: &Guard, binary: &Path) -> anyhow::Result<Child> {
-        let log = std::fs::File::options().create(true).append(true).open(guard.directory().join("minio.log"))?;
+        let log =
+            std::fs::File::options().create(true).append(true).open(guard.directory().join("minio.log"))?;
         let mut command = guard.command(binary, guard.directory());
         command.args(["server", "--quiet", "--address", &self.address.to_string()]).arg(&self.directory);
         command.env("HOME", guard.directory()).env("MINIO_BROWSER", "off");

@@ -132,7 +132,8 @@ impl Oracle {
     pub async fn wait_for_commits(&self, more: usize) -> anyhow::Result<()> {
         let wanted = self.acknowledged() + more;
         let enough = async || (self.acknowledged() >= wanted).then_some(());
-        crate::wait_until(format!("{more} more commits are acknowledged"), Duration::from_secs(60), enough).await
+        crate::wait_until(format!("{more} more commits are acknowledged"), Duration::from_secs(60), enough)
+            .await
     }
 
     /// How many commits were acknowledged.
@@ -169,9 +170,12 @@ impl Oracle {
         let counting = async || {
             for endpoint in &self.endpoints {
                 if let Ok(connection) = endpoint.connect_to_primary().await
-                    && let Ok(rows) = connection.client.query("SELECT serial, count(*) FROM oracle GROUP BY 1", &[]).await
+                    && let Ok(rows) =
+                        connection.client.query("SELECT serial, count(*) FROM oracle GROUP BY 1", &[]).await
                 {
-                    return Some(rows.iter().map(|row| (row.get(0), row.get(1))).collect::<BTreeMap<i64, i64>>());
+                    return Some(
+                        rows.iter().map(|row| (row.get(0), row.get(1))).collect::<BTreeMap<i64, i64>>(),
+                    );
                 }
             }
             None
@@ -239,11 +243,7 @@ mod tests {
 
     #[test]
     fn each_broken_promise_is_named() {
-        let books = Books {
-            acknowledged: [1, 2, 3].into(),
-            refused: [4, 5].into(),
-            unknown: [6, 7].into(),
-        };
+        let books = Books { acknowledged: [1, 2, 3].into(), refused: [4, 5].into(), unknown: [6, 7].into() };
         let verdict = judge(&books, &[(1, 1), (3, 2), (5, 1), (6, 1)].into());
         assert_eq!((verdict.lost, verdict.doubled, verdict.risen), (vec![2], vec![3], vec![5]));
         assert!(judge(&books, &[(1, 1), (2, 1), (3, 1), (7, 1)].into()).is_good());

@@ -119,7 +119,8 @@ pub fn of_bed(directory: &Path) -> Vec<i32> {
         environment.split(|byte| *byte == 0).any(|variable| variable == mark)
     };
     let us = std::process::id().cast_signed();
-    let ours = |pid: &i32| *pid != us && (marked(*pid) || is_postgres_below(*pid, directory)) && is_alive(*pid);
+    let ours =
+        |pid: &i32| *pid != us && (marked(*pid) || is_postgres_below(*pid, directory)) && is_alive(*pid);
     all().into_iter().filter(ours).collect()
 }
 
