@@ -112,7 +112,7 @@ fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mu
     programs::find(search_path).unwrap_or_else(|| {
         findings.missing(
             section.name("bin_dir"),
-            "is missing, and postgres and initdb are neither on PATH, nor where pg_config says, nor under /usr/lib/postgresql",
+            "is missing, and PostgreSQL's server programs are neither on PATH, nor where pg_config says, nor under /usr/lib/postgresql",
         );
         PathBuf::new()
     })

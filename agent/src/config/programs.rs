@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What the agent and the supervisor start.
+const PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"];
 /// Where Debian keeps one directory for each major version.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// The directory with `postgres` and `initdb`: on the search path, as `pg_config` says, or Debian's newest.
+/// The directory with all of PostgreSQL's programs: on the search path, as `pg_config` says, or Debian's newest.
 pub(super) fn find(search_path: &str) -> Option<PathBuf> {
     std::env::split_paths(search_path)
         .find(|directory| has_programs(directory))
@@ -15,7 +17,7 @@ pub(super) fn find(search_path: &str) -> Option<PathBuf> {
 }
 
 fn has_programs(directory: &Path) -> bool {
-    directory.is_absolute() && ["postgres", "initdb"].iter().all(|program| directory.join(program).is_file())
+    directory.is_absolute() && PROGRAMS.iter().all(|program| directory.join(program).is_file())
 }
 
 fn said_by_pg_config(search_path: &str) -> Option<PathBuf> {
@@ -45,7 +47,7 @@ mod tests {
 
     fn install(directory: &Path) {
         fs::create_dir_all(directory).unwrap();
-        for program in ["postgres", "initdb"] {
+        for program in PROGRAMS {
             fs::write(directory.join(program), "").unwrap();
         }
     }
@@ -56,7 +58,9 @@ mod tests {
         for version in ["9", "15", "16", "common"] {
             install(&root.path().join(version).join("bin"));
         }
-        fs::create_dir_all(root.path().join("17/bin")).unwrap();
+        let incomplete = root.path().join("17/bin");
+        install(&incomplete);
+        fs::remove_file(incomplete.join("pg_rewind")).unwrap();
         assert_eq!(newest_under(root.path()), Some(root.path().join("16/bin")));
     }
 

@@ -2,6 +2,7 @@
 //! and ours under `outrider`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -121,7 +122,7 @@ impl Status {
 
 fn add_postgres(document: &mut Map<String, Value>, postgres: &Observation) {
     let mut put = |key: &str, value: Value| document.insert(key.to_owned(), value);
-    put("postmaster_start_time", json!(postgres.postmaster_start_time));
+    put("postmaster_start_time", json!(with_minutes(&postgres.postmaster_start_time)));
     put("server_version", json!(postgres.server_version));
     put("database_system_identifier", json!(postgres.system_identifier.to_string()));
     put("timeline", json!(postgres.timeline.get()));
@@ -132,7 +133,7 @@ fn add_postgres(document: &mut Map<String, Value>, postgres: &Observation) {
             Role::Standby { received, replayed, replayed_timestamp, replay_paused, .. } => json!({
                 "received_location": received.get(),
                 "replayed_location": replayed.get(),
-                "replayed_timestamp": replayed_timestamp,
+                "replayed_timestamp": replayed_timestamp.as_deref().map(with_minutes),
                 "paused": replay_paused,
             }),
         },
@@ -168,8 +169,32 @@ fn ours(report: &Report) -> Value {
         "why": report.plan.reason.to_string(),
         "failure": report.failure,
         "term": report.view.local.term.0,
-        "lease_seconds": lease.map(|left| left.as_secs_f64()),
-        "fuse_seconds": report.view.local.fuse.map(|left| left.as_secs_f64()),
+        "lease_seconds": lease.map(seconds),
+        "fuse_seconds": report.view.local.fuse.map(seconds),
         "archive_waiting": report.archive.as_ref().map(|archive| archive.waiting),
     })
+}
+
+/// To the millisecond.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// PostgreSQL leaves the minutes of an offset out when they are 0, Patroni does not.
+fn with_minutes(timestamp: &str) -> String {
+    match timestamp.rfind(['+', '-']) {
+        Some(at) if timestamp.len() - at == 3 => format!("{timestamp}:00"),
+        _ => timestamp.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_written_as_patroni_writes_them() {
+        assert_eq!(with_minutes("2026-11-24 11:08:08.54+00"), "2026-11-24 11:08:08.54+00:00");
+        assert_eq!(with_minutes("2026-11-24 11:08:08.54+05:30"), "2026-11-24 11:08:08.54+05:30");
+    }
 }

@@ -24,7 +24,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const GAP_LIMIT: Duration = Duration::from_secs(2);
 /// For the round to say why it did not do it.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(500);
-/// Carries that time in seconds.
+/// Carries, in seconds, how long nobody could write.
 const GAP_HEADER: HeaderName = HeaderName::from_static("outrider-write-gap-seconds");
 
 /// A switchover that was asked for.
