@@ -53,13 +53,13 @@ async fn main() -> ExitCode {
 async fn show(asked: &Asked) -> anyhow::Result<bool> {
     let screen = Screen::new();
     let cluster = bring_up(&screen, asked).await?;
+    cluster.wait_until_synchronous().await?;
     table::print(&cluster).await;
 
     screen.say("a writer begins: a hundred commits in a second, each with a serial that goes into its books");
     let oracle = Oracle::start(cluster.endpoints(), Options::default()).await?;
     let watcher = Watcher::start(cluster.endpoints());
     oracle.wait_for_commits(100).await?;
-    cluster.wait_until_synchronous().await?;
 
     let mut gaps = Vec::new();
     gaps.push(("planned switchover", switchover(&screen, &cluster, &oracle).await?));

@@ -1,54 +1,63 @@
-//! What the demonstration says on the terminal: lines with the time, titles, and announcements in colour where there is one.
+//! What the demonstration says, line by line with the time since its start. Colours on a terminal only.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::fmt::Display;
+use std::io::{IsTerminal as _, stdout};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-/// So that somebody who watches can read what is about to happen.
-const ANNOUNCEMENT: Duration = Duration::from_secs(1);
-
-/// The terminal, or a file.
+/// Standard output.
 pub(crate) struct Screen {
-    begun: Instant,
-    terminal: bool,
+    start: Instant,
+    /// Somebody looks on, and can press Ctrl-C.
+    pub(crate) is_terminal: bool,
 }
 
 impl Screen {
-    /// Standard output.
+    /// Time runs from now.
     pub(crate) fn new() -> Self {
-        Screen { begun: Instant::now(), terminal: std::io::stdout().is_terminal() }
+        Screen { start: Instant::now(), is_terminal: stdout().is_terminal() }
     }
 
-    /// Whether somebody watches.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.terminal
+    /// A heading between two empty lines.
+    pub(crate) fn heading(&self, words: impl Display) {
+        println!("\n{}\n", self.paint("1", words));
     }
 
-    /// A line with the seconds since the start.
-    pub(crate) fn say(&self, text: &str) {
-        println!("{:>6.1} s  {text}", self.begun.elapsed().as_secs_f64());
-        // Whoever reads the lines through a pipe sees them when they are said.
-        let _ = std::io::stdout().flush();
+    /// Something that happened, with its time.
+    pub(crate) fn event(&self, words: impl Display) {
+        let time = format!("{:6.1} s", self.start.elapsed().as_secs_f64());
+        println!("{}  {words}", self.paint("2", time));
     }
 
-    /// A heading.
-    pub(crate) fn title(&self, text: &str) {
-        if self.terminal {
-            println!("\n\x1b[1m{text}\x1b[0m");
-        } else {
-            println!("\n== {text}");
+    /// A result, so that it stands out.
+    pub(crate) fn result(&self, good: bool, words: impl Display) {
+        let mark = if good { self.paint("32", "ok") } else { self.paint("31;1", "FAILED") };
+        self.event(format!("{mark}  {words}"));
+    }
+
+    /// As it is, indented.
+    pub(crate) fn block(&self, text: impl Display) {
+        for line in text.to_string().lines() {
+            println!("          {line}");
         }
     }
 
-    /// Says what is about to be done, and gives people a moment.
-    pub(crate) async fn announce(&self, text: &str) {
-        println!();
-        if self.terminal {
-            self.say(&format!("\x1b[33m▶ {text}\x1b[0m"));
-        } else {
-            self.say(&format!("▶ {text}"));
-        }
-        sleep(ANNOUNCEMENT).await;
+    /// A word that a reader looks for, such as the name of a member.
+    pub(crate) fn name(&self, words: impl Display) -> String {
+        self.paint("36", words)
+    }
+
+    fn paint(&self, code: &str, words: impl Display) -> String {
+        if self.is_terminal { format!("\x1b[{code}m{words}\x1b[0m") } else { words.to_string() }
+    }
+}
+
+/// Milliseconds below one second, else seconds.
+pub(crate) fn span(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
     }
 }

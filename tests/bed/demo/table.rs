@@ -1,42 +1,61 @@
-//! The table of members, from the REST API of one of them.
+//! The members as `GET /cluster` and each member's own `GET /patroni` show them.
 
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
 use outrider_bed::Cluster;
 use serde_json::Value;
 
-/// Prints the members as `GET /cluster` of the first that answers shows them.
-pub(crate) async fn print(cluster: &Cluster) {
-    for member in &cluster.members {
-        let Ok(answer) = member.get("/cluster").await else { continue };
-        let Ok(shown) = serde_json::from_str::<Value>(&answer.text) else { continue };
-        println!();
-        println!(
-            "  {:<10} {:<13} {:<10} {:>3} {:>9} {:>7} {:>8}",
-            "member", "role", "state", "TL", "lag", "fuse", "archive"
-        );
-        for row in shown["members"].as_array().into_iter().flatten() {
-            println!("  {}", line(row));
-        }
-        println!();
-        return;
+const COLUMNS: [&str; 8] = ["Member", "Port", "Role", "State", "TL", "Lag", "Fuse", "WAL waiting"];
+
+/// One row for each member; a member that does not answer is shown as it published itself last.
+pub(crate) async fn draw(cluster: &Cluster) -> Option<String> {
+    let answer = any_cluster(cluster).await?;
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(COLUMNS);
+    for row in answer["members"].as_array()? {
+        let name = row["name"].as_str()?;
+        let own = cluster.members.iter().find(|member| member.name() == name)?.patroni().await;
+        let ours = own.unwrap_or_default()["outrider"].take();
+        table.add_row([
+            name.to_owned(),
+            plain(&row["port"]),
+            plain(&row["role"]),
+            plain(&row["state"]),
+            plain(&row["timeline"]),
+            bytes(&row["lag"]),
+            ours["fuse_seconds"].as_f64().map_or_else(String::new, |left| format!("{left:.1} s")),
+            plain(&ours["archive_waiting"]),
+        ]);
     }
-    println!("  no member answers GET /cluster");
+    for column in table.column_iter_mut().skip(4) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    Some(table.to_string())
 }
 
-fn line(row: &Value) -> String {
-    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
-    let lag = row["lag"].as_u64().map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} B"));
-    let ours = &row["outrider"];
-    let fuse = ours["fuse_seconds"].as_u64().map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
-    let archive = match (ours["archive_failing"].as_bool(), ours["archive_waiting"].as_u64()) {
-        (Some(true), _) => "failing".to_owned(),
-        (_, Some(waiting)) => format!("{waiting} wait"),
-        (_, None) => "-".to_owned(),
-    };
-    let timeline = &row["timeline"];
-    format!(
-        "{:<10} {:<13} {:<10} {timeline:>3} {lag:>9} {fuse:>7} {archive:>8}",
-        text("name"),
-        text("role"),
-        text("state")
-    )
+async fn any_cluster(cluster: &Cluster) -> Option<Value> {
+    for member in &cluster.members {
+        let Ok(answer) = member.get("/cluster").await else { continue };
+        if answer.status == 200 {
+            return serde_json::from_str(&answer.text).ok();
+        }
+    }
+    None
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn bytes(value: &Value) -> String {
+    match value.as_u64() {
+        Some(0) => "0".to_owned(),
+        Some(lag) if lag < 1 << 20 => format!("{} kB", lag.div_ceil(1024)),
+        Some(lag) => format!("{} MB", lag >> 20),
+        None => plain(value),
+    }
 }
