@@ -3,7 +3,13 @@
 mod agent;
 mod check_config;
 mod exit;
+mod format;
+mod list;
+mod member;
+mod replay;
+mod show;
 mod supervise;
+mod switchover;
 mod wal;
 
 use std::path::PathBuf;
@@ -32,12 +38,24 @@ enum Command {
     Agent(File),
     /// Run the supervisor of this member: it owns the postmaster and kills a writable Postgres whose lease ran out
     Supervise(Supervise),
+    /// Show the members of the cluster: role, state, lag, and what each of them is doing and why
+    List(list::List),
+    /// Hand the leadership to another member, in good order; shows how long nobody could write
+    Switchover(switchover::Switchover),
+    /// Make a member the leader when there is no leader, or when it is not well
+    Failover(switchover::Failover),
+    /// Show when which member became the leader
+    History(show::History),
+    /// Show the rules of the cluster, which are in the DCS
+    ShowConfig(show::ShowConfig),
     /// Check a configuration file: print every fault at once, or what is in effect, without the secrets
     CheckConfig(File),
     /// Archive one WAL file; for archive_command. Done only when the archive has confirmed it
     WalPush(WalPush),
     /// Fetch one WAL file from the archive; for restore_command
     WalFetch(WalFetch),
+    /// Decide the rounds of a flight recorder anew, and show which plans differ
+    Replay(replay::Replay),
     /// Print the version
     Version,
 }
@@ -106,6 +124,12 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
     match command {
         Command::Agent(file) => agent::run(&file.file),
         Command::Supervise(options) => supervise::run(options),
+        Command::List(options) => list::run(options),
+        Command::Switchover(options) => switchover::switchover(options),
+        Command::Failover(options) => switchover::failover(options),
+        Command::History(options) => show::history(options),
+        Command::ShowConfig(options) => show::config(options),
+        Command::Replay(options) => replay::run(&options),
         Command::CheckConfig(file) => check_config::run(&file.file),
         Command::WalPush(push) => Ok(wal::push(&push.socket, &push.path)),
         Command::WalFetch(fetch) => Ok(wal::fetch(&fetch.socket, &fetch.name, &fetch.path)),

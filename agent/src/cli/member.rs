@@ -1,0 +1,145 @@
+//! The line of a command to a member's REST API: which member, with whose password, and what its silence means.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+
+use super::exit::{self, Refusal};
+
+/// For a question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// For a switchover: the member answers when the outcome is known.
+const OUTCOME_LIMIT: Duration = Duration::from_secs(120);
+/// The longest answer that is read, in bytes.
+const ANSWER_MAX: usize = 4 << 20;
+
+/// Which member to ask. Any member of the cluster will do.
+#[derive(Args)]
+pub(super) struct Whom {
+    /// The configuration file of a member: its restapi says where to ask, and with which password
+    #[arg(short, long, value_name = "FILE", env = "OUTRIDER_CONFIG")]
+    config: Option<PathBuf>,
+    /// The REST API of a member instead, such as http://10.0.0.1:8008
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    url: Option<String>,
+}
+
+/// A member that answers by HTTP.
+pub(super) struct Member {
+    client: Client,
+    base: String,
+    credentials: Option<(String, String)>,
+}
+
+/// What a member answered.
+pub(super) struct Answer {
+    /// 200 and so on.
+    pub(super) status: StatusCode,
+    /// A line of text, or JSON.
+    pub(super) body: String,
+    /// How long nobody could write, in seconds; only after a switchover.
+    pub(super) write_gap: Option<String>,
+}
+
+impl Member {
+    /// The member that the command line names.
+    pub(super) fn of(whom: Whom) -> Result<Self, Refusal> {
+        match (whom.url, whom.config) {
+            (Some(url), _) => Member::at(&url, None),
+            (None, Some(file)) => {
+                let rest = exit::load(&file)?.rest;
+                let password = rest.password.map(|password| password.expose().to_owned());
+                Member::at(&format!("http://{}", rest.connect_address), rest.username.zip(password))
+            }
+            (None, None) => Err(Refusal::Usage(
+                "which cluster? Give the configuration file of a member with -c FILE or in OUTRIDER_CONFIG, or its REST \
+                 API with --url http://host:8008"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn at(url: &str, credentials: Option<(String, String)>) -> Result<Self, Refusal> {
+        let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+        let parsed = reqwest::Url::parse(&url)
+            .map_err(|fault| Refusal::Usage(format!("{url} is not the URL of a REST API: {fault}")))?;
+        if parsed.host_str().is_none() || !matches!(parsed.scheme(), "http" | "https") {
+            return Err(Refusal::Usage(format!(
+                "{url} is not the URL of a REST API: expected http://host:8008"
+            )));
+        }
+        let client = Client::builder().no_proxy().build().context("cannot set up the HTTP client")?;
+        Ok(Member {
+            client,
+            base: parsed.origin().ascii_serialization(),
+            credentials: credentials.or_else(|| of_url(&parsed)),
+        })
+    }
+
+    /// Another member of the same cluster, with the same password.
+    pub(super) fn other(&self, api_url: &str) -> anyhow::Result<Self> {
+        let url = reqwest::Url::parse(api_url)
+            .with_context(|| format!("{api_url} is not the URL of a REST API"))?;
+        let base = url.origin().ascii_serialization();
+        Ok(Member { client: self.client.clone(), base, credentials: self.credentials.clone() })
+    }
+
+    /// `GET` of JSON.
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = self.ask(Method::GET, path, None, ANSWER_LIMIT).await?;
+        if !answer.status.is_success() {
+            bail!("{}{path} answers {}: {}", self.base, answer.status.as_u16(), answer.body.trim());
+        }
+        serde_json::from_str(&answer.body)
+            .with_context(|| format!("{}{path} does not answer with JSON", self.base))
+    }
+
+    /// `POST` of a request, answered when its outcome is known.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.ask(Method::POST, path, Some(body), OUTCOME_LIMIT).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> anyhow::Result<Answer> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.client.request(method, &url).timeout(limit);
+        if let Some((username, password)) = &self.credentials {
+            request = request.basic_auth(username, Some(password));
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let no_answer =
+            || format!("cannot ask the member at {url}; is its agent running, and reachable from here?");
+        let mut response =
+            request.send().await.map_err(reqwest::Error::without_url).with_context(no_answer)?;
+        let gap = response.headers().get("outrider-write-gap-seconds").and_then(|gap| gap.to_str().ok());
+        let write_gap = gap.map(str::to_owned);
+        let mut bytes = Vec::new();
+        while let Some(part) =
+            response.chunk().await.map_err(reqwest::Error::without_url).with_context(no_answer)?
+        {
+            if bytes.len() + part.len() > ANSWER_MAX {
+                return Err(anyhow!("{url} answers with more than {ANSWER_MAX} bytes"));
+            }
+            bytes.extend_from_slice(&part);
+        }
+        let body = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Answer { status: response.status(), body, write_gap })
+    }
+}
+
+/// `http://name:password@host`.
+fn of_url(url: &reqwest::Url) -> Option<(String, String)> {
+    (!url.username().is_empty())
+        .then(|| (url.username().to_owned(), url.password().unwrap_or_default().to_owned()))
+}

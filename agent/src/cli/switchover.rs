@@ -1,0 +1,130 @@
+//! `outrider switchover` and `outrider failover`: asks the leader, waits for the outcome, and shows how long nobody could
+//! write.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::exit::{self, Refusal};
+use super::format::Format;
+use super::list;
+use super::member::{Member, Whom};
+
+/// Hand the leadership to another member, in good order
+#[derive(Args)]
+pub(super) struct Switchover {
+    #[command(flatten)]
+    whom: Whom,
+    /// Who leads now; refused when it is somebody else
+    #[arg(long, value_name = "MEMBER")]
+    leader: Option<String>,
+    /// Who is to lead; the best standby when it is not named
+    #[arg(long, value_name = "MEMBER")]
+    candidate: Option<String>,
+    /// Not before this time, such as 2026-12-01T03:00:00+01:00
+    #[arg(long, value_name = "TIME")]
+    scheduled: Option<String>,
+    /// Do not ask whether it is meant
+    #[arg(long)]
+    force: bool,
+}
+
+/// Make a member the leader when there is no leader, or when it is not well
+#[derive(Args)]
+pub(super) struct Failover {
+    #[command(flatten)]
+    whom: Whom,
+    /// Who is to lead
+    #[arg(long, value_name = "MEMBER")]
+    candidate: String,
+    /// Do not ask whether it is meant
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn switchover(asked: Switchover) -> Result<ExitCode, Refusal> {
+    let runtime = exit::runtime()?;
+    let member = Member::of(asked.whom)?;
+    let cluster = runtime.block_on(member.get("/cluster"))?;
+    let Some(leader) = asked.leader.or_else(|| leader(&cluster)) else {
+        let scope = cluster["scope"].as_str().unwrap_or_default();
+        return Err(anyhow!(
+            "cluster {scope} has no leader to switch over from; use failover with --candidate"
+        )
+        .into());
+    };
+    let to = asked.candidate.as_deref().unwrap_or("the best standby");
+    let at = asked.scheduled.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
+    confirm(&cluster, &format!("switch over from {leader} to {to}{at}"), asked.force)?;
+    let request = json!({"leader": leader, "candidate": asked.candidate, "scheduled_at": asked.scheduled});
+    runtime.block_on(ask(&member, &cluster, "/switchover", &request))
+}
+
+pub(super) fn failover(asked: Failover) -> Result<ExitCode, Refusal> {
+    let runtime = exit::runtime()?;
+    let member = Member::of(asked.whom)?;
+    let cluster = runtime.block_on(member.get("/cluster"))?;
+    confirm(&cluster, &format!("fail over to {}", asked.candidate), asked.force)?;
+    let request = json!({"candidate": asked.candidate});
+    runtime.block_on(ask(&member, &cluster, "/failover", &request))
+}
+
+async fn ask(member: &Member, cluster: &Value, path: &str, request: &Value) -> Result<ExitCode, Refusal> {
+    // The old leader measures the gap, so it is asked when it can be reached.
+    let leader = leader_url(cluster).map(|url| member.other(&url)).transpose()?;
+    let answer = match leader.as_ref().unwrap_or(member).post(path, request).await {
+        // Nothing was asked yet. After any other failure it may be under way, and asking again would confuse it.
+        Err(fault) if leader.is_some() && never_arrived(&fault) => member.post(path, request).await?,
+        outcome => outcome?,
+    };
+    let words = answer.body.trim();
+    if !answer.status.is_success() {
+        return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
+    }
+    let gap = answer.write_gap.map(|gap| format!("; nobody could write for {gap} s")).unwrap_or_default();
+    exit::print(&format!("{words}{gap}\n"))?;
+    // What was asked for is done: a list that cannot be had is no failure of it.
+    match member.get("/cluster").await.and_then(|cluster| list::show(&cluster, Format::Table)) {
+        Ok(shown) => exit::print(&shown),
+        Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn confirm(cluster: &Value, act: &str, force: bool) -> Result<(), Refusal> {
+    if force {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Refusal::Usage(format!("nobody is at a terminal to confirm to {act}: add --force")));
+    }
+    exit::print(&list::show(cluster, Format::Table)?)?;
+    let scope = cluster["scope"].as_str().unwrap_or_default();
+    exit::print(&format!("Are you sure you want to {act} in cluster {scope}? [y/N]: "))?;
+    io::stdout().flush().map_err(anyhow::Error::new)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(anyhow::Error::new)?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(anyhow!("nothing was changed").into())
+}
+
+fn never_arrived(fault: &anyhow::Error) -> bool {
+    fault.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
+}
+
+fn leader_entry(cluster: &Value) -> Option<&Value> {
+    let is_leader = |member: &&Value| matches!(member["role"].as_str(), Some("leader" | "standby_leader"));
+    cluster["members"].as_array()?.iter().find(is_leader)
+}
+
+fn leader(cluster: &Value) -> Option<String> {
+    leader_entry(cluster)?["name"].as_str().map(str::to_owned)
+}
+
+fn leader_url(cluster: &Value) -> Option<String> {
+    leader_entry(cluster)?["api_url"].as_str().filter(|url| !url.is_empty()).map(str::to_owned)
+}
