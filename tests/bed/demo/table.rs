@@ -11,7 +11,7 @@ const COLUMNS: [&str; 8] = ["Member", "Port", "Role", "State", "TL", "Lag", "Fus
 pub(crate) async fn draw(cluster: &Cluster) -> Option<String> {
     let answer = any_cluster(cluster).await?;
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(COLUMNS);
+    table.load_style(NOTHING).set_header(COLUMNS);
     for row in answer["members"].as_array()? {
         let name = row["name"].as_str()?;
         let own = cluster.members.iter().find(|member| member.name() == name)?.patroni().await;

@@ -113,16 +113,25 @@ impl ObjectStore {
         }
     }
 
+    /// Which server it is.
+    pub fn kind(&self) -> &'static str {
+        if self.minio.is_some() { "MinIO" } else { "s3s-fs, embedded" }
+    }
+
     /// `http://host:port`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The names of all objects of the bucket. Of the embedded server's only: MinIO keeps its own files.
+    /// The names of all objects of the bucket.
     pub fn keys(&self) -> Vec<String> {
         let bucket = self.directory.join(BUCKET);
         let mut keys = Vec::new();
         collect(&bucket, &bucket, &mut keys);
+        if self.minio.is_some() {
+            // An object is a directory there: its state in this file, and perhaps its bytes in others.
+            keys = keys.iter().filter_map(|key| key.strip_suffix("/xl.meta")).map(str::to_owned).collect();
+        }
         keys.sort();
         keys
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -118,7 +118,7 @@ impl Oracle {
     pub async fn start(endpoints: Vec<Endpoint>, options: Options) -> anyhow::Result<Self> {
         let state = Arc::new(Mutex::new(State::default()));
         let (stop, stopped) = watch::channel(false);
-        let writer = Writer { endpoints: endpoints.clone(), next: 0, state: state.clone(), stopped };
+        let writer = Writer { endpoints: endpoints.clone(), state: state.clone(), stopped };
         let task = tokio::spawn(writer.write(options));
         let oracle = Oracle { endpoints, state, stop, task };
         oracle.wait_for_commits(1).await?;
@@ -139,6 +139,12 @@ impl Oracle {
     /// How many commits were acknowledged.
     pub fn acknowledged(&self) -> usize {
         lock(&self.state).books.acknowledged.len()
+    }
+
+    /// How many commits were acknowledged from `since` until now.
+    pub fn acknowledged_since(&self, since: Instant) -> usize {
+        let state = lock(&self.state);
+        state.times.len() - state.times.partition_point(|time| *time < since)
     }
 
     /// How many tries were refused or left without an answer.
@@ -197,25 +203,35 @@ fn judge(books: &Books, there: &BTreeMap<i64, i64>) -> Verdict {
 
 struct Writer {
     endpoints: Vec<Endpoint>,
-    next: usize,
     state: Arc<Mutex<State>>,
     stopped: watch::Receiver<bool>,
 }
 
 impl Writer {
-    async fn write(mut self, options: Options) {
+    async fn write(self, options: Options) {
         let mut serial = 0;
         while !*self.stopped.borrow() {
-            let Some(endpoint) = self.endpoints.get(self.next % self.endpoints.len()) else { return };
-            let connected = endpoint.connect_to_primary().await;
-            if let Ok(connection) = connected
-                && connection.run(TABLE).await.is_ok()
+            if let Some(connection) = self.primary().await
+                && timeout(COMMIT_LIMIT, connection.run(TABLE)).await.is_ok_and(|made| made.is_ok())
             {
                 self.write_to(&connection, &mut serial, &options).await;
             }
-            self.next += 1;
             sleep(SEARCH_INTERVAL).await;
         }
+    }
+
+    /// Whoever first says that it is the primary; a frozen one does not delay the others.
+    async fn primary(&self) -> Option<Connection> {
+        let mut tries = JoinSet::new();
+        for endpoint in self.endpoints.iter().cloned() {
+            tries.spawn(async move { endpoint.connect_to_primary().await });
+        }
+        while let Some(tried) = tries.join_next().await {
+            if let Ok(Ok(connection)) = tried {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Until a commit does not come back as it should.
