@@ -203,13 +203,17 @@ impl Cluster {
     /// When it does not come to that in time.
     pub async fn wait_until_streaming(&self, standbys: usize) -> anyhow::Result<()> {
         let all = async || {
-            self.leader().await?;
+            let leader = self.leader().await?;
             let mut streaming = 0;
             for member in &self.members {
                 let Some(state) = member.patroni().await else { continue };
                 streaming += usize::from(state["replication_state"] == "streaming");
             }
-            (streaming >= standbys).then_some(())
+            // Each says so itself, and the leader has read it.
+            let cluster: Value = serde_json::from_str(&leader.get("/cluster").await.ok()?.text).ok()?;
+            let read =
+                cluster["members"].as_array()?.iter().filter(|row| row["state"] == "streaming").count();
+            (streaming >= standbys && read >= standbys).then_some(())
         };
         wait_until(format!("{standbys} standbys stream"), START_LIMIT, all).await
     }

@@ -223,7 +223,8 @@ impl Writer {
     /// Whoever first says that it is the primary; a frozen one does not delay the others.
     async fn primary(&self) -> Option<Connection> {
         let mut tries = JoinSet::new();
-        for endpoint in self.endpoints.iter().cloned() {
+        for endpoint in &self.endpoints {
+            let endpoint = endpoint.clone();
             tries.spawn(async move { endpoint.connect_to_primary().await });
         }
         while let Some(tried) = tries.join_next().await {
