@@ -22,7 +22,7 @@ test: setup ## Everything: format, lints, units, scenarios, model, contracts, re
 
 bench: setup ## The figures of benches/README.md (about 20 minutes)
 	cargo build --release --package outrider
-	OUTRIDER=$(CURDIR)/target/release/outrider cargo run --quiet --package outrider-benches
+	OUTRIDER_BIN=$(CURDIR)/target/release/outrider cargo run --quiet --package outrider-benches
 
 lint: setup ## Only format and lints
 	cargo fmt --all --check

@@ -1,0 +1,73 @@
+//! The cases by name. What each does is in its own file.
+
+mod crash;
+mod freeze;
+mod idle;
+mod node;
+mod switchover;
+mod wal_push;
+
+use clap::ValueEnum;
+
+use crate::figures::Outcome;
+
+/// One thing that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Case {
+    /// A planned switchover
+    Switchover,
+    /// SIGKILL to the primary's postmaster
+    Crash,
+    /// SIGKILL to everything of the leader
+    Node,
+    /// The leader's agent stands still, in synchronous mode
+    FreezeOn,
+    /// The leader's agent stands still, in asynchronous mode
+    FreezeOff,
+    /// Nobody writes
+    Idle,
+    /// `archive_command` for a segment that is shipped already
+    WalPush,
+}
+
+impl Case {
+    /// In the order of the table.
+    pub(crate) const ALL: [Case; 7] = [
+        Case::Switchover,
+        Case::Crash,
+        Case::Node,
+        Case::FreezeOn,
+        Case::FreezeOff,
+        Case::Idle,
+        Case::WalPush,
+    ];
+
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Case::Switchover => "switchover",
+            Case::Crash => "crash",
+            Case::Node => "node",
+            Case::FreezeOn => "freeze-on",
+            Case::FreezeOff => "freeze-off",
+            Case::Idle => "idle",
+            Case::WalPush => "wal-push",
+        }
+    }
+
+    /// Measures it.
+    ///
+    /// # Errors
+    /// When it cannot even begin.
+    pub(crate) async fn run(self, runs: u32) -> anyhow::Result<Outcome> {
+        match self {
+            Case::Switchover => switchover::run(runs).await,
+            Case::Crash => crash::run(runs).await,
+            Case::Node => node::run(runs).await,
+            Case::FreezeOn => freeze::run_synchronous(runs).await,
+            Case::FreezeOff => freeze::run_asynchronous(runs).await,
+            Case::Idle => idle::run().await,
+            Case::WalPush => wal_push::run().await,
+        }
+    }
+}
