@@ -1,2 +1,13 @@
-//! Placeholder.
-fn main() {}
+//! Real clusters on this machine, broken on purpose: what users are promised, end to end. Each test has a cluster of its
+//! own, and an oracle that writes all the time and says at the end what was lost.
+
+mod adoption;
+mod agent;
+mod archive;
+mod commands;
+mod dcs;
+mod failover;
+mod refusals;
+mod startup;
+mod story;
+mod switchover;

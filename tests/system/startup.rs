@@ -1,0 +1,37 @@
+//! The first start, broken off at every moment: what is half made is made anew, and nothing is left running.
+
+use outrider_bed::Builder;
+use outrider_bed::process::Signal;
+
+use crate::story::logged;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_is_interrupted_anywhere_is_taken_up_again() {
+    let moments = [
+        "starting the supervisor",
+        "the agent makes its rounds",
+        "begins job=Initdb",
+        "begins job=Start",
+        "begins job=PostBootstrap",
+        "the cluster is made",
+    ];
+    for signal in [Signal::Interrupt, Signal::Kill] {
+        let cluster = Builder::new().members(2).prepare().await.unwrap();
+        let first = &cluster.members[0];
+        for moment in moments {
+            first.start().unwrap();
+            logged(first, moment).await;
+            first.end_agent(signal).unwrap();
+        }
+        first.start().unwrap();
+        cluster.wait_for_leader().await.unwrap();
+        let second = &cluster.members[1];
+        for moment in ["begins job=Clone", "begins job=Start", "a standby, following the leader"] {
+            second.start().unwrap();
+            logged(second, moment).await;
+            second.end_agent(signal).unwrap();
+        }
+        second.start().unwrap();
+        cluster.wait_until_whole().await.unwrap();
+    }
+}

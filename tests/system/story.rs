@@ -1,0 +1,76 @@
+//! What most tests have in common: a cluster, a writer that never stops, somebody who watches for two primaries, and the
+//! final count.
+
+use std::time::Duration;
+
+use outrider_bed::{Builder, Cluster, Member, Options, Oracle, Watcher, wait_until};
+
+/// For something that should happen within a few rounds.
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
+
+/// A cluster with a writer at work.
+pub(crate) struct Story {
+    pub(crate) cluster: Cluster,
+    pub(crate) oracle: Oracle,
+    watcher: Watcher,
+}
+
+impl Story {
+    /// Starts all of it, and waits until a standby is recorded as synchronous.
+    pub(crate) async fn begin(builder: Builder) -> Self {
+        let story = Self::begin_asynchronous(builder).await;
+        story.cluster.wait_until_synchronous().await.unwrap();
+        story
+    }
+
+    /// The same for a cluster in asynchronous mode.
+    pub(crate) async fn begin_asynchronous(builder: Builder) -> Self {
+        let cluster = builder.start().await.unwrap();
+        let oracle = Oracle::start(cluster.endpoints(), Options::default()).await.unwrap();
+        let watcher = Watcher::start(cluster.endpoints());
+        Story { cluster, oracle, watcher }
+    }
+
+    /// The member that leads now.
+    pub(crate) async fn leader(&self) -> &Member {
+        self.cluster.wait_for_leader().await.unwrap()
+    }
+
+    /// Writes go on: this many more commits.
+    pub(crate) async fn writes(&self, commits: usize) {
+        self.oracle.wait_for_commits(commits).await.unwrap();
+    }
+
+    /// Waits until everybody streams and writes go on; then nothing may be lost, and never were there two primaries.
+    pub(crate) async fn end(self) {
+        self.cluster.wait_until_whole().await.unwrap();
+        self.writes(50).await;
+        let overlaps = self.watcher.overlaps();
+        let verdict = self.oracle.finish().await.unwrap();
+        assert!(verdict.is_good(), "{verdict:?}");
+        assert!(overlaps.is_empty(), "two writable primaries: {overlaps:?}");
+    }
+
+    /// The same where commits may be lost, but never may there be two primaries.
+    pub(crate) async fn end_with_losses(self) {
+        self.cluster.wait_until_whole().await.unwrap();
+        self.writes(50).await;
+        let overlaps = self.watcher.overlaps();
+        let verdict = self.oracle.finish().await.unwrap();
+        assert!(verdict.doubled.is_empty() && verdict.risen.is_empty(), "{verdict:?}");
+        assert!(overlaps.is_empty(), "two writable primaries: {overlaps:?}");
+    }
+}
+
+/// Waits until the agent has logged this.
+pub(crate) async fn logged(member: &Member, text: &str) {
+    let there = async || member.log().contains(text).then_some(());
+    let outcome = wait_until(format!("{} logs {text:?}", member.name()), LIMIT, there).await;
+    assert!(outcome.is_ok(), "{outcome:?}; its log: {}", member.log());
+}
+
+/// The timeline of a member, from its REST API.
+pub(crate) async fn timeline(member: &Member) -> u64 {
+    let known = async || member.patroni().await?["timeline"].as_u64();
+    wait_until(format!("{} tells its timeline", member.name()), LIMIT, known).await.unwrap()
+}
