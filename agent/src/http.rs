@@ -8,6 +8,7 @@ mod cluster;
 mod door;
 mod health;
 mod rules;
+mod scrape;
 mod status;
 mod switchover;
 
@@ -53,6 +54,7 @@ fn router(visitors: Visitors) -> Router {
         .route("/config", get(rules::show).patch(rules::patch).put(rules::put))
         .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
         .route("/failover", post(switchover::failover).fallback(health::check))
+        .route("/metrics", get(scrape::show))
         .route("/liveness", get(health::liveness))
         .route("/readiness", get(health::readiness))
         .fallback(health::check)

@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod config;
 mod http;
+mod metrics;
 mod observe;
 mod report;
 mod round;

@@ -85,12 +85,7 @@ async fn ask(member: &Member, cluster: &Value, path: &str, request: &Value) -> R
         return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
     }
     let gap = answer.write_gap.map(|gap| format!("; nobody could write for {gap} s")).unwrap_or_default();
-    exit::print(&format!("{words}{gap}\n"))?;
-    // What was asked for is done: a list that cannot be had is no failure of it.
-    match member.get("/cluster").await.and_then(|cluster| list::show(&cluster, Format::Table)) {
-        Ok(shown) => exit::print(&shown),
-        Err(_) => Ok(ExitCode::SUCCESS),
-    }
+    exit::print(&format!("{words}{gap}\n"))
 }
 
 fn confirm(cluster: &Value, act: &str, force: bool) -> Result<(), Refusal> {

@@ -1,0 +1,164 @@
+//! The table of metric families, and how it is written. Holds no metric by itself.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+type NoLabels = [(&'static str, &'static str); 0];
+const NO_LABELS: NoLabels = [];
+
+/// Families in the order of the text.
+#[derive(Debug, Default)]
+pub(super) struct Families(Vec<Family>);
+
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: Samples,
+}
+
+#[derive(Debug)]
+enum Samples {
+    Gauge(Vec<Sample>),
+    Counter(Vec<Sample>),
+    Histogram { sum: f64, buckets: Vec<(f64, u64)> },
+}
+
+/// A value with a label of its own, or none.
+#[derive(Debug)]
+struct Sample {
+    label: Option<(&'static str, String)>,
+    value: f64,
+}
+
+impl Families {
+    /// A value that may fall.
+    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Into<Value>) {
+        self.add(name, help, Samples::Gauge(vec![Sample { label: None, value: value.into().0 }]));
+    }
+
+    /// A sum since the start; its sample is called `name_total`.
+    pub(super) fn counter(&mut self, name: &'static str, help: &'static str, value: impl Into<Value>) {
+        self.add(name, help, Samples::Counter(vec![Sample { label: None, value: value.into().0 }]));
+    }
+
+    /// One value for each value of a label.
+    pub(super) fn gauges<V: Into<Value>>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
+    ) {
+        self.add(name, help, Samples::Gauge(labelled(label, values)));
+    }
+
+    /// One sum for each value of a label.
+    pub(super) fn counters<V: Into<Value>>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
+    ) {
+        self.add(name, help, Samples::Counter(labelled(label, values)));
+    }
+
+    /// How many were within each bound and beyond the one before; the last bound is infinity.
+    pub(super) fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        sum: f64,
+        buckets: Vec<(f64, u64)>,
+    ) {
+        self.add(name, help, Samples::Histogram { sum, buckets });
+    }
+
+    fn add(&mut self, name: &'static str, help: &'static str, samples: Samples) {
+        self.0.push(Family { name, help, samples });
+    }
+}
+
+/// A number or a truth as a sample has it. Positions are exact up to 2^53, which is 8 PiB of WAL.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value(f64);
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Value(number)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Value(number as f64)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Value(f64::from(number))
+    }
+}
+
+impl From<bool> for Value {
+    fn from(truth: bool) -> Self {
+        Value(f64::from(u8::from(truth)))
+    }
+}
+
+fn labelled<V: Into<Value>>(
+    label: &'static str,
+    values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
+) -> Vec<Sample> {
+    let sample = |(text, value): (_, V)| {
+        let text: &str = AsRef::as_ref(&text);
+        Sample { label: Some((label, text.to_owned())), value: value.into().0 }
+    };
+    values.into_iter().map(sample).collect()
+}
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        for family in &self.0 {
+            let kind = match family.samples {
+                Samples::Gauge(_) => MetricType::Gauge,
+                Samples::Counter(_) => MetricType::Counter,
+                Samples::Histogram { .. } => MetricType::Histogram,
+            };
+            let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            match &family.samples {
+                Samples::Gauge(samples) => {
+                    samples
+                        .iter()
+                        .try_for_each(|sample| sample.encode(&mut metric, &ConstGauge::new(sample.value)))?;
+                }
+                Samples::Counter(samples) => {
+                    samples.iter().try_for_each(|sample| {
+                        sample.encode(&mut metric, &ConstCounter::new(sample.value))
+                    })?;
+                }
+                Samples::Histogram { sum, buckets } => {
+                    let count = buckets.iter().map(|(_, count)| count).sum();
+                    metric.encode_histogram::<NoLabels>(*sum, count, buckets, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sample {
+    fn encode(&self, metric: &mut MetricEncoder<'_>, value: &impl EncodeMetric) -> Result<(), fmt::Error> {
+        match &self.label {
+            Some((label, text)) => value.encode(metric.encode_family(&[(*label, text.as_str())])?),
+            None => value.encode(metric.encode_family(&NO_LABELS)?),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The metrics that only Outrider has: rounds, lease, fuse, standbys, archive.
+
+use std::time::UNIX_EPOCH;
+
+use outrider_archive::Status;
+use outrider_postgres::Observation;
+
+use super::family::Families;
+use crate::clock;
+use crate::report::{Counters, ROUND_BOUNDS, Report};
+
+pub(super) fn add(report: &Report, families: &mut Families) {
+    let reason = [(report.plan.reason.label(), true)];
+    families.gauges(
+        "outrider_reason",
+        "1 for the reason of the last round; no other is there",
+        "reason",
+        reason,
+    );
+    families.gauge("outrider_round_failed", "1 if a step of the last round failed", report.failure.is_some());
+    families.gauge(
+        "outrider_term",
+        "The highest term of the leader lease that was seen",
+        report.view.local.term.0,
+    );
+    let lease = report.lease_until_boottime_ns.map(clock::until_boottime).unwrap_or_default();
+    families.gauge(
+        "outrider_lease_seconds",
+        "How long the leader lease is surely held, 0 if it is not",
+        lease.as_secs_f64(),
+    );
+    let fuse = report.view.local.fuse.unwrap_or_default();
+    families.gauge(
+        "outrider_fuse_seconds",
+        "What the fuse had left when the last round began, 0 if it is not armed",
+        fuse.as_secs_f64(),
+    );
+    add_counters(&report.counters, families);
+    if let Some(seen) = &report.postgres {
+        add_postgres(seen, families);
+    }
+    if let Some(archive) = &report.archive {
+        add_archive(archive, families);
+        add_shipped(archive, families);
+    }
+}
+
+fn add_counters(counters: &Counters, families: &mut Families) {
+    let rounds = counters.rounds.iter().map(|(reason, count)| (*reason, *count));
+    families.counters("outrider_rounds", "Rounds by their reason", "reason", rounds);
+    let bounds = ROUND_BOUNDS.into_iter().chain([f64::INFINITY]);
+    let buckets = bounds.zip(counters.round_durations).collect();
+    let sum = counters.round_duration_sum.as_secs_f64();
+    families.histogram("outrider_round_duration_seconds", "How long rounds took", sum, buckets);
+    if let Some(took) = counters.last_renewal {
+        let help = "How long the last confirmed renewal of the leader lease took";
+        families.gauge("outrider_lease_renewal_seconds", help, took.as_secs_f64());
+    }
+    let errors = counters.dcs_errors.iter().map(|(kind, count)| (*kind, *count));
+    families.counters("outrider_dcs_errors", "Failed requests to the DCS by kind", "kind", errors);
+    families.counter(
+        "outrider_failovers",
+        "Promotions of this member without a planned hand-over",
+        counters.failovers,
+    );
+    families.counter(
+        "outrider_switchovers",
+        "Planned promotions of this member and hand-overs by it",
+        counters.switchovers,
+    );
+    families.counter("outrider_fenced", "Times that the fuse blew and Postgres was killed", counters.fenced);
+    families.counter(
+        "outrider_postgres_starts",
+        "Times that the agent started Postgres",
+        counters.postgres_starts,
+    );
+    families.counter(
+        "outrider_recorder_failures",
+        "Rounds that the flight recorder could not write",
+        counters.recorder_failures,
+    );
+    if let Some(gap) = counters.last_write_gap {
+        let help = "How long nobody could write in the last switchover away from this member";
+        families.gauge("outrider_last_write_gap_seconds", help, gap.as_secs_f64());
+    }
+}
+
+fn add_postgres(seen: &Observation, families: &mut Families) {
+    families.gauge("outrider_postgres_connections", "Client connections", seen.connections);
+    let senders = &seen.walsenders;
+    let end = seen.position().get();
+    let bytes =
+        senders.iter().map(|sender| (&sender.application_name, end.saturating_sub(sender.replayed.get())));
+    families.gauges(
+        "outrider_replication_lag_bytes",
+        "How far each standby is from having replayed all",
+        "standby",
+        latest(bytes),
+    );
+    let seconds = senders.iter().map(|sender| (&sender.application_name, sender.replay_lag_seconds));
+    families.gauges(
+        "outrider_replication_lag_seconds",
+        "How long each standby takes to replay",
+        "standby",
+        latest(seconds),
+    );
+}
+
+/// One sample for each name: a standby that reconnects has two connections for a while.
+fn latest<'name, V>(
+    values: impl Iterator<Item = (&'name String, V)>,
+) -> std::collections::BTreeMap<&'name String, V> {
+    values.collect()
+}
+
+fn add_archive(archive: &Status, families: &mut Families) {
+    families.gauge("outrider_archive_enabled", "1 if this member ships WAL", archive.term.is_some());
+    families.gauge(
+        "outrider_archive_waiting_files",
+        "WAL files that Postgres has finished and the archive has not",
+        archive.waiting,
+    );
+    families.gauge("outrider_archive_waiting_bytes", "Their size", archive.waiting_bytes);
+    let oldest = archive.oldest_waiting.unwrap_or_default();
+    families.gauge(
+        "outrider_archive_oldest_waiting_seconds",
+        "How long the oldest of them has waited",
+        oldest.as_secs_f64(),
+    );
+    families.gauge(
+        "outrider_archive_store_failing",
+        "1 if the store did not take the last file",
+        archive.store_failing,
+    );
+    families.gauge(
+        "outrider_archive_conflict",
+        "1 if the archive has another content under the name of a file of ours",
+        archive.conflict.is_some(),
+    );
+    let refused = u64::try_from(archive.refused.len()).unwrap_or(u64::MAX);
+    families.gauge("outrider_archive_refused_files", "Files that are not what their names say", refused);
+    let last =
+        archive.last_archived.as_ref().and_then(|archived| archived.at.duration_since(UNIX_EPOCH).ok());
+    let help = "When the store confirmed the last file, in seconds since the epoch; 0 for never";
+    families.gauge(
+        "outrider_archive_last_archived_timestamp_seconds",
+        help,
+        last.unwrap_or_default().as_secs_f64(),
+    );
+}
+
+fn add_shipped(archive: &Status, families: &mut Families) {
+    let counters = &archive.counters;
+    families.counter("outrider_archive_segments", "WAL segments that the store confirmed", counters.segments);
+    families.counter("outrider_archive_files", "All files that the store confirmed", counters.files);
+    families.counter("outrider_archive_bytes", "Their size before compression", counters.bytes_in);
+    families.counter("outrider_archive_compressed_bytes", "Their size after compression", counters.bytes_out);
+    let compressing = counters.compressing.as_secs_f64();
+    families.counter(
+        "outrider_archive_compressing_seconds",
+        "Time spent reading, checking and compressing",
+        compressing,
+    );
+    families.counter("outrider_archive_failures", "Attempts to ship a file that failed", counters.failures);
+}
