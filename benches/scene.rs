@@ -32,6 +32,7 @@ impl Scene {
         if synchronous {
             cluster.wait_until_synchronous().await?;
         }
+        check_mode(&cluster, synchronous).await?;
         let oracle = Oracle::start(cluster.endpoints(), Options { interval: WRITE_INTERVAL }).await?;
         let watcher = Watcher::start(cluster.endpoints());
         let scene = Scene { cluster, oracle, watcher, synchronous };
@@ -79,6 +80,22 @@ impl Scene {
             promised: self.synchronous,
         })
     }
+}
+
+/// That commits wait for a standby in synchronous mode, and only there: otherwise the figures would be another mode's.
+async fn check_mode(cluster: &Cluster, synchronous: bool) -> anyhow::Result<()> {
+    let leader = cluster.wait_for_leader().await?;
+    let mut endpoints = cluster.endpoints().into_iter();
+    let endpoint =
+        endpoints.find(|endpoint| endpoint.name == leader.name()).context("the leader has no address")?;
+    let names = endpoint.connect().await?.text("SHOW synchronous_standby_names").await?;
+    let waits = !names.is_empty();
+    anyhow::ensure!(
+        waits == synchronous,
+        "synchronous_mode is {synchronous}, and {} has synchronous_standby_names = '{names}'",
+        leader.name()
+    );
+    Ok(())
 }
 
 /// Does `once` to one cluster this many times. It returns a figure for each of `measures`, where there is one.

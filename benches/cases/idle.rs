@@ -34,11 +34,7 @@ pub(super) async fn run() -> anyhow::Result<Outcome> {
     for ((memory, processor, pid), before) in watched.into_iter().zip(before) {
         let after = look(pid)?;
         let share = after.cpu.saturating_sub(before.cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
-        rows.push(row(
-            memory,
-            MEMORY,
-            u32::try_from(after.resident / 1024).map_or(f64::NAN, f64::from) * 1024.0 / MIB,
-        ));
+        rows.push(row(memory, MEMORY, after.resident as f64 / MIB));
         rows.push(row(processor, PROCESSOR, share * 100.0));
     }
     Ok(Outcome { case: "idle", rows, books: None, fault: None })
