@@ -12,6 +12,9 @@ mod scrape;
 mod status;
 mod switchover;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use axum::Router;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use outrider_archive::store::{Location, S3Options, Secret};
 use outrider_archive::{Compression, Layout};
-use serde_json::Value;
 
 use super::fault::Findings;
 use super::section::Section;
@@ -49,7 +48,7 @@ pub(super) fn read(
         Ok(layout) => Some(layout),
         Err(_) if server.is_empty() => None,
         Err(fault) => {
-            findings.wrong(section.name("server"), &Value::from(server), fault.to_string());
+            findings.missing(section.name("server"), fault.to_string());
             None
         }
     };
@@ -72,9 +71,7 @@ fn location(section: &Section<'_>, findings: &mut Findings) -> Option<Location> 
     if text.is_empty() {
         return None;
     }
-    text.parse::<Location>()
-        .map_err(|fault| findings.wrong(section.name("store"), &Value::from(text), fault.to_string()))
-        .ok()
+    text.parse::<Location>().map_err(|fault| findings.missing(section.name("store"), fault.to_string())).ok()
 }
 
 fn compression(section: &Section<'_>, findings: &mut Findings) -> Compression {

@@ -1,5 +1,6 @@
 //! Lets visitors in: a bounded number of connections, each with deadlines, and the last places for whoever is quick.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 /// Connections at one time.
@@ -21,6 +22,12 @@ const QUICK_PLACES: usize = 32;
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// The same in the last places.
 const QUICK_HEAD_LIMIT: Duration = Duration::from_secs(1);
+/// After this a connection ends with the answer to its current request.
+const STAY: Duration = Duration::from_secs(600);
+/// The same in the last places.
+const QUICK_STAY: Duration = Duration::from_secs(5);
+/// For that answer; longer than a switchover takes.
+const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// A request's head and its first read, in bytes.
 const HEAD_MAX: usize = 64 * 1024;
 /// After a failed accept, which is mostly too many open files.
@@ -53,14 +60,22 @@ async fn visit(stream: TcpStream, place: OwnedSemaphorePermit, quick: bool, rout
         debug!(%fault, "a visitor left at once");
         return;
     }
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(if quick { QUICK_HEAD_LIMIT } else { HEAD_LIMIT })
         .keep_alive(!quick)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
-    if let Err(fault) = served {
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let served = match timeout(if quick { QUICK_STAY } else { STAY }, connection.as_mut()).await {
+        Ok(served) => Ok(served),
+        Err(_) => {
+            // Who does not read its answers would keep its place for ever.
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_ANSWER_LIMIT, connection).await
+        }
+    };
+    if let Ok(Err(fault)) = served {
         debug!(%fault, "a connection to the REST API ended");
     }
     drop(place);

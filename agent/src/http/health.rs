@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Visitors;
 use super::status::Status;
 use crate::clock;
+use crate::config::Config;
 
 /// A standby this far behind counts as ready where the cluster's own limit is smaller: a limit of 0, which no standby
 /// under load meets at every moment, would make readiness flap.
@@ -99,13 +100,18 @@ pub(super) async fn check(
         return (StatusCode::NOT_IMPLEMENTED, format!("Unsupported method ('{method}')\n")).into_response();
     }
     let status = Status::now(&visitors).await;
-    let yes = holds(Question::of(uri.path()), &Conditions::of(query.as_deref()), &status, &visitors);
+    let yes = judge(uri.path(), query.as_deref(), &status, &visitors.config);
     let code = if yes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if method == Method::GET {
         (code, Json(status.document(&visitors))).into_response()
     } else {
         code.into_response()
     }
+}
+
+/// Whether this member is what the path and the conditions behind it ask for.
+pub(super) fn judge(path: &str, query: Option<&str>, status: &Status, config: &Config) -> bool {
+    holds(Question::of(path), &Conditions::of(query), status, config)
 }
 
 /// The agent makes its rounds: `GET /liveness`. Asks nothing of Postgres.
@@ -136,9 +142,8 @@ fn code(yes: bool) -> StatusCode {
     if yes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-fn holds(question: Question, conditions: &Conditions, status: &Status, visitors: &Visitors) -> bool {
-    let tags = &visitors.config.tags;
-    let me = &visitors.config.name;
+fn holds(question: Question, conditions: &Conditions, status: &Status, config: &Config) -> bool {
+    let (tags, me) = (&config.tags, &config.name);
     let leader = status.is_leader();
     let replica = || is_usable_replica(conditions, status, tags.get("noloadbalance"));
     let with_tags =

@@ -1,0 +1,7 @@
+//! The REST API against a DCS in memory and without a Postgres: codes, texts, limits, and the outcome of a switchover.
+
+mod limits;
+mod metrics;
+mod requests;
+mod stage;
+mod verdicts;

@@ -1,0 +1,97 @@
+//! Usage, `wal-push` and `wal-fetch` without an agent, and `replay`.
+
+use std::fs;
+
+use crate::program::{run, run_in};
+
+/// A round as a standby recorded it, with what it decided.
+const ROUND: &str = r#"{"at":"2026-11-24T11:18:19Z","version":"0.1.0","view":{"me":"p1","dcs":{"silent":{"since":100}},
+"local":{"postgres":"empty","system":null,"term":4},"members":[],"policy":{"ttl":5000,"loop_wait":1000,
+"maximum_lag_on_failover":0,"primary_start_timeout":300000,"switchover_timeout":5000,"step_down_margin":500,
+"synchronous_mode":"on","synchronous_node_count":1},"job":null},
+"plan":{"reason":"dcs_silent_waiting","steps":[],"look_again":null}}"#;
+
+#[test]
+fn help_is_no_error_and_wrong_usage_is_64() {
+    let help = run(&["--help"]);
+    assert_eq!(help.code, 0);
+    for command in [
+        "agent",
+        "supervise",
+        "list",
+        "switchover",
+        "failover",
+        "history",
+        "show-config",
+        "check-config",
+        "wal-push",
+        "wal-fetch",
+        "replay",
+        "version",
+    ] {
+        assert!(
+            help.out.lines().any(|line| line.trim_start().starts_with(command)),
+            "{command} in {}",
+            help.out
+        );
+    }
+    for wrong in
+        [vec![], vec!["frobnicate"], vec!["wal-fetch", "x"], vec!["list", "--format", "xml"], vec!["list"]]
+    {
+        let run = run(&wrong);
+        assert_eq!((run.code, run.out.as_str()), (64, ""), "{wrong:?}");
+        assert!(!run.err.is_empty(), "{wrong:?}");
+    }
+    assert_eq!(run(&["version"]).out, format!("outrider {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_handover_must_fit_into_the_grace_period() {
+    let times = ["--handover-timeout", "30s", "--grace-period", "10s"];
+    let run =
+        run(&[&["supervise", "--data-dir", "/nonexistent/data", "--bin-dir", "/x"], &times[..]].concat());
+    assert_eq!(run.code, 64);
+    assert!(run.err.contains("--handover-timeout must be shorter than --grace-period"), "{}", run.err);
+}
+
+#[test]
+fn without_an_agent_nothing_is_archived() {
+    let run = run(&["wal-push", "--socket", "/nonexistent/archive.sock", "pg_wal/000000010000000000000001"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("no answer from the agent at /nonexistent/archive.sock"), "{}", run.err);
+}
+
+#[test]
+fn a_standby_goes_on_without_an_agent_and_a_recovery_stops() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments =
+        ["wal-fetch", "--socket", "/nonexistent/archive.sock", "00000002.history", "pg_wal/RECOVERYHISTORY"];
+    assert_eq!(run_in(directory.path(), &arguments, &[]).code, 254);
+    fs::write(directory.path().join("standby.signal"), "").unwrap();
+    assert_eq!(run_in(directory.path(), &arguments, &[]).code, 1);
+}
+
+#[test]
+fn a_recorded_round_is_decided_as_it_was_and_a_changed_one_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = ROUND.replace('\n', "");
+    let file = directory.path().join("rounds.jsonl");
+    let replay = |text: String| {
+        fs::write(&file, text).unwrap();
+        run_in(directory.path(), &["replay", "rounds.jsonl"], &[])
+    };
+    let same = replay(format!("{line}\n{line}\n"));
+    assert_eq!(same.code, 0, "{same:?}");
+    assert!(
+        same.out.starts_with("rounds.jsonl: 2 rounds, 0 of them not decided as recorded"),
+        "{}",
+        same.out
+    );
+    let other = replay(format!("{line}\n{}\n", line.replace("dcs_silent_waiting", "leading")));
+    assert_eq!(other.code, 1);
+    assert!(other.out.starts_with("line 2: at 2026-11-24T11:18:19Z version 0.1.0 decided"), "{}", other.out);
+    assert!(replay("{\"at\": 1}\n".to_owned()).out.starts_with("line 1: not a recorded round"));
+    let absent = run_in(directory.path(), &["replay", "absent.jsonl"], &[]);
+    assert_eq!(absent.code, 1);
+    assert!(absent.err.contains("cannot read the recorded rounds in absent.jsonl"), "{}", absent.err);
+}

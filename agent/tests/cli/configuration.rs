@@ -1,0 +1,265 @@
+//! `outrider check-config`: what is accepted, and that every fault is named at once, with its key and without secrets.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::program::{Run, run, run_in};
+
+const SMALLEST: &str = "
+scope: demo
+name: p1
+etcd3: {hosts: [\"127.0.0.1:2379\"]}
+postgresql:
+  data_dir: /srv/pg/data
+  bin_dir: /usr/lib/postgresql/15/bin
+  authentication: {superuser: {password: geheim1}, replication: {password: geheim2}}
+";
+
+/// A directory with a configuration file.
+struct File {
+    directory: TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let path = directory.path().join("p1.yaml");
+        fs::write(&path, text).expect("there is room for a file");
+        File { directory, path }
+    }
+
+    fn check(&self, environment: &[(&str, &str)]) -> Run {
+        run_in(
+            self.directory.path(),
+            &["check-config", self.path.to_str().expect("it was made from text")],
+            environment,
+        )
+    }
+}
+
+fn check(text: &str) -> Run {
+    File::new(text).check(&[])
+}
+
+/// The faults of a configuration that must have some.
+fn faults(text: &str) -> Vec<String> {
+    let run = check(text);
+    assert_eq!(run.code, 64, "{run:?}");
+    run.err.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_smallest_configuration_is_enough_and_secrets_are_not_shown() {
+    let run = check(SMALLEST);
+    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    for line in [
+        "namespace: service",
+        "state_dir: /srv/pg/data.outrider",
+        "  listen: 127.0.0.1:8008",
+        "  connect_address: 127.0.0.1:5432",
+        "    ttl: 5",
+        "    loop_wait: 1",
+        "    retry_timeout: 1",
+        "    synchronous_mode: true",
+        "  - --encoding=UTF8",
+        "  - --data-checksums",
+        "  socket: /run/outrider/supervisor.sock",
+    ] {
+        assert!(run.out.lines().any(|shown| shown == line), "{line:?} in {}", run.out);
+    }
+    assert!(!run.out.contains("geheim"), "{}", run.out);
+}
+
+#[test]
+fn all_faults_are_named_at_once() {
+    let found = faults(
+        "name: a b\nrestapi: {listen: 127.0.0.1}\npostgresql: {listen: \"*:5432\"}\nlog: {level: LOUD}\n\
+         bootstrap: {dcs: {ttl: 10, loop_wait: 9}}\narchive: {store: \"ftp://x\"}\ntags: {failover_priority: -1}\n",
+    );
+    for (key, words) in [
+        ("scope", "is missing"),
+        ("name", "\"a b\": expected 1 to 63 letters"),
+        ("etcd3.hosts", "is missing"),
+        ("postgresql.data_dir", "is missing"),
+        ("postgresql.connect_address", "is missing"),
+        ("postgresql.authentication.superuser.password", "is missing"),
+        ("postgresql.authentication.replication.password", "is missing"),
+        ("log.level", "\"LOUD\": expected DEBUG, INFO, WARNING or ERROR"),
+        ("bootstrap.dcs.ttl", "10: loop_wait (9) + 2 * retry_timeout (1) must not exceed ttl (10)"),
+        ("archive.store", "\"ftp://x\""),
+        ("tags.failover_priority", "-1: expected a whole number"),
+    ] {
+        let start = format!("{key}: {words}");
+        assert_eq!(
+            found.iter().filter(|fault| fault.starts_with(&start)).count(),
+            1,
+            "{start:?} in {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_key_comes_with_what_was_probably_meant() {
+    let text = format!("{SMALLEST}  paramters: {{}}\ndata_dir: /x\nfrobnicate: 1\n");
+    let found = faults(&text);
+    assert!(
+        found.contains(&"postgresql.paramters: is not a known key; did you mean parameters?".to_owned()),
+        "{found:?}"
+    );
+    assert!(
+        found.contains(&"data_dir: is not a known key here; it belongs under postgresql".to_owned()),
+        "{found:?}"
+    );
+    assert!(
+        found.iter().any(|fault| fault.starts_with("frobnicate: is not a known key; known here are scope")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn patronis_keys_without_effect_are_named_once() {
+    let run = check(&format!("{SMALLEST}  callbacks: {{on_start: /x}}\nwatchdog: {{mode: off}}\n"));
+    assert_eq!(run.code, 0, "{run:?}");
+    let warnings = [
+        "outrider: warning: watchdog has no effect here",
+        "outrider: warning: postgresql.callbacks has no effect here",
+    ];
+    assert_eq!(run.err.lines().collect::<Vec<_>>(), warnings);
+}
+
+#[test]
+fn what_would_be_wrong_to_ignore_is_refused() {
+    let found = faults(&format!(
+        "{SMALLEST}restapi: {{certfile: /x}}\nbootstrap: {{dcs: {{synchronous_mode: quorum}}}}\n"
+    ));
+    assert!(found[0].starts_with("restapi.certfile: is not supported here"), "{found:?}");
+    assert!(
+        found[1].starts_with("bootstrap.dcs.synchronous_mode: \"quorum\": expected true or false"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_open_rest_api_needs_a_password_or_a_word_of_the_operator() {
+    let with = |rest: &str| {
+        format!("{SMALLEST}restapi: {{listen: 0.0.0.0:8008, connect_address: 10.0.0.1:8008{rest}}}\n")
+    };
+    assert!(
+        faults(&with(""))[0]
+            .starts_with("restapi.listen: \"0.0.0.0:8008\": everybody who reaches this address")
+    );
+    assert_eq!(check(&with(", allow_unauthenticated: true")).code, 0);
+    let run = check(&with(", authentication: {username: admin, password: geheim3}"));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!run.out.contains("geheim"), "{}", run.out);
+    assert!(
+        faults(&with(", authentication: {username: admin}"))[0]
+            .starts_with("restapi.authentication: expected both")
+    );
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_outriders_over_patronis() {
+    let run = File::new(SMALLEST).check(&[
+        ("PATRONI_NAME", "p2"),
+        ("PATRONI_SCOPE", "other"),
+        ("OUTRIDER_NAME", "p3"),
+        ("PATRONI_ETCD3_HOSTS", "a:2379, b:2379"),
+        ("OUTRIDER_POSTGRESQL_LISTEN", "127.0.0.1:6000"),
+        ("OUTRIDER_ARCHIVE_STORE", "file:///srv/archive"),
+    ]);
+    assert_eq!(run.code, 0, "{run:?}");
+    for line in [
+        "scope: other",
+        "name: p3",
+        "  - a:2379",
+        "  - b:2379",
+        "  connect_address: 127.0.0.1:6000",
+        "  store: file:///srv/archive",
+    ] {
+        assert!(run.out.lines().any(|shown| shown == line), "{line:?} in {}", run.out);
+    }
+}
+
+#[test]
+fn secrets_come_from_files_too() {
+    let text = SMALLEST.replace("{password: geheim1}", "{password_file: /nonexistent/secret}");
+    let file = File::new(&text);
+    let run = file.check(&[]);
+    assert_eq!(run.code, 64);
+    assert!(
+        run.err
+            .contains("superuser.password_file: cannot read the secret in /nonexistent/secret: No such file"),
+        "{run:?}"
+    );
+    let secret = file.directory.path().join("secret");
+    let by_environment = [("OUTRIDER_SUPERUSER_PASSWORD_FILE", secret.to_str().unwrap())];
+    fs::write(&secret, "\n").unwrap();
+    assert!(file.check(&by_environment).err.contains("is empty"));
+    fs::write(&secret, "geheim4\n").unwrap();
+    assert_eq!(file.check(&by_environment).code, 0);
+    let both = SMALLEST.replace("{password: geheim1}", "{password: geheim1, password_file: /x}");
+    assert!(faults(&both)[0].contains("superuser.password: is given twice"));
+    let number = SMALLEST.replace("geheim1", "0815");
+    assert!(faults(&number)[0].contains("put digits in quotes"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why_and_tells_no_secret() {
+    let run = run(&["check-config", "/nonexistent/p1.yaml"]);
+    assert_eq!(run.code, 64);
+    assert!(
+        run.err.contains("cannot read the configuration file /nonexistent/p1.yaml")
+            && run.err.contains("No such file")
+    );
+    let run = check("scope: demo\npassword: geheim: [\n");
+    assert_eq!(run.code, 64);
+    assert!(
+        run.err.contains("as YAML") && run.err.contains("line 2") && !run.err.contains("geheim"),
+        "{}",
+        run.err
+    );
+    assert!(check("").err.contains("it is empty"));
+    assert!(check("- a\n").err.contains("expected keys with values at the top"));
+    assert!(check("scope: a\nscope: b\n").err.contains("scope"));
+}
+
+#[test]
+fn an_archive_in_s3_needs_keys_and_hides_them() {
+    let with = |keys: &str| {
+        format!(
+            "{SMALLEST}archive: {{store: \"s3://bucket/path\", endpoint: \"http://127.0.0.1:9000\"{keys}}}\n"
+        )
+    };
+    let found = faults(&with(""));
+    assert!(
+        found[0].starts_with("archive.access_key_id: is missing")
+            && found[1].starts_with("archive.secret_access_key: is missing")
+    );
+    let run = check(&with(", access_key_id: geheim5, secret_access_key: geheim6, compression_level: 6"));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.out.contains("path_style: true") && run.out.contains("compression_level: 6"), "{}", run.out);
+    assert!(!run.out.contains("geheim"), "{}", run.out);
+    assert!(
+        faults(&with(", compression: zstd"))[0]
+            .starts_with("archive.compression: \"zstd\": expected gzip or none")
+    );
+}
+
+#[test]
+fn options_for_initdb_are_texts_or_pairs() {
+    let run = check(&format!(
+        "{SMALLEST}bootstrap: {{initdb: [data-checksums, {{encoding: LATIN1}}, {{wal-segsize: 64}}]}}\n"
+    ));
+    assert_eq!(run.code, 0, "{run:?}");
+    for line in ["  - --data-checksums", "  - --encoding=LATIN1", "  - --wal-segsize=64"] {
+        assert!(run.out.lines().any(|shown| shown == line), "{line:?} in {}", run.out);
+    }
+    assert!(
+        faults(&format!("{SMALLEST}bootstrap: {{initdb: [{{pgdata: /x}}]}}\n"))[0]
+            .starts_with("bootstrap.initdb:")
+    );
+}
