@@ -84,23 +84,29 @@ impl Actor<'_> {
             Step::ClearRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
             Step::ClearSwitchover => self.clear_switchover().await,
-            Step::Initdb => done(self.initdb()),
-            Step::PostBootstrap => done(self.post_bootstrap()),
+            Step::Initdb => {
+                self.initdb();
+                Ok(())
+            }
+            Step::PostBootstrap => {
+                self.post_bootstrap();
+                Ok(())
+            }
             Step::Start(start_as) => self.start(start_as),
-            Step::Stop(mode) => done(self.stop(*mode)),
+            Step::Stop(mode) => {
+                self.stop(*mode);
+                Ok(())
+            }
             Step::Promote => self.promote().await,
             Step::Follow { upstream } => self.follow(upstream).await,
             Step::SetSynchronous { names } => self.set_synchronous(names).await,
             Step::CreateSlots { names } => self.create_slots(names).await,
-            Step::Checkpoint => done(self.checkpoint()),
+            Step::Checkpoint => {
+                self.checkpoint();
+                Ok(())
+            }
             Step::Clone { from } => self.clone(from),
             Step::Rewind { from } => self.rewind(from),
         }
     }
-}
-
-/// A step that only begins something cannot fail.
-#[expect(clippy::unnecessary_wraps, reason = "so that every arm of the match above has one shape")]
-fn done((): ()) -> Result<(), Fault> {
-    Ok(())
 }

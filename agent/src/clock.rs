@@ -7,24 +7,24 @@ use tokio::time::Instant;
 
 /// Now, by the clock that does not jump; it may not count sleep.
 #[must_use]
-pub fn monotonic() -> Instant {
+pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
 /// Now, by the clock on the wall; for people only.
 #[must_use]
-pub fn wall() -> Timestamp {
+pub(crate) fn wall() -> Timestamp {
     Timestamp::now()
 }
 
 /// Nanoseconds since boot, counting sleep and pauses of a virtual machine: the clock of the fuse.
 #[must_use]
-pub fn boottime_ns() -> u64 {
+pub(crate) fn boottime_ns() -> u64 {
     outrider_supervisor::boottime_ns()
 }
 
 /// Time from now until `deadline_ns` of [`boottime_ns`]; zero when it has passed.
 #[must_use]
-pub fn until_boottime(deadline_ns: u64) -> Duration {
+pub(crate) fn until_boottime(deadline_ns: u64) -> Duration {
     Duration::from_nanos(deadline_ns.saturating_sub(boottime_ns()))
 }

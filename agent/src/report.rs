@@ -88,6 +88,9 @@ pub(crate) const ROUND_BOUNDS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 /// Sizes of databases are asked this often: it reads directories.
 const SIZES_INTERVAL: Duration = Duration::from_secs(60);
 
+/// While Postgres does not answer.
+const SIZES_RETRY: Duration = Duration::from_secs(2);
+
 /// Writes the board, the log and the flight recorder.
 pub(crate) struct Reporter {
     board: watch::Sender<Option<Arc<Report>>>,
@@ -180,10 +183,14 @@ impl Counters {
 
 async fn size(observer: Observer, sizes: watch::Sender<BTreeMap<String, u64>>) {
     loop {
-        if let Ok(seen) = observer.database_sizes().await {
-            sizes.send_replace(seen.into_iter().collect());
+        match observer.database_sizes().await {
+            Ok(seen) => {
+                sizes.send_replace(seen.into_iter().collect());
+                sleep(SIZES_INTERVAL).await;
+            }
+            // Postgres is not up yet.
+            Err(_) => sleep(SIZES_RETRY).await,
         }
-        sleep(SIZES_INTERVAL).await;
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_ha::{Plan, Step, View, decide, invariant};
+use outrider_ha::{Dcs, Plan, Step, View, decide, invariant};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -95,6 +95,7 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
         }
     };
     let plan = decide(&view);
+    let decided = clock::monotonic();
     reporter.note_plan(&plan);
     let mut allowed = plan.clone();
     if !memory.is_member {
@@ -104,16 +105,22 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     let outcome = carry_out(&view, &allowed, instruments, memory).await;
     let failed = outcome.is_err();
     let entered = !memory.is_member;
-    act::publish(&view, &plan, instruments, memory).await;
+    let dcs_answers = matches!(view.dcs, Dcs::Seen(_));
+    if dcs_answers {
+        act::publish(&view, &plan, instruments, memory).await;
+    }
     let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
-    act::follow_ttl(instruments, memory).await;
+    if dcs_answers {
+        act::follow_ttl(instruments, memory).await;
+    }
     if let Some(archive) = &instruments.archive {
         archive.follow(memory.lease.map(|lease| lease.term.0), memory.seen.as_ref());
     }
     let wait = if entered { Some(Duration::ZERO) } else { plan.look_again };
     let wait = if failed { memory.policy.loop_wait / 4 } else { wait.unwrap_or(memory.policy.loop_wait) };
-    let wait = wait.min(memory.policy.loop_wait);
+    // What the plan waits for was counted from the decision on.
+    let wait = wait.min(memory.policy.loop_wait).saturating_sub(decided.elapsed());
     reporter.post(view, plan, outcome.err(), begun.elapsed(), wait, instruments, memory);
     wait
 }

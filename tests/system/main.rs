@@ -1,5 +1,6 @@
 //! Real clusters on this machine, broken on purpose: what users are promised, end to end. Each test has a cluster of its
 //! own, and an oracle that writes all the time and says at the end what was lost.
+#![expect(clippy::unwrap_used, reason = "a test ends where it meets what it did not expect")]
 
 mod adoption;
 mod agent;
@@ -7,6 +8,7 @@ mod archive;
 mod commands;
 mod dcs;
 mod failover;
+mod partition;
 mod refusals;
 mod startup;
 mod story;

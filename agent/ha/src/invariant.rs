@@ -49,28 +49,11 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
                 "the lease is confirmed before a promotion",
             )
         }
-        Step::Start(StartAs::Primary { synchronous }) => {
-            require(mine, "Postgres is started writable only by the holder of the lease")?;
-            require(
-                plan.steps.contains(&Step::RenewLease),
-                "the lease is confirmed before a writable start",
-            )?;
-            let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
-            require(
-                recorded.is_none_or(|sync| sync.standbys.iter().all(|name| synchronous.contains(name))),
-                "commits wait for every recorded standby from the first one on",
-            )
-        }
+        Step::Start(StartAs::Primary { synchronous }) => start_primary(view, plan, synchronous),
         Step::HandOverLease { to } => hand_over(view, to),
         Step::RenewLease | Step::ReleaseLease => require(mine, "only one's own lease is renewed or released"),
         Step::RecordSync { standbys, .. } => record_sync(view, standbys),
-        Step::SetSynchronous { names } => {
-            let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
-            require(
-                recorded.is_none_or(|sync| sync.standbys.iter().all(|name| names.contains(name))),
-                "commits go on waiting for every recorded standby",
-            )
-        }
+        Step::SetSynchronous { names } => set_synchronous(view, names),
         Step::Initdb => {
             require(!matches!(cluster.initialize, Initialize::Done(_)), "no second cluster is made")?;
             require(mine, "only the holder of the lease makes the cluster")
@@ -97,6 +80,28 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::CreateSlots { .. }
         | Step::Checkpoint => Ok(()),
     }
+}
+
+/// A writable start needs a lease that was just confirmed, and commits that wait for everybody who may be promoted.
+fn start_primary(view: &View, plan: &Plan, synchronous: &[crate::MemberName]) -> Result<(), Violation> {
+    let Dcs::Seen(cluster) = &view.dcs else { return Err("unreachable: the caller has seen the DCS") };
+    require(cluster.lease == Lease::Mine, "Postgres is started writable only by the holder of the lease")?;
+    require(plan.steps.contains(&Step::RenewLease), "the lease is confirmed before a writable start")?;
+    let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
+    require(
+        recorded.is_none_or(|sync| sync.standbys.iter().all(|name| synchronous.contains(name))),
+        "commits wait for every recorded standby from the first one on",
+    )
+}
+
+/// Whoever is recorded as promotable is waited for.
+fn set_synchronous(view: &View, names: &[crate::MemberName]) -> Result<(), Violation> {
+    let Dcs::Seen(cluster) = &view.dcs else { return Err("unreachable: the caller has seen the DCS") };
+    let recorded = cluster.sync.as_ref().filter(|sync| sync.leader.as_ref() == Some(&view.me));
+    require(
+        recorded.is_none_or(|sync| sync.standbys.iter().all(|name| names.contains(name))),
+        "commits go on waiting for every recorded standby",
+    )
 }
 
 /// The lease is handed on only by one whose Postgres is down, to one that was recorded as synchronous or has it all.

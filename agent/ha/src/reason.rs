@@ -146,6 +146,9 @@ reasons! {
         to: MemberName,
     } => "failing_over", "Postgres is down; {to} has every acknowledged commit and takes over";
 
+    /// The lease is mine and the standby that should be promoted does not come up.
+    NotComingUp => "not_coming_up", "Postgres does not come up here; giving up the lease";
+
     /// The container ends: Postgres is stopped and the lease is handed to whoever has all of its WAL.
     Terminating => "terminating", "told to end; stopping Postgres and handing over";
 

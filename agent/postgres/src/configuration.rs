@@ -108,7 +108,9 @@ impl Configuration {
             let _ = writeln!(text, "{line}");
         };
         add(format_args!("include {}\n", parameters::quote(BASE)));
-        for (name, value) in parameters::changeable(settings, self) {
+        // What only the arguments decide on is written too, for programs that start Postgres without them: pg_rewind.
+        let fixed = parameters::fixed(settings, self);
+        for (name, value) in fixed.into_iter().chain(parameters::changeable(settings, self)) {
             add(format_args!("{name} = {}", parameters::quote(&value)));
         }
         add(format_args!(

@@ -104,8 +104,12 @@ pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
         }
         entries => entries.map_err(failed)?,
     };
-    // A volume's own `lost+found` is no data.
-    if entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")) {
+    if path.join("lost+found").exists() {
+        return refuse(
+            "is the root of a volume (lost+found), which initdb refuses: set data_dir to a directory below it",
+        );
+    }
+    if entries.next().is_none() {
         return Ok(Directory::Empty);
     }
     let mode = metadata.mode() & 0o777;
@@ -144,12 +148,13 @@ pub(crate) fn make_room(settings: &Settings) -> Result<(), Error> {
     let path = &settings.data_directory;
     match inspect(settings)? {
         Directory::Empty => Ok(()),
-        Directory::HalfInitialized | Directory::HalfCloned => remove_all(path),
+        Directory::HalfInitialized | Directory::HalfCloned => remove_content(path),
         Directory::Complete | Directory::HalfRewound => {
             let aside = with_suffix(path, ".replaced");
             remove_all(&aside)?;
-            let failed = |source| Error::Write { path: path.clone(), source };
+            let failed = |source| Error::MoveAside { path: path.clone(), aside: aside.clone(), source };
             fs::rename(path, &aside).map_err(failed)?;
+            let failed = |source| Error::Write { path: path.clone(), source };
             file::sync_directory(path).map_err(failed)?;
             tracing::warn!(from = %path.display(), to = %aside.display(), "moved the old data aside; remove it when it is not needed");
             Ok(())
@@ -159,6 +164,24 @@ pub(crate) fn make_room(settings: &Settings) -> Result<(), Error> {
             source: io::Error::new(io::ErrorKind::PermissionDenied, why),
         }),
     }
+}
+
+/// Empties the directory and keeps it: it may be where a volume is mounted.
+fn remove_content(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    let entries = match fs::read_dir(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            remove_all(&entry.path())?;
+        } else {
+            fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_all(path: &Path) -> Result<(), Error> {

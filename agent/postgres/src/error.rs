@@ -57,6 +57,18 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The old data could not be moved aside to make room for a clone.
+    #[error(
+        "cannot move {path} aside to {aside}; a data directory that is a volume by itself cannot be replaced: use a directory below it"
+    )]
+    MoveAside {
+        /// The data directory.
+        path: PathBuf,
+        /// Where it was to go.
+        aside: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The unix socket takes no connection.
     #[error("cannot connect to Postgres at {place}")]
     Connect {
@@ -126,6 +138,7 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
+            | Error::MoveAside { .. }
             | Error::Connect { .. }
             | Error::Reach { .. }
             | Error::Statement { .. }
@@ -153,6 +166,7 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
+            | Error::MoveAside { .. }
             | Error::Reach { .. }
             | Error::TooSlow { .. }
             | Error::Tool { .. }

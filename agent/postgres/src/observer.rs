@@ -39,14 +39,14 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
        current_setting('restore_command') <> '',
        current_setting('synchronous_standby_names'),
        (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend')::int,
-       ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' ORDER BY 1),
+       ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' AND wal_status IS DISTINCT FROM 'lost' ORDER BY 1),
        (SELECT bytes_per_wal_segment FROM pg_control_init())
 FROM pg_is_in_recovery() AS recovering,
      pg_control_checkpoint() AS checkpoint
      LEFT JOIN (SELECT status, received_tli FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL) AS receiver ON true";
 
 const WALSENDERS: &str = "
-SELECT pid, usename::text, application_name, client_addr::text, state, sync_state, sync_priority,
+SELECT pid, usename::text, application_name, host(client_addr), state, sync_state, sync_priority,
        pg_wal_lsn_diff(sent_lsn, '0/0')::bigint, pg_wal_lsn_diff(flush_lsn, '0/0')::bigint,
        pg_wal_lsn_diff(replay_lsn, '0/0')::bigint, coalesce(extract(epoch FROM replay_lag), 0)::float8
 FROM pg_stat_replication ORDER BY application_name, pid";

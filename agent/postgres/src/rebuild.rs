@@ -53,6 +53,9 @@ impl Postgres {
     /// When the directory cannot be moved aside, or pg_basebackup fails.
     pub async fn clone_from(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
+        // The data is moved aside only when nothing stands in the way of the copying.
+        reach(upstream).await?;
+        self.is_free().await?;
         directory::make_room(settings)?;
         Work::forget_all(settings)?;
         Work::Clone.begin(settings)?;
@@ -100,11 +103,24 @@ impl Postgres {
         info!(host = %upstream.host, port = upstream.port, "rewinding to where the primary's timeline began");
         match self.supervisor.run_tool(Tool::PgRewind, arguments, c_locale(), true).await {
             Ok(_) => Work::Rewind.finish(settings),
+            // It never ran.
+            Err(fault @ Error::SupervisorRefused { .. }) => {
+                Work::Rewind.finish(settings)?;
+                Err(fault)
+            }
             Err(fault) => {
                 warn!(%fault, "pg_rewind failed");
                 Err(fault)
             }
         }
+    }
+}
+
+impl Postgres {
+    /// Whether the supervisor would run a program on the data directory now: `pg_controldata` is refused when another runs.
+    async fn is_free(&self) -> Result<(), Error> {
+        let arguments = vec!["--version".to_owned()];
+        self.supervisor.run_tool(Tool::PgControldata, arguments, c_locale(), false).await.map(drop)
     }
 }
 

@@ -142,6 +142,10 @@ async fn create_user(session: &Session, user: &User, rights: &str) -> Result<(),
 /// Creates physical slots that hold nothing back before they are used.
 pub(crate) async fn create_slots(session: &Session, names: &[String]) -> Result<(), Error> {
     const CREATE: &str = "SELECT pg_create_physical_replication_slot($1)";
+    // A slot whose WAL was removed refuses its standby for ever, although the archive may have what it needs.
+    const DROP_LOST: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+        WHERE slot_type = 'physical' AND NOT active AND wal_status = 'lost'";
+    run(session, "drop the replication slots that are lost", DROP_LOST).await?;
     for name in names {
         let act = "create a replication slot";
         match session.within(act, LIMIT, session.client().execute(CREATE, &[name])).await {

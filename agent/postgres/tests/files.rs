@@ -47,12 +47,12 @@ fn refused(settings: &Settings, because: &str) {
 }
 
 #[test]
-fn nothing_is_empty_and_so_is_a_new_volume() {
+fn nothing_is_empty_and_the_root_of_a_volume_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     assert_eq!(inspect(&settings).unwrap(), Directory::Empty);
     fs::create_dir_all(settings.data_directory.join("lost+found")).unwrap();
-    assert_eq!(inspect(&settings).unwrap(), Directory::Empty);
+    refused(&settings, "a directory below it");
 }
 
 #[test]

@@ -148,7 +148,9 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
         (Job::Initdb | Job::Clone, _) => memory.forget_data(),
         (Job::Rewind, Ok(())) => memory.forget_data(),
         // A primary that cannot be reached is no reason to give the data up.
-        (Job::Rewind, Err(fault)) => memory.rewind_failed = !matches!(fault, Error::Reach { .. }),
+        (Job::Rewind, Err(fault)) => {
+            memory.rewind_failed = !matches!(fault, Error::Reach { .. } | Error::SupervisorRefused { .. });
+        }
         (Job::PostBootstrap, Ok(())) => memory.users_ready = true,
         (Job::Checkpoint, Ok(())) => {
             if let Some(switchover) = &mut memory.switchover {
@@ -256,7 +258,6 @@ impl Actor<'_> {
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(true);
         self.memory.errand = None;
-        self.memory.forget_synchronous();
         let mut kept = None;
         if let Some(announced) = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.intent.as_ref())
             && let Some(progress) = &mut self.memory.switchover
@@ -266,14 +267,33 @@ impl Actor<'_> {
             progress.stopping_since = Some(clock::monotonic());
             self.memory.write_gap_since = Some(clock::monotonic());
         }
-        let walsenders = self.memory.seen.as_ref().map(|seen| seen.walsenders.as_slice()).unwrap_or_default();
-        let others = walsenders.iter().filter(|sender| kept.as_ref() != Some(&sender.application_name));
-        let cut_off: Vec<i32> = others.map(|sender| sender.pid).collect();
+        let cut_off = self.cut_off(kept);
+        self.memory.forget_synchronous();
+        // A leader that is stopped at once was given up: it hung, which is as good as a crash loop.
+        if mode == StopMode::Immediate && self.memory.lease.is_some() {
+            self.memory.gave_up();
+        }
         let mode = match mode {
             StopMode::Fast => protocol::StopMode::Fast,
             StopMode::Immediate => protocol::StopMode::Immediate,
         };
         self.begin(Job::Stop, async move { postgres.stop(mode, &cut_off).await });
+    }
+
+    /// The walsenders that a fast stop need not wait for: all but those of the members that could take over, which are the
+    /// candidate of a switchover, else the synchronous ones, else the furthest.
+    fn cut_off(&self, candidate: Option<String>) -> Vec<i32> {
+        let walsenders = self.memory.seen.as_ref().map(|seen| seen.walsenders.as_slice()).unwrap_or_default();
+        let mut kept: Vec<String> = candidate.into_iter().collect();
+        if kept.is_empty() {
+            kept = self.memory.synchronous.names.iter().map(ToString::to_string).collect();
+        }
+        if kept.is_empty() {
+            let furthest = walsenders.iter().max_by_key(|sender| sender.flushed);
+            kept = furthest.into_iter().map(|sender| sender.application_name.clone()).collect();
+        }
+        let others = walsenders.iter().filter(|sender| !kept.contains(&sender.application_name));
+        others.map(|sender| sender.pid).collect()
     }
 
     pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use outrider_dcs::Session;
 use outrider_ha::{Job, Plan, Postgres, View};
 use outrider_postgres::Role;
 use serde_json::{Map, Value, json};
@@ -22,7 +23,10 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
     let entry = entry(view, plan, instruments, memory);
     match instruments.dcs.touch_member(&entry).await {
-        Ok(_) => {
+        Ok(session) => {
+            if session == Session::New {
+                memory.session_ttl = Some(instruments.first_ttl);
+            }
             memory.is_member = true;
             memory.publishing_fault = None;
         }
@@ -172,11 +176,11 @@ pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
 /// Follows the ttl of the cluster.
 pub(crate) async fn follow_ttl(instruments: &Instruments, memory: &mut Memory) {
     let wanted = memory.policy.ttl;
-    if memory.session_ttl == wanted {
+    if memory.session_ttl == Some(wanted) || !memory.is_member {
         return;
     }
     // A shorter lease under a longer fuse could be another's while this Postgres still writes: first the fuse.
-    if wanted < memory.session_ttl
+    if memory.session_ttl.is_none_or(|ttl| wanted < ttl)
         && let Some(lease) = memory.lease
     {
         let now = clock::boottime_ns();
@@ -195,7 +199,7 @@ pub(crate) async fn follow_ttl(instruments: &Instruments, memory: &mut Memory) {
     match instruments.dcs.set_ttl(wanted).await {
         Ok(()) => {
             info!(ttl = ?wanted, "the lease has the ttl of the cluster");
-            memory.session_ttl = wanted;
+            memory.session_ttl = Some(wanted);
         }
         Err(fault) => warn!(fault = %causes(&fault), ttl = ?wanted, "cannot change the ttl of the lease"),
     }

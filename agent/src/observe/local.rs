@@ -67,8 +67,11 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
             None
         }
     };
+    // A program that an earlier agent began still works on the data directory: what it leaves is looked at when it has ended.
+    let tool_of_another = memory.job.is_none() && status.as_ref().is_some_and(|status| status.tool.is_some());
     let postgres = match look.found {
         Found::Nothing => unresponsive(memory, memory.was_writable),
+        Found::Directory(..) if tool_of_another => unresponsive(memory, false),
         Found::Running(outcome) => running(outcome, status.as_ref(), memory),
         Found::Directory(directory, control) => stopped(directory, control, instruments, memory),
     };
@@ -115,6 +118,9 @@ fn running(
             memory.silent_postgres_since = None;
             memory.starting_fault = None;
             memory.adopt(&seen);
+            if seen.is_primary() && memory.proving.is_none() {
+                memory.check_synchronous(&seen);
+            }
             memory.system = Some(seen.system_identifier);
             let timeline = memory.timeline_seen(seen.timeline);
             memory.last_position = memory.last_position.max(seen.position());
@@ -199,8 +205,12 @@ fn stopped(
             Some(Err(fault @ (Error::Tool { .. } | Error::ControlData { .. }))) => {
                 refused(memory, fault.to_string())
             }
-            // Nobody could look: one of Postgres' programs runs, or the supervisor went away.
-            Some(Err(_)) | None => unresponsive(memory, false),
+            // Nobody could look: one of Postgres' programs is missing or runs, or the supervisor went away.
+            Some(Err(fault)) => {
+                memory.note_starting_fault(&fault);
+                unresponsive(memory, false)
+            }
+            None => unresponsive(memory, false),
         },
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Instruments {
     pub(crate) observer: Observer,
     pub(crate) peers: Peers,
     pub(crate) archive: Option<Archive>,
+    /// The ttl that a new session begins with.
+    pub(crate) first_ttl: Duration,
 }
 
 /// The shipping of WAL, and the door for `wal-push` and `wal-fetch`.
@@ -67,7 +69,8 @@ impl Instruments {
         };
         let observer = postgres.observer();
         let peers = Peers::new().context("cannot set up the line to the other members")?;
-        Ok(Instruments { config, dcs, postgres, observer, peers, archive })
+        let first_ttl = policy.ttl;
+        Ok(Instruments { config, dcs, postgres, observer, peers, archive, first_ttl })
     }
 }
 
@@ -190,6 +193,10 @@ pub(crate) fn start_supervisor(config: &Config) -> anyhow::Result<()> {
         text(&settings.bin_directory),
         "--socket".to_owned(),
         text(&config.supervisor.socket),
+        "--handover-timeout".to_owned(),
+        format!("{}ms", config.supervisor.handover_timeout.as_millis()),
+        "--grace-period".to_owned(),
+        format!("{}ms", config.supervisor.grace_period.as_millis()),
     ];
     info!(socket = %config.supervisor.socket.display(), "starting the supervisor, which outlives this agent");
     Supervisor::spawn_detached(&program, &arguments, &log_path(config))?;

@@ -1,16 +1,16 @@
 //! What the agent remembers from one round to the next. Only the round changes it; a restart forgets it, but for the term.
 
+mod notes;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use outrider_dcs::Snapshot;
 use outrider_ha::{Job, MemberName, Policy, Synchronous, Term};
-use outrider_postgres::{Configuration, ControlData, Error, Observation, Upstream};
-use outrider_supervisor::protocol::Status;
+use outrider_postgres::{Configuration, ControlData, Observation, Upstream};
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 use super::term::TermFile;
 use crate::act::{Errand, Gap, HeldLease, Proving, Running};
@@ -23,9 +23,8 @@ const CRASH_WINDOW: Duration = Duration::from_secs(60);
 /// More of them than this are not worth remembering.
 const CRASHES_MAX: usize = 16;
 
-/// Lines of Postgres' log that are shown when it ended unexpectedly.
-const LOG_TAIL: usize = 8;
-
+/// As many unexpected exits count as a crash loop (`agent/ha`).
+const GIVEN_UP: usize = 3;
 /// The memory of one agent.
 pub(crate) struct Memory {
     /// The highest term seen, on disk.
@@ -104,8 +103,8 @@ pub(crate) struct Memory {
     pub(crate) write_gap_since: Option<Instant>,
     /// The measurement of that gap.
     pub(crate) gap: Option<Gap>,
-    /// The ttl of this agent's session.
-    pub(crate) session_ttl: Duration,
+    /// The ttl of this agent's session; `None` when it was resumed from an earlier agent, who may have lengthened it.
+    pub(crate) session_ttl: Option<Duration>,
     /// When a supervisor was last started.
     pub(crate) supervisor_started: Option<Instant>,
     /// Nobody listens on the supervisor's socket.
@@ -126,7 +125,7 @@ impl Memory {
     /// Of an agent that has seen nothing yet.
     pub(crate) fn new(term: TermFile, policy: Policy) -> Self {
         Memory {
-            session_ttl: policy.ttl,
+            session_ttl: None,
             term,
             is_member: false,
             publishing_fault: None,
@@ -190,99 +189,15 @@ impl Memory {
         self.job.as_ref().map(Running::kind)
     }
 
-    /// What the supervisor says; an exit of the postmaster that nobody asked for counts as a crash.
-    pub(crate) fn supervisor_answers(&mut self, status: &Status) {
-        let exit = status.last_exit.as_ref();
-        let at = exit.map_or(0, |exit| exit.at_ns);
-        let is_news = self.supervisor_pid == Some(status.supervisor_pid) && self.last_exit != Some(at);
-        if let Some(exit) = exit.filter(|exit| is_news && !exit.expected && !exit.fenced) {
-            // One that never came up would do the same again at once.
-            if self.answered_pid != Some(exit.pid) {
-                self.cool_down();
-            }
-            self.crashes.push_back(clock::monotonic());
-            if self.crashes.len() > CRASHES_MAX {
-                self.crashes.pop_front();
-            }
-            let shown = status.log_tail.len().saturating_sub(LOG_TAIL);
-            let tail = status.log_tail.get(shown..).unwrap_or_default().join(" | ");
-            warn!(exit = ?exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
-        }
-        if self.supervisor_pid.is_some_and(|pid| pid != status.supervisor_pid) {
-            warn!(pid = status.supervisor_pid, "the supervisor was started anew");
-        }
-        if self.supervisor_silent {
-            info!("the supervisor answers again");
-        }
-        self.last_exit = Some(at);
-        self.supervisor_pid = Some(status.supervisor_pid);
-        self.supervisor_silent = false;
-        self.supervisor_is_gone = false;
-        self.terminating = status.terminating;
-    }
-
-    /// It does not answer.
-    pub(crate) fn supervisor_is_silent(&mut self, fault: &Error) {
-        if !self.supervisor_silent {
-            warn!(fault = %crate::report::causes(fault), "the supervisor does not answer");
-        }
-        self.supervisor_silent = true;
-        self.supervisor_is_gone = matches!(fault, Error::NoSupervisor { .. });
-    }
-
-    /// A Postgres that this agent did not start keeps whom its commits wait for and where it streams from, until a step
-    /// changes them: `/sync` may rest on it.
-    pub(crate) fn adopt(&mut self, seen: &Observation) {
-        if !self.adopted {
-            self.configuration.adopt(seen);
-        }
-        self.adopted = true;
-    }
-
-    /// Counts a request to the DCS that failed.
-    pub(crate) fn count_dcs_error(&mut self, fault: &outrider_dcs::Error) {
-        let kind = match fault {
-            outrider_dcs::Error::Unreachable { .. } => "unreachable",
-            outrider_dcs::Error::Conflict { .. } => "conflict",
-            outrider_dcs::Error::Unknown { .. } => "unknown",
-            outrider_dcs::Error::Refused { .. } => "refused",
-        };
-        *self.counters.dcs_errors.entry(kind).or_default() += 1;
-    }
-
-    /// The DCS answers.
-    pub(crate) fn dcs_answers(&mut self) {
-        if self.silence_logged {
-            info!(silent_for = ?self.silent_for(), "the DCS answers again");
-        }
-        self.silence_logged = false;
-        self.silent_since = None;
-        self.dcs_last_seen = Some(clock::wall());
-    }
-
-    /// It does not.
-    pub(crate) fn dcs_is_silent(&mut self, fault: &outrider_dcs::Error) {
-        self.count_dcs_error(fault);
-        if !self.silence_logged {
-            warn!(fault = %crate::report::causes(fault), "the DCS does not answer; waiting for it");
-        }
-        self.silence_logged = true;
-        self.silent_since.get_or_insert_with(clock::monotonic);
-    }
-
-    /// Logs once why a starting Postgres takes no connections.
-    pub(crate) fn note_starting_fault(&mut self, fault: &Error) {
-        let text = crate::report::causes(fault);
-        if self.starting_fault.as_ref() != Some(&text) {
-            info!(%text, "Postgres is not up yet");
-            self.starting_fault = Some(text);
-        }
-    }
-
     /// The newest timeline that the data directory is known to be on.
     pub(crate) fn timeline_seen(&mut self, timeline: TimelineId) -> TimelineId {
         self.timeline = self.timeline.max(timeline);
         self.timeline
+    }
+
+    /// This Postgres had to be given up: it counts as a crash loop.
+    pub(crate) fn gave_up(&mut self) {
+        self.crashes.extend([clock::monotonic(); GIVEN_UP]);
     }
 
     /// Unexpected exits within the last minute.

@@ -134,13 +134,13 @@ pub(super) fn wait_or_step_down(view: &View, writable: bool) -> Plan {
 
 /// My lease, and Postgres is on its way up: wait, but not for ever when a standby could lead.
 pub(super) fn wait_for_start(view: &View, cluster: &Cluster, since: Duration) -> Plan {
-    let overdue = since > view.policy.primary_start_timeout && successor(view, cluster, None).is_some();
+    let overdue = since > view.policy.primary_start_timeout && heir(view, cluster).is_some();
     wait_or_give_up(view, Reason::StillStarting, overdue)
 }
 
 /// My lease, and Postgres runs but does not answer: the same patience, counted in lifetimes of the lease.
 pub(super) fn wait_for_answer(view: &View, cluster: &Cluster, since: Duration) -> Plan {
-    let overdue = since > view.policy.ttl * 2 && successor(view, cluster, None).is_some();
+    let overdue = since > view.policy.ttl * 2 && heir(view, cluster).is_some();
     wait_or_give_up(view, Reason::Unresponsive, overdue)
 }
 
@@ -164,6 +164,10 @@ pub(super) fn revive_or_release(
     }
     let as_primary = Step::Start(StartAs::Primary { synchronous: recorded(view, cluster) });
     let exact_end = match shutdown {
+        // Nothing was written under this lease, so whoever else has every acknowledged commit may stand.
+        Shutdown::Standby if view.local.recent_crashes >= CRASH_LOOP => {
+            return Plan::step(Reason::NotComingUp, Step::ReleaseLease);
+        }
         Shutdown::Standby => {
             let as_standby = Step::Start(StartAs::Standby { upstream: None });
             return Plan::steps(Reason::StartingToStand, [Step::RenewLease, as_standby]);
@@ -199,9 +203,22 @@ pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
 /// limits of the policy; only one that answered a moment ago. `exact_end`: on which timeline and where my WAL ends, when
 /// that is certain.
 fn successor(view: &View, cluster: &Cluster, exact_end: Option<(TimelineId, Lsn)>) -> Option<MemberName> {
+    best(view, cluster, exact_end, view.local.recent_crashes >= CRASH_LOOP)
+}
+
+/// The member that could lead in the place of a Postgres that does not come up or does not answer, and is to be given up.
+fn heir(view: &View, cluster: &Cluster) -> Option<MemberName> {
+    best(view, cluster, None, true)
+}
+
+fn best(
+    view: &View,
+    cluster: &Cluster,
+    exact_end: Option<(TimelineId, Lsn)>,
+    given_up: bool,
+) -> Option<MemberName> {
     let recorded = recorded(view, cluster);
     let synchronous = cluster.sync.is_some();
-    let crash_loop = view.local.recent_crashes >= CRASH_LOOP;
     view.members
         .iter()
         .filter(|member| member.tags.may_lead())
@@ -209,7 +226,7 @@ fn successor(view: &View, cluster: &Cluster, exact_end: Option<(TimelineId, Lsn)
         .filter(|(member, state)| {
             let has_all = exact_end.is_some_and(|(timeline, end)| has_all(state, timeline, end));
             let lag = state.position.behind(view.local.last_position);
-            let within_policy = crash_loop && !synchronous && lag <= view.policy.maximum_lag_on_failover;
+            let within_policy = given_up && !synchronous && lag <= view.policy.maximum_lag_on_failover;
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
         })
         .max_by_key(|(member, state)| {

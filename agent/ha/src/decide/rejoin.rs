@@ -16,6 +16,8 @@ pub(super) enum Lineage {
     Ancestor,
     /// Something was written here that the leader never had.
     Diverged,
+    /// The same, on another timeline of the same number.
+    Namesake,
 }
 
 /// Whether this member's WAL lies on the history of the leader.
@@ -45,7 +47,7 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
                 .iter()
                 .zip(cluster.history.switches())
                 .all(|(own, theirs)| own.timeline == theirs.timeline && own.end == theirs.end);
-        return if same { Lineage::Ancestor } else { Lineage::Diverged };
+        return if same { Lineage::Ancestor } else { Lineage::Namesake };
     }
     match cluster.history.left_at(timeline) {
         None => Lineage::Unknown,
@@ -71,6 +73,8 @@ pub(super) fn choose(view: &View, cluster: &Cluster, leader: &MemberName, shutdo
         (Lineage::Ancestor, Shutdown::CrashedPrimary) | (Lineage::Diverged, _) => {
             rewind_or_clone(view, leader)
         }
+        // For pg_rewind two timelines of one number are the same, and it would do nothing.
+        (Lineage::Namesake, _) => clone(view, cluster, leader),
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn follow(view: &View, cluster: &Cluster, leader: &MemberName, stream
         return Plan::wait(Reason::JobUnderWay);
     }
     // PostgreSQL cannot follow where its own WAL goes past the point at which the leader's timeline left it.
-    if rejoin::lineage(view, cluster, leader) == Lineage::Diverged {
+    if matches!(rejoin::lineage(view, cluster, leader), Lineage::Diverged | Lineage::Namesake) {
         return Plan::step(Reason::Diverged, Step::Stop(StopMode::Fast));
     }
     if streaming.upstream.as_ref() != Some(leader) {
