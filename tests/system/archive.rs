@@ -75,7 +75,7 @@ async fn writes_go_on_while_the_store_is_down_and_what_waits_is_shown_and_shippe
     let leader = story.leader().await;
     let waits = async || {
         let metrics = leader.get("/metrics").await.ok()?.text;
-        let line = metrics.lines().find(|line| line.starts_with("outrider_archive_waiting_segments"))?;
+        let line = metrics.lines().find(|line| line.starts_with("outrider_archive_waiting_files"))?;
         (line.rsplit(' ').next()?.parse::<f64>().ok()? >= 1.0).then_some(())
     };
     wait_until("the metric shows what waits", LIMIT, waits).await.unwrap();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::member::lay_over;
 use crate::object_store::{ACCESS_KEY, BUCKET, SECRET_KEY};
-use crate::{Endpoint, Etcd, Guard, Member, ObjectStore, wait_until};
+use crate::{Endpoint, Etcd, Guard, Link, Member, ObjectStore, wait_until};
 
 /// For a cluster to come up, on a machine that compiles at the same time.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
@@ -31,6 +31,7 @@ pub enum Archive {
 pub struct Builder {
     members: usize,
     etcd: usize,
+    links: bool,
     archive: Archive,
     dcs: Value,
     settings: Value,
@@ -43,6 +44,8 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// The object store, when the archive is in one.
     pub store: Option<ObjectStore>,
+    /// The members' ways to etcd, in their order; none unless [`Builder::links`] asked for them.
+    pub links: Vec<Link>,
     /// etcd.
     pub etcd: Etcd,
     /// The directory and all processes.
@@ -52,7 +55,14 @@ pub struct Cluster {
 impl Builder {
     /// Three members, one etcd, no archive, the program's own rules.
     pub fn new() -> Self {
-        Builder { members: 3, etcd: 1, archive: Archive::None, dcs: json!({}), settings: json!({}) }
+        Builder {
+            members: 3,
+            etcd: 1,
+            links: false,
+            archive: Archive::None,
+            dcs: json!({}),
+            settings: json!({}),
+        }
     }
 
     /// This many members.
@@ -66,6 +76,13 @@ impl Builder {
     #[must_use]
     pub fn etcd(mut self, members: usize) -> Self {
         self.etcd = members;
+        self
+    }
+
+    /// Every member on a [`Link`] of its own to etcd.
+    #[must_use]
+    pub fn links(mut self) -> Self {
+        self.links = true;
         self
     }
 
@@ -115,10 +132,18 @@ impl Builder {
             lay_over(&mut settings, &json!({"archive": in_store(store)}));
         }
         lay_over(&mut settings, &self.settings);
-        let members = (1..=self.members)
-            .map(|number| Member::prepare(&guard, &format!("member{number}"), &etcd.hosts(), &settings))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Cluster { members, store, etcd, guard })
+        let mut members = Vec::new();
+        let mut links = Vec::new();
+        for number in 1..=self.members {
+            let mut hosts = etcd.hosts();
+            if self.links {
+                let link = Link::open(&hosts).await?;
+                hosts = link.hosts().to_vec();
+                links.push(link);
+            }
+            members.push(Member::prepare(&guard, &format!("member{number}"), &hosts, &settings)?);
+        }
+        Ok(Cluster { members, store, links, etcd, guard })
     }
 
     /// Starts all of it, and waits until every member streams.
@@ -244,6 +269,15 @@ impl Cluster {
     /// When there is none.
     pub fn member(&self, name: &str) -> &Member {
         self.members.iter().find(|member| member.name() == name).expect("a member of that name")
+    }
+
+    /// This member's way to etcd.
+    ///
+    /// # Panics
+    /// When [`Builder::links`] did not ask for it.
+    pub fn link(&self, member: &Member) -> &Link {
+        let at = self.members.iter().position(|one| one.name() == member.name());
+        at.and_then(|at| self.links.get(at)).expect("a link of that member")
     }
 
     /// Where clients find the Postgres of the members.
