@@ -67,9 +67,20 @@ fn processor(cpuinfo: &str) -> Option<&str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// `None` outside of a repository, or without git.
+/// `None` outside of a repository, or without git. Says when the sources are no longer those of the commit.
 fn commit() -> Option<String> {
-    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().ok()?;
-    let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !commit.is_empty()).then_some(commit)
+    let commit = git(&["rev-parse", "--short", "HEAD"]).filter(|commit| !commit.is_empty())?;
+    let changes = git(&["status", "--porcelain", "--", "agent", "Cargo.lock"])?;
+    Some(if changes.is_empty() { commit } else { format!("{commit} with changes") })
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    // In the repository, from wherever we were started.
+    let output = Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR")])
+        .args(["-C", ".."])
+        .args(arguments)
+        .output();
+    let output = output.ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
