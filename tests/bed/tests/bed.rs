@@ -1,0 +1,127 @@
+//! The bed itself: an oracle that finds no loss proves nothing unless it finds one that is there. No agent takes part.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use outrider_bed::process::is_alive;
+use outrider_bed::{
+    Endpoint, Etcd, Guard, Link, Options, Oracle, PASSWORD, Passage, Port, Watcher, wait_until,
+};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A Postgres without an agent.
+async fn server(guard: &Guard, name: &str) -> Endpoint {
+    let directory = guard.make_directory(name).unwrap();
+    let port = Port::free().unwrap();
+    let number = port.number().to_string();
+    let password = directory.join("password");
+    std::fs::write(&password, PASSWORD).unwrap();
+    guard.account().own(&password).unwrap();
+    let mut initdb = guard.command(&guard.programs().postgres.join("initdb"), &directory);
+    initdb.args(["-D", "data", "--username=postgres", "--auth=scram-sha-256", "--no-sync"]);
+    let made = initdb.arg("--pwfile").arg(&password).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    port.release();
+    let mut postgres = guard.command(&guard.programs().postgres.join("postgres"), &directory);
+    postgres.args(["-D", "data", "-c", "listen_addresses=127.0.0.1", "-p", &number]);
+    postgres.arg("-c").arg(format!("unix_socket_directories={}", directory.display()));
+    postgres.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    postgres.spawn().unwrap();
+    let endpoint = Endpoint { name: name.to_owned(), port: port.number() };
+    let answers = async || endpoint.connect_to_primary().await.ok().map(drop);
+    wait_until("Postgres answers", LIMIT, answers).await.unwrap();
+    endpoint
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oracle_finds_what_is_lost_and_what_is_there_twice() {
+    let guard = Guard::new().unwrap();
+    let endpoint = server(&guard, "one").await;
+    let oracle = Oracle::start(vec![endpoint.clone()], Options::default()).await.unwrap();
+    oracle.wait_for_commits(20).await.unwrap();
+    let connection = endpoint.connect().await.unwrap();
+    connection.run("DELETE FROM oracle WHERE serial IN (3, 5); INSERT INTO oracle VALUES (7)").await.unwrap();
+    let verdict = oracle.finish().await.unwrap();
+    assert_eq!((&verdict.lost[..], &verdict.doubled[..]), (&[3, 5][..], &[7][..]));
+    assert!(!verdict.is_good());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oracle_books_refusals_and_measures_the_gap() {
+    let guard = Guard::new().unwrap();
+    let endpoint = server(&guard, "one").await;
+    let oracle = Oracle::start(vec![endpoint.clone()], Options::default()).await.unwrap();
+    oracle.wait_for_commits(20).await.unwrap();
+    let connection = endpoint.connect().await.unwrap();
+    connection.run("ALTER TABLE oracle ADD CONSTRAINT no_more CHECK (serial < 0) NOT VALID").await.unwrap();
+    let since = tokio::time::Instant::now();
+    let refused = async || (oracle.errors() >= 3).then_some(());
+    wait_until("commits are refused", LIMIT, refused).await.unwrap();
+    let lasted = since.elapsed();
+    connection.run("ALTER TABLE oracle DROP CONSTRAINT no_more").await.unwrap();
+    oracle.wait_for_commits(20).await.unwrap();
+    let gap = oracle.longest_gap(since);
+    assert!(gap >= lasted, "{gap:?} is less than the {lasted:?} in which nothing was acknowledged");
+    let verdict = oracle.finish().await.unwrap();
+    assert!(verdict.is_good(), "{verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_watcher_sees_two_primaries() {
+    let guard = Guard::new().unwrap();
+    let endpoints = vec![server(&guard, "one").await, server(&guard, "two").await];
+    let watcher = Watcher::start(endpoints);
+    let seen = async || watcher.overlaps().into_iter().next();
+    let overlap = wait_until("two primaries are seen", LIMIT, seen).await.unwrap();
+    assert_eq!(overlap.members, ["one", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_its_guard() {
+    let guard = Guard::new().unwrap();
+    server(&guard, "one").await;
+    let _etcd = Etcd::start(&guard, 1).await.unwrap();
+    let (processes, directory) = (guard.processes(), guard.directory().to_owned());
+    assert!(processes.len() > 2, "{processes:?}");
+    drop(guard);
+    assert!(!processes.iter().any(|pid| is_alive(*pid)), "{processes:?}");
+    assert!(!Path::new(&directory).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_keeps_its_keys_over_a_kill() {
+    let guard = Guard::new().unwrap();
+    let etcd = Etcd::start(&guard, 3).await.unwrap();
+    etcd.put("/key", "value").await.unwrap();
+    etcd.kill(etcd.raft_leader().await.unwrap());
+    let there = async || etcd.get("/key").await.ok().flatten();
+    assert_eq!(wait_until("two of three answer", LIMIT, there).await.unwrap(), "value");
+    assert_eq!(etcd.get("/no/key").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_holds_back_what_it_is_told_to() {
+    let guard = Guard::new().unwrap();
+    let etcd = Etcd::start(&guard, 1).await.unwrap();
+    let link = Link::open(&etcd.hosts()).await.unwrap();
+    let url = format!("http://{}/v3/kv/put", link.hosts()[0]);
+    let put = async |key: &str| {
+        // The key in base64.
+        let request = reqwest::Client::builder().no_proxy().build().unwrap().post(&url);
+        let request = request.timeout(Duration::from_millis(500)).json(&json!({"key": key, "value": ""}));
+        request.send().await.is_ok()
+    };
+    assert!(put("YQ==").await);
+    link.set(Passage::Cut);
+    assert!(!put("Yg==").await);
+    assert_eq!(etcd.get("b").await.unwrap(), None);
+    link.set(Passage::Deaf);
+    assert!(!put("Yw==").await);
+    assert!(etcd.get("c").await.unwrap().is_some(), "the request itself passes");
+    link.set(Passage::Slow(Duration::from_millis(50)));
+    assert!(put("ZA==").await);
+}
