@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use outrider_bed::{Builder, Member, wait_until};
+use outrider_bed::{Builder, Member, fault_lasts, wait_until};
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::story::{LIMIT, Story, logged, timeline};
 
@@ -53,8 +52,7 @@ async fn a_pause_of_etcd_and_the_loss_of_one_of_three_cost_nothing() {
     for index in 0..3 {
         etcd.freeze(index);
     }
-    // This long is the fault itself; nothing is waited for.
-    sleep(Duration::from_millis(1500)).await;
+    fault_lasts(Duration::from_millis(1500)).await;
     for index in 0..3 {
         etcd.thaw(index);
     }

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use outrider_bed::process::Signal;
-use outrider_bed::{Builder, Member};
+use outrider_bed::{Builder, Member, fault_lasts};
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::story::{Story, logged, timeline};
 
@@ -19,8 +18,7 @@ fn asynchronous() -> Builder {
 async fn freeze_agent(story: &Story) -> &Member {
     let frozen = story.leader().await;
     frozen.signal_agent(Signal::Stop);
-    // This long is the fault itself; nothing is waited for.
-    sleep(THREE_TTL).await;
+    fault_lasts(THREE_TTL).await;
     story.cluster.wait_for_another(frozen.name()).await.unwrap();
     story.writes(50).await;
     frozen.signal_agent(Signal::Continue);
@@ -47,8 +45,7 @@ async fn a_frozen_node_costs_a_failover_and_no_commit() {
     let story = Story::begin(Builder::new()).await;
     let frozen = story.leader().await;
     frozen.signal_node(Signal::Stop);
-    // This long is the fault itself; nothing is waited for.
-    sleep(THREE_TTL).await;
+    fault_lasts(THREE_TTL).await;
     story.cluster.wait_for_another(frozen.name()).await.unwrap();
     story.writes(50).await;
     frozen.signal_node(Signal::Continue);

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use outrider_bed::{Builder, Passage};
-use tokio::time::sleep;
+use outrider_bed::{Builder, Passage, fault_lasts};
 
 use crate::story::{Story, logged, timeline};
 
@@ -60,8 +59,7 @@ async fn a_slow_way_to_etcd_costs_nothing() {
     for member in &story.cluster.members {
         story.cluster.link(member).set(Passage::Slow(Duration::from_millis(100)));
     }
-    // This long is the fault itself, two lifetimes of a lease; nothing is waited for.
-    sleep(Duration::from_secs(10)).await;
+    fault_lasts(Duration::from_secs(10)).await;
     assert!(leader.leads().await);
     for member in &story.cluster.members {
         story.cluster.link(member).set(Passage::Whole);

@@ -26,4 +26,4 @@ pub use object_store::{BUCKET, ObjectStore};
 pub use oracle::{Books, Options, Oracle, Overlap, Verdict, Watcher};
 pub use ports::Port;
 pub use programs::Programs;
-pub use wait::wait_until;
+pub use wait::{fault_lasts, wait_until};

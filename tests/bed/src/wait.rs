@@ -29,3 +29,8 @@ pub async fn wait_until<T>(
         sleep(POLL).await;
     }
 }
+
+/// The time that a fault lasts, when this time is the fault itself. Nothing is waited for: see [`wait_until`].
+pub async fn fault_lasts(time: Duration) {
+    sleep(time).await;
+}

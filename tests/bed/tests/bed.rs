@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use outrider_bed::process::is_alive;
@@ -14,7 +15,20 @@ use serde_json::json;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A Postgres without an agent.
-async fn server(guard: &Guard, name: &str) -> Endpoint {
+struct Server {
+    endpoint: Endpoint,
+    postmaster: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dead already; then it is only reaped.
+        let _ = self.postmaster.kill();
+        let _ = self.postmaster.wait();
+    }
+}
+
+async fn server(guard: &Guard, name: &str) -> Server {
     let directory = guard.make_directory(name).unwrap();
     let port = Port::free().unwrap();
     let number = port.number().to_string();
@@ -29,18 +43,19 @@ async fn server(guard: &Guard, name: &str) -> Endpoint {
     let mut postgres = guard.command(&guard.programs().postgres.join("postgres"), &directory);
     postgres.args(["-D", "data", "-c", "listen_addresses=127.0.0.1", "-p", &number]);
     postgres.arg("-c").arg(format!("unix_socket_directories={}", directory.display()));
-    postgres.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    postgres.spawn().unwrap();
+    let postmaster = postgres.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let endpoint = Endpoint { name: name.to_owned(), port: port.number() };
-    let answers = async || endpoint.connect_to_primary().await.ok().map(drop);
+    let server = Server { endpoint, postmaster };
+    let answers = async || server.endpoint.connect_to_primary().await.ok().map(drop);
     wait_until("Postgres answers", LIMIT, answers).await.unwrap();
-    endpoint
+    server
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oracle_finds_what_is_lost_and_what_is_there_twice() {
     let guard = Guard::new().unwrap();
-    let endpoint = server(&guard, "one").await;
+    let server = server(&guard, "one").await;
+    let endpoint = &server.endpoint;
     let oracle = Oracle::start(vec![endpoint.clone()], Options::default()).await.unwrap();
     oracle.wait_for_commits(20).await.unwrap();
     let connection = endpoint.connect().await.unwrap();
@@ -53,7 +68,8 @@ async fn the_oracle_finds_what_is_lost_and_what_is_there_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oracle_books_refusals_and_measures_the_gap() {
     let guard = Guard::new().unwrap();
-    let endpoint = server(&guard, "one").await;
+    let server = server(&guard, "one").await;
+    let endpoint = &server.endpoint;
     let oracle = Oracle::start(vec![endpoint.clone()], Options::default()).await.unwrap();
     oracle.wait_for_commits(20).await.unwrap();
     let connection = endpoint.connect().await.unwrap();
@@ -73,8 +89,8 @@ async fn the_oracle_books_refusals_and_measures_the_gap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_watcher_sees_two_primaries() {
     let guard = Guard::new().unwrap();
-    let endpoints = vec![server(&guard, "one").await, server(&guard, "two").await];
-    let watcher = Watcher::start(endpoints);
+    let servers = [server(&guard, "one").await, server(&guard, "two").await];
+    let watcher = Watcher::start(servers.iter().map(|server| server.endpoint.clone()).collect());
     let seen = async || watcher.overlaps().into_iter().next();
     let overlap = wait_until("two primaries are seen", LIMIT, seen).await.unwrap();
     assert_eq!(overlap.members, ["one", "two"]);
@@ -83,7 +99,7 @@ async fn the_watcher_sees_two_primaries() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_its_guard() {
     let guard = Guard::new().unwrap();
-    server(&guard, "one").await;
+    let _server = server(&guard, "one").await;
     let _etcd = Etcd::start(&guard, 1).await.unwrap();
     let (processes, directory) = (guard.processes(), guard.directory().to_owned());
     assert!(processes.len() > 2, "{processes:?}");
