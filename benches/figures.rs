@@ -55,8 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) rows: Vec<Row>,
     /// `None` where nobody wrote.
     pub(crate) books: Option<Books>,
-    /// Why it ended early.
-    pub(crate) fault: Option<String>,
+    /// The runs that failed, and why.
+    pub(crate) faults: Vec<String>,
 }
 
 impl Row {
@@ -97,12 +97,20 @@ impl Books {
 impl Outcome {
     /// A case that did not even begin.
     pub(crate) fn broken(case: &'static str, fault: &anyhow::Error) -> Self {
-        Outcome { case, rows: Vec::new(), books: None, fault: Some(format!("{fault:#}")) }
+        let mut outcome = Outcome { case, rows: Vec::new(), books: None, faults: Vec::new() };
+        outcome.failed(format!("{fault:#}"));
+        outcome
     }
 
-    /// Whether it ran to its end and every promise was kept. A missed target is no fault: machines differ.
+    /// Takes note of a run that failed, and says so.
+    pub(crate) fn failed(&mut self, fault: String) {
+        println!("  failed: {fault}");
+        self.faults.push(fault);
+    }
+
+    /// Whether every run succeeded and every promise was kept. A missed target is no fault: machines differ.
     pub(crate) fn is_good(&self) -> bool {
-        self.fault.is_none() && self.books.as_ref().is_none_or(Books::are_good)
+        self.faults.is_empty() && self.books.as_ref().is_none_or(Books::are_good)
     }
 
     /// Everything, with each single figure.
@@ -118,7 +126,7 @@ impl Outcome {
             })
         });
         let rows: Vec<Value> = self.rows.iter().map(row).collect();
-        json!({"case": self.case, "rows": rows, "books": books, "fault": self.fault})
+        json!({"case": self.case, "rows": rows, "books": books, "faults": self.faults})
     }
 }
 

@@ -55,13 +55,19 @@ impl Scene {
     /// When it does not come to that, or the leader is still the one who was disturbed.
     pub(crate) async fn settle(&self, former: &str) -> anyhow::Result<f64> {
         let since = Instant::now();
+        self.wait_until_calm().await?;
+        let leader = self.cluster.wait_for_leader().await?.name();
+        anyhow::ensure!(leader != former, "{former} leads again: nobody took over from it");
+        self.gap(since).await
+    }
+
+    /// Waits until all members stream and, in synchronous mode, a standby is recorded.
+    async fn wait_until_calm(&self) -> anyhow::Result<()> {
         self.cluster.wait_until_whole().await?;
         if self.synchronous {
             self.cluster.wait_until_synchronous().await?;
         }
-        let leader = self.cluster.wait_for_leader().await?.name();
-        anyhow::ensure!(leader != former, "{former} leads again: nobody took over from it");
-        self.gap(since).await
+        Ok(())
     }
 
     /// Ends the writer and reads its books.
@@ -98,10 +104,11 @@ async fn check_mode(cluster: &Cluster, synchronous: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Does `once` to one cluster this many times. It returns a figure for each of `measures`, where there is one.
+/// Does `once` to one cluster this many times. It returns a figure for each of `measures`, where there is one. A run that
+/// fails is a fault of the outcome; the next one follows if the cluster is whole again.
 ///
 /// # Errors
-/// When the cluster does not come up. A fault of a later run ends the case, with the figures so far.
+/// When the cluster does not come up.
 pub(crate) async fn repeat(
     case: &'static str,
     runs: u32,
@@ -110,25 +117,29 @@ pub(crate) async fn repeat(
     once: impl AsyncFn(&Scene) -> anyhow::Result<Vec<Option<f64>>>,
 ) -> anyhow::Result<Outcome> {
     let scene = Scene::set(synchronous).await?;
-    let mut rows: Vec<Row> = measures.iter().copied().map(Row::new).collect();
-    let mut fault = None;
+    let mut outcome = Outcome {
+        case,
+        rows: measures.iter().copied().map(Row::new).collect(),
+        books: None,
+        faults: Vec::new(),
+    };
     for run in 1..=runs {
         match once(&scene).await {
-            Ok(figures) => note(run, &mut rows, &figures),
-            Err(error) => {
-                fault = Some(format!("run {run}: {error:#}"));
-                break;
+            Ok(figures) => note(run, &mut outcome.rows, &figures),
+            Err(fault) => {
+                outcome.failed(format!("run {run}: {fault:#}"));
+                if let Err(fault) = scene.wait_until_calm().await {
+                    outcome.failed(format!("no further run: {fault:#}"));
+                    break;
+                }
             }
         }
     }
-    let books = match scene.judge().await {
-        Ok(books) => Some(books),
-        Err(error) => {
-            fault.get_or_insert(format!("{error:#}"));
-            None
-        }
-    };
-    Ok(Outcome { case, rows, books, fault })
+    match scene.judge().await {
+        Ok(books) => outcome.books = Some(books),
+        Err(fault) => outcome.failed(format!("{fault:#}")),
+    }
+    Ok(outcome)
 }
 
 fn note(run: u32, rows: &mut [Row], figures: &[Option<f64>]) {

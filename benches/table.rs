@@ -15,9 +15,9 @@ pub(crate) fn markdown(outcomes: &[Outcome]) -> String {
         for row in &outcome.rows {
             line(&mut text, row, books.take());
         }
-        if let Some(fault) = &outcome.fault {
+        for fault in &outcome.faults {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "| {}: broke off: {} | | | | | | | | | |", outcome.case, one_cell(fault));
+            let _ = writeln!(text, "| {}, failed: {} | | | | | | | | | |", outcome.case, one_cell(fault));
         }
     }
     text

@@ -37,7 +37,7 @@ pub(super) async fn run() -> anyhow::Result<Outcome> {
         rows.push(row(memory, MEMORY, after.resident as f64 / MIB));
         rows.push(row(processor, PROCESSOR, share * 100.0));
     }
-    Ok(Outcome { case: "idle", rows, books: None, fault: None })
+    Ok(Outcome { case: "idle", rows, books: None, faults: Vec::new() })
 }
 
 fn look(pid: Option<i32>) -> anyhow::Result<Stat> {

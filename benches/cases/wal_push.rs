@@ -26,7 +26,7 @@ pub(super) async fn run() -> anyhow::Result<Outcome> {
     let socket = leader.directory().join("run/archive.sock").display().to_string();
     let push = times(leader, PUSH, &["wal-push", "--socket", &socket, &path])?;
     let bare = times(leader, BARE, &["version"])?;
-    Ok(Outcome { case: "wal-push", rows: vec![push, bare], books: None, fault: None })
+    Ok(Outcome { case: "wal-push", rows: vec![push, bare], books: None, faults: Vec::new() })
 }
 
 /// Finishes a segment, and waits until PostgreSQL was told that it is in the archive.
