@@ -59,13 +59,13 @@ fn a_frozen_node_that_acts_on_what_it_read_long_ago_loses_no_acknowledged_commit
 #[test]
 fn in_asynchronous_mode_two_nodes_have_one_writable_primary() {
     let setup = Setup { synchronous: false, early_reads: true, ..Setup::new(2, 2, 2) };
-    holds(&setup, 959_032, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 1_111_140, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn in_asynchronous_mode_three_nodes_have_one_writable_primary() {
     let setup = Setup { synchronous: false, ..Setup::new(3, 1, 2) };
-    holds(&setup, 2_192_753, &[FAILOVER]);
+    holds(&setup, 2_386_510, &[FAILOVER]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_switchover_with_a_dead_fuse_loses_no_acknowledged_commit() {
 #[test]
 fn a_switchover_in_asynchronous_mode_has_one_writable_primary() {
     let setup = Setup { requests: 1, synchronous: false, ..Setup::new(3, 1, 1) };
-    holds(&setup, 2_988_639, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 3_699_808, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]
@@ -149,5 +149,5 @@ fn a_node_that_is_told_to_end_while_one_is_frozen_loses_no_acknowledged_commit()
 #[test]
 fn a_node_that_is_told_to_end_in_asynchronous_mode_leaves_one_writable_primary() {
     let setup = Setup { terminations: 1, synchronous: false, ..Setup::new(2, 1, 1) };
-    holds(&setup, 192_616, &[FAILOVER]);
+    holds(&setup, 220_056, &[FAILOVER]);
 }
