@@ -69,6 +69,13 @@ pub(crate) async fn logged(member: &Member, text: &str) {
     assert!(outcome.is_ok(), "{outcome:?}; its log: {}", member.log());
 }
 
+/// Whether the supervisor of a member killed its Postgres because the fuse blew; it says so in the log beside Postgres' lines.
+pub(crate) fn was_fenced(member: &Member) -> bool {
+    let log = std::fs::read_to_string(member.state_directory().join("postgres.log")).unwrap();
+    assert!(log.contains("outrider supervise: started"), "the supervisor logs elsewhere: {log}");
+    log.contains("fencing postmaster")
+}
+
 /// The timeline of a member, from its REST API.
 pub(crate) async fn timeline(member: &Member) -> u64 {
     let known = async || member.patroni().await?["timeline"].as_u64();

@@ -28,12 +28,10 @@ impl Programs {
     }
 }
 
-/// MinIO's binary, when it is there: on the PATH, in `~/go/bin` or where `make minio` puts it.
+/// MinIO's binary, when it is there: on the PATH, or in `~/go/bin` where `make minio` puts it.
 pub(crate) fn minio() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join("go/bin/minio"));
-    let tools = std::env::current_exe().ok();
-    let tools = tools.iter().flat_map(|us| us.ancestors()).map(|above| above.join("tools/minio"));
-    on_path("minio").or_else(|| home.into_iter().chain(tools).find(|path| path.is_file()))
+    on_path("minio").or_else(|| home.filter(|path| path.is_file()))
 }
 
 fn agent() -> Option<PathBuf> {
