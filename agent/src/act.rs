@@ -44,6 +44,9 @@ pub(crate) enum Fault {
         /// Its name.
         member: MemberName,
     },
+    /// Nobody listens on the supervisor's socket.
+    #[error("the lease is not renewed without a supervisor; it runs out for somebody else to take")]
+    NoSupervisor,
     /// The lease in hand has run out meanwhile.
     #[error("the leader lease was confirmed too long ago to {act}")]
     LeaseTooOld {

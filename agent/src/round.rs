@@ -2,6 +2,7 @@
 
 mod instruments;
 mod memory;
+mod patience;
 mod term;
 mod wake;
 
@@ -26,6 +27,8 @@ use crate::http::{self, Visitors};
 use crate::report::{Reporter, causes};
 use crate::{clock, observe};
 
+/// So many rounds a `loop_wait` has when something that should take moments takes longer.
+const PATIENT_ROUNDS: u32 = 10;
 /// Between two tries at a term file that cannot be written.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -121,6 +124,7 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     let wait = if failed { memory.policy.loop_wait / 4 } else { wait.unwrap_or(memory.policy.loop_wait) };
     // What the plan waits for was counted from the decision on.
     let wait = wait.min(memory.policy.loop_wait).saturating_sub(decided.elapsed());
+    let wait = memory.patience.at_least(plan.reason.label(), wait, memory.policy.loop_wait / PATIENT_ROUNDS);
     reporter.post(view, plan, outcome.err(), begun.elapsed(), wait, instruments, memory);
     wait
 }
@@ -145,7 +149,13 @@ async fn carry_out(
         if let Fault::Dcs(fault) = fault {
             memory.count_dcs_error(fault);
         }
-        warn!(reason = %plan.reason, fault = %causes(fault), "a step failed; looking again");
+        let text = causes(fault);
+        if memory.step_fault.as_ref() != Some(&text) {
+            warn!(reason = %plan.reason, fault = %text, "a step failed; trying again");
+        }
+        memory.step_fault = Some(text);
+    } else {
+        memory.step_fault = None;
     }
     outcome
 }

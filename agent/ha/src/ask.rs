@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::view::cluster::{Cluster, Lease};
 use crate::view::local::Postgres;
 use crate::view::member::{Member, MemberName, Role};
-use crate::view::{Dcs, View};
+use crate::view::{Dcs, Job, View};
 
 /// How long an answer is worth waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
         | (Lease::Mine, Postgres::Standby { .. } | Postgres::Empty | Postgres::Unusable(_))
         | (Lease::Theirs { .. }, _) => false,
     };
-    if !needed || view.job.is_some() {
+    if !needed || view.job.is_some_and(|job| job != Job::Checkpoint) {
         return Vec::new();
     }
     view.members.iter().map(|member| (member.name.clone(), patience(cluster, member))).collect()

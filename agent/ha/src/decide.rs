@@ -17,6 +17,10 @@ use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Unusable};
 use crate::view::{Dcs, View};
 
+/// How many bytes a standby may be behind and still count as caught up, whatever `maximum_lag_on_failover` says: between two
+/// looks at a busy server more than that is written, and it arrives within milliseconds. Nothing is promoted on it.
+const CAUGHT_UP: u64 = 1 << 20;
+
 /// What this member should do now.
 ///
 /// |              | primary | standby | starting | stopped | empty |

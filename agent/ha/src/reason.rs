@@ -67,7 +67,7 @@ reasons! {
         seen: Term,
         /// What the DCS says now.
         now: Term,
-    } => "dcs_went_back", "the DCS went back (this member has seen term {seen}, the DCS knows {now}): it was wiped or restored from an old copy; taking no part until an operator removes the file `term` from this member's state directory";
+    } => "dcs_went_back", "the DCS went back (this member has seen term {seen}, the DCS knows {now}): it was wiped or restored from an old copy; taking no part until an operator removes the file `term` from this member's state directory and restarts its supervisor";
     /// The data directory is not fit to be started: wrong owner, mode or version.
     DataDirectoryRefused => "data_directory_refused", "the data directory cannot be used; the log names what is wrong with it";
 

@@ -21,6 +21,8 @@ use crate::supervisor::{ArmedFuse, News, Supervisor};
 const WALSENDER_LIMIT: Duration = Duration::from_millis(300);
 /// Between two looks for walsenders that are to be cut off.
 const WALSENDER_INTERVAL: Duration = Duration::from_millis(100);
+/// For `pg_controldata`, which reads one small file.
+const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 /// For a fast stop; a shutdown checkpoint of a large server takes its time. Then an immediate one follows.
 const FAST_LIMIT: Duration = Duration::from_secs(60);
 /// For an immediate stop; then every process is killed.
@@ -72,7 +74,9 @@ impl Postgres {
     pub async fn control_data(&self) -> Result<ControlData, Error> {
         let arguments = vec!["-D".to_owned(), self.settings.data_directory.display().to_string()];
         let environment = vec![("LC_ALL".to_owned(), "C".to_owned())];
-        let run = self.supervisor.run_tool(Tool::PgControldata, arguments, environment, false).await?;
+        let running = self.supervisor.run_tool(Tool::PgControldata, arguments, environment, false);
+        let too_slow = Error::TooSlow { act: "show its control file", limit: CONTROL_LIMIT };
+        let run = timeout(CONTROL_LIMIT, running).await.unwrap_or(Err(too_slow))?;
         ControlData::parse(&run.output)
     }
 

@@ -21,6 +21,15 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
 pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
+    // The entry and the leader key hang on one session; a leader without a supervisor lets it run out.
+    let leads = memory
+        .snapshot
+        .as_ref()
+        .and_then(|snapshot| snapshot.leader.as_ref())
+        .is_some_and(|leader| leader.mine);
+    if leads && memory.supervisor_is_gone {
+        return;
+    }
     let entry = entry(view, plan, instruments, memory);
     match instruments.dcs.touch_member(&entry).await {
         Ok(session) => {

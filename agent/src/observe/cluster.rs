@@ -87,6 +87,10 @@ fn request(wish: &Failover, revision: i64) -> Request {
     }
 }
 
+fn now_unix_ms() -> u64 {
+    u64::try_from(clock::wall().as_millisecond()).unwrap_or_default()
+}
+
 fn switchover(snapshot: &Snapshot, progress: Option<&SwitchoverProgress>) -> Option<Switchover> {
     let announced = &snapshot.intent.as_ref()?.value;
     let progress = progress.filter(|progress| progress.id == announced.id);
@@ -94,10 +98,12 @@ fn switchover(snapshot: &Snapshot, progress: Option<&SwitchoverProgress>) -> Opt
         id: announced.id.clone(),
         from: MemberName::from(announced.from.as_str()),
         to: MemberName::from(announced.to.as_str()),
-        stopping_for: progress
-            .and_then(|progress| progress.stopping_since)
-            .map(|since| clock::monotonic().saturating_duration_since(since))
-            .unwrap_or_default(),
+        stopping_for: match progress.and_then(|progress| progress.stopping_since) {
+            Some(since) => clock::monotonic().saturating_duration_since(since),
+            // An agent that was restarted meanwhile does not know since when; the announcement says until when.
+            None if now_unix_ms() > announced.deadline_unix_ms => Duration::MAX,
+            None => Duration::ZERO,
+        },
         checkpointed: progress.is_some_and(|progress| progress.checkpointed),
     })
 }

@@ -20,6 +20,8 @@ use crate::observe::peers::Peers;
 
 use super::Memory;
 
+/// A log of Postgres that is larger is put aside when a supervisor starts.
+const LOG_MAX: u64 = 64 << 20;
 /// For a supervisor that was just started to open its socket.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
 /// Between two tries to reach it.
@@ -199,7 +201,12 @@ pub(crate) fn start_supervisor(config: &Config) -> anyhow::Result<()> {
         format!("{}ms", config.supervisor.grace_period.as_millis()),
     ];
     info!(socket = %config.supervisor.socket.display(), "starting the supervisor, which outlives this agent");
-    Supervisor::spawn_detached(&program, &arguments, &log_path(config))?;
+    let log = log_path(config);
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > LOG_MAX) {
+        let aside = log.with_extension("log.1");
+        std::fs::rename(&log, &aside).with_context(|| format!("cannot put {} aside", log.display()))?;
+    }
+    Supervisor::spawn_detached(&program, &arguments, &log)?;
     Ok(())
 }
 

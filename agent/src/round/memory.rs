@@ -12,6 +12,7 @@ use outrider_postgres::{Configuration, ControlData, Observation, Upstream};
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use tokio::time::Instant;
 
+use super::patience::Patience;
 use super::term::TermFile;
 use crate::act::{Errand, Gap, HeldLease, Proving, Running};
 use crate::clock;
@@ -111,6 +112,10 @@ pub(crate) struct Memory {
     pub(crate) supervisor_is_gone: bool,
     /// The configuration of a Postgres that ran before this agent was read from it.
     adopted: bool,
+    /// How often the same was waited for.
+    pub(crate) patience: Patience,
+    /// The step that failed, as it was last logged.
+    pub(crate) step_fault: Option<String>,
     /// The silence of the DCS was logged.
     silence_logged: bool,
     /// The long work under way.
@@ -167,6 +172,8 @@ impl Memory {
             supervisor_started: None,
             supervisor_is_gone: false,
             adopted: false,
+            patience: Patience::default(),
+            step_fault: None,
             silence_logged: false,
             job: None,
             silent_postgres_since: None,

@@ -10,10 +10,10 @@ use super::election;
 use super::rejoin::{self, Lineage};
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
-use crate::view::View;
 use crate::view::cluster::Cluster;
 use crate::view::local::Streaming;
 use crate::view::member::MemberName;
+use crate::view::{Job, View};
 
 /// How soon a promotion is looked at again: it takes about 30 ms and sends no event.
 const PROMOTION_POLL: Duration = Duration::from_millis(5);
@@ -21,7 +21,8 @@ const PROMOTION_POLL: Duration = Duration::from_millis(5);
 /// The lease is mine: promote. It is renewed first, because a lease that was handed over or found again has armed no
 /// fuse yet, and Postgres is not promoted without one.
 pub(super) fn promote(view: &View, cluster: &Cluster, timeline: TimelineId, promoting: bool) -> Plan {
-    if view.job.is_some() {
+    // Its own checkpoint may take minutes, and does not stand in the way.
+    if view.job.is_some_and(|job| job != Job::Checkpoint) {
         return Plan::step(Reason::JobUnderWay, Step::RenewLease);
     }
     if promoting {

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 
+use super::CAUGHT_UP;
 use super::primary::{has_all, recorded};
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::{Reason, Unfit};
@@ -127,7 +128,7 @@ fn fitness(view: &View, cluster: &Cluster, request: &Request, member: &Member) -
         | Postgres::Empty
         | Postgres::Unusable(_) => 0,
     };
-    if lag > view.policy.maximum_lag_on_failover {
+    if lag > view.policy.maximum_lag_on_failover.max(CAUGHT_UP) {
         return Err(Unfit::Lags { bytes: lag });
     }
     Ok(state.position)

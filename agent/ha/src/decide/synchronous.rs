@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use outrider_wal::Lsn;
 
+use super::CAUGHT_UP;
 use super::primary::recorded;
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
@@ -106,5 +107,5 @@ fn is_fit(view: &View, sender: &WalSender, position: Lsn) -> bool {
     let member = view.member(&sender.name);
     member.is_some_and(|member| member.tags.may_lead() && !member.tags.nosync)
         && sender.streaming
-        && sender.flushed.behind(position) <= view.policy.maximum_lag_on_failover
+        && sender.flushed.behind(position) <= view.policy.maximum_lag_on_failover.max(CAUGHT_UP)
 }

@@ -44,16 +44,23 @@ impl Line {
         let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
         let (read, write) = stream.into_split();
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
-        let mut talk =
-            Talk { lines: BufReader::new(read).lines(), write, next_id: 1, waiting: VecDeque::new() };
+        let mut talk = Talk {
+            lines: BufReader::new(read).lines(),
+            write,
+            next_id: 1,
+            greeted: false,
+            waiting: VecDeque::new(),
+        };
         let (answer, greeted) = oneshot::channel();
         let hello = Asked { command: Command::Hello { version: VERSION }, answer };
         let task = tokio::spawn(async move {
             if let Err(fault) = talk.go_on(hello, asked, &news).await {
                 warn!(%fault, "the line to the supervisor broke");
             }
-            // Nobody listening is no fault.
-            let _ = news.send(News::LineBroke);
+            // A line that never stood tells nobody anything. Nobody listening is no fault.
+            if talk.greeted {
+                let _ = news.send(News::LineBroke);
+            }
         });
         let line = Line { requests, task };
         match greeted.await {
@@ -68,6 +75,7 @@ struct Talk {
     lines: Lines<BufReader<OwnedReadHalf>>,
     write: OwnedWriteHalf,
     next_id: u64,
+    greeted: bool,
     waiting: VecDeque<(u64, oneshot::Sender<Result<Answer, Refusal>>)>,
 }
 
@@ -117,6 +125,7 @@ impl Talk {
                     return Err(io::Error::other("an answer to something else"));
                 }
                 if let Some(outcome) = reply.outcome() {
+                    self.greeted |= outcome.is_ok();
                     // Whoever asked may have given up waiting.
                     let _ = answer.send(outcome);
                 }
