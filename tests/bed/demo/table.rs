@@ -9,7 +9,9 @@ const COLUMNS: [&str; 8] = ["Member", "Port", "Role", "State", "TL", "Lag", "Fus
 
 /// One row for each member; a member that does not answer is shown as it published itself last.
 pub(crate) async fn draw(cluster: &Cluster) -> Option<String> {
-    let answer = any_cluster(cluster).await?;
+    // What the others know is a moment older.
+    let answer = cluster.leader().await?.get("/cluster").await.ok()?;
+    let answer: Value = serde_json::from_str(&answer.text).ok()?;
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(COLUMNS);
     for row in answer["members"].as_array()? {
@@ -31,16 +33,6 @@ pub(crate) async fn draw(cluster: &Cluster) -> Option<String> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     Some(table.to_string())
-}
-
-async fn any_cluster(cluster: &Cluster) -> Option<Value> {
-    for member in &cluster.members {
-        let Ok(answer) = member.get("/cluster").await else { continue };
-        if answer.status == 200 {
-            return serde_json::from_str(&answer.text).ok();
-        }
-    }
-    None
 }
 
 fn plain(value: &Value) -> String {
