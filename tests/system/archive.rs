@@ -79,14 +79,27 @@ async fn writes_go_on_while_the_store_is_down_and_what_waits_is_shown_and_shippe
         (line.rsplit(' ').next()?.parse::<f64>().ok()? >= 1.0).then_some(())
     };
     wait_until("the metric shows what waits", LIMIT, waits).await.unwrap();
-    // A switchover does not wait for the archive.
+    store(&story.cluster).start_again(&story.cluster.guard).await.unwrap();
+    let there = async || key_of(&story.cluster, &segment);
+    wait_until(format!("{segment} is in the store after all"), LIMIT, there).await.unwrap();
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_does_not_wait_for_a_store_that_is_down() {
+    let story = Story::begin(Builder::new().archive(Archive::Embedded)).await;
+    store(&story.cluster).stop();
+    end_segment(&story).await;
+    let leader = story.leader().await;
     let candidate = story.cluster.wait_until_synchronous().await.unwrap().remove(0);
     let wish = serde_json::json!({"leader": leader.name(), "candidate": candidate});
     let answer = leader.post("/switchover", &wish).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text);
+    story.writes(50).await;
     store(&story.cluster).start_again(&story.cluster.guard).await.unwrap();
+    let segment = end_segment(&story).await;
     let there = async || key_of(&story.cluster, &segment);
-    wait_until(format!("{segment} is in the store after all"), LIMIT, there).await.unwrap();
+    wait_until(format!("{segment} of the new primary is in the store"), LIMIT, there).await.unwrap();
     story.end().await;
 }
 

@@ -11,8 +11,10 @@ pub(super) fn push(socket: &Path, path: &Path) -> ExitCode {
 }
 
 pub(super) fn fetch(socket: &Path, name: &str, path: &Path) -> ExitCode {
-    // Postgres starts its commands in the data directory, where this file tells a standby from a recovery to the end.
-    let reader = if Path::new("standby.signal").exists() { Reader::Standby } else { Reader::Recovery };
+    // Postgres starts its commands in the data directory, where this file tells a recovery to the end from a standby. A
+    // standby that is promoted has neither file any more when it asks for the history of its old timeline, and must not
+    // wait for a store that is down.
+    let reader = if Path::new("recovery.signal").exists() { Reader::Recovery } else { Reader::Standby };
     end(client::fetch(socket, name, path, reader))
 }
 

@@ -66,9 +66,10 @@ fn a_standby_goes_on_without_an_agent_and_a_recovery_stops() {
     let directory = tempfile::tempdir().unwrap();
     let arguments =
         ["wal-fetch", "--socket", "/nonexistent/archive.sock", "00000002.history", "pg_wal/RECOVERYHISTORY"];
-    assert_eq!(run_in(directory.path(), &arguments, &[]).code, 254);
-    fs::write(directory.path().join("standby.signal"), "").unwrap();
+    // Neither file: a standby that is being promoted, which must not be stopped either.
     assert_eq!(run_in(directory.path(), &arguments, &[]).code, 1);
+    fs::write(directory.path().join("recovery.signal"), "").unwrap();
+    assert_eq!(run_in(directory.path(), &arguments, &[]).code, 254);
 }
 
 #[test]
