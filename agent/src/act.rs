@@ -13,7 +13,7 @@ use crate::round::{Instruments, Memory};
 
 pub(crate) use gap::Gap;
 pub(crate) use job::{Errand, Proving, Running, conclude, finished};
-pub(crate) use publish::{configure, follow_ttl, leave, publish, state};
+pub(crate) use publish::{Published, configure, follow_ttl, leave, publish, state};
 
 /// Proof that the leader lease was confirmed and the fuse is armed for it; what makes Postgres writable asks for one.
 #[derive(Clone, Copy, Debug)]

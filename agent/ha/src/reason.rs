@@ -138,6 +138,8 @@ reasons! {
     Unresponsive => "unresponsive", "Postgres does not answer";
     /// Postgres does not come up and a standby could lead.
     GivingUpOnStart => "giving_up_on_start", "Postgres does not come up in time; stopping it in favour of a standby";
+    /// Postgres hangs and cannot be stopped: the lease runs out.
+    LettingGo => "letting_go", "Postgres hangs and cannot be stopped; letting the lease run out in favour of a standby";
     /// Postgres stopped unexpectedly and is started where it is.
     Reviving => "reviving", "Postgres is down; starting it here";
     /// Postgres stopped unexpectedly and a standby has all that was acknowledged.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrider_dcs::Session;
-use outrider_ha::{Job, Plan, Postgres, View};
+use outrider_ha::{Job, Plan, Postgres, Reason, View};
 use outrider_postgres::Role;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -16,21 +16,41 @@ use crate::round::{Instruments, Memory};
 
 /// An agent that ends on purpose leaves its successor this much time.
 const HANDOVER_TTL: Duration = Duration::from_secs(30);
+/// An entry that has not changed is written again after so many rounds, should somebody have deleted it.
+const ENTRY_ROUNDS: u32 = 30;
 /// For the farewell.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
+/// This member's entry as it was last written.
+pub(crate) struct Published {
+    entry: Value,
+    /// Since when, in rounds.
+    rounds: u32,
+}
+
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
 pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
-    // The entry and the leader key hang on one session; a leader without a supervisor lets it run out.
+    // The entry and the leader key hang on one session; a leader without a supervisor, or whose Postgres cannot be
+    // stopped, lets it run out.
     let leads = memory
         .snapshot
         .as_ref()
         .and_then(|snapshot| snapshot.leader.as_ref())
         .is_some_and(|leader| leader.mine);
-    if leads && memory.supervisor_is_gone {
+    let lets_go = memory.supervisor_is_gone || plan.reason == Reason::LettingGo;
+    if leads && lets_go {
         return;
     }
     let entry = entry(view, plan, instruments, memory);
+    // A leader's renewal keeps the session, and with it an entry that has not changed.
+    let stands = memory.published.as_ref().is_some_and(|published| {
+        published.entry == entry && published.rounds < ENTRY_ROUNDS && memory.lease.is_some()
+    });
+    if let Some(published) = memory.published.as_mut().filter(|_| stands) {
+        published.rounds += 1;
+        publish_position(view, instruments, memory).await;
+        return;
+    }
     match instruments.dcs.touch_member(&entry).await {
         Ok(session) => {
             if session == Session::New {
@@ -38,9 +58,11 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
             }
             memory.is_member = true;
             memory.publishing_fault = None;
+            memory.published = Some(Published { entry, rounds: 0 });
         }
         Err(fault) => {
             memory.count_dcs_error(&fault);
+            memory.published = None;
             // Another agent lives under this name: two of one name would pass for one another in `/sync`.
             if fault.is_conflict() {
                 memory.is_member = false;
@@ -53,6 +75,11 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
             return;
         }
     }
+    publish_position(view, instruments, memory).await;
+}
+
+/// As leader: how far Postgres has written, when that has changed.
+async fn publish_position(view: &View, instruments: &Instruments, memory: &mut Memory) {
     if memory.lease.is_some()
         && let Postgres::Primary { position, .. } = &view.local.postgres
     {
@@ -115,8 +142,8 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     }
     put("reason", json!(plan.reason.to_string()));
     if let Some(fuse) = view.local.fuse {
-        // Whole seconds, so that a quiet member's entry stays as it is.
-        put("fuse_seconds", json!(fuse.as_secs()));
+        // The nearest whole second, so that a quiet member's entry stays as it is.
+        put("fuse_seconds", json!((fuse + Duration::from_millis(500)).as_secs()));
     }
     if let Some(archive) = &instruments.archive {
         let status = archive.status();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::patience::Patience;
 use super::term::TermFile;
-use crate::act::{Errand, Gap, HeldLease, Proving, Running};
+use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
 use crate::clock;
 use crate::observe::cluster::SwitchoverProgress;
 use crate::report::Counters;
@@ -32,6 +32,8 @@ pub(crate) struct Memory {
     pub(crate) term: TermFile,
     /// This member has its entry in the DCS, and no other agent has its name.
     pub(crate) is_member: bool,
+    /// The entry as it stands there.
+    pub(crate) published: Option<Published>,
     /// Why the entry could not be written, as it was last logged.
     pub(crate) publishing_fault: Option<String>,
     /// The term of the lease that this process held last.
@@ -133,6 +135,7 @@ impl Memory {
             session_ttl: None,
             term,
             is_member: false,
+            published: None,
             publishing_fault: None,
             held_term: Term(0),
             lease: None,

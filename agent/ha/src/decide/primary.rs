@@ -141,6 +141,11 @@ pub(super) fn wait_for_start(view: &View, cluster: &Cluster, since: Duration) ->
 /// My lease, and Postgres runs but does not answer: the same patience, counted in lifetimes of the lease.
 pub(super) fn wait_for_answer(view: &View, cluster: &Cluster, since: Duration) -> Plan {
     let overdue = since > view.policy.ttl * 2 && heir(view, cluster).is_some();
+    // It could not even be killed (storage that hangs). In synchronous mode nothing that it still does can be
+    // acknowledged once its standby is promoted; in asynchronous mode it could, so there the lease is kept.
+    if overdue && since > view.policy.ttl * 4 && cluster.sync.is_some() {
+        return Plan::wait(Reason::LettingGo);
+    }
     wait_or_give_up(view, Reason::Unresponsive, overdue)
 }
 
