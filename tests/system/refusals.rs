@@ -131,3 +131,19 @@ async fn a_bad_configuration_lists_every_fault_and_starts_nothing() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_user_is_refused() {
+    let cluster = Builder::new().members(1).start().await.unwrap();
+    if !cluster.guard.account().we_are_root() {
+        println!("skipped: only root can give a directory to another user");
+        return;
+    }
+    let member = newcomer(&cluster, &json!({}));
+    // Root's, as the tests run as root and the member does not.
+    fs::create_dir(member.data_directory()).unwrap();
+    fs::set_permissions(member.data_directory(), Permissions::from_mode(0o755)).unwrap();
+    member.start().unwrap();
+    logged(&member, "belongs to user 0").await;
+    assert_eq!(content(&member.data_directory()).len(), 0);
+}
