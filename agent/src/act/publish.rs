@@ -6,7 +6,7 @@ use outrider_dcs::Session;
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
 use outrider_postgres::Role;
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Actor;
@@ -26,6 +26,17 @@ pub(crate) struct Published {
     entry: Value,
     /// Since when, in rounds.
     rounds: u32,
+    /// Since when.
+    at: Instant,
+}
+
+impl Published {
+    /// Whether the same entry need not be written in this round: a leader's renewal keeps the session that it hangs on, and
+    /// nobody's session runs out within a third of its ttl.
+    fn stands(&self, entry: &Value, memory: &Memory) -> bool {
+        let kept = memory.lease.is_some() && self.rounds < ENTRY_ROUNDS;
+        self.entry == *entry && (kept || self.at.elapsed() < memory.policy.ttl / 3)
+    }
 }
 
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
@@ -42,10 +53,7 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
         return;
     }
     let entry = entry(view, plan, instruments, memory);
-    // A leader's renewal keeps the session, and with it an entry that has not changed.
-    let stands = memory.published.as_ref().is_some_and(|published| {
-        published.entry == entry && published.rounds < ENTRY_ROUNDS && memory.lease.is_some()
-    });
+    let stands = memory.published.as_ref().is_some_and(|published| published.stands(&entry, memory));
     if let Some(published) = memory.published.as_mut().filter(|_| stands) {
         published.rounds += 1;
         publish_position(view, instruments, memory).await;
@@ -58,7 +66,7 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
             }
             memory.is_member = true;
             memory.publishing_fault = None;
-            memory.published = Some(Published { entry, rounds: 0 });
+            memory.published = Some(Published { entry, rounds: 0, at: clock::monotonic() });
         }
         Err(fault) => {
             memory.count_dcs_error(&fault);
