@@ -69,6 +69,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The postmaster takes no new connection.
+    #[error("Postgres takes no new connection at {socket}")]
+    Knock {
+        /// The socket.
+        socket: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The unix socket takes no connection.
     #[error("cannot connect to Postgres at {place}")]
     Connect {
@@ -138,6 +146,7 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
+            | Error::Knock { .. }
             | Error::MoveAside { .. }
             | Error::Connect { .. }
             | Error::Reach { .. }
@@ -166,6 +175,7 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
+            | Error::Knock { .. }
             | Error::MoveAside { .. }
             | Error::Reach { .. }
             | Error::TooSlow { .. }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::{Row, Statement};
@@ -18,6 +20,11 @@ use crate::settings::Settings;
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// Which parameters wait for a restart is asked at every so manieth look: `pg_settings` is the costly part.
 const PENDING_EVERY: u32 = 10;
+
+/// Whether new connections are taken is tried at every so manieth look: a postmaster that hangs leaves open sessions alone.
+const KNOCK_EVERY: u32 = 5;
+/// `SSLRequest`: the shortest message that PostgreSQL answers before anybody has to say who they are.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 const STATE: &str = "
 SELECT (SELECT system_identifier FROM pg_control_system()),
@@ -88,7 +95,7 @@ impl Observer {
                 *window = Some(Window::open(&self.settings).await?);
             }
             let outcome = match window.as_mut() {
-                Some(open) => open.look().await,
+                Some(open) => open.look(&self.settings).await,
                 None => return Err(too_slow()),
             };
             if outcome.is_err() {
@@ -129,9 +136,12 @@ impl Window {
         Ok(Window { session, state, walsenders, pending: Vec::new(), looks: 0 })
     }
 
-    async fn look(&mut self) -> Result<Observation, Error> {
+    async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
         if self.looks.is_multiple_of(PENDING_EVERY) {
             self.ask_pending().await?;
+        }
+        if self.looks.is_multiple_of(KNOCK_EVERY) {
+            knock(settings).await?;
         }
         self.looks = self.looks.wrapping_add(1);
         let client = self.session.client();
@@ -147,6 +157,21 @@ impl Window {
         let rows = self.session.within(act, LOOK_LIMIT, self.session.client().query(PENDING, &[])).await?;
         self.pending = rows.iter().map(|row| row.get(0)).collect();
         Ok(())
+    }
+}
+
+/// Whether the postmaster takes a new connection; whoever knocks goes away again.
+async fn knock(settings: &Settings) -> Result<(), Error> {
+    let socket = settings.socket_directory.join(format!(".s.PGSQL.{}", settings.port));
+    let knocking = async {
+        let mut stream = UnixStream::connect(&socket).await?;
+        stream.write_all(&SSL_REQUEST).await?;
+        stream.read_u8().await
+    };
+    match timeout(LOOK_LIMIT, knocking).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(source)) => Err(Error::Knock { socket, source }),
+        Err(_) => Err(Error::TooSlow { act: "take a new connection", limit: LOOK_LIMIT }),
     }
 }
 
