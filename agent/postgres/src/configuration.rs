@@ -9,16 +9,18 @@ mod password_file;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::conninfo::{Upstream, conninfo};
 use crate::control::ControlData;
 use crate::error::Error;
 use crate::file;
 use crate::observation::{Observation, Role};
+use crate::quote::quote_name;
 use crate::settings::Settings;
 
 pub use parameters::slot_name;
+pub(crate) use password_file::write as write_password_file;
 
 /// What the agent wants Postgres to be configured as, beside the member's own settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,8 +47,7 @@ impl Configuration {
         if self.synchronous.is_empty() {
             return String::new();
         }
-        let names: Vec<String> =
-            self.synchronous.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+        let names: Vec<String> = self.synchronous.iter().map(|name| quote_name(name)).collect();
         format!("{} ({})", names.len(), names.join(","))
     }
 
@@ -82,11 +83,6 @@ impl Configuration {
         auto_conf::release(settings)?;
         file::replace(&directory.join(MAIN), &self.main(settings, &password_file), 0o600)?;
         file::replace(&directory.join(hba::FILE), &hba::text(settings, self)?, 0o600)
-    }
-
-    /// Writes only the password file, for a data directory that is not there yet.
-    pub(crate) fn write_password_file(&self, settings: &Settings) -> Result<PathBuf, Error> {
-        password_file::write(settings)
     }
 
     /// The arguments of the postmaster: what only a restart changes.
@@ -155,11 +151,6 @@ fn names(setting: &str) -> Vec<String> {
         rest = quoted.get(end..).unwrap_or_default();
     }
     names
-}
-
-/// The password file of this member.
-pub(crate) fn password_file(settings: &Settings) -> PathBuf {
-    password_file::path(settings)
 }
 
 /// Makes the next start one as standby, or as primary.

@@ -1,6 +1,5 @@
 //! One Postgres: start, stop, promote, follow. Long work is in `rebuild`, statements are in `statement`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,12 +58,6 @@ impl Postgres {
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer::new(self.settings.clone())
-    }
-
-    /// The password file with which this member connects to others.
-    #[must_use]
-    pub fn password_file(&self) -> PathBuf {
-        configuration::password_file(&self.settings)
     }
 
     /// The control file. Only while nothing runs on the data directory.

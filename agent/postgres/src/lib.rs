@@ -10,6 +10,7 @@ mod file;
 mod instrument;
 mod observation;
 mod observer;
+mod quote;
 mod rebuild;
 mod session;
 mod settings;

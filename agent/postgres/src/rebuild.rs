@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, write_password_file};
 use crate::conninfo::{Upstream, conninfo};
 use crate::directory::{self, Directory, Work};
 use crate::error::Error;
@@ -51,7 +51,7 @@ impl Postgres {
     ///
     /// # Errors
     /// When the directory cannot be moved aside, or pg_basebackup fails.
-    pub async fn clone_from(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
+    pub async fn clone_from(&self, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
         // The data is moved aside only when nothing stands in the way of the copying.
         reach(upstream).await?;
@@ -60,7 +60,7 @@ impl Postgres {
         Work::forget_all(settings)?;
         Work::Clone.begin(settings)?;
         // It holds the password, and this may be the first that is written here.
-        let password_file = wanted.write_password_file(settings)?;
+        let password_file = write_password_file(settings)?;
         // Not the member's name: a commit must not take the copying for the standby.
         let source = conninfo(upstream, &settings.replication.name, &password_file, "outrider clone");
         let arguments = vec![
@@ -89,7 +89,7 @@ impl Postgres {
         wanted.write(settings)?;
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;
         Work::Rewind.begin(settings)?;
-        let password_file = self.password_file();
+        let password_file = write_password_file(settings)?;
         let source = conninfo(upstream, &settings.rewind.name, &password_file, "outrider rewind");
         let mut arguments = vec![
             "--target-pgdata".to_owned(),

@@ -10,6 +10,7 @@ use tokio_postgres::error::SqlState;
 use crate::configuration::{Configuration, slot_name};
 use crate::error::Error;
 use crate::instrument::Postgres;
+use crate::quote::quote_name;
 use crate::session::Session;
 use crate::settings::User;
 
@@ -165,8 +166,4 @@ pub(crate) async fn drop_idle_slots(session: &Session) -> Result<(), Error> {
 
 async fn run(session: &Session, act: &'static str, statement: &str) -> Result<(), Error> {
     session.within(act, LIMIT, session.client().batch_execute(statement)).await
-}
-
-fn quote_name(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

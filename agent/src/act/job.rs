@@ -299,8 +299,7 @@ impl Actor<'_> {
     pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {
         let upstream = self.upstream(from)?;
         let postgres = self.instruments.postgres.clone();
-        let configuration = self.memory.configuration.clone();
-        self.begin(Job::Clone, async move { postgres.clone_from(&configuration, &upstream).await });
+        self.begin(Job::Clone, async move { postgres.clone_from(&upstream).await });
         Ok(())
     }
 

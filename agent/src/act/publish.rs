@@ -65,7 +65,7 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
                 memory.session_ttl = Some(instruments.first_ttl);
             }
             memory.is_member = true;
-            memory.publishing_fault = None;
+            memory.publishing_fault.forget();
             memory.published = Some(Published { entry, rounds: 0, at: clock::monotonic() });
         }
         Err(fault) => {
@@ -76,9 +76,8 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
                 memory.is_member = false;
             }
             let text = causes(&fault);
-            if memory.publishing_fault.as_ref() != Some(&text) {
+            if memory.publishing_fault.is_news(&text) {
                 warn!(fault = %text, "cannot publish this member");
-                memory.publishing_fault = Some(text);
             }
             return;
         }

@@ -7,6 +7,7 @@ use outrider_archive::store::Secret;
 use serde_json::{Map, Value};
 
 use super::fault::Findings;
+use crate::report::causes;
 
 /// A mapping of the document, or one that is absent.
 pub(super) struct Section<'document> {
@@ -180,8 +181,4 @@ fn shown(value: &Value) -> Value {
         Value::Array(_) => Value::from("[...]"),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
-}
-
-fn causes(fault: &dyn std::error::Error) -> String {
-    fault.source().map_or_else(|| fault.to_string(), |source| format!("{fault}: {source}"))
 }

@@ -116,7 +116,7 @@ fn running(
         Ok(seen) => {
             memory.answered_pid = postmaster.map(|postmaster| postmaster.pid);
             memory.silent_postgres_since = None;
-            memory.starting_fault = None;
+            memory.starting_fault.forget();
             memory.adopt(&seen);
             if seen.is_primary() && memory.proving.is_none() {
                 memory.check_synchronous(&seen);
@@ -181,9 +181,8 @@ fn stopped(
     memory.silent_postgres_since = None;
     memory.forget_synchronous();
     let refused = |memory: &mut Memory, why: String| {
-        if memory.refused.as_ref() != Some(&why) {
+        if memory.refused.is_news(&why) {
             error!("the data directory cannot be used: {why}");
-            memory.refused = Some(why);
         }
         Postgres::Unusable(Unusable::Refused)
     };
@@ -196,7 +195,7 @@ fn stopped(
         Ok(Directory::HalfRewound) => Postgres::Unusable(Unusable::HalfRewound),
         Ok(Directory::Complete) => match control {
             Some(Ok(control)) => {
-                memory.refused = None;
+                memory.refused.forget();
                 memory.system = Some(control.system_identifier);
                 let postgres = at_rest(&control, instruments.postgres.is_fresh_backup(), memory);
                 memory.control = Some(control);

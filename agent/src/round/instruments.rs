@@ -14,11 +14,10 @@ use outrider_wal::SegmentSize;
 use tokio::time::sleep;
 use tracing::info;
 
+use super::Memory;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::observe::peers::Peers;
-
-use super::Memory;
 
 /// A log of Postgres that is larger is put aside when a supervisor starts.
 const LOG_MAX: u64 = 64 << 20;
@@ -74,9 +73,7 @@ impl Instruments {
         let first_ttl = policy.ttl;
         Ok(Instruments { config, dcs, postgres, observer, peers, archive, first_ttl })
     }
-}
 
-impl Instruments {
     /// Starts the supervisor again when it is gone and this agent is the one who starts it.
     pub(crate) fn keep_supervisor(&self, memory: &mut Memory) {
         if !self.config.supervisor.start || !memory.supervisor_is_gone {

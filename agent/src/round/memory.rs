@@ -17,15 +17,15 @@ use super::term::TermFile;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
 use crate::clock;
 use crate::observe::cluster::SwitchoverProgress;
-use crate::report::Counters;
+use crate::report::{Counters, Said};
 
 /// Unexpected exits older than this no longer count as a crash loop.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
 /// More of them than this are not worth remembering.
 const CRASHES_MAX: usize = 16;
-
 /// As many unexpected exits count as a crash loop (`agent/ha`).
 const GIVEN_UP: usize = 3;
+
 /// The memory of one agent.
 pub(crate) struct Memory {
     /// The highest term seen, on disk.
@@ -35,7 +35,7 @@ pub(crate) struct Memory {
     /// The entry as it stands there.
     pub(crate) published: Option<Published>,
     /// Why the entry could not be written, as it was last logged.
-    pub(crate) publishing_fault: Option<String>,
+    pub(crate) publishing_fault: Said,
     /// The term of the lease that this process held last.
     pub(crate) held_term: Term,
     /// The lease as it was last confirmed.
@@ -81,9 +81,9 @@ pub(crate) struct Memory {
     /// The postmaster that has answered since its start.
     pub(crate) answered_pid: Option<i32>,
     /// Why a starting Postgres takes no connections, as it was last logged.
-    pub(crate) starting_fault: Option<String>,
+    pub(crate) starting_fault: Said,
     /// Why the data directory is refused, as it was last logged.
-    pub(crate) refused: Option<String>,
+    pub(crate) refused: Said,
     /// Postgres accepted writes, or was about to, in the last round.
     pub(crate) was_writable: bool,
     /// Whether the last rewind failed.
@@ -117,7 +117,7 @@ pub(crate) struct Memory {
     /// How often the same was waited for.
     pub(crate) patience: Patience,
     /// The step that failed, as it was last logged.
-    pub(crate) step_fault: Option<String>,
+    pub(crate) step_fault: Said,
     /// The silence of the DCS was logged.
     silence_logged: bool,
     /// The long work under way.
@@ -136,7 +136,7 @@ impl Memory {
             term,
             is_member: false,
             published: None,
-            publishing_fault: None,
+            publishing_fault: Said::default(),
             held_term: Term(0),
             lease: None,
             snapshot: None,
@@ -159,8 +159,8 @@ impl Memory {
             supervisor_pid: None,
             supervisor_silent: false,
             answered_pid: None,
-            starting_fault: None,
-            refused: None,
+            starting_fault: Said::default(),
+            refused: Said::default(),
             was_writable: false,
             rewind_failed: false,
             users_ready: false,
@@ -176,7 +176,7 @@ impl Memory {
             supervisor_is_gone: false,
             adopted: false,
             patience: Patience::default(),
-            step_fault: None,
+            step_fault: Said::default(),
             silence_logged: false,
             job: None,
             silent_postgres_since: None,

@@ -42,7 +42,7 @@ impl RunningTool {
             _ => Vec::new(),
         };
         all.extend_from_slice(arguments);
-        let program = bin_directory.join(program(tool));
+        let program = bin_directory.join(tool.program());
         let Child { pid, output } = child::spawn(&program, &all, environment, identity, libc::SIGKILL)?;
         Ok(Self {
             pid,
@@ -87,15 +87,18 @@ pub(crate) fn needs_postgres_stopped(tool: Tool) -> bool {
     }
 }
 
-/// Its name in the directory of programs.
-pub(crate) fn program(tool: Tool) -> &'static str {
-    match tool {
-        Tool::Initdb => "initdb",
-        Tool::PgBasebackup => "pg_basebackup",
-        Tool::PgRewind => "pg_rewind",
-        Tool::PgControldata => "pg_controldata",
-        Tool::PgChecksums => "pg_checksums",
-        Tool::PgWaldump => "pg_waldump",
-        Tool::PostgresSingleUser => "postgres",
+impl Tool {
+    /// Its name in the directory of programs.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        match self {
+            Tool::Initdb => "initdb",
+            Tool::PgBasebackup => "pg_basebackup",
+            Tool::PgRewind => "pg_rewind",
+            Tool::PgControldata => "pg_controldata",
+            Tool::PgChecksums => "pg_checksums",
+            Tool::PgWaldump => "pg_waldump",
+            Tool::PostgresSingleUser => "postgres",
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use outrider_bed::process::is_alive;
 use outrider_bed::{
-    Endpoint, Etcd, Guard, Link, Options, Oracle, PASSWORD, Passage, Port, Watcher, wait_until,
+    Connection, Endpoint, Etcd, Guard, Link, Options, Oracle, PASSWORD, Passage, Port, Watcher, wait_until,
 };
 use serde_json::json;
 
@@ -51,14 +51,19 @@ async fn server(guard: &Guard, name: &str) -> Server {
     server
 }
 
+/// A server, an oracle that has begun to write to it, and a session behind the oracle's back.
+async fn at_work(guard: &Guard) -> (Server, Oracle, Connection) {
+    let server = server(guard, "one").await;
+    let oracle = Oracle::start(vec![server.endpoint.clone()], Options::default()).await.unwrap();
+    oracle.wait_for_commits(20).await.unwrap();
+    let connection = server.endpoint.connect().await.unwrap();
+    (server, oracle, connection)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oracle_finds_what_is_lost_and_what_is_there_twice() {
     let guard = Guard::new().unwrap();
-    let server = server(&guard, "one").await;
-    let endpoint = &server.endpoint;
-    let oracle = Oracle::start(vec![endpoint.clone()], Options::default()).await.unwrap();
-    oracle.wait_for_commits(20).await.unwrap();
-    let connection = endpoint.connect().await.unwrap();
+    let (_server, oracle, connection) = at_work(&guard).await;
     connection.run("DELETE FROM oracle WHERE serial IN (3, 5); INSERT INTO oracle VALUES (7)").await.unwrap();
     let verdict = oracle.finish().await.unwrap();
     assert_eq!((&verdict.lost[..], &verdict.doubled[..]), (&[3, 5][..], &[7][..]));
@@ -68,11 +73,7 @@ async fn the_oracle_finds_what_is_lost_and_what_is_there_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oracle_books_refusals_and_measures_the_gap() {
     let guard = Guard::new().unwrap();
-    let server = server(&guard, "one").await;
-    let endpoint = &server.endpoint;
-    let oracle = Oracle::start(vec![endpoint.clone()], Options::default()).await.unwrap();
-    oracle.wait_for_commits(20).await.unwrap();
-    let connection = endpoint.connect().await.unwrap();
+    let (_server, oracle, connection) = at_work(&guard).await;
     connection.run("ALTER TABLE oracle ADD CONSTRAINT no_more CHECK (serial < 0) NOT VALID").await.unwrap();
     let since = tokio::time::Instant::now();
     let refused = async || (oracle.errors() >= 3).then_some(());

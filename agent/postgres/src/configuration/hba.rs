@@ -3,6 +3,7 @@
 use super::Configuration;
 use crate::error::Error;
 use crate::file;
+use crate::quote::quote_name;
 use crate::settings::Settings;
 
 pub(super) const FILE: &str = "pg_hba.conf";
@@ -13,9 +14,9 @@ pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result
     let mut text = String::from(
         "# Written by Outrider; changes in here are lost. Set `postgresql.pg_hba` in the member's file or with `PATCH /config`.\n",
     );
-    let superuser = quote(&settings.superuser.name);
-    let replication = quote(&settings.replication.name);
-    let rewind = quote(&settings.rewind.name);
+    let superuser = quote_name(&settings.superuser.name);
+    let replication = quote_name(&settings.replication.name);
+    let rewind = quote_name(&settings.rewind.name);
     for line in [
         format!("local all {superuser} scram-sha-256"),
         format!("host replication {replication} all scram-sha-256"),
@@ -36,9 +37,4 @@ pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result
         }
     }
     Ok(text)
-}
-
-/// So that a user named `all` is a user.
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

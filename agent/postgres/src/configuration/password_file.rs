@@ -6,20 +6,15 @@ use crate::error::Error;
 use crate::file;
 use crate::settings::Settings;
 
-/// Where it is.
-pub(super) fn path(settings: &Settings) -> PathBuf {
-    settings.state_directory.join("pgpass")
-}
-
-/// Writes it with mode 0600; libpq ignores it otherwise.
-pub(super) fn write(settings: &Settings) -> Result<PathBuf, Error> {
+/// Writes it with mode 0600, as libpq ignores it otherwise, and returns where it is.
+pub(crate) fn write(settings: &Settings) -> Result<PathBuf, Error> {
     let mut users = vec![&settings.replication, &settings.rewind];
     users.dedup_by(|one, other| one.name == other.name);
     let text: String = users
         .iter()
         .map(|user| format!("*:*:*:{}:{}\n", escape(&user.name), escape(user.password.reveal())))
         .collect();
-    let path = path(settings);
+    let path = settings.state_directory.join("pgpass");
     file::replace(&path, &text, 0o600)?;
     Ok(path)
 }

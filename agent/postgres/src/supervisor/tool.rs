@@ -26,7 +26,7 @@ impl Supervisor {
         environment: Vec<(String, String)>,
         shown: bool,
     ) -> Result<Run, Error> {
-        let name = name(tool);
+        let name = tool.program();
         let mut news = self.news();
         let command = Command::RunTool { tool, arguments, environment };
         let Answer::Started { pid } = self.ask("run one of Postgres' programs", command).await? else {
@@ -56,28 +56,5 @@ impl Supervisor {
                 Ok(News::Event(_)) | Err(RecvError::Lagged(_)) => {}
             }
         }
-    }
-
-    /// Kills the program that runs; none is no fault.
-    ///
-    /// # Errors
-    /// When the supervisor does not answer.
-    pub async fn cancel_tool(&self) -> Result<(), Error> {
-        match self.ask("cancel one of Postgres' programs", Command::CancelTool).await {
-            Ok(_) | Err(Error::SupervisorRefused { .. }) => Ok(()),
-            Err(fault) => Err(fault),
-        }
-    }
-}
-
-fn name(tool: Tool) -> &'static str {
-    match tool {
-        Tool::Initdb => "initdb",
-        Tool::PgBasebackup => "pg_basebackup",
-        Tool::PgRewind => "pg_rewind",
-        Tool::PgControldata => "pg_controldata",
-        Tool::PgChecksums => "pg_checksums",
-        Tool::PgWaldump => "pg_waldump",
-        Tool::PostgresSingleUser => "postgres --single",
     }
 }

@@ -108,9 +108,8 @@ impl Memory {
     /// Logs once why a starting Postgres takes no connections.
     pub(crate) fn note_starting_fault(&mut self, fault: &Error) {
         let text = causes(fault);
-        if self.starting_fault.as_ref() != Some(&text) {
+        if self.starting_fault.is_news(&text) {
             info!(%text, "Postgres is not up yet");
-            self.starting_fault = Some(text);
         }
     }
 }

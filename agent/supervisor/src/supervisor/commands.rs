@@ -116,7 +116,7 @@ impl Supervisor {
             };
         }
         if let Some(running) = self.tool.as_ref().filter(|it| tool::keeps_postgres_from_starting(it.tool)) {
-            let name = tool::program(running.tool);
+            let name = running.tool.program();
             return refuse(RefusalCode::ToolRunning, format!("start refused: {name} ({}) runs", running.pid));
         }
         postmaster::check_arguments(arguments)?;
@@ -218,9 +218,9 @@ impl Supervisor {
         arguments: &[String],
         environment: &[(String, String)],
     ) -> Result<Answer, Refusal> {
-        let name = tool::program(tool);
+        let name = tool.program();
         if let Some(running) = &self.tool {
-            let (runs, pid) = (tool::program(running.tool), running.pid);
+            let (runs, pid) = (running.tool.program(), running.pid);
             return refuse(RefusalCode::ToolRunning, format!("{name} refused: {runs} ({pid}) runs"));
         }
         if self.termination.is_some() && tool::keeps_postgres_from_starting(tool) {

@@ -7,7 +7,7 @@ use crate::postmaster::{Death, Postmaster};
 use crate::protocol::{Event, Exit, LastExit};
 use crate::system::{self, boottime_ns};
 use crate::termination::{Alive, Next, Termination};
-use crate::tool::{self, RunningTool};
+use crate::tool::RunningTool;
 
 /// How soon to look again whether what was killed is gone.
 const LOOK_AGAIN_NS: u64 = 5 * 1_000_000;
@@ -171,7 +171,7 @@ impl Supervisor {
             tool.tail.push(line.clone());
             self.tell(Event::ToolOutput { pid, line });
         }
-        self.log.say(format_args!("{} ({pid}) ended: {}", tool::program(tool.tool), describe(exit)));
+        self.log.say(format_args!("{} ({pid}) ended: {}", tool.tool.program(), describe(exit)));
         self.tell(Event::ToolExited { pid, exit, tail: tool.tail.lines() });
     }
 

@@ -1,0 +1,6 @@
+//! Names in double quotes, as SQL, `pg_hba.conf` and `synchronous_standby_names` alike take them.
+
+/// The name as it is, whatever it contains: a user named `all` is a user.
+pub(crate) fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,34 @@
+//! What was logged last about one thing, so that the same is not said in every round.
+
+/// The last words about it.
+#[derive(Debug, Default)]
+pub(crate) struct Said(Option<String>);
+
+impl Said {
+    /// Whether `text` differs from what was said last; from now on it is that.
+    pub(crate) fn is_news(&mut self, text: &str) -> bool {
+        let news = self.0.as_deref() != Some(text);
+        if news {
+            self.0 = Some(text.to_owned());
+        }
+        news
+    }
+
+    /// It is over: the same would be news again.
+    pub(crate) fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_no_news_until_it_was_over() {
+        let mut said = Said::default();
+        assert!(said.is_news("down") && !said.is_news("down") && said.is_news("up"));
+        said.forget();
+        assert!(said.is_news("up"));
+    }
+}
