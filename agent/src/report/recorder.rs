@@ -88,3 +88,51 @@ impl Recorder {
         file.write_all(&line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(failure: Option<String>) -> Record {
+        let mut record: Record = serde_json::from_str(
+            r#"{"at":"2026-11-24T11:18:19Z","version":"0.1.0","view":{"me":"p1","dcs":{"silent":{"since":100}},
+            "local":{"postgres":"empty","system":null,"term":4},"members":[],"policy":{"ttl":5000,"loop_wait":1000,
+            "maximum_lag_on_failover":0,"primary_start_timeout":300000,"switchover_timeout":5000,"step_down_margin":500,
+            "synchronous_mode":"on","synchronous_node_count":1},"job":null},
+            "plan":{"reason":"dcs_silent_waiting","steps":[],"look_again":null}}"#,
+        )
+        .unwrap();
+        record.failure = failure;
+        record
+    }
+
+    #[test]
+    fn the_files_stay_bounded_and_keep_the_newest_rounds() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::new(directory.path());
+        let long = "x".repeat(1 << 20);
+        for number in 0..40 {
+            recorder.record(&record(Some(format!("{number} {long}"))));
+        }
+        let files: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(files.len(), 2, "{files:?}");
+        for file in &files {
+            assert!(file.metadata().unwrap().len() <= FILE_MAX, "{file:?}");
+        }
+        let newest = std::fs::read_to_string(directory.path().join("rounds.jsonl")).unwrap();
+        let last: Record = serde_json::from_str(newest.lines().last().unwrap()).unwrap();
+        assert!(last.failure.unwrap().starts_with("39 "));
+        assert_eq!(recorder.failures, 0);
+    }
+
+    #[test]
+    fn a_quiet_round_is_recorded_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::new(directory.path());
+        for _ in 0..5 {
+            recorder.record(&record(None));
+        }
+        let text = std::fs::read_to_string(directory.path().join("rounds.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 1);
+    }
+}
