@@ -55,6 +55,7 @@ setup:
 	@command -v cargo >/dev/null || { echo "Rust is missing: https://rustup.rs (1.95 or newer), then try again"; exit 1; }
 	@missing=(); \
 	for pair in $(PACKAGES); do command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
+	[ -e /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev); \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || missing+=(postgresql); \
 	if [ $${#missing[@]} -gt 0 ]; then \
 		echo "missing: $${missing[*]}"; \

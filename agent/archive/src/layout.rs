@@ -47,6 +47,53 @@ impl Layout {
         }
     }
 
+    /// Everything of one kind lies below this, such as `homepage/wals/`.
+    #[must_use]
+    pub fn wals(&self) -> String {
+        format!("{}/wals/", self.server)
+    }
+
+    /// Every base backup lies below this, each in a folder that is named by its [`crate::BackupId`].
+    #[must_use]
+    pub fn backups(&self) -> String {
+        format!("{}/base/", self.server)
+    }
+
+    /// An object of a base backup, such as `backup.info`, `data.tar.gz` or `16400.tar.gz`.
+    #[must_use]
+    pub fn backup(&self, id: &crate::BackupId, file: &str) -> String {
+        format!("{}/base/{id}/{file}", self.server)
+    }
+
+    /// What was streamed of segments that are not finished lies below this: of `segment`, or of all.
+    #[must_use]
+    pub fn stream(&self, segment: Option<outrider_wal::SegmentName>) -> String {
+        let server = &self.server;
+        segment.map_or_else(
+            || format!("{server}/outrider/stream/"),
+            |segment| format!("{server}/outrider/stream/{segment}/"),
+        )
+    }
+
+    /// The bytes `from..to` (offsets in the segment) that were streamed of a segment before it was finished: one gzip
+    /// member. Keys sort by their place in the segment.
+    #[must_use]
+    pub fn stream_chunk(&self, segment: outrider_wal::SegmentName, from: u64, to: u64) -> String {
+        format!("{}{from:08X}-{to:08X}.gz", self.stream(Some(segment)))
+    }
+
+    /// Who may write WAL here: the term and the system identifier of the last leader that claimed it.
+    #[must_use]
+    pub fn writer(&self) -> String {
+        format!("{}/outrider/writer.json", self.server)
+    }
+
+    /// The outcome of the last `outrider verify`.
+    #[must_use]
+    pub fn verified(&self) -> String {
+        format!("{}/outrider/verified.json", self.server)
+    }
+
     /// Our own object for finding out how the store treats a second put. Barman reads nothing under `outrider/`.
     #[must_use]
     pub fn probe(&self) -> String {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod backup_info;
 mod clock;
 mod compression;
 mod content;
@@ -21,6 +22,7 @@ mod upload;
 pub mod client;
 pub mod store;
 
+pub use backup_info::{BackupId, BackupInfo, BackupStatus, BadBackupId, Tablespace};
 pub use compression::Compression;
 pub use content::Fault;
 pub use fetch::{FetchError, Fetched, Fetcher, Patience};

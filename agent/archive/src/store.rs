@@ -48,7 +48,40 @@ pub struct ObjectInfo {
     pub size: u64,
     /// What was given with the put; empty when the store keeps none.
     pub metadata: Metadata,
+    /// Changes with each change of the object; to be handed back to [`Store::replace`].
+    pub version: Option<Version>,
 }
+
+/// One state of an object, as the store names it: its ETag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub String);
+
+/// What became of a replacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The object has the new content, durably.
+    Done,
+    /// It was another one than the caller had seen, and was not touched.
+    Changed,
+}
+
+/// A large object on its way to the store, in parts. Dropped without [`Upload::complete`] it never becomes an object;
+/// its parts may stay behind until [`Store::sweep_uploads`].
+#[async_trait]
+pub trait Upload: Send + Sync {
+    /// Sends one part. Numbers count from 1 without a gap; parts may be sent at the same time and in any order. Each
+    /// but the last has at least [`PART_MIN`] bytes. Sending a number again replaces it.
+    async fn part(&self, number: u32, body: Payload) -> Result<(), Error>;
+
+    /// Makes the object of the parts sent, durably, unless one with that key is there.
+    async fn complete(self: Box<Self>) -> Result<Stored, Error>;
+
+    /// Throws the parts away.
+    async fn abort(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// The smallest part of an upload but the last (S3's own limit).
+pub const PART_MIN: usize = 5 << 20;
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +146,27 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Starts to read an object; `None` only when the store says that it does not exist.
     async fn get(&self, key: &str) -> Result<Option<Download>, Error>;
+
+    /// Starts to read the bytes `from..to` of an object; `None` only when the store says that it does not exist. The end
+    /// may lie beyond the object's; the start must not.
+    async fn get_range(&self, key: &str, from: u64, to: u64) -> Result<Option<Download>, Error>;
+
+    /// Writes an object in place of what is there. Only for objects of our own under `outrider/`, and for marks that a
+    /// person changes: WAL and backups go by [`Store::put_if_absent`].
+    async fn put(&self, key: &str, body: Payload, metadata: &Metadata) -> Result<(), Error>;
+
+    /// Writes an object if it is still as it was `seen`, `None` for absent. A store that knows no such condition looks
+    /// first, which two writers at one time can slip through ([`Conditions::Ignored`]).
+    async fn replace(&self, key: &str, body: Payload, seen: Option<&Version>) -> Result<Replaced, Error>;
+
+    /// Begins a large object.
+    async fn begin_upload(&self, key: &str) -> Result<Box<dyn Upload>, Error>;
+
+    /// Throws away the parts of uploads under `prefix` that were never completed. Returns how many uploads there were.
+    async fn sweep_uploads(&self, prefix: &str) -> Result<usize, Error>;
+
+    /// Removes an object. Done, too, when it is not there.
+    async fn delete(&self, key: &str) -> Result<(), Error>;
 
     /// The keys that start with `prefix` and come after `after`, in order; at most `limit` (1 to 1000).
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;

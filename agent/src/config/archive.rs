@@ -2,9 +2,11 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_archive::store::{Location, S3Options, Secret};
+use anyhow::Context;
+use outrider_archive::store::{DirectoryStore, Location, S3Options, S3Store, Secret, Store};
 use outrider_archive::{Compression, Layout};
 
 use super::fault::Findings;
@@ -28,6 +30,22 @@ pub(crate) struct Archive {
     pub(crate) parallelism: NonZeroUsize,
     /// The socket for `wal-push` and `wal-fetch`.
     pub(crate) socket: PathBuf,
+}
+
+impl Archive {
+    /// The store itself; nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// When an option of it is unusable.
+    pub(crate) fn open_store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        match &self.location {
+            Location::Directory { path } => Ok(Arc::new(DirectoryStore::new(path.clone()))),
+            Location::S3 { .. } => {
+                let options = self.s3.as_ref().context("an archive in S3 without its options")?;
+                Ok(Arc::new(S3Store::open(options).context("cannot open the archive")?))
+            }
+        }
+    }
 }
 
 /// `None` when there is none, or when it has a fault.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_archive::store::{DirectoryStore, Location, S3Store, Store};
 use outrider_archive::{Fetcher, Leadership, Server, ServerOptions, ShipOptions, Shipper};
 use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
@@ -91,13 +90,7 @@ impl Instruments {
 
 impl Archive {
     async fn open(config: &config::Archive, pg_wal: &Path) -> anyhow::Result<Self> {
-        let store: Arc<dyn Store> = match &config.location {
-            Location::Directory { path } => Arc::new(DirectoryStore::new(path.clone())),
-            Location::S3 { .. } => {
-                let options = config.s3.as_ref().context("an archive in S3 without its options")?;
-                Arc::new(S3Store::open(options).context("cannot open the archive")?)
-            }
-        };
+        let store = config.open_store()?;
         let fetcher = Fetcher::new(store.clone(), config.layout.clone());
         let ship = ShipOptions {
             pg_wal: pg_wal.to_owned(),

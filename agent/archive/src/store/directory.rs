@@ -80,7 +80,7 @@ impl Store for DirectoryStore {
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, Error> {
         let size = |path: &Path| absent_is_none(fs::metadata(path).map(|found| found.len()));
         let size = self.run("look at", self.path(key)?, size).await?;
-        Ok(size.map(|size| ObjectInfo { size, metadata: Metadata::new() }))
+        Ok(size.map(|size| ObjectInfo { size, ..ObjectInfo::default() }))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Download>, Error> {
@@ -89,9 +89,38 @@ impl Store for DirectoryStore {
             absent_is_none(File::open(path).and_then(|file| Ok((file.metadata()?.len(), file))))
         };
         let Some((size, file)) = self.run("open", path.clone(), open).await? else { return Ok(None) };
-        let info = ObjectInfo { size, metadata: Metadata::new() };
+        let info = ObjectInfo { size, ..ObjectInfo::default() };
         let body = FileBody { store: self.clone(), path, file: Some(file) };
         Ok(Some(Download { info, body: Box::new(body) }))
+    }
+
+    async fn get_range(&self, key: &str, _from: u64, _to: u64) -> Result<Option<Download>, Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn put(&self, key: &str, _body: Payload, _metadata: &Metadata) -> Result<(), Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        _body: Payload,
+        _seen: Option<&super::Version>,
+    ) -> Result<super::Replaced, Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn begin_upload(&self, key: &str) -> Result<Box<dyn super::Upload>, Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn sweep_uploads(&self, prefix: &str) -> Result<usize, Error> {
+        Err(Error::BadKey { key: prefix.to_owned() })
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        Err(Error::BadKey { key: key.to_owned() })
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {

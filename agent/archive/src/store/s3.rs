@@ -191,7 +191,7 @@ impl S3Store {
         }
     }
 
-    async fn put(
+    async fn send_object(
         &self,
         key: &str,
         body: Payload,
@@ -227,7 +227,7 @@ impl Store for S3Store {
         check_key(key)?;
         let body = Payload::from(Bytes::from_static(b"outrider\n"));
         for _ in 0..2 {
-            match self.put(key, body.clone(), &Metadata::new(), true).await {
+            match self.send_object(key, body.clone(), &Metadata::new(), true).await {
                 Ok(Stored::AlreadyThere) => {
                     self.looks_first.store(false, Ordering::Relaxed);
                     return Ok(Conditions::Honoured);
@@ -248,7 +248,7 @@ impl Store for S3Store {
         if looks_first && self.head(key).await?.is_some() {
             return Ok(Stored::AlreadyThere);
         }
-        self.put(key, body, metadata, !looks_first).await
+        self.send_object(key, body, metadata, !looks_first).await
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, Error> {
@@ -274,6 +274,35 @@ impl Store for S3Store {
             Error::Refused { status: 404, code, .. } if code == "NoSuchKey" => Ok(None),
             error => Err(error),
         }
+    }
+
+    async fn get_range(&self, key: &str, _from: u64, _to: u64) -> Result<Option<Download>, Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn put(&self, key: &str, _body: Payload, _metadata: &Metadata) -> Result<(), Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        _body: Payload,
+        _seen: Option<&super::Version>,
+    ) -> Result<super::Replaced, Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn begin_upload(&self, key: &str) -> Result<Box<dyn super::Upload>, Error> {
+        Err(Error::BadKey { key: key.to_owned() })
+    }
+
+    async fn sweep_uploads(&self, prefix: &str) -> Result<usize, Error> {
+        Err(Error::BadKey { key: prefix.to_owned() })
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        Err(Error::BadKey { key: key.to_owned() })
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {

@@ -3,7 +3,7 @@
 use reqwest::header::HeaderMap;
 
 use super::METADATA;
-use crate::store::{Error, Listed, Metadata, ObjectInfo, Page};
+use crate::store::{Error, Listed, Metadata, ObjectInfo, Page, Version};
 
 /// The error that an answer with this status and text stands for.
 pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -> Error {
@@ -32,7 +32,8 @@ pub(super) fn info(headers: &HeaderMap) -> ObjectInfo {
         }
     }
     let size = text("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
-    ObjectInfo { size, metadata }
+    let version = text("etag").map(|etag| Version(etag.to_owned()));
+    ObjectInfo { size, metadata, version }
 }
 
 /// A page of a listing, its keys without `base`; `None` when the text is none.
