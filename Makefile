@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test18 bench lint build setup minio clean
+.PHONY: help demo test test18 bench lint build setup store minio clean
 
 # Debian packages by the program that tells whether they are there.
-PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config
+PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config openssl:openssl
 # Where everybody may read: Postgres runs as a user of its own.
 POSTGRES18 := /tmp/outrider-postgres18
 MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
@@ -16,7 +16,7 @@ help: ## Show the commands
 demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, live
 	@cargo run --quiet --package outrider-bed --bin outrider-demo
 
-test: setup ## Everything: format, lints, units, scenarios, model, contracts, real clusters
+test: setup store ## Everything: format, lints, units, scenarios, model, contracts, real clusters
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo build --workspace
@@ -43,9 +43,15 @@ lint: setup ## Only format and lints
 build: setup ## Build the program and what the demonstration needs
 	cargo build --package outrider --package outrider-bed
 
-minio: ## Build a real MinIO into ~/go/bin, which the tests then use besides the embedded store
-	@command -v go >/dev/null || { echo "make minio needs Go: apt-get install golang-go (1.24 or newer)"; exit 1; }
-	CGO_ENABLED=0 go install $(MINIO)
+minio: ## Build a real MinIO into ~/go/bin, which the tests then use besides the embedded store (3 minutes)
+	@command -v go >/dev/null || { echo "make minio needs Go 1.24 or newer: https://go.dev/dl"; exit 1; }
+	CGO_ENABLED=0 GOBIN=$(HOME)/go/bin go install $(MINIO)
+
+# A real object store for the tests, where one is to be had; where not, they say which of them they skip.
+store:
+	@if command -v minio >/dev/null || [ -x "$(HOME)/go/bin/minio" ]; then :; \
+	elif command -v go >/dev/null; then $(MAKE) --no-print-directory minio; \
+	else echo "no MinIO and no Go to build it: the tests against it are skipped (make minio)"; fi
 
 clean: ## Remove what was built
 	cargo clean

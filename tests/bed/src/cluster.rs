@@ -22,6 +22,8 @@ pub enum Archive {
     Embedded,
     /// A real MinIO when its binary is on this machine, else the embedded server.
     MinioIfThere,
+    /// A real MinIO with TLS and an authority of its own; an error when its binary is not on this machine.
+    MinioWithTls,
     /// A directory.
     Directory,
 }
@@ -123,6 +125,7 @@ impl Builder {
                 None
             }
             Archive::Embedded => Some(ObjectStore::start(&guard).await?),
+            Archive::MinioWithTls => Some(ObjectStore::minio_with_tls(&guard).await?),
             Archive::MinioIfThere => match ObjectStore::minio(&guard).await? {
                 Some(minio) => Some(minio),
                 None => Some(ObjectStore::start(&guard).await?),
@@ -167,14 +170,18 @@ impl Default for Builder {
 }
 
 fn in_store(store: &ObjectStore) -> Value {
-    json!({
+    let mut settings = json!({
         "store": format!("s3://{BUCKET}/bed"),
         "endpoint": store.endpoint(),
         "region": "us-east-1",
         "path_style": true,
         "access_key_id": ACCESS_KEY,
         "secret_access_key": SECRET_KEY,
-    })
+    });
+    if let Some(ca_file) = store.ca_file() {
+        lay_over(&mut settings, &json!({"ca_file": ca_file}));
+    }
+    settings
 }
 
 impl Cluster {

@@ -36,6 +36,8 @@ pub struct ObjectStore {
     port: Port,
     server: Mutex<Server>,
     minio: Option<PathBuf>,
+    /// With TLS: MinIO's directory of certificates, and in it `CAs/ca.crt`, the authority.
+    certificates: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl ObjectStore {
     /// # Errors
     /// When the system refuses.
     pub async fn start(guard: &Guard) -> anyhow::Result<Self> {
-        Self::start_with(guard, None).await
+        Self::start_with(guard, None, None).await
     }
 
     /// Starts MinIO; `None` when its binary is not there (`make minio`).
@@ -61,12 +63,27 @@ impl ObjectStore {
     /// When it does not start.
     pub async fn minio(guard: &Guard) -> anyhow::Result<Option<Self>> {
         match programs::minio() {
-            Some(binary) => Self::start_with(guard, Some(binary)).await.map(Some),
+            Some(binary) => Self::start_with(guard, Some(binary), None).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn start_with(guard: &Guard, minio: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// Starts MinIO with TLS and a certificate authority of its own.
+    ///
+    /// # Errors
+    /// When its binary or openssl is not there, or it does not start.
+    pub async fn minio_with_tls(guard: &Guard) -> anyhow::Result<Self> {
+        let binary = programs::minio().context("no MinIO on this machine: make minio")?;
+        let certificates = guard.make_directory("certificates")?;
+        certify(guard, &certificates)?;
+        Self::start_with(guard, Some(binary), Some(certificates)).await
+    }
+
+    async fn start_with(
+        guard: &Guard,
+        minio: Option<PathBuf>,
+        certificates: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let directory = guard.make_directory("objects")?;
         // A directory below the root is a bucket, for both servers.
         guard.account().make_directory(&directory.join(BUCKET))?;
@@ -80,7 +97,8 @@ impl ObjectStore {
         };
         let port = Port::free()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port.number()));
-        let store = ObjectStore { directory, address, port, server: Mutex::new(Server::Stopped), minio };
+        let server = Mutex::new(Server::Stopped);
+        let store = ObjectStore { directory, address, port, server, minio, certificates };
         store.start_again(guard).await?;
         Ok(store)
     }
@@ -96,8 +114,12 @@ impl ObjectStore {
             Some(binary) => Server::Minio(self.spawn_minio(guard, binary)?),
         };
         *self.server() = server;
+        // Whether it answers is all that is asked, in whatever language: with TLS the port is open when it serves.
         let http = http_client()?;
-        let answers = async || http.get(self.endpoint()).send().await.ok().map(drop);
+        let answers = async || match &self.certificates {
+            None => http.get(self.endpoint()).send().await.ok().map(drop),
+            Some(_) => tokio::net::TcpStream::connect(self.address).await.ok().map(drop),
+        };
         wait_until("the object store answers", START_LIMIT, answers).await
     }
 
@@ -118,9 +140,17 @@ impl ObjectStore {
         if self.minio.is_some() { "MinIO" } else { "s3s-fs, embedded" }
     }
 
-    /// `http://host:port`.
+    /// `http://host:port`, or with TLS `https://localhost:port`, which is what its certificate is for.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.certificates {
+            None => format!("http://{}", self.address),
+            Some(_) => format!("https://localhost:{}", self.address.port()),
+        }
+    }
+
+    /// The PEM file of the authority that signed its certificate; `None` without TLS.
+    pub fn ca_file(&self) -> Option<PathBuf> {
+        self.certificates.as_ref().map(|directory| directory.join("CAs/ca.crt"))
     }
 
     /// The names of all objects of the bucket.
@@ -146,6 +176,9 @@ impl ObjectStore {
             std::fs::File::options().create(true).append(true).open(guard.directory().join("minio.log"))?;
         let mut command = guard.command(binary, guard.directory());
         command.args(["server", "--quiet", "--address", &self.address.to_string()]).arg(&self.directory);
+        if let Some(certificates) = &self.certificates {
+            command.arg("--certs-dir").arg(certificates);
+        }
         command.env("HOME", guard.directory()).env("MINIO_BROWSER", "off");
         command.env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
         command.stdout(log.try_clone()?).stderr(log).spawn().context("cannot start MinIO")
@@ -154,6 +187,21 @@ impl ObjectStore {
     fn server(&self) -> std::sync::MutexGuard<'_, Server> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An authority and a certificate of it for `localhost`, laid out as MinIO wants them.
+fn certify(guard: &Guard, directory: &Path) -> anyhow::Result<()> {
+    const SCRIPT: &str = "mkdir CAs && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=bed \
+            -keyout ca.key -out CAs/ca.crt -addext basicConstraints=critical,CA:TRUE && \
+        openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout private.key -out server.csr && \
+        printf 'subjectAltName=DNS:localhost\\n' > ext && \
+        openssl x509 -req -in server.csr -CA CAs/ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+            -extfile ext -out public.crt";
+    let output = guard.command(Path::new("/bin/sh"), directory).args(["-c", SCRIPT]).output();
+    let output = output.context("cannot start sh")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "openssl makes no certificate: {}", said.trim());
+    Ok(())
 }
 
 impl Drop for ObjectStore {
