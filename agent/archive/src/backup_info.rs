@@ -1,10 +1,18 @@
 //! What is known of one base backup: barman-cloud's `backup.info`. Touches no store.
+//!
+//! How the file is read and written is in the rooms below.
+
+mod literal;
+mod print;
+mod read;
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
+
+pub use read::{BadBackupInfo, ReadBackupInfo};
 
 /// The name of a base backup: the time of its beginning in UTC, such as `20261124T031500`. Barman sorts by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +22,22 @@ pub struct BackupId(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the name of a base backup: expected a time such as 20261124T031500")]
 pub struct BadBackupId(String);
+
+impl BackupId {
+    /// The name of a backup that begins at this time.
+    #[must_use]
+    pub fn beginning_at(time: Timestamp) -> Self {
+        BackupId(time.strftime("%Y%m%dT%H%M%S").to_string())
+    }
+
+    /// When the backup began by its name, to the second. Barman takes the local time of its machine for the name, so of
+    /// its backups this is a guess. `None` when the name is no time, such as the 32nd of a month.
+    #[must_use]
+    pub fn time(&self) -> Option<Timestamp> {
+        let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S", &self.0).ok()?;
+        jiff::tz::TimeZone::UTC.to_timestamp(time).ok()
+    }
+}
 
 impl fmt::Display for BackupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,6 +56,19 @@ impl FromStr for BackupId {
         } else {
             Err(BadBackupId(text.to_owned()))
         }
+    }
+}
+
+impl fmt::Display for BackupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BackupStatus::Empty => "EMPTY",
+            BackupStatus::Started => "STARTED",
+            BackupStatus::Failed => "FAILED",
+            BackupStatus::WaitingForWals => "WAITING_FOR_WALS",
+            BackupStatus::Done => "DONE",
+            BackupStatus::Syncing => "SYNCING",
+        })
     }
 }
 

@@ -22,7 +22,9 @@ mod upload;
 pub mod client;
 pub mod store;
 
-pub use backup_info::{BackupId, BackupInfo, BackupStatus, BadBackupId, Tablespace};
+pub use backup_info::{
+    BackupId, BackupInfo, BackupStatus, BadBackupId, BadBackupInfo, ReadBackupInfo, Tablespace,
+};
 pub use compression::Compression;
 pub use content::Fault;
 pub use fetch::{FetchError, Fetched, Fetcher, Patience};
