@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod backup;
 mod backup_info;
 mod clock;
 mod compression;
@@ -25,6 +26,7 @@ pub mod store;
 pub use backup_info::{
     BackupId, BackupInfo, BackupStatus, BadBackupId, BadBackupInfo, ReadBackupInfo, Tablespace,
 };
+pub use backup::{BackupIndex, INDEX, Inside, MANIFEST, Point, TarIndex};
 pub use compression::Compression;
 pub use content::Fault;
 pub use fetch::{FetchError, Fetched, Fetcher, Patience};
