@@ -9,8 +9,12 @@ extern crate alloc;
 
 mod file_name;
 mod lsn;
+mod record;
 mod timeline;
 
 pub use file_name::{BadFileName, SegmentName, SegmentSize, WalFileName};
 pub use lsn::{BadLsn, Lsn};
+pub use record::{
+    Carried, Crc32c, Ending, NotWal, Notable, Record, Scanned, Stopped, scan_records, stated_segment_size,
+};
 pub use timeline::{BadHistory, TimelineHistory, TimelineId, TimelineSwitch};

@@ -1,0 +1,632 @@
+//! The records in a WAL segment: where valid WAL ends, and the ones that a restore can stop at. Replays nothing.
+//!
+//! The shapes are those of PostgreSQL's `xlogrecord.h`, `xlog_internal.h` and `xact.h`, alike in 15 to 18 but for what
+//! `notable.rs` says. Numbers are in the byte order of the server, which is this machine's.
+
+mod notable;
+mod page;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::{Lsn, SegmentSize};
+pub use page::NotWal;
+use page::{Pages, Stop, Walk, eight, four};
+
+/// Bytes of `XLogRecord`, the header that each record begins with.
+const HEADER: usize = 24;
+/// Of them the ones before the CRC, which it covers after the rest of the record.
+const SUMMED: usize = 20;
+/// Each record begins at a multiple of this (MAXALIGN).
+const ALIGNMENT: usize = 8;
+/// What of a record that goes on in the next segment is carried there. A commit has tens of bytes, and 16 more for
+/// each invalidation.
+const CARRIED_MAX: usize = 1 << 20;
+/// Resource managers that nobody has: `rmgrlist.h` has 22 in PostgreSQL 15 to 18, those of extensions begin at 128.
+const NOBODYS: core::ops::Range<u8> = 32..128;
+
+/// Goes on with a CRC-32C: takes that of the bytes before, and the next bytes. Such as `crc32c::crc32c_append`.
+pub type Crc32c = fn(u32, &[u8]) -> u32;
+
+/// A record that a restore can stop at, or that ends a segment early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its first byte, as `pg_waldump` prints it.
+    pub start: Lsn,
+    /// The first byte after it, before which the next record cannot begin: PostgreSQL's `EndRecPtr`.
+    pub end: Lsn,
+    /// What it says.
+    pub what: Notable,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notable {
+    /// A transaction ended.
+    Transaction {
+        /// How.
+        ending: Ending,
+        /// Which one; of a prepared one the one that was prepared. 0 when it had no number.
+        xid: u32,
+        /// When, in microseconds since 1970-01-01 UTC.
+        time: i64,
+    },
+    /// `pg_create_restore_point` was called.
+    RestorePoint {
+        /// Its name.
+        name: String,
+        /// When, in microseconds since 1970-01-01 UTC.
+        time: i64,
+    },
+    /// The rest of the segment is void (`pg_switch_wal`).
+    Switch,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// `COMMIT`.
+    Commit,
+    /// `ROLLBACK`, or an error.
+    Abort,
+    /// `COMMIT PREPARED`.
+    CommitPrepared,
+    /// `ROLLBACK PREPARED`.
+    AbortPrepared,
+}
+
+/// What a scan found beside the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// The end of the last complete record, so that all before it is valid WAL; the end of the segment after a switch.
+    /// The start of the segment when no record ends in it.
+    pub end: Lsn,
+    /// Why the scan went no further.
+    pub stopped: Stopped,
+    /// The record that goes on beyond the bytes given, for the scan of the next segment. `None` too when it is surely
+    /// none that a restore can stop at.
+    pub carried: Option<Carried>,
+}
+
+/// Why a scan went no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// There are no more bytes.
+    AtTheEnd,
+    /// The rest of the segment is void.
+    AtASwitch,
+    /// No valid record follows: here ends what PostgreSQL had written, or something is damaged.
+    AtNoRecord,
+}
+
+/// The first part of a record whose rest is in the next segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+/// Reads the records in `segment`: a whole one or any first part of it, page headers and all. Each notable one goes to
+/// `each`, in order. A record that began in the segment before is only seen with what that scan had `carried`.
+/// With `checksum` the CRC of each record is checked, but of one that began before and was not carried; else lengths,
+/// links and pages.
+///
+/// Never panics, whatever the bytes are, and takes no more memory than they do.
+///
+/// # Errors
+/// When the bytes do not begin as a segment does.
+pub fn scan_records(
+    segment: &[u8],
+    carried: Option<Carried>,
+    checksum: Option<Crc32c>,
+    each: &mut dyn FnMut(Record),
+) -> Result<Scanned, NotWal> {
+    let pages = Pages::open(segment)?;
+    let mut scan = Scan { pages, end: 0, previous: None, carried: None, checksum, bytes: Vec::new(), each };
+    let stopped = match scan.all(carried) {
+        Ok(()) => Stopped::AtASwitch,
+        Err(Stop::NoMore) => Stopped::AtTheEnd,
+        Err(Stop::Invalid | Stop::Overwritten(_)) => Stopped::AtNoRecord,
+    };
+    Ok(Scanned { end: pages.lsn(scan.end), stopped, carried: scan.carried })
+}
+
+/// The size of the segment that begins with these bytes, as its own header states it.
+///
+/// # Errors
+/// When the bytes do not begin as a segment does.
+pub fn stated_segment_size(segment: &[u8]) -> Result<SegmentSize, NotWal> {
+    Pages::open(segment).map(|pages| pages.segment_size)
+}
+
+struct Scan<'bytes, 'each> {
+    pages: Pages<'bytes>,
+    /// Bytes from the start of the segment to the end of the last complete record.
+    end: usize,
+    /// Where the record before began, when that is known.
+    previous: Option<Lsn>,
+    carried: Option<Carried>,
+    checksum: Option<Crc32c>,
+    /// The bytes of a notable record, without page headers.
+    bytes: Vec<u8>,
+    each: &'each mut dyn FnMut(Record),
+}
+
+/// A record's own header.
+#[derive(Clone, Copy)]
+struct Header {
+    length: usize,
+    xid: u32,
+    previous: Lsn,
+    info: u8,
+    manager: u8,
+    crc: u32,
+}
+
+impl Scan<'_, '_> {
+    /// Takes all records up to a switch, which is the only good end before that of the bytes.
+    fn all(&mut self, carried: Option<Carried>) -> Result<(), Stop> {
+        let mut at = self.begin(carried)?;
+        loop {
+            at = match self.pages.enter(at).and_then(|at| self.record(at)) {
+                Ok(false) => self.end,
+                Ok(true) => return Ok(()),
+                // A crash left a record without its rest, and PostgreSQL went on with the page after: it never was.
+                Err(Stop::Overwritten(page)) => page,
+                Err(stop) => return Err(stop),
+            };
+        }
+    }
+
+    /// Passes over, or completes, the record that began in the segment before. Returns where the next one begins.
+    fn begin(&mut self, carried: Option<Carried>) -> Result<usize, Stop> {
+        let first = self.pages.header(0)?;
+        let rest = first.continued;
+        let mut walk = Walk { at: first.length, left: rest };
+        let Some(carried) = carried.filter(|_| rest > 0) else {
+            walk.each_piece(&self.pages, rest, |_| ())?;
+            self.end = if rest > 0 { aligned(walk.at) } else { 0 };
+            return Ok(aligned(walk.at));
+        };
+        let start = Lsn::new(carried.start);
+        self.bytes = carried.bytes;
+        let known = self.bytes.len();
+        let taken = walk.each_piece(&self.pages, rest, |piece| self.bytes.extend_from_slice(piece));
+        if let Err(stop) = taken {
+            self.carry(start, &stop);
+            return Err(stop);
+        }
+        let header = Header::read(&self.bytes).ok_or(Stop::Invalid)?;
+        if header.length != known.saturating_add(rest) || NOBODYS.contains(&header.manager) {
+            return Err(Stop::Invalid);
+        }
+        let sum = self.checksum.map(|sum| sum(sum(0, &self.bytes[HEADER..]), &self.bytes[..SUMMED]));
+        if sum.is_some_and(|sum| sum != header.crc) {
+            return Err(Stop::Invalid);
+        }
+        self.end = aligned(walk.at);
+        self.tell(start, header);
+        Ok(self.end)
+    }
+
+    /// Takes the record at `at`. Returns whether it is a switch.
+    fn record(&mut self, at: usize) -> Result<bool, Stop> {
+        let start = self.pages.lsn(at);
+        // The length never lies on two pages; the rest of the header may.
+        let length = four(self.pages.bytes(at, 4)?, 0) as usize;
+        if length < HEADER {
+            return Err(Stop::Invalid);
+        }
+        let taken = self.pass(at, length);
+        match taken {
+            Ok((header, end)) => {
+                self.end = end;
+                if notable::is_notable(&header) {
+                    self.keep(at, length)?;
+                    return Ok(self.tell(start, header));
+                }
+                self.previous = Some(start);
+                Ok(false)
+            }
+            Err((header, stop)) => {
+                if header.is_none_or(|header| notable::is_notable(&header)) {
+                    // As much as there is.
+                    let _ = self.keep(at, length);
+                    self.carry(start, &stop);
+                }
+                Err(stop)
+            }
+        }
+    }
+
+    /// Checks the record at `at` and finds its end. With what stops it comes the header, once that is known.
+    fn pass(&self, at: usize, length: usize) -> Result<(Header, usize), (Option<Header>, Stop)> {
+        let start = self.pages.lsn(at);
+        let mut walk = Walk { at, left: length };
+        let (mut joined, mut filled) = ([0; HEADER], 0);
+        let copied = walk.each_piece(&self.pages, HEADER, |piece| {
+            joined[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+        });
+        copied.map_err(|stop| (None, stop))?;
+        let header = Header::read(&joined).ok_or((None, Stop::Invalid))?;
+        let linked = self.previous.map_or(header.previous < start, |previous| header.previous == previous);
+        if !linked || NOBODYS.contains(&header.manager) {
+            return Err((Some(header), Stop::Invalid));
+        }
+        let rest = walk.left;
+        let Some(checksum) = self.checksum else {
+            walk.each_piece(&self.pages, rest, |_| ()).map_err(|stop| (Some(header), stop))?;
+            return Ok((header, aligned(walk.at)));
+        };
+        let mut sum = 0;
+        let summed = walk.each_piece(&self.pages, rest, |piece| sum = checksum(sum, piece));
+        summed.map_err(|stop| (Some(header), stop))?;
+        if checksum(sum, &joined[..SUMMED]) != header.crc {
+            return Err((Some(header), Stop::Invalid));
+        }
+        Ok((header, aligned(walk.at)))
+    }
+
+    /// Copies the bytes of the record at `at` together.
+    fn keep(&mut self, at: usize, length: usize) -> Result<(), Stop> {
+        self.bytes.clear();
+        let bytes = &mut self.bytes;
+        Walk { at, left: length }.each_piece(&self.pages, length, |piece| bytes.extend_from_slice(piece))
+    }
+
+    /// Hands what was kept to the scan of the next segment.
+    fn carry(&mut self, start: Lsn, stop: &Stop) {
+        if matches!(stop, Stop::NoMore) && self.bytes.len() <= CARRIED_MAX {
+            self.carried = Some(Carried { start: start.get(), bytes: core::mem::take(&mut self.bytes) });
+        }
+    }
+
+    /// Tells of the record whose bytes were kept and which ends at `self.end`. Returns whether it is a switch.
+    fn tell(&mut self, start: Lsn, header: Header) -> bool {
+        self.previous = Some(start);
+        let Some(what) = notable::read(&header, &self.bytes, self.pages.magic) else { return false };
+        let switch = what == Notable::Switch;
+        if switch {
+            self.end = self.pages.segment_size.bytes() as usize;
+        }
+        (self.each)(Record { start, end: self.pages.lsn(self.end), what });
+        switch
+    }
+}
+
+impl Header {
+    /// `XLogRecord`.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < HEADER {
+            return None;
+        }
+        Some(Header {
+            length: four(bytes, 0) as usize,
+            xid: four(bytes, 4),
+            previous: Lsn::new(eight(bytes, 8)),
+            info: bytes[16],
+            manager: bytes[17],
+            crc: four(bytes, SUMMED),
+        })
+    }
+}
+
+fn aligned(at: usize) -> usize {
+    at.next_multiple_of(ALIGNMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: usize = 1 << 20;
+    const PAGE: usize = 8192;
+    const START: u64 = 5 * SIZE as u64;
+
+    /// Bit by bit; only right.
+    fn crc32c(before: u32, bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!before, |sum, byte| {
+            (0..8)
+                .fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0x82F6_3B78 & (sum & 1).wrapping_neg()))
+        })
+    }
+
+    /// Writes WAL as PostgreSQL does, over as many segments as it takes.
+    struct Wal {
+        bytes: Vec<u8>,
+        previous: u64,
+    }
+
+    impl Wal {
+        fn new() -> Self {
+            Wal { bytes: Vec::new(), previous: START - 8 }
+        }
+
+        fn page_header(&mut self, continued: usize, flags: u16) {
+            let at = self.bytes.len();
+            let long = at.is_multiple_of(SIZE);
+            let info = flags | u16::from(continued > 0) | if long { LONG } else { 0 };
+            self.bytes.extend(0xD110u16.to_ne_bytes());
+            self.bytes.extend(info.to_ne_bytes());
+            self.bytes.extend(1u32.to_ne_bytes());
+            self.bytes.extend((START + at as u64).to_ne_bytes());
+            self.bytes.extend((continued as u32).to_ne_bytes());
+            self.bytes.extend([0; 4]);
+            if long {
+                self.bytes.extend(42u64.to_ne_bytes());
+                self.bytes.extend((SIZE as u32).to_ne_bytes());
+                self.bytes.extend((PAGE as u32).to_ne_bytes());
+            }
+        }
+
+        /// Appends a record with this main data; returns its place.
+        fn put(&mut self, manager: u8, info: u8, xid: u32, data: &[u8]) -> u64 {
+            let mut body = Vec::new();
+            if data.len() < 256 {
+                body.extend([255, data.len() as u8]);
+            } else {
+                body.push(254);
+                body.extend((data.len() as u32).to_ne_bytes());
+            }
+            body.extend(data);
+            if self.bytes.len().is_multiple_of(PAGE) {
+                self.page_header(0, 0);
+            }
+            let start = START + self.bytes.len() as u64;
+            let mut header = Vec::new();
+            header.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+            header.extend(xid.to_ne_bytes());
+            header.extend(self.previous.to_ne_bytes());
+            header.extend([info, manager, 0, 0]);
+            let sum = crc32c(crc32c(0, &body), &header);
+            header.extend(sum.to_ne_bytes());
+            let whole = [header, body].concat();
+            for (written, byte) in whole.iter().enumerate() {
+                if self.bytes.len().is_multiple_of(PAGE) {
+                    self.page_header(whole.len() - written, 0);
+                }
+                self.bytes.push(*byte);
+            }
+            self.bytes.resize(aligned(self.bytes.len()), 0);
+            self.previous = start;
+            start
+        }
+
+        fn commit(&mut self, xid: u32, time: i64) -> u64 {
+            self.put(1, 0, xid, &(time - 946_684_800_000_000).to_ne_bytes())
+        }
+
+        /// As PostgreSQL leaves the rest of a segment that it has just made.
+        fn padded(mut self) -> Vec<u8> {
+            self.bytes.resize(self.bytes.len().next_multiple_of(SIZE), 0);
+            self.bytes
+        }
+    }
+
+    const LONG: u16 = 2;
+
+    fn scan(bytes: &[u8]) -> (Vec<Record>, Scanned) {
+        let mut records = Vec::new();
+        let scanned = scan_records(bytes, None, Some(crc32c), &mut |record| records.push(record)).unwrap();
+        (records, scanned)
+    }
+
+    fn committed(xid: u32, time: i64) -> Notable {
+        Notable::Transaction { ending: Ending::Commit, xid, time }
+    }
+
+    #[test]
+    fn the_checksum_of_these_tests_is_crc_32c() {
+        assert_eq!(crc32c(crc32c(0, b"12345"), b"6789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn every_notable_record_is_found_with_its_place() {
+        let mut wal = Wal::new();
+        wal.put(10, 0, 7, &[1; 100]);
+        let commit = wal.commit(7, 1_790_000_000_000_001);
+        let end = START + wal.bytes.len() as u64;
+        wal.put(1, 0x20, 8, &0i64.to_ne_bytes());
+        let mut point = 5i64.to_ne_bytes().to_vec();
+        point.extend(b"before the upgrade");
+        point.resize(8 + 64, 0);
+        wal.put(0, 0x70, 0, &point);
+        let valid = START + wal.bytes.len() as u64;
+        let (records, scanned) = scan(&wal.padded());
+        let what: Vec<Notable> = records.iter().map(|record| record.what.clone()).collect();
+        assert_eq!(
+            what,
+            [
+                committed(7, 1_790_000_000_000_001),
+                Notable::Transaction { ending: Ending::Abort, xid: 8, time: 946_684_800_000_000 },
+                Notable::RestorePoint { name: "before the upgrade".into(), time: 946_684_800_000_005 },
+            ]
+        );
+        assert_eq!((records[0].start, records[0].end), (Lsn::new(commit), Lsn::new(end)));
+        assert_eq!(scanned, Scanned { end: Lsn::new(valid), stopped: Stopped::AtNoRecord, carried: None });
+    }
+
+    #[test]
+    fn the_number_of_a_prepared_transaction_lies_behind_the_arrays() {
+        let mut data = 0i64.to_ne_bytes().to_vec();
+        let words =
+            |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_ne_bytes()).collect::<Vec<_>>();
+        // All of: database, two subtransactions, one relation, one statistic, one invalidation, the prepared one.
+        data.extend(words(&[0x11F, 5, 1663, 2, 101, 102, 1, 1, 2, 3, 1, 4, 5, 6, 1, 7, 8, 9, 10, 777]));
+        let mut wal = Wal::new();
+        wal.put(1, 0x80 | 0x30, 0, &data);
+        let (records, _) = scan(&wal.padded());
+        let time = 946_684_800_000_000;
+        assert_eq!(records[0].what, Notable::Transaction { ending: Ending::CommitPrepared, xid: 777, time });
+    }
+
+    #[test]
+    fn records_over_many_pages_fool_nobody() {
+        let mut wal = Wal::new();
+        let mut expected = Vec::new();
+        for xid in 1..200 {
+            // Contents that look like commits, and lengths that let headers lie on two pages.
+            wal.put(10, 0, xid, &[0, 1].repeat(11 * xid as usize));
+            expected.push((wal.commit(xid, i64::from(xid)), committed(xid, i64::from(xid))));
+        }
+        assert!(wal.bytes.len() > 10 * PAGE && wal.bytes.len() < SIZE);
+        let (records, _) = scan(&wal.padded());
+        let found: Vec<_> = records.into_iter().map(|record| (record.start.get(), record.what)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_record_on_two_segments_is_carried_from_one_to_the_other() {
+        let mut crossing = 0;
+        for filler in (0..88).step_by(8) {
+            let mut wal = Wal::new();
+            let room = |wal: &Wal| SIZE - wal.bytes.len();
+            while room(&wal) > 4096 {
+                wal.put(10, 0, 1, &[9; 2000]);
+            }
+            let before = room(&wal);
+            wal.put(10, 0, 1, &vec![9; before - 29 - 80 + filler]);
+            let start = wal.commit(3, 4);
+            let after = wal.commit(5, 6);
+            let bytes = wal.padded();
+            let (first, scanned) = scan(&bytes[..SIZE]);
+            let mut second = Vec::new();
+            let border = START + SIZE as u64;
+            let crosses = [start, after].into_iter().any(|start| start < border && start + 34 > border);
+            assert_eq!(scanned.carried.is_some(), crosses, "{filler}");
+            crossing += u32::from(crosses);
+            if bytes.len() > SIZE {
+                let each = &mut |record| second.push(record);
+                scan_records(&bytes[SIZE..], scanned.carried, Some(crc32c), each).unwrap();
+            }
+            let all: Vec<_> = first.into_iter().chain(second).map(|record| record.what).collect();
+            assert_eq!(all, [committed(3, 4), committed(5, 6)], "{filler}");
+        }
+        assert!(crossing > 5, "{crossing}");
+    }
+
+    #[test]
+    fn after_a_switch_nothing_is_read() {
+        let mut wal = Wal::new();
+        wal.commit(3, 4);
+        wal.put(0, 0x40, 0, &[]);
+        wal.commit(5, 6);
+        let (records, scanned) = scan(&wal.bytes);
+        assert_eq!(records.len(), 2);
+        let end = Lsn::new(START + SIZE as u64);
+        assert_eq!((records[1].end, &records[1].what), (end, &Notable::Switch));
+        assert_eq!((scanned.end, scanned.stopped), (end, Stopped::AtASwitch));
+    }
+
+    #[test]
+    fn a_record_that_a_crash_cut_off_is_passed_over() {
+        let mut wal = Wal::new();
+        wal.commit(1, 1);
+        let valid = wal.previous;
+        wal.put(10, 0, 2, &[9; 20_000]);
+        wal.bytes.truncate(PAGE);
+        wal.previous = valid;
+        wal.page_header(0, 8);
+        wal.commit(3, 3);
+        let (records, _) = scan(&wal.padded());
+        let found: Vec<_> = records.into_iter().map(|record| record.what).collect();
+        assert_eq!(found, [committed(1, 1), committed(3, 3)]);
+    }
+
+    #[test]
+    fn a_changed_bit_ends_the_valid_wal_when_sums_are_checked() {
+        let mut wal = Wal::new();
+        wal.commit(1, 1);
+        let start = wal.put(10, 0, 2, &[9; 1000]) - START;
+        wal.commit(3, 3);
+        let mut bytes = wal.padded();
+        bytes[start as usize + 500] ^= 1;
+        let (records, scanned) = scan(&bytes);
+        assert_eq!((records.len(), scanned.end), (1, Lsn::new(START + start)));
+        let mut unchecked = 0;
+        scan_records(&bytes, None, None, &mut |_| unchecked += 1).unwrap();
+        assert_eq!(unchecked, 2);
+    }
+
+    #[test]
+    fn pages_of_older_wal_in_a_recycled_segment_are_not_read() {
+        let mut wal = Wal::new();
+        while wal.bytes.len() < 3 * PAGE {
+            wal.commit(1, 1);
+        }
+        let mut bytes = wal.padded();
+        let mut expected = 0;
+        scan_records(&bytes[..PAGE], None, None, &mut |_| expected += 1).unwrap();
+        bytes[PAGE + 8] ^= 1;
+        let mut found = 0;
+        let scanned = scan_records(&bytes, None, None, &mut |_| found += 1).unwrap();
+        assert_eq!((found, scanned.stopped), (expected, Stopped::AtNoRecord));
+    }
+
+    #[test]
+    fn what_is_no_segment_is_refused() {
+        for bytes in [&[][..], &[0; 39], &[0; SIZE], &[0xFF; 8192]] {
+            assert_eq!(scan_records(bytes, None, None, &mut |_| ()), Err(NotWal));
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut wal = Wal::new();
+        for xid in 1..60 {
+            wal.put(10, 0, xid, &[7; 700]);
+            wal.commit(xid, 1);
+        }
+        wal.bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_prefix_gives_the_records_that_end_in_it(cut in 40usize..40_000) {
+            let bytes = sample();
+            let bytes = &bytes[..cut.min(bytes.len())];
+            let end = Lsn::new(START + bytes.len() as u64);
+            let (whole, _) = scan(&sample());
+            let (records, scanned) = scan(bytes);
+            prop_assert!(scanned.end <= end.advanced(ALIGNMENT as u64));
+            let in_time = |record: &&Record| record.end <= scanned.end;
+            prop_assert_eq!(&records, &whole.iter().filter(in_time).cloned().collect::<Vec<_>>());
+            let next = whole.get(records.len());
+            prop_assert!(next.is_none_or(|next| next.end > end), "{:?} was left out", next);
+        }
+
+        #[test]
+        fn garbage_is_survived(
+            changes in prop::collection::vec((0usize..45_000, any::<u8>()), 0..40),
+            carried in prop::collection::vec(any::<u8>(), 0..100),
+            checked: bool,
+        ) {
+            let mut bytes = sample();
+            for (at, byte) in changes {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            let carried = Some(Carried { start: 1, bytes: carried });
+            let _ = scan_records(&bytes, carried, checked.then_some(crc32c as Crc32c), &mut |_| ());
+        }
+
+        #[test]
+        fn random_bytes_behind_a_true_header_are_survived(
+            noise in prop::collection::vec(any::<u8>(), 0..3000),
+            length in 0u32..200,
+        ) {
+            let mut wal = Wal::new();
+            wal.page_header(0, 0);
+            wal.bytes.extend(length.to_ne_bytes());
+            wal.bytes.extend(noise);
+            let _ = scan_records(&wal.bytes, None, None, &mut |_| ());
+        }
+    }
+}
