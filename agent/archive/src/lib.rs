@@ -20,7 +20,9 @@ mod ship;
 mod status;
 mod upload;
 
+pub mod catalog;
 pub mod client;
+pub mod retention;
 pub mod store;
 
 pub use backup_info::{

@@ -1,0 +1,67 @@
+//! Reading listings and small objects whole, by bounded pieces. Knows nothing of what is in them.
+
+use std::io::Read as _;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::store::{self, Store};
+
+/// Objects in one page of a listing.
+const PAGE: usize = 1000;
+/// What keys may end in when the object is compressed (barman's xlog.py).
+const SUFFIXES: [&str; 6] = [".gz", ".bz2", ".xz", ".snappy", ".zst", ".lz4"];
+
+/// Calls `each` with the key and the stored bytes of every object below `prefix`, in the order of the keys.
+pub(crate) async fn each_object(
+    store: &dyn Store,
+    prefix: &str,
+    mut each: impl FnMut(&str, u64),
+) -> Result<(), store::Error> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.list(prefix, after.as_deref(), PAGE).await?;
+        page.objects.iter().for_each(|object| each(&object.key, object.size));
+        match page.objects.into_iter().next_back() {
+            Some(last) if page.more => after = Some(last.key),
+            Some(_) | None => return Ok(()),
+        }
+    }
+}
+
+/// The name of a file in the archive, and what was put behind it for its compression.
+pub(crate) fn split_suffix(file: &str) -> (&str, &str) {
+    let suffix = SUFFIXES.into_iter().find(|suffix| file.ends_with(suffix)).unwrap_or_default();
+    file.split_at(file.len() - suffix.len())
+}
+
+/// The bytes of an object as stored; `None` when it is not there, and why not when it has more than `max`.
+pub(crate) async fn read_small(
+    store: &dyn Store,
+    key: &str,
+    max: u64,
+) -> Result<Option<Result<Vec<u8>, String>>, store::Error> {
+    let Some(mut download) = store.get(key).await? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    while let Some(piece) = download.body.next().await? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() as u64 > max {
+            return Ok(Some(Err(format!("{key} has more than {max} bytes"))));
+        }
+    }
+    Ok(Some(Ok(bytes)))
+}
+
+/// What a small object was before it was compressed.
+pub(crate) fn unpack_small(key: &str, bytes: &[u8], max: u64) -> Result<Vec<u8>, String> {
+    let (_, suffix) = split_suffix(key);
+    let mut plain = Vec::new();
+    let read = match suffix {
+        ".gz" => MultiGzDecoder::new(bytes).take(max + 1).read_to_end(&mut plain),
+        _ => bytes.take(max + 1).read_to_end(&mut plain),
+    };
+    read.map_err(|fault| format!("{key} cannot be unpacked: {fault}"))?;
+    if plain.len() as u64 > max {
+        return Err(format!("{key} has more than {max} bytes"));
+    }
+    Ok(plain)
+}
