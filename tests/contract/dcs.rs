@@ -2,6 +2,7 @@
 //! `access`.
 
 mod access;
+mod backups;
 mod bench;
 mod etcd_process;
 mod faults;

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::snapshot::Snapshot;
-use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState};
+use crate::values::{
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
+};
 
 /// A confirmed hold on the leader lease, and the time from which it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +57,8 @@ pub enum Session {
 pub struct Changes {
     /// Every change, this agent's own writes too.
     pub all: u64,
-    /// Every change but a member's refresh of its entry and of `status`. Those move with the WAL: a round that wakes
-    /// on them would wake the others, and they it, without end.
+    /// Every change but a member's refresh of its entry and of `status`, and the progress of a backup. The first move with
+    /// the WAL: a round that wakes on them would wake the others, and they it, without end.
     pub urgent: u64,
 }
 
@@ -151,6 +153,41 @@ pub trait Dcs: Send + Sync {
 
     /// As leader: deletes the record of the planned switchover that was `seen`.
     async fn clear_intent(&self, seen: i64) -> Result<(), Error>;
+
+    /// Asks for a base backup. Returns the revision of the request.
+    ///
+    /// # Errors
+    /// `Conflict` when one was asked for already and has not ended.
+    async fn request_backup(&self, value: &BackupRequest) -> Result<i64, Error>;
+
+    /// Takes back the request that was `seen`; whoever takes the backup gives it up then.
+    async fn withdraw_backup(&self, seen: i64) -> Result<(), Error>;
+
+    /// Takes up the request that was `seen`: the claim goes on this session, and `request`, with one more attempt, in the
+    /// place of the one seen. Returns its new revision.
+    ///
+    /// # Errors
+    /// `Conflict` when another takes it, when the request has changed, or when this member's entry is not on its session.
+    async fn claim_backup(
+        &self,
+        claim: &BackupClaim,
+        request: &BackupRequest,
+        seen: i64,
+    ) -> Result<i64, Error>;
+
+    /// Writes how far this member's backup is; `Conflict` when it is not this session's any more.
+    async fn report_backup(&self, claim: &BackupClaim) -> Result<(), Error>;
+
+    /// Gives this member's claim back, and leaves the request for another; `Conflict` when it is not this session's. Returns
+    /// the revision of that.
+    async fn release_backup(&self) -> Result<i64, Error>;
+
+    /// Ends this member's backup: the outcome is recorded, claim and request go. A request that is not the one `seen` stays.
+    /// Returns the revision of the end.
+    ///
+    /// # Errors
+    /// `Conflict` when the claim is not this session's.
+    async fn finish_backup(&self, outcome: &BackupOutcome, seen: i64) -> Result<i64, Error>;
 
     /// Moves all that hangs on this session to a new session with this ttl, in one transaction: a new `ttl` setting, or
     /// a longer lease for a planned restart. Renew afterwards to learn the new deadline.

@@ -1,6 +1,7 @@
 //! The DCS on any key-value store: which keys are compared before which is written. Does not know the store, and does
 //! not decide: each call is one intention of the agent.
 
+mod backups;
 mod entries;
 mod leader;
 mod lease;
@@ -20,7 +21,10 @@ use crate::keys::Keys;
 use crate::session::{SessionError, SessionFile};
 use crate::snapshot::Snapshot;
 use crate::store::{Committed, KeyValue, Op, Repeat, Store, Transaction};
-use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, compact_json};
+use crate::values::{
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
+    compact_json,
+};
 
 use lease::Lease;
 
@@ -183,6 +187,35 @@ impl<S: Store> Dcs for Keyed<S> {
 
     async fn clear_intent(&self, seen: i64) -> Result<(), Error> {
         self.replace_as_leader(self.operation("delete"), self.keys.intent(), None, seen).await.map(drop)
+    }
+
+    async fn request_backup(&self, value: &BackupRequest) -> Result<i64, Error> {
+        self.replace(self.operation("create"), self.keys.backup_request(), compact_json(value), 0).await
+    }
+
+    async fn withdraw_backup(&self, seen: i64) -> Result<(), Error> {
+        self.take_back_backup(self.operation("delete"), seen).await
+    }
+
+    async fn claim_backup(
+        &self,
+        claim: &BackupClaim,
+        request: &BackupRequest,
+        seen: i64,
+    ) -> Result<i64, Error> {
+        self.take_up_backup(self.operation("claim"), claim, request, seen).await
+    }
+
+    async fn report_backup(&self, claim: &BackupClaim) -> Result<(), Error> {
+        self.show_backup(self.operation("write"), claim).await.map(drop)
+    }
+
+    async fn release_backup(&self) -> Result<i64, Error> {
+        self.drop_backup(self.operation("release")).await
+    }
+
+    async fn finish_backup(&self, outcome: &BackupOutcome, seen: i64) -> Result<i64, Error> {
+        self.end_backup(self.operation("end"), outcome, seen).await
     }
 
     async fn set_ttl(&self, ttl: Duration) -> Result<(), Error> {

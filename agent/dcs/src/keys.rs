@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::dcs::Changes;
-use crate::snapshot::{Entry, Leader, Member, Snapshot};
+use crate::snapshot::{BackupTaken, Entry, Leader, Member, Snapshot};
 use crate::store::{KeyValue, Range};
-use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState};
+use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, parse_backup_record};
 
 /// The base path as Patroni builds it: `/<namespace>/<scope>/`, with `service` for an empty namespace.
 #[must_use]
@@ -89,6 +89,18 @@ impl Keys {
         self.at("outrider/switchover")
     }
 
+    pub(crate) fn backup_request(&self) -> String {
+        self.at("outrider/backup-request")
+    }
+
+    pub(crate) fn backup(&self) -> String {
+        self.at("outrider/backup")
+    }
+
+    pub(crate) fn backup_last(&self) -> String {
+        self.at("outrider/backup-last")
+    }
+
     fn at(&self, key: &str) -> String {
         format!("{}{key}", self.base)
     }
@@ -119,6 +131,16 @@ impl Keys {
                 "outrider/switchover" => {
                     seen.intent = SwitchoverIntent::parse(&pair.text()).map(|intent| entry(pair, intent));
                 }
+                "outrider/backup-request" => {
+                    seen.backup_request = Some(entry(pair, parse_backup_record(&pair.text())));
+                }
+                "outrider/backup" => {
+                    let mine = pair.lease != 0 && mine.contains(&pair.lease);
+                    seen.backup = Some(BackupTaken { claim: parse_backup_record(&pair.text()), mine });
+                }
+                "outrider/backup-last" => {
+                    seen.backup_last = Some(entry(pair, parse_backup_record(&pair.text())));
+                }
                 other => seen.members.extend(other.strip_prefix("members/").map(|name| member(pair, name))),
             }
         }
@@ -143,7 +165,9 @@ impl Keys {
         changes.all = changes.all.wrapping_add(1);
         let key = key.strip_prefix(base).unwrap_or(key);
         let moves_with_the_wal = key.starts_with("members/") || key == "status" || key == "optime/leader";
-        if fresh || !moves_with_the_wal {
+        // How far a backup is changes no decision; that one begins or ends does.
+        let moves_with_a_backup = key.starts_with("outrider/backup");
+        if fresh || !(moves_with_the_wal || moves_with_a_backup) {
             changes.urgent = changes.urgent.wrapping_add(1);
         }
     }

@@ -24,5 +24,8 @@ pub use keyed::Identity;
 pub use keys::base_path;
 pub use memory::MemoryCluster;
 pub use session::SessionError;
-pub use snapshot::{Entry, Leader, Member, Snapshot};
-pub use values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, compact_json};
+pub use snapshot::{BackupTaken, Entry, Leader, Member, Snapshot};
+pub use values::{
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
+    compact_json,
+};

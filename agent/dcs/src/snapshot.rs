@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use outrider_wal::Lsn;
 use serde_json::Value;
 
-use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState};
+use crate::values::{
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
+};
 
 /// A value with the revision of its last change, to be handed back as `seen`.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +94,15 @@ impl Member {
     }
 }
 
+/// The base backup that is being taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupTaken {
+    /// How far it is.
+    pub claim: BackupClaim,
+    /// It hangs on my session. It may be left from an agent that has died, which was resumed with the session.
+    pub mine: bool,
+}
+
 /// All that the DCS holds for one cluster, at one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -119,6 +130,12 @@ pub struct Snapshot {
     pub failsafe: Option<Entry<BTreeMap<String, String>>>,
     /// A planned switchover under way.
     pub intent: Option<Entry<SwitchoverIntent>>,
+    /// A base backup that somebody wants, until it has ended.
+    pub backup_request: Option<Entry<BackupRequest>>,
+    /// The base backup that is being taken.
+    pub backup: Option<BackupTaken>,
+    /// How the last one ended.
+    pub backup_last: Option<Entry<BackupOutcome>>,
 }
 
 impl Snapshot {

@@ -1,5 +1,6 @@
 //! The JSON values of Patroni's keys, to the byte, and of our own. Does not know where they are kept.
 
+mod backup;
 mod failover;
 mod history;
 mod intent;
@@ -7,6 +8,8 @@ mod json;
 mod status;
 mod sync;
 
+pub(crate) use backup::parse as parse_backup_record;
+pub use backup::{BackupClaim, BackupOutcome, BackupRequest};
 pub use failover::Failover;
 pub use history::HistoryRow;
 pub use intent::SwitchoverIntent;

@@ -165,10 +165,15 @@ impl<S: Store> Keyed<S> {
         let granted = self.store.grant(ttl, operation.until).await;
         let next = granted.map_err(|fault| fault.before_the_act().on(operation.act, &key))?;
         self.lease.remember(|state| state.moving_to = Some(next)).await;
-        let moves = [self.keys.my_member(), self.keys.leader(), self.keys.initialize()].map(|key| {
-            let when = vec![Compare::Lease(key.clone(), own)];
-            Op::Nested(Transaction { when, then: vec![Op::Move { key, lease: next }], otherwise: Vec::new() })
-        });
+        let moves = [self.keys.my_member(), self.keys.leader(), self.keys.initialize(), self.keys.backup()]
+            .map(|key| {
+                let when = vec![Compare::Lease(key.clone(), own)];
+                Op::Nested(Transaction {
+                    when,
+                    then: vec![Op::Move { key, lease: next }],
+                    otherwise: Vec::new(),
+                })
+            });
         let transaction = Transaction { then: moves.into(), ..Transaction::default() };
         let moved = self.store.commit(transaction, Repeat::Harmless, operation.until).await;
         match moved {
