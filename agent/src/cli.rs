@@ -1,6 +1,7 @@
 //! The command line: which commands there are, and their help. What each does is in its own file.
 
 mod agent;
+mod backup;
 mod check_config;
 mod exit;
 mod format;
@@ -44,6 +45,8 @@ enum Command {
     Switchover(switchover::Switchover),
     /// Make a member the leader when there is no leader, or when it is not well
     Failover(switchover::Failover),
+    /// Take a base backup of the cluster into its archive, and show how far it is
+    Backup(backup::Backup),
     /// Show when which member became the leader
     History(show::History),
     /// Show the rules of the cluster, which are in the DCS
@@ -127,6 +130,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::List(options) => list::run(options),
         Command::Switchover(options) => switchover::switchover(options),
         Command::Failover(options) => switchover::failover(options),
+        Command::Backup(options) => backup::run(options),
         Command::History(options) => show::history(options),
         Command::ShowConfig(options) => show::config(options),
         Command::Replay(options) => replay::run(&options),

@@ -3,6 +3,7 @@
 
 mod answer;
 mod authentication;
+mod backup;
 mod body;
 mod cluster;
 mod door;
@@ -13,7 +14,7 @@ mod status;
 mod switchover;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ fn router(visitors: Visitors) -> Router {
         .route("/config", get(rules::show).patch(rules::patch).put(rules::put))
         .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
         .route("/failover", post(switchover::failover).fallback(health::check))
+        .route("/backup", get(backup::show).post(backup::ask).delete(backup::cancel))
         .route("/metrics", get(scrape::show))
         .route("/liveness", get(health::liveness))
         .route("/readiness", get(health::readiness))

@@ -1,6 +1,7 @@
 //! Outrider: high availability for PostgreSQL as a sidecar. The program's start; the commands are in `cli`.
 
 mod act;
+mod backup;
 mod cli;
 mod clock;
 mod config;

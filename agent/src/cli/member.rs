@@ -103,6 +103,11 @@ impl Member {
         self.ask(Method::POST, path, Some(body), OUTCOME_LIMIT).await
     }
 
+    /// `DELETE`.
+    pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+        self.ask(Method::DELETE, path, None, ANSWER_LIMIT).await
+    }
+
     async fn ask(
         &self,
         method: Method,

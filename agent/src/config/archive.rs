@@ -1,6 +1,6 @@
 //! `archive`: where WAL is shipped to, and how.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,12 @@ use outrider_archive::store::{DirectoryStore, Location, S3Options, S3Store, Secr
 use outrider_archive::{Compression, Layout};
 
 use super::fault::Findings;
-use super::section::Section;
+use super::section::{self, Section};
+use crate::backup::Schedule;
 
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+/// Four backups a day.
+const SCHEDULE: &str = "0 */6 * * *";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The archive of one cluster.
@@ -28,6 +31,10 @@ pub(crate) struct Archive {
     pub(crate) compression: Compression,
     /// Files under way at one time.
     pub(crate) parallelism: NonZeroUsize,
+    /// When base backups are due; `None`: on request only.
+    pub(crate) schedule: Option<Schedule>,
+    /// Bytes of the data directory that a backup reads in a second at the most.
+    pub(crate) backup_rate: Option<NonZeroU64>,
     /// The socket for `wal-push` and `wal-fetch`.
     pub(crate) socket: PathBuf,
 }
@@ -76,12 +83,26 @@ pub(super) fn read(
             text.parse::<NonZeroUsize>().ok().filter(|number| number.get() <= 32)
         })
         .unwrap_or(PARALLELISM);
+    let schedule = schedule(&section, findings);
+    let rule =
+        "expected bytes in a second, such as 50MB (kB, MB and GB are powers of 1024, as PostgreSQL's are)";
+    let backup_rate =
+        section.parsed("backup_rate", rule, findings, |text| section::bytes(text).and_then(NonZeroU64::new));
     let s3 = match &location {
         Some(Location::S3 { bucket, path }) => s3(&section, bucket, path, findings),
         Some(Location::Directory { .. }) | None => None,
     };
     let socket = supervisor_socket.parent().unwrap_or(Path::new("/")).join("archive.sock");
-    Some(Archive { location: location?, s3, layout: layout?, compression, parallelism, socket })
+    Some(Archive {
+        location: location?,
+        s3,
+        layout: layout?,
+        compression,
+        parallelism,
+        schedule,
+        backup_rate,
+        socket,
+    })
 }
 
 fn location(section: &Section<'_>, findings: &mut Findings) -> Option<Location> {
@@ -90,6 +111,17 @@ fn location(section: &Section<'_>, findings: &mut Findings) -> Option<Location> 
         return None;
     }
     text.parse::<Location>().map_err(|fault| findings.missing(section.name("store"), fault.to_string())).ok()
+}
+
+/// `never`, which YAML's `off` and `false` are too, for none.
+fn schedule(section: &Section<'_>, findings: &mut Findings) -> Option<Schedule> {
+    let text = section.text("schedule", findings).unwrap_or_else(|| SCHEDULE.to_owned());
+    if matches!(text.trim(), "never" | "off" | "false") {
+        return None;
+    }
+    text.parse::<Schedule>()
+        .map_err(|fault| findings.missing(section.name("schedule"), format!("{text}: {fault}")))
+        .ok()
 }
 
 fn compression(section: &Section<'_>, findings: &mut Findings) -> Compression {

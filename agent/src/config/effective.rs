@@ -76,6 +76,8 @@ fn shipping(archive: &Archive) -> Value {
         "compression": compression,
         "compression_level": level,
         "parallelism": archive.parallelism,
+        "schedule": archive.schedule.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string),
+        "backup_rate": archive.backup_rate,
     });
     if let (Some(s3), Value::Object(document)) = (&archive.s3, &mut document) {
         document.insert("endpoint".to_owned(), json!(s3.endpoint));

@@ -208,9 +208,11 @@ const SECTIONS: &[Keys] = &[
             "compression",
             "compression_level",
             "parallelism",
+            "schedule",
+            "backup_rate",
             "request_timeout",
         ],
-        idle: &["stream_interval", "schedule", "retention"],
+        idle: &["stream_interval", "retention"],
         refused: &[],
     },
     Keys {

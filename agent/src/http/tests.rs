@@ -1,7 +1,8 @@
 //! The REST API against a DCS in memory and without a Postgres: codes, texts, limits, and the outcome of a switchover.
 
+mod backups;
 mod limits;
 mod metrics;
 mod requests;
-mod stage;
+pub(crate) mod stage;
 mod verdicts;

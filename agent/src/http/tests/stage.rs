@@ -84,7 +84,7 @@ impl Stage {
 }
 
 /// A member of the cluster in memory.
-pub(super) fn member(cluster: &MemoryCluster, name: &str) -> Arc<dyn Dcs> {
+pub(crate) fn member(cluster: &MemoryCluster, name: &str) -> Arc<dyn Dcs> {
     let identity = Identity {
         name: name.to_owned(),
         base_path: "/service/demo/".to_owned(),
@@ -107,14 +107,15 @@ pub(super) fn config(password: Option<&str>) -> Config {
         "scope: demo\nname: p1\netcd3: {{hosts: \"127.0.0.1:1\"}}\nrestapi: {{listen: 127.0.0.1:8008{authentication}}}\n\
          postgresql:\n  data_dir: /nonexistent/data\n  bin_dir: /nonexistent/bin\n\
          \x20 authentication: {{superuser: {{password: s}}, replication: {{password: r}}}}\n\
-         supervisor: {{socket: /nonexistent/supervisor.sock}}\ntags: {{zone: a}}\n"
+         supervisor: {{socket: /nonexistent/supervisor.sock}}\ntags: {{zone: a}}\n\
+         archive: {{store: \"file:///nonexistent/archive\"}}\n"
     );
     std::fs::write(&file, text).unwrap();
     config::load(&file, &Environment::new()).unwrap().config
 }
 
 /// A quiet round of a standby, long after the start.
-pub(super) fn report() -> Report {
+pub(crate) fn report() -> Report {
     Report {
         at: crate::clock::wall(),
         view: view(),

@@ -1,0 +1,88 @@
+//! Base backups in the life of a cluster: when one is due, who takes it, how far it is, what became of it. How one is taken
+//! is the archive's matter; that it is wanted, by whom it is taken and how it ended stands in the DCS.
+//!
+//! The keeper is a task of its own beside the round: it reads the board like every visitor, and however long a backup takes,
+//! the renewal of the lease does not wait for it.
+
+mod keeper;
+mod run;
+mod schedule;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use keeper::{Keeper, Pace};
+pub(crate) use schedule::{BadSchedule, Schedule};
+
+/// Who asked, when it was the schedule.
+pub(crate) const BY_SCHEDULE: &str = "schedule";
+
+/// Takes one base backup, from the beginning to its place in the archive.
+#[async_trait]
+pub(crate) trait Taker: Send + Sync {
+    /// Takes it and tells how far it is. When `cancel` is called it comes back soon, and nothing of it is left.
+    async fn take(
+        &self,
+        order: Order,
+        progress: watch::Sender<Progress>,
+        cancel: CancellationToken,
+    ) -> Result<Taken, TakeError>;
+}
+
+/// What there is to know for whoever takes a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Where the primary's Postgres listens; `None` when it is the local one.
+    pub(crate) primary: Option<outrider_postgres::Upstream>,
+    /// Names the backup for people: the id of the request.
+    pub(crate) label: String,
+}
+
+/// How far a backup is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Its name in the archive, once it has one.
+    pub(crate) backup: Option<String>,
+    /// What is being done.
+    pub(crate) phase: String,
+    /// Bytes of the data directory that were read.
+    pub(crate) bytes_done: u64,
+    /// Bytes of the data directory in all; 0 while it is not known.
+    pub(crate) bytes_total: u64,
+    /// Bytes that the store has.
+    pub(crate) bytes_stored: u64,
+    /// Bytes read in a second.
+    pub(crate) rate: u64,
+    /// Estimated.
+    pub(crate) seconds_left: Option<u64>,
+}
+
+/// A backup that is in the archive, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Its name there.
+    pub(crate) backup: String,
+    /// Bytes of the data directory.
+    pub(crate) bytes: u64,
+    /// Bytes that the store has.
+    pub(crate) bytes_stored: u64,
+}
+
+/// Why there is none. Nothing of it is listed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TakeError {
+    /// It was told to stop.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// This member's Postgres did not do its part, and another's may.
+    #[error("{0}")]
+    Here(String),
+    /// Nobody could.
+    #[error("{0}")]
+    Failed(String),
+}
