@@ -73,7 +73,8 @@ pub trait Upload: Send + Sync {
     /// but the last has at least [`PART_MIN`] bytes. Sending a number again replaces it.
     async fn part(&self, number: u32, body: Payload) -> Result<(), Error>;
 
-    /// Makes the object of the parts sent, durably, unless one with that key is there.
+    /// Makes the object of the parts sent, durably, unless one with that key is there; then the parts are thrown away.
+    /// At least one part must have been sent. `AlreadyThere` is also said of one's own object, when an answer was lost.
     async fn complete(self: Box<Self>) -> Result<Stored, Error>;
 
     /// Throws the parts away.
@@ -148,7 +149,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn get(&self, key: &str) -> Result<Option<Download>, Error>;
 
     /// Starts to read the bytes `from..to` of an object; `None` only when the store says that it does not exist. The end
-    /// may lie beyond the object's; the start must not.
+    /// may lie beyond the object's; the start must lie within it. [`Download::info`] is of the whole object.
     async fn get_range(&self, key: &str, from: u64, to: u64) -> Result<Option<Download>, Error>;
 
     /// Writes an object in place of what is there. Only for objects of our own under `outrider/`, and for marks that a
@@ -254,7 +255,7 @@ fn advice(code: &str) -> &'static str {
         "NoSuchBucket" => "; create the bucket or correct archive.store",
         "InvalidAccessKeyId" => "; check archive.access_key_id",
         "SignatureDoesNotMatch" => "; check archive.secret_access_key",
-        "AccessDenied" => "; check the rights of the access key (it needs to get, put and list)",
+        "AccessDenied" => "; check the rights of the access key (it needs to get, put, list and delete)",
         "RequestTimeTooSkewed" => "; check the clock of this machine",
         _ => "",
     }
@@ -269,6 +270,29 @@ fn check_key(key: &str) -> Result<(), Error> {
     } else {
         Err(Error::BadKey { key: key.to_owned() })
     }
+}
+
+/// Refuses a range without a byte, as S3 does; `size` of the object where it is known.
+fn check_range(url: String, from: u64, to: u64, size: Option<u64>) -> Result<(), Error> {
+    if from < to && size.is_none_or(|size| from < size) {
+        return Ok(());
+    }
+    let message = format!("the bytes {from} to {to} are not in the object");
+    Err(Error::Refused { act: "read", url, status: 416, code: "InvalidRange".to_owned(), message })
+}
+
+/// Refuses to put together parts with a gap, or none at all.
+fn check_parts<'a>(url: String, numbers: impl Iterator<Item = &'a u32>) -> Result<(), Error> {
+    let (mut parts, mut whole) = (0, true);
+    for number in numbers {
+        parts += 1;
+        whole &= *number == parts;
+    }
+    if parts > 0 && whole {
+        return Ok(());
+    }
+    let message = format!("the {parts} parts sent are not numbered from 1 without a gap");
+    Err(Error::Refused { act: "complete", url, status: 400, code: "InvalidPart".to_owned(), message })
 }
 
 /// The chain of causes in one line: most clients print only the outermost.

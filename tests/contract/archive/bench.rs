@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_archive::store::{DirectoryStore, S3Options, S3Store, Secret, Store};
+use outrider_archive::store::{Body, DirectoryStore, S3Options, S3Store, Secret, Store};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -78,14 +78,20 @@ pub(crate) fn options(endpoint: &str) -> S3Options {
 
 /// The whole object; `None` when there is none.
 pub(crate) async fn read(store: &dyn Store, key: &str) -> Option<Vec<u8>> {
-    let mut download = store.get(key).await.unwrap()?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = download.body.next().await.unwrap() {
-        assert!(!piece.is_empty(), "a piece of {key} is empty");
-        bytes.extend_from_slice(&piece);
-    }
+    let download = store.get(key).await.unwrap()?;
+    let bytes = bytes_of(download.body).await;
     assert_eq!(bytes.len() as u64, download.info.size, "{key}");
     Some(bytes)
+}
+
+/// All that comes.
+pub(crate) async fn bytes_of(mut body: Box<dyn Body>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.next().await.unwrap() {
+        assert!(!piece.is_empty(), "a piece is empty");
+        bytes.extend_from_slice(&piece);
+    }
+    bytes
 }
 
 /// Every key of the store, by small pages.

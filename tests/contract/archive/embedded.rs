@@ -1,5 +1,6 @@
 //! An S3 server in this process, on files. Can be stopped and started, and can be made to overwrite.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ struct Server {
     service: S3Service,
     obedience: Obedience,
     /// s3s-fs looks and then writes, so two puts at one time could both succeed: one goes after the other here.
-    puts: Arc<Mutex<()>>,
+    writes: Arc<Mutex<()>>,
+    uploads: Uploads,
 }
 
 impl Embedded {
@@ -77,7 +79,12 @@ impl Embedded {
             builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
         }
         let service = builder.build();
-        let server = Server { service, obedience: self.obedience, puts: Arc::default() };
+        let server = Server {
+            service,
+            obedience: self.obedience,
+            writes: Arc::default(),
+            uploads: Uploads::default(),
+        };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.spawn(async move {
@@ -96,13 +103,15 @@ impl Drop for Embedded {
 }
 
 async fn answer(State(server): State<Server>, mut request: Request) -> Response {
-    let conditional = request.headers().contains_key("if-none-match");
+    let conditional =
+        ["if-none-match", "if-match"].map(|name| request.headers().contains_key(name)).contains(&true);
     match server.obedience {
         Obedience::Full => {}
         Obedience::Ignores => {
             // The condition is part of what is signed, so the signature goes with it.
-            request.headers_mut().remove("if-none-match");
-            request.headers_mut().remove("authorization");
+            for name in ["if-none-match", "if-match", "authorization"] {
+                request.headers_mut().remove(name);
+            }
         }
         Obedience::Declines => {
             if conditional {
@@ -112,8 +121,49 @@ async fn answer(State(server): State<Server>, mut request: Request) -> Response 
             }
         }
     }
-    let _turn = if request.method() == Method::PUT { Some(server.puts.lock().await) } else { None };
+    let writes = matches!(*request.method(), Method::PUT | Method::POST | Method::DELETE);
+    let _turn = if writes { Some(server.writes.lock().await) } else { None };
+    let uploads = server.uploads.clone();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    if method == Method::GET && query.starts_with("uploads=") {
+        return Response::new(Body::from(uploads.listing()));
+    }
     let body = std::mem::replace(request.body_mut(), Body::empty());
     let request = request.map(|_| s3s::Body::http_body_unsync(body));
-    server.service.call(request).await.unwrap().map(Body::new)
+    let response = server.service.call(request).await.unwrap().map(Body::new);
+    if !response.status().is_success() {
+        return response;
+    }
+    if let Some(id) = query.strip_prefix("uploadId=") {
+        // Completed or aborted.
+        uploads.0.lock().unwrap().remove(id);
+    }
+    if method != Method::POST || !query.starts_with("uploads") {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    uploads.begun(&path, &String::from_utf8_lossy(&body));
+    Response::from_parts(head, Body::from(body))
+}
+
+/// The uploads under way, each with its bucket and key: s3s-fs does not list them.
+#[derive(Clone, Default)]
+struct Uploads(Arc<std::sync::Mutex<BTreeMap<String, String>>>);
+
+impl Uploads {
+    fn begun(&self, path: &str, answer: &str) {
+        let (_, id) = answer.split_once("<UploadId>").unwrap();
+        self.0.lock().unwrap().insert(id.split('<').next().unwrap().to_owned(), path.to_owned());
+    }
+
+    fn listing(&self) -> String {
+        let mut text = String::from("<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>");
+        for (id, path) in self.0.lock().unwrap().iter() {
+            let key = path.strip_prefix(&format!("/{BUCKET}/")).unwrap();
+            text.push_str(&format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId></Upload>"));
+        }
+        text + "</ListMultipartUploadsResult>"
+    }
 }

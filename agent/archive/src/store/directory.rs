@@ -1,9 +1,11 @@
 //! An archive in a directory of this machine or of a network file system. Keeps no metadata beside the objects.
 
-use std::collections::BinaryHeap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+mod upload;
+mod walk;
+mod write;
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +13,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Body, Conditions, Download, Error, Listed, Metadata, ObjectInfo, Page, Payload, Store, Stored, causes,
-    check_key,
+    Body, Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
+    Version, causes, check_key, check_range,
 };
-use crate::backoff::random;
+use upload::DirectoryUpload;
 
 /// How long a call may take. A network file system that hangs keeps its thread, the caller goes on.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -74,58 +76,69 @@ impl Store for DirectoryStore {
     async fn put_if_absent(&self, key: &str, body: Payload, _metadata: &Metadata) -> Result<Stored, Error> {
         let path = self.path(key)?;
         let root = self.root.clone();
-        self.run("write", path, move |path| put(&root, path, &body)).await
+        self.run("write", path, move |path| write::put_if_absent(&root, path, &body)).await
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, Error> {
-        let size = |path: &Path| absent_is_none(fs::metadata(path).map(|found| found.len()));
-        let size = self.run("look at", self.path(key)?, size).await?;
-        Ok(size.map(|size| ObjectInfo { size, ..ObjectInfo::default() }))
+        let look = |path: &Path| absent_is_none(fs::metadata(path).and_then(|found| info(&found)));
+        self.run("look at", self.path(key)?, look).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Download>, Error> {
         let path = self.path(key)?;
-        let open = |path: &Path| {
-            absent_is_none(File::open(path).and_then(|file| Ok((file.metadata()?.len(), file))))
-        };
-        let Some((size, file)) = self.run("open", path.clone(), open).await? else { return Ok(None) };
-        let info = ObjectInfo { size, ..ObjectInfo::default() };
-        let body = FileBody { store: self.clone(), path, file: Some(file) };
+        let opened = self.run("open", path.clone(), |path| open(path, 0)).await?;
+        let Some((info, file)) = opened else { return Ok(None) };
+        let body = FileBody { store: self.clone(), path, file: Some(file), left: info.size };
         Ok(Some(Download { info, body: Box::new(body) }))
     }
 
-    async fn get_range(&self, key: &str, _from: u64, _to: u64) -> Result<Option<Download>, Error> {
-        Err(Error::BadKey { key: key.to_owned() })
+    async fn get_range(&self, key: &str, from: u64, to: u64) -> Result<Option<Download>, Error> {
+        let path = self.path(key)?;
+        check_range(path.display().to_string(), from, to, None)?;
+        let opened = self.run("open", path.clone(), move |path| open(path, from)).await?;
+        let Some((info, file)) = opened else { return Ok(None) };
+        check_range(path.display().to_string(), from, to, Some(info.size))?;
+        let left = to.min(info.size) - from;
+        Ok(Some(Download {
+            info,
+            body: Box::new(FileBody { store: self.clone(), path, file: Some(file), left }),
+        }))
     }
 
-    async fn put(&self, key: &str, _body: Payload, _metadata: &Metadata) -> Result<(), Error> {
-        Err(Error::BadKey { key: key.to_owned() })
+    async fn put(&self, key: &str, body: Payload, _metadata: &Metadata) -> Result<(), Error> {
+        let (path, root) = (self.path(key)?, self.root.clone());
+        self.run("write", path, move |path| write::put(&root, path, &body)).await
     }
 
-    async fn replace(
-        &self,
-        key: &str,
-        _body: Payload,
-        _seen: Option<&super::Version>,
-    ) -> Result<super::Replaced, Error> {
-        Err(Error::BadKey { key: key.to_owned() })
+    async fn replace(&self, key: &str, body: Payload, seen: Option<&Version>) -> Result<Replaced, Error> {
+        let (path, root, seen) = (self.path(key)?, self.root.clone(), seen.cloned());
+        let replace = move |path: &Path| match seen {
+            Some(seen) => write::replace(&root, path, &body, &seen),
+            None => Ok(match write::put_if_absent(&root, path, &body)? {
+                Stored::Created => Replaced::Done,
+                Stored::AlreadyThere => Replaced::Changed,
+            }),
+        };
+        self.run("write", path, replace).await
     }
 
-    async fn begin_upload(&self, key: &str) -> Result<Box<dyn super::Upload>, Error> {
-        Err(Error::BadKey { key: key.to_owned() })
+    async fn begin_upload(&self, key: &str) -> Result<Box<dyn Upload>, Error> {
+        Ok(Box::new(DirectoryUpload::new(self.clone(), self.path(key)?)))
     }
 
     async fn sweep_uploads(&self, prefix: &str) -> Result<usize, Error> {
-        Err(Error::BadKey { key: prefix.to_owned() })
+        let prefix = prefix.to_owned();
+        self.run("sweep", self.root.clone(), move |root| walk::sweep(root, &prefix)).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
-        Err(Error::BadKey { key: key.to_owned() })
+        let (path, root) = (self.path(key)?, self.root.clone());
+        self.run("remove", path, move |path| write::delete(&root, path)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        let walk = move |root: &Path| list(root, &prefix, after.as_deref(), limit.clamp(1, 1000));
+        let walk = move |root: &Path| walk::list(root, &prefix, after.as_deref(), limit.clamp(1, 1000));
         self.run("list", self.root.clone(), walk).await
     }
 }
@@ -134,80 +147,46 @@ struct FileBody {
     store: DirectoryStore,
     path: PathBuf,
     file: Option<File>,
+    /// Bytes that are still to come.
+    left: u64,
 }
 
 #[async_trait]
 impl Body for FileBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let Some(mut file) = self.file.take() else { return Ok(None) };
+        let Some(mut file) = self.file.take().filter(|_| self.left > 0) else { return Ok(None) };
+        let wanted = self.left.min(PIECE as u64) as usize;
         let read = move |_: &Path| {
-            let mut piece = BytesMut::zeroed(PIECE);
+            let mut piece = BytesMut::zeroed(wanted);
             let length = file.read(&mut piece)?;
             piece.truncate(length);
+            if length == 0 {
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, "the file became shorter"));
+            }
             Ok((file, piece.freeze()))
         };
         let (file, piece) = self.store.run("read", self.path.clone(), read).await?;
-        if piece.is_empty() {
-            return Ok(None);
-        }
+        self.left -= piece.len() as u64;
         self.file = Some(file);
         Ok(Some(piece))
     }
 }
 
-/// Writes a temporary file beside the object, makes it durable and links it under the object's name: link(2) fails
-/// when the name is taken, so of two writers one wins, and no reader sees half an object.
-fn put(root: &Path, path: &Path, body: &Payload) -> io::Result<Stored> {
-    let directory = path.parent().unwrap_or(root);
-    make_directories(directory)?;
-    if path.try_exists()? {
-        return settle(path, directory);
-    }
-    let temporary = directory.join(format!("{TEMPORARY}{:016x}.tmp", random()));
-    let written = write_durably(&temporary, body).and_then(|()| match fs::hard_link(&temporary, path) {
-        Ok(()) => Ok(Stored::Created),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Stored::AlreadyThere),
-        Err(error) => Err(error),
-    });
-    // The object has its own name now, or there is none: the temporary name is of no more use either way.
-    let removed = fs::remove_file(&temporary);
-    match written? {
-        Stored::AlreadyThere => settle(path, directory),
-        Stored::Created => {
-            removed?;
-            File::open(directory)?.sync_all()?;
-            Ok(Stored::Created)
-        }
-    }
+/// Opens an object to be read from this byte.
+fn open(path: &Path, from: u64) -> io::Result<Option<(ObjectInfo, File)>> {
+    absent_is_none(File::open(path).and_then(|mut file| {
+        let info = info(&file.metadata()?)?;
+        file.seek(SeekFrom::Start(from))?;
+        Ok((info, file))
+    }))
 }
 
-/// Whoever wrote the object may have died before it made it durable, so this caller does.
-fn settle(path: &Path, directory: &Path) -> io::Result<Stored> {
-    File::open(path)?.sync_all()?;
-    File::open(directory)?.sync_all()?;
-    Ok(Stored::AlreadyThere)
-}
-
-fn write_durably(path: &Path, body: &Payload) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
-    for piece in body.pieces() {
-        file.write_all(piece)?;
+/// What is known of a file. A directory is no object, as in S3.
+fn info(found: &fs::Metadata) -> io::Result<ObjectInfo> {
+    if found.is_dir() {
+        return Err(ErrorKind::NotFound.into());
     }
-    file.sync_all()
-}
-
-/// Makes the missing directories from the top and writes each into its parent for good.
-fn make_directories(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let parent = directory.parent().ok_or(ErrorKind::NotFound)?;
-    make_directories(parent)?;
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    File::open(parent)?.sync_all()
+    Ok(ObjectInfo { size: found.len(), metadata: Metadata::new(), version: Some(write::version(found)) })
 }
 
 fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -216,40 +195,4 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Walks the tree and keeps the smallest `limit` keys, so that memory does not grow with the archive.
-fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
-    let mut smallest: BinaryHeap<(String, u64)> = BinaryHeap::new();
-    let mut more = false;
-    let mut waiting = vec![(root.to_owned(), String::new())];
-    while let Some((directory, above)) = waiting.pop() {
-        let Some(entries) = absent_is_none(fs::read_dir(&directory))? else { continue };
-        for entry in entries {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let key = format!("{above}{name}");
-            if entry.file_type()?.is_dir() {
-                let below = format!("{key}/");
-                if below.starts_with(prefix) || prefix.starts_with(&below) {
-                    waiting.push((entry.path(), below));
-                }
-                continue;
-            }
-            if name.starts_with(TEMPORARY)
-                || !key.starts_with(prefix)
-                || after.is_some_and(|after| *key <= *after)
-            {
-                continue;
-            }
-            let Some(found) = absent_is_none(entry.metadata())? else { continue };
-            smallest.push((key, found.len()));
-            if smallest.len() > limit {
-                smallest.pop();
-                more = true;
-            }
-        }
-    }
-    let objects = smallest.into_sorted_vec().into_iter().map(|(key, size)| Listed { key, size }).collect();
-    Ok(Page { objects, more })
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -15,7 +16,8 @@ const PIECE: usize = 64 * 1024;
 pub struct Payload {
     pieces: Vec<Bytes>,
     length: u64,
-    sha256: String,
+    /// Made when it is asked for: over TLS nobody does.
+    sha256: OnceLock<String>,
 }
 
 impl Payload {
@@ -34,7 +36,11 @@ impl Payload {
     /// SHA-256 of all bytes in hexadecimal digits.
     #[must_use]
     pub fn sha256(&self) -> &str {
-        &self.sha256
+        self.sha256.get_or_init(|| {
+            let mut sum = Sha256::new();
+            self.pieces.iter().for_each(|piece| sum.update(piece));
+            hexadecimal(&sum.finalize())
+        })
     }
 
     pub(crate) fn into_pieces(self) -> Vec<Bytes> {
@@ -44,8 +50,7 @@ impl Payload {
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Self {
-        let sha256 = hexadecimal(&Sha256::digest(&bytes));
-        Payload { length: bytes.len() as u64, sha256, pieces: vec![bytes] }
+        Payload { length: bytes.len() as u64, sha256: OnceLock::new(), pieces: vec![bytes] }
     }
 }
 
@@ -55,13 +60,12 @@ pub(crate) struct PayloadWriter {
     pieces: Vec<Bytes>,
     piece: Vec<u8>,
     length: u64,
-    sum: Sha256,
 }
 
 impl PayloadWriter {
     pub(crate) fn finish(mut self) -> Payload {
         self.pieces.push(self.piece.into());
-        Payload { pieces: self.pieces, length: self.length, sha256: hexadecimal(&self.sum.finalize()) }
+        Payload { pieces: self.pieces, length: self.length, sha256: OnceLock::new() }
     }
 }
 
@@ -75,7 +79,6 @@ impl io::Write for PayloadWriter {
         }
         let taken = bytes.len().min(PIECE - self.piece.len());
         self.piece.extend_from_slice(&bytes[..taken]);
-        self.sum.update(&bytes[..taken]);
         self.length += taken as u64;
         Ok(taken)
     }

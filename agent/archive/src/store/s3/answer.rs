@@ -1,6 +1,6 @@
 //! Reads the store's answers: errors, listings, headers. Only the few elements that are needed, not XML at large.
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap};
 
 use super::METADATA;
 use crate::store::{Error, Listed, Metadata, ObjectInfo, Page, Version};
@@ -10,16 +10,37 @@ pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -
     let code = element(text, "Code").unwrap_or_default();
     let message = match element(text, "Message") {
         Some(message) => message,
-        None if text.trim().is_empty() => "without an explanation".to_owned(),
+        None if text.trim().is_empty() || !code.is_empty() => "without an explanation".to_owned(),
         None => format!("not the answer of an S3 store: {:?}", text.chars().take(120).collect::<String>()),
     };
-    // 409: another write of the same key is under way. 408 and RequestTimeout: the body came too slowly.
-    let passing = matches!(status, 408 | 409 | 429 | 500 | 502..=599) || code == "RequestTimeout";
-    if passing {
+    // RequestTimeout comes as 400: the body came too slowly.
+    if is_passing(status) || code == "RequestTimeout" {
         Error::Busy { act, url, status, code, message }
     } else {
         Error::Refused { act, url, status, code, message }
     }
+}
+
+/// Whether an answer with this status may be another one in a moment. 409: another write of the same key is under way.
+pub(super) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 409 | 429 | 500 | 502..=599)
+}
+
+/// How long the body of an answer is.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The size of the whole object, when the answer has exactly its bytes `from..to`, or up to its end.
+pub(super) fn range(headers: &HeaderMap, from: u64, to: u64) -> Option<u64> {
+    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let size = size.parse().ok()?;
+    let end = to.min(size);
+    let right = first == from && last.checked_add(1) == Some(end) && end > from;
+    (right && length(headers) == Some(end - from)).then_some(size)
 }
 
 /// Size and metadata from the head of an answer.
@@ -31,7 +52,7 @@ pub(super) fn info(headers: &HeaderMap) -> ObjectInfo {
             metadata.insert(name.to_owned(), value.to_owned());
         }
     }
-    let size = text("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
+    let size = length(headers).unwrap_or_default();
     let version = text("etag").map(|etag| Version(etag.to_owned()));
     ObjectInfo { size, metadata, version }
 }
@@ -48,11 +69,38 @@ pub(super) fn page(text: &str, base: &str) -> Option<Page> {
     Some(Page { objects, more: truncated == "true" })
 }
 
+/// Uploads that are under way, each with its full key and its id.
+pub(super) struct Uploads {
+    pub(super) uploads: Vec<(String, String)>,
+    /// Where the next page begins, when there is one.
+    pub(super) next: Option<(String, String)>,
+}
+
+/// A page of the uploads that are under way; `None` when the text is none.
+pub(super) fn uploads(text: &str) -> Option<Uploads> {
+    let truncated = element(text, "IsTruncated")?;
+    let mut uploads = Vec::new();
+    for part in text.split("<Upload>").skip(1) {
+        uploads.push((element(part, "Key")?, element(part, "UploadId")?));
+    }
+    let next = if truncated == "true" {
+        Some((element(text, "NextKeyMarker")?, element(text, "NextUploadIdMarker")?))
+    } else {
+        None
+    };
+    Some(Uploads { uploads, next })
+}
+
 /// The text of the first element with this name.
-fn element(text: &str, name: &str) -> Option<String> {
+pub(super) fn element(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (content, _) = rest.split_once(&format!("</{name}>"))?;
     Some(unescape(content))
+}
+
+/// Text that may stand in an element.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Replaces the entities of XML.

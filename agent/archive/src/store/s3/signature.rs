@@ -7,8 +7,12 @@ use s3::error::S3Error;
 use s3::signing::{self, HmacSha256};
 use sha2::digest::Mac as _;
 
-use super::{S3Options, Secret};
+use super::S3Options;
+use crate::store::Secret;
 use crate::store::payload::hexadecimal;
+
+/// In place of the sum of a body that is not signed.
+pub(super) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 /// Who signs, for which region.
 #[derive(Debug)]

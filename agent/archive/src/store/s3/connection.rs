@@ -1,0 +1,236 @@
+//! Sends signed requests to an S3 store and waits for their answers, again when it is worth it. Knows no objects.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, Response, Url};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::answer;
+use super::options::{OpenError, S3Options, base, certificates};
+use super::signature::{Signer, UNSIGNED};
+use crate::store::{Error, Location, Payload, causes};
+
+/// A host that is gone swallows the attempt instead of refusing it.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// Connections that wait for their next request: as many as there are requests at one time, at most.
+const IDLE_MAX: usize = 32;
+/// How long such a connection waits. Shorter than the servers' own patience, which is a minute or more.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// An answer that is not an object is never longer: a listing of 1000 keys.
+const ANSWER_MAX: usize = 4 << 20;
+/// Pauses before the second and the third try, so there are three at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// A body up to this length is summed where the request is made; a longer one off the async threads.
+const SUM_AT_ONCE: u64 = 64 * 1024;
+
+/// The way to one bucket.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Client,
+    signer: Signer,
+    /// Everything before the key, with a slash at its end.
+    base: Url,
+    path: String,
+    url: String,
+    request_timeout: Duration,
+}
+
+/// One request.
+pub(super) struct Request<'a> {
+    /// For messages.
+    pub(super) act: &'static str,
+    pub(super) method: Method,
+    /// Empty for the bucket itself.
+    pub(super) key: &'a str,
+    /// Encoded already.
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Payload,
+    /// The longest wait for the answer; the store's `request_timeout` when absent.
+    pub(super) limit: Option<Duration>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(act: &'static str, method: Method, key: &'a str) -> Self {
+        Request {
+            act,
+            method,
+            key,
+            query: String::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new().into(),
+            limit: None,
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn open(options: &S3Options) -> Result<Self, OpenError> {
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_idle_timeout(IDLE_LIMIT);
+        for certificate in certificates(options)? {
+            builder = builder.add_root_certificate(certificate);
+        }
+        let client = builder.build().map_err(|source| OpenError::Client { source })?;
+        let location = Location::S3 { bucket: options.bucket.clone(), path: options.path.clone() };
+        Ok(Connection {
+            client,
+            signer: Signer::new(options),
+            base: base(options)?,
+            path: options.path.clone(),
+            url: location.to_string(),
+            request_timeout: options.request_timeout,
+        })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// The key as the store has it.
+    pub(super) fn full(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}/{key}", self.path) }
+    }
+
+    /// The object for messages.
+    pub(super) fn object_url(&self, key: &str) -> String {
+        format!("{}/{key}", self.url)
+    }
+
+    /// Sends a request that may be carried out twice: again, at most twice and within the time of one, when the store
+    /// gave no answer or cannot just now. The head of the last answer, whatever it says.
+    pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
+        let deadline = Instant::now() + self.limit(request);
+        for pause in PAUSES {
+            let sent = self.attempt(request, deadline).await;
+            let again = match &sent {
+                Ok(response) => answer::is_passing(response.status().as_u16()),
+                Err(error) => error.is_silence(),
+            };
+            if !again || Instant::now() + pause >= deadline {
+                return sent;
+            }
+            if let Ok(response) = sent {
+                // Read to its end, so that the connection can be used again; what it says is said again.
+                let _ = timeout_at(deadline, self.text(request.act, request.key, response)).await;
+            }
+            sleep(pause).await;
+        }
+        self.attempt(request, deadline).await
+    }
+
+    /// Sends a request once, for what must not be carried out twice.
+    pub(super) async fn send_once(&self, request: &Request<'_>) -> Result<Response, Error> {
+        self.attempt(request, Instant::now() + self.limit(request)).await
+    }
+
+    fn limit(&self, request: &Request<'_>) -> Duration {
+        request.limit.unwrap_or(self.request_timeout)
+    }
+
+    async fn attempt(&self, request: &Request<'_>, deadline: Instant) -> Result<Response, Error> {
+        let unreachable =
+            |cause| Error::Unreachable { act: request.act, url: self.object_url(request.key), cause };
+        let sent = async {
+            let mut url = self.base.clone();
+            if !request.key.is_empty() {
+                let path =
+                    format!("{}{}", url.path(), s3::signing::uri_encode(&self.full(request.key), false));
+                url.set_path(&path);
+            }
+            if !request.query.is_empty() {
+                url.set_query(Some(&request.query));
+            }
+            let sum = self.sum(&request.body).await;
+            let signed = self.signer.sign(&request.method, &url, request.headers.clone(), &sum);
+            let mut headers = signed.map_err(|error| causes(&error))?;
+            // A body in pieces does not tell its length by itself, and S3 takes none without.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.length()));
+            let mut builder = self.client.request(request.method.clone(), url).headers(headers);
+            if request.body.length() > 0 {
+                let pieces = request.body.clone().into_pieces().into_iter().map(Ok::<Bytes, std::io::Error>);
+                builder = builder.body(reqwest::Body::wrap_stream(stream::iter(pieces)));
+            }
+            builder.send().await.map_err(|error| causes(&error.without_url()))
+        };
+        match timeout_at(deadline, sent).await {
+            Ok(sent) => sent.map_err(unreachable),
+            Err(_) => Err(unreachable(format!("no answer within {:?}", self.limit(request)))),
+        }
+    }
+
+    /// The sum of the body that is signed. TLS keeps the body whole by itself; without it the signed sum does.
+    async fn sum(&self, body: &Payload) -> String {
+        if self.base.scheme() == "https" {
+            return UNSIGNED.to_owned();
+        }
+        if body.length() > SUM_AT_ONCE {
+            let summed = body.clone();
+            let task = tokio::task::spawn_blocking(move || summed.sha256().to_owned());
+            if let Ok(sum) = task.await {
+                return sum;
+            }
+        }
+        body.sha256().to_owned()
+    }
+
+    /// Reads an answer that is not an object.
+    pub(super) async fn text(
+        &self,
+        act: &'static str,
+        key: &str,
+        response: Response,
+    ) -> Result<String, Error> {
+        self.text_within(self.request_timeout, act, key, response).await
+    }
+
+    /// The same, with a limit of its own.
+    pub(super) async fn text_within(
+        &self,
+        limit: Duration,
+        act: &'static str,
+        key: &str,
+        mut response: Response,
+    ) -> Result<String, Error> {
+        let unreachable = |cause| Error::Unreachable { act, url: self.object_url(key), cause };
+        let read = async {
+            let mut bytes = Vec::new();
+            while let Some(piece) = response.chunk().await.map_err(|error| causes(&error.without_url()))? {
+                bytes.extend_from_slice(&piece);
+                if bytes.len() > ANSWER_MAX {
+                    return Err(format!("its answer is longer than {ANSWER_MAX} bytes"));
+                }
+            }
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        match timeout(limit, read).await {
+            Ok(text) => text.map_err(unreachable),
+            Err(_) => Err(unreachable(format!("the answer broke off for {limit:?}"))),
+        }
+    }
+
+    /// Makes an error of an answer that is none of those the caller expects.
+    pub(super) async fn failure(&self, act: &'static str, key: &str, response: Response) -> Error {
+        let status = response.status().as_u16();
+        match self.text(act, key, response).await {
+            Ok(text) => answer::failure(act, self.object_url(key), status, &text),
+            Err(error) => error,
+        }
+    }
+
+    /// An answer that is none of S3's although it says that all is well.
+    pub(super) fn strange(&self, act: &'static str, key: &str, cause: impl Into<String>) -> Error {
+        Error::Unreachable { act, url: self.object_url(key), cause: cause.into() }
+    }
+}

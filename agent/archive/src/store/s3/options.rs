@@ -1,0 +1,131 @@
+//! What is needed to reach an S3 store: address, keys, certificate authority. Asks nothing of the store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::{Certificate, Url};
+
+use crate::store::Secret;
+
+/// Where the store is and who asks.
+#[derive(Clone, Debug)]
+pub struct S3Options {
+    /// The bucket; it must exist.
+    pub bucket: String,
+    /// What stands before every key; may be empty.
+    pub path: String,
+    /// `http://` or `https://` and a host; Amazon's of the region when absent.
+    pub endpoint: Option<String>,
+    /// The region that is signed for, such as `us-east-1`.
+    pub region: String,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+    /// The name of the access key.
+    pub access_key_id: Secret,
+    /// Its secret.
+    pub secret_access_key: Secret,
+    /// PEM file with the certificate authority of the endpoint, trusted besides the usual ones.
+    pub ca_file: Option<PathBuf>,
+    /// The longest wait for one answer, the sending of a segment included; and for the next piece of a download.
+    pub request_timeout: Duration,
+}
+
+/// The options make no store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The endpoint is no URL of a host.
+    #[error("{endpoint:?} is not an endpoint: expected http:// or https:// and a host")]
+    Endpoint {
+        /// The text.
+        endpoint: String,
+    },
+    /// The certificate authority cannot be read.
+    #[error("cannot read the certificate authority {path}")]
+    ReadCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The certificate authority is not PEM.
+    #[error("{path} holds no PEM certificate")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The HTTP client cannot be made.
+    #[error("cannot set up the HTTP client")]
+    Client {
+        /// What it said.
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+pub(super) fn certificates(options: &S3Options) -> Result<Vec<Certificate>, OpenError> {
+    let Some(path) = &options.ca_file else { return Ok(Vec::new()) };
+    let pem =
+        std::fs::read(path).map_err(|source| OpenError::ReadCertificate { path: path.clone(), source })?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => Err(OpenError::Certificate { path: path.clone() }),
+    }
+}
+
+/// `endpoint/bucket/`, or `bucket.endpoint/`.
+pub(super) fn base(options: &S3Options) -> Result<Url, OpenError> {
+    let amazon = || format!("https://s3.{}.amazonaws.com", options.region);
+    let endpoint = options.endpoint.clone().unwrap_or_else(amazon);
+    let bad = || OpenError::Endpoint { endpoint: endpoint.clone() };
+    let mut url = Url::parse(&endpoint).map_err(|_| bad())?;
+    let host = url.host_str().ok_or_else(bad)?.to_owned();
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() {
+        return Err(bad());
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    if options.path_style {
+        url.set_path(&format!("{path}/{}/", options.bucket));
+    } else {
+        url.set_path(&format!("{path}/"));
+        url.set_host(Some(&format!("{}.{host}", options.bucket))).map_err(|_| bad())?;
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::store::s3) fn options() -> S3Options {
+        S3Options {
+            bucket: "bucket".into(),
+            path: "homepage".into(),
+            endpoint: None,
+            region: "eu-west-1".into(),
+            path_style: false,
+            access_key_id: Secret::new("key"),
+            secret_access_key: Secret::new("hush"),
+            ca_file: None,
+            request_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn the_bucket_stands_in_the_host_or_in_the_path() {
+        assert_eq!(base(&options()).unwrap().as_str(), "https://bucket.s3.eu-west-1.amazonaws.com/");
+        let own = S3Options { endpoint: Some("http://127.0.0.1:9000".into()), path_style: true, ..options() };
+        assert_eq!(base(&own).unwrap().as_str(), "http://127.0.0.1:9000/bucket/");
+        let below = S3Options { endpoint: Some("https://host/s3/".into()), path_style: true, ..options() };
+        assert_eq!(base(&below).unwrap().as_str(), "https://host/s3/bucket/");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_host_is_refused() {
+        for endpoint in ["", "127.0.0.1:9000", "ftp://host", "http://", "http://user@host", "http://host/?x"]
+        {
+            let options = S3Options { endpoint: Some(endpoint.into()), ..options() };
+            assert!(base(&options).is_err(), "{endpoint}");
+        }
+    }
+}
