@@ -72,6 +72,8 @@ pub(crate) struct Ready {
     pub(crate) ahead: usize,
     /// Since when the first of the waiting ones has waited.
     pub(crate) oldest: Option<Duration>,
+    /// Bytes that the file system of pg_wal has left; `None` when it does not say.
+    pub(crate) free: Option<u64>,
 }
 
 /// Looks once. Blocks.
@@ -100,6 +102,7 @@ pub(crate) fn scan(pg_wal: &Path, confirmed: &HashSet<Turn>) -> io::Result<Ready
             ready.beyond += 1;
         }
     }
+    ready.free = rustix::fs::statvfs(&directory).ok().map(|system| system.f_bavail * system.f_frsize);
     ready.waiting = first.into_sorted_vec();
     ready.oldest = ready.waiting.first().and_then(|turn| {
         let marked =
@@ -162,5 +165,6 @@ mod tests {
         assert_eq!(ready.waiting, [turn("00000002.history"), turn("000000010000000000000003")]);
         assert_eq!((ready.ahead, ready.beyond), (1, 0));
         assert!(ready.oldest.is_some());
+        assert!(ready.free.is_some_and(|bytes| bytes > 0));
     }
 }

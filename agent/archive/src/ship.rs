@@ -1,15 +1,21 @@
 //! Ships finished WAL to the archive, ahead of PostgreSQL's asking, while this member holds the leader lease.
 //! Does not mark anything as done: PostgreSQL does, when its `archive_command` was told that the file is durable.
 
+mod capacity;
+mod gaps;
 mod line;
+mod listing;
+#[cfg(test)]
+mod shelf;
 mod work;
+mod writer;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use outrider_wal::{SegmentSize, WalFileName};
-use tokio::sync::{mpsc, oneshot, watch};
+use outrider_wal::{SegmentSize, TimelineId, WalFileName};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::store::Store;
 use crate::upload::Uploader;
@@ -23,12 +29,15 @@ const QUESTIONS_MAX: usize = 16;
 pub struct ShipOptions {
     /// The server's `pg_wal`.
     pub pg_wal: PathBuf,
+    /// The member's name, under which it claims the archive.
+    pub member: String,
     /// Where the files lie in the store.
     pub layout: Layout,
     /// How they are compressed.
     pub compression: Compression,
-    /// Files under way at one time. Each takes what is left of it after compression, at most the size of a segment:
-    /// with 4 and segments of 16 MiB at most 64 MiB, and with WAL that shrinks to a seventh, as most does, 10 MiB.
+    /// Files under way at one time; fewer when segments are larger than 32 MiB. Each takes what is left of it after
+    /// compression, at most the size of a segment: with 4 and segments of 16 MiB at most 64 MiB, and with WAL that
+    /// shrinks to a seventh, as most does, 10 MiB. See [`ShipOptions::default_parallelism`].
     pub parallelism: NonZeroUsize,
 }
 
@@ -41,6 +50,17 @@ pub struct Leadership {
     pub system_identifier: u64,
     /// The server's, from its control file.
     pub segment_size: SegmentSize,
+    /// The timeline that it writes on.
+    pub timeline: TimelineId,
+}
+
+impl ShipOptions {
+    /// For this machine: while each core compresses a file, as many as that may be on their way to the store, which
+    /// answers when it has made them durable. 4 on two cores, and never more than 8.
+    #[must_use]
+    pub fn default_parallelism() -> NonZeroUsize {
+        NonZeroUsize::new((cores() * 2).clamp(2, 8)).unwrap_or(NonZeroUsize::MIN)
+    }
 }
 
 /// Why a file is not known to be durable. Each says what a DBA reads in PostgreSQL's log.
@@ -52,6 +72,9 @@ pub enum NotDurable {
     /// The archive has another content for this name.
     #[error("not archived, and nobody may overwrite it: {0}")]
     Conflict(String),
+    /// Another writes to this archive, or it is another cluster's.
+    #[error("not archived: {0}")]
+    Writer(String),
     /// It is not yet; said only to who does not want to wait.
     #[error("not archived yet")]
     NotYet,
@@ -61,6 +84,11 @@ pub enum NotDurable {
     /// The shipper has ended.
     #[error("not archived: the agent is stopping")]
     Ended,
+}
+
+/// Files that are compressed at one time: more would only take room.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Speaks to the task that ships. The task ends with the last of its handles.
@@ -86,9 +114,10 @@ impl Shipper {
         let (leadership, leadership_seen) = watch::channel(None);
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let (status_shown, status) = watch::channel(Status::default());
-        let ShipOptions { pg_wal, layout, compression, parallelism } = options;
-        let uploader = Uploader { store, layout, compression, pg_wal };
-        let work = work::Work::new(uploader, parallelism.get(), status_shown);
+        let ShipOptions { pg_wal, member, layout, compression, parallelism } = options;
+        let packers = Arc::new(Semaphore::new(cores()));
+        let uploader = Uploader { store, layout, compression, pg_wal, packers };
+        let work = work::Work::new(uploader, member, parallelism.get(), status_shown);
         tokio::spawn(work.run(leadership_seen, asked));
         Shipper { leadership: Arc::new(leadership), questions, status }
     }

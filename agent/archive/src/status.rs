@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use outrider_wal::WalFileName;
+use outrider_wal::{SegmentName, WalFileName};
 
 use crate::store::Conditions;
 
@@ -19,6 +19,11 @@ pub struct Status {
     pub waiting_bytes: u64,
     /// How long the oldest of them has waited, when they were last counted.
     pub oldest_waiting: Option<Duration>,
+    /// Bytes that the file system of pg_wal had left then; `None` when it does not say.
+    pub free_bytes: Option<u64>,
+    /// In how long it will be full when the waiting WAL goes on to grow as it did in the last minutes; `None` when it
+    /// does not grow.
+    pub full_in: Option<Duration>,
     /// Files on their way at this moment.
     pub in_flight: usize,
     /// The last file that the store confirmed.
@@ -31,6 +36,13 @@ pub struct Status {
     pub conflict: Option<Conflict>,
     /// Files that are not what their names say and are not shipped, each with what is wrong. At most sixteen.
     pub refused: Vec<(WalFileName, String)>,
+    /// Why this member ships nothing although it leads: another writes to this archive, or it is another cluster's.
+    pub writer_conflict: Option<String>,
+    /// Segments of this server's history that neither the archive nor pg_wal has, each gap by its first and its last,
+    /// oldest first, at most sixteen. Nobody can recover across them.
+    pub gaps: Vec<(SegmentName, SegmentName)>,
+    /// When the archive was last compared with pg_wal; `None` when it was not yet.
+    pub compared_at: Option<SystemTime>,
     /// What was done since the start of the program.
     pub counters: Counters,
 }
@@ -82,6 +94,8 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Time spent reading, checking and compressing.
     pub compressing: Duration,
+    /// Files among them that a comparison with the archive found missing there.
+    pub refilled: u64,
     /// Attempts that failed.
     pub failures: u64,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use outrider_wal::WalFileName;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::compression::Unpacker;
@@ -25,6 +26,8 @@ pub(crate) struct Uploader {
     pub(crate) layout: Layout,
     pub(crate) compression: Compression,
     pub(crate) pg_wal: PathBuf,
+    /// How many files are read and compressed at one time.
+    pub(crate) packers: Arc<Semaphore>,
 }
 
 /// A file that is in the archive now.
@@ -55,10 +58,15 @@ impl Uploader {
         name: WalFileName,
         expected: Expected,
     ) -> Result<Uploaded, UploadError> {
+        let turn = self.packers.clone().acquire_owned().await;
+        let turn = turn.map_err(|closed| UploadError::Task(closed.to_string()))?;
         let started = Instant::now();
         let (pg_wal, compression) = (self.pg_wal.clone(), self.compression);
-        let packing =
-            tokio::task::spawn_blocking(move || content::pack(&pg_wal, name, expected, compression));
+        let packing = tokio::task::spawn_blocking(move || {
+            let packed = content::pack(&pg_wal, name, expected, compression);
+            drop(turn);
+            packed
+        });
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
         let Packed { body, sha256, bytes_in } = packed.map_err(UploadError::Fault)?;
         let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };

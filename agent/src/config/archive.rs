@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_archive::store::{DirectoryStore, Location, S3Options, S3Store, Secret, Store};
-use outrider_archive::{Compression, Layout};
+use outrider_archive::{Compression, Layout, ShipOptions};
 
 use super::fault::Findings;
 use super::section::{self, Section};
 use crate::backup::Schedule;
 
-const PARALLELISM: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 /// Four backups a day.
 const SCHEDULE: &str = "0 */6 * * *";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,7 +81,7 @@ pub(super) fn read(
         .parsed("parallelism", "expected a whole number from 1 to 32", findings, |text| {
             text.parse::<NonZeroUsize>().ok().filter(|number| number.get() <= 32)
         })
-        .unwrap_or(PARALLELISM);
+        .unwrap_or_else(ShipOptions::default_parallelism);
     let schedule = schedule(&section, findings);
     let rule =
         "expected bytes in a second, such as 50MB (kB, MB and GB are powers of 1024, as PostgreSQL's are)";

@@ -63,7 +63,8 @@ impl Instruments {
         let dcs = open_etcd(&identity, &config.etcd).context("cannot open etcd")?;
         let archive = match &config.archive {
             Some(archive) => {
-                Some(Archive::open(archive, &config.postgres.data_directory.join("pg_wal")).await?)
+                let pg_wal = config.postgres.data_directory.join("pg_wal");
+                Some(Archive::open(archive, &config.name, &pg_wal).await?)
             }
             None => None,
         };
@@ -89,11 +90,12 @@ impl Instruments {
 }
 
 impl Archive {
-    async fn open(config: &config::Archive, pg_wal: &Path) -> anyhow::Result<Self> {
+    async fn open(config: &config::Archive, member: &str, pg_wal: &Path) -> anyhow::Result<Self> {
         let store = config.open_store()?;
         let fetcher = Fetcher::new(store.clone(), config.layout.clone());
         let ship = ShipOptions {
             pg_wal: pg_wal.to_owned(),
+            member: member.to_owned(),
             layout: config.layout.clone(),
             compression: config.compression,
             parallelism: config.parallelism,
@@ -112,8 +114,8 @@ impl Archive {
         let segment_size = postgres.and_then(|seen| SegmentSize::new(seen.wal_segment_size));
         match (term, postgres.filter(|seen| seen.is_primary()), segment_size) {
             (Some(term), Some(seen), Some(segment_size)) => {
-                let system_identifier = seen.system_identifier;
-                self.shipper.enable(Leadership { term, system_identifier, segment_size });
+                let (system_identifier, timeline) = (seen.system_identifier, seen.timeline);
+                self.shipper.enable(Leadership { term, system_identifier, segment_size, timeline });
             }
             (None, _, _) => self.shipper.disable(),
             // It holds the lease and Postgres is not up: what is finished is shipped on.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use outrider_archive::store::Store;
 use outrider_archive::{Compression, Layout, Leadership, ShipOptions, Shipper, Status};
-use outrider_wal::{SegmentSize, WalFileName};
+use outrider_wal::{SegmentSize, TimelineId, WalFileName};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ use super::bench::PATIENCE;
 pub(crate) const SIZE: SegmentSize = SegmentSize::new(1 << 20).unwrap();
 pub(crate) const SYSTEM_IDENTIFIER: u64 = 7_300_000_000_000_000_001;
 pub(crate) const SERVER: &str = "homepage";
+pub(crate) const MEMBER: &str = "a";
 
 pub(crate) struct PgWal {
     directory: TempDir,
@@ -46,6 +47,7 @@ impl PgWal {
     pub(crate) fn shipper(&self, store: Arc<dyn Store>) -> Shipper {
         let options = ShipOptions {
             pg_wal: self.path().to_owned(),
+            member: MEMBER.to_owned(),
             layout: Layout::new(SERVER).unwrap(),
             compression: Compression::GZIP,
             parallelism: NonZeroUsize::new(3).unwrap(),
@@ -73,7 +75,7 @@ pub(crate) fn segment(name: &str, fill: u8) -> Vec<u8> {
 }
 
 pub(crate) fn leadership(term: u64) -> Leadership {
-    Leadership { term, system_identifier: SYSTEM_IDENTIFIER, segment_size: SIZE }
+    Leadership { term, system_identifier: SYSTEM_IDENTIFIER, segment_size: SIZE, timeline: TimelineId::FIRST }
 }
 
 /// Waits until the shipper shows this.

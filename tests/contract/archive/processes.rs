@@ -9,7 +9,7 @@ use outrider_archive::client::{self, Exit, Reader};
 use outrider_archive::{
     Compression, Fetcher, Layout, Leadership, Server, ServerError, ServerOptions, ShipOptions, Shipper,
 };
-use outrider_wal::SegmentSize;
+use outrider_wal::{SegmentSize, TimelineId};
 
 use super::bench::{Bench, open, options};
 use super::pg_wal::{PgWal, SERVER};
@@ -133,6 +133,7 @@ async fn be_an_agent(endpoint: &str) {
     let pg_wal = PathBuf::from(variable(PG_WAL));
     let ship = ShipOptions {
         pg_wal: pg_wal.clone(),
+        member: "a".to_owned(),
         layout: layout.clone(),
         compression: Compression::GZIP,
         parallelism: NonZeroUsize::new(2).unwrap(),
@@ -140,7 +141,8 @@ async fn be_an_agent(endpoint: &str) {
     let shipper = Shipper::start(ship, store.clone());
     let system_identifier = variable(IDENTIFIER).parse().unwrap();
     let segment_size = SegmentSize::new(variable(SEGMENT_SIZE).parse().unwrap()).unwrap();
-    shipper.enable(Leadership { term: 1, system_identifier, segment_size });
+    let timeline = TimelineId::FIRST;
+    shipper.enable(Leadership { term: 1, system_identifier, segment_size, timeline });
     let fetcher = Fetcher::new(store, layout);
     fetcher.expect_system_identifier(system_identifier);
     let socket = PathBuf::from(variable(SOCKET));

@@ -20,6 +20,8 @@ pub(super) struct Line {
     beyond: u64,
     /// What was asked for by name leaves even when enough has left ahead.
     asked: BTreeSet<Turn>,
+    /// What pg_wal has and the archive lacks although it is not marked as ready.
+    holes: BTreeSet<Turn>,
     in_flight: BTreeSet<Turn>,
     refused: BTreeMap<Turn, Refusal>,
     confirmed: HashSet<Turn>,
@@ -55,7 +57,8 @@ impl Line {
             self.refused.retain(|turn, why| *why == Refusal::Conflict || found.contains(turn));
         }
         self.waiting = waiting;
-        self.waiting.extend(self.asked.iter().copied());
+        self.waiting.extend(self.asked.difference(&self.in_flight).copied());
+        self.waiting.extend(self.holes.difference(&self.in_flight).copied());
         self.beyond = ready.beyond;
         self.ahead = ready.ahead;
     }
@@ -70,6 +73,16 @@ impl Line {
         self.waiting.insert(turn);
     }
 
+    /// The archive lacks these: they leave in their turn, whatever was confirmed once.
+    pub(super) fn fill(&mut self, holes: &[Turn]) {
+        for turn in holes {
+            if !self.in_flight.contains(turn) && !self.refused.contains_key(turn) {
+                self.holes.insert(*turn);
+                self.waiting.insert(*turn);
+            }
+        }
+    }
+
     /// The next file to leave, now taken as in flight; `None` when none may.
     pub(super) fn take(&mut self) -> Option<Turn> {
         let next = self.waiting.iter().find_map(|turn| self.may_leave(*turn))?;
@@ -80,7 +93,7 @@ impl Line {
 
     /// `turn` itself, or the history that must go before it, or nothing.
     fn may_leave(&self, turn: Turn) -> Option<Turn> {
-        if self.ahead >= AHEAD_MAX && !self.asked.contains(&turn) {
+        if self.ahead >= AHEAD_MAX && !self.asked.contains(&turn) && !self.holes.contains(&turn) {
             return None;
         }
         let Turn::Other(segment, _) = turn else { return Some(turn) };
@@ -101,16 +114,17 @@ impl Line {
         if after_conflict { None } else { Some(turn) }
     }
 
-    /// The archive has it.
-    pub(super) fn confirm(&mut self, turn: Turn) {
+    /// The archive has it. Returns whether it was a hole.
+    pub(super) fn confirm(&mut self, turn: Turn) -> bool {
         self.in_flight.remove(&turn);
         self.waiting.remove(&turn);
         self.asked.remove(&turn);
+        let was_hole = self.holes.remove(&turn);
         if let Turn::History(timeline) = turn {
             self.settled.insert(timeline);
         }
         if self.confirmed.insert(turn) {
-            self.ahead += 1;
+            self.ahead += usize::from(!was_hole);
             self.confirmed_in_order.push_back(turn);
             if self.confirmed_in_order.len() > REMEMBERED
                 && let Some(oldest) = self.confirmed_in_order.pop_front()
@@ -118,13 +132,24 @@ impl Line {
                 self.confirmed.remove(&oldest);
             }
         }
+        was_hole
     }
 
     /// It stays for a reason that is in the file or in the archive.
     pub(super) fn refuse(&mut self, turn: Turn, why: Refusal) {
         self.in_flight.remove(&turn);
         self.asked.remove(&turn);
+        self.holes.remove(&turn);
         self.refused.insert(turn, why);
+    }
+
+    /// PostgreSQL has removed a file that was to fill a hole. Returns whether it was one, and nobody asks for it.
+    pub(super) fn go_without(&mut self, turn: Turn) -> bool {
+        let was_hole = !self.asked.contains(&turn) && self.holes.remove(&turn);
+        if was_hole {
+            self.in_flight.remove(&turn);
+        }
+        was_hole
     }
 
     /// A history that is needed first is not in pg_wal (it was restored or removed): nothing is there to compare.
@@ -144,6 +169,7 @@ impl Line {
     /// This member ships no more. What is in the archive stays known; it is there for good.
     pub(super) fn stop(&mut self) {
         self.waiting.clear();
+        self.holes.clear();
         self.in_flight.clear();
         self.refused.clear();
         self.settled.clear();
@@ -164,6 +190,10 @@ impl Line {
 
     pub(super) fn is_refused(&self, turn: Turn) -> bool {
         self.refused.contains_key(&turn)
+    }
+
+    pub(super) fn has_holes(&self) -> bool {
+        !self.holes.is_empty()
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -277,6 +307,42 @@ mod tests {
         line.put_back(turn(name));
         assert_eq!((line.missing(), line.in_flight()), ((1, 1), 0));
         assert_eq!(line.take(), Some(turn(name)));
+    }
+
+    #[test]
+    fn a_hole_leaves_in_its_turn_though_no_scan_finds_it_and_once() {
+        let (hole, ready) = ("000000010000000000000002", "000000010000000000000003");
+        let mut line = line(&[ready]);
+        line.confirm(turn(hole));
+        line.ahead = AHEAD_MAX;
+        line.fill(&[turn(hole)]);
+        line.scanned(&Ready { waiting: vec![turn(ready)], ..Ready::default() });
+        assert_eq!(line.take(), Some(turn(hole)));
+        line.scanned(&Ready::default());
+        assert_eq!(line.take(), None, "it is in flight");
+        assert!(line.confirm(turn(hole)) && !line.has_holes());
+    }
+
+    #[test]
+    fn a_hole_whose_file_is_gone_is_given_up_unless_postgres_asks_for_it() {
+        let hole = turn("000000010000000000000002");
+        let mut line = line(&[]);
+        line.fill(&[hole]);
+        line.take();
+        assert!(line.go_without(hole));
+        assert_eq!(line.missing(), (0, 0));
+        line.fill(&[hole]);
+        line.ask(hole);
+        assert!(!line.go_without(hole));
+    }
+
+    #[test]
+    fn what_was_asked_for_and_is_on_its_way_is_not_taken_twice() {
+        let mut line = line(&[]);
+        line.ask(turn("000000010000000000000002"));
+        assert!(line.take().is_some());
+        line.scanned(&Ready::default());
+        assert_eq!(line.take(), None);
     }
 
     #[test]

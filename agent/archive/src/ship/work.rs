@@ -1,83 +1,114 @@
-//! The task that ships: one loop that owns all its state; files under way and scans are tasks of its own.
+//! The task that ships: one loop that owns all its state; files under way, scans and questions to the store are tasks
+//! of their own. What comes of them is in `outcome`.
+
+mod outcome;
+mod watch;
 
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use notify::event::{EventKind, ModifyKind, RenameMode};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use outrider_wal::WalFileName;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use notify::RecommendedWatcher;
+use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info};
 
-use super::line::{Line, Refusal};
+use super::capacity::Growth;
+use super::gaps::{self, CheckError, Found};
+use super::line::Line;
+use super::writer::{self, Claimed};
 use super::{Leadership, NotDurable, Question};
+use crate::Status;
 use crate::backoff::Backoff;
 use crate::content::Expected;
 use crate::queue::{self, Ready, Turn};
-use crate::store::{self, Conditions, causes};
+use crate::store::{self, Conditions};
 use crate::upload::{UploadError, Uploaded, Uploader};
-use crate::{Archived, Failure, Fault, Status, clock};
 
 /// The net under the notifications of the file system, which do not cross every kind of mount.
 const SCAN_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at who may write to the archive, and so how long a former primary may not know.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(30);
+/// Between two comparisons of the archive with pg_wal. In between each file that leaves is known.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3600);
+/// From trouble with a file, or a comparison that failed, to the next.
+const CHECK_SOON: Duration = Duration::from_secs(60);
 /// Callers that wait for one file or another.
 const WAITERS_MAX: usize = 64;
-/// Refused files that the status names.
-const REFUSED_SHOWN: usize = 16;
+/// Bytes of segments under way at one time, before compression.
+const IN_FLIGHT_MAX: u64 = 128 << 20;
 
 pub(super) struct Work {
     uploader: Uploader,
+    member: String,
     parallelism: usize,
     leadership: Option<Leadership>,
     line: Line,
     waiters: HashMap<Turn, Vec<oneshot::Sender<Result<(), NotDurable>>>>,
     refusals: HashMap<Turn, String>,
     conditions: Option<Conditions>,
+    /// Whether the archive is ours to write to; `None` before it was asked.
+    claim: Option<Claimed>,
+    claim_at: Instant,
+    check_at: Instant,
     running: JoinSet<Done>,
     jobs: HashMap<Id, Job>,
     backoff: Backoff,
     /// Nothing is asked of the store before this.
     resume_at: Option<Instant>,
     scan_at: Instant,
+    growth: Growth,
     watcher: Option<RecommendedWatcher>,
     woken: mpsc::Sender<()>,
     wakes: Option<mpsc::Receiver<()>>,
     status: Status,
-    shown: watch::Sender<Status>,
+    shown: channel::Sender<Status>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Scan,
     Probe,
+    Claim,
+    Check,
     Upload(Turn),
 }
 
 enum Done {
     Scanned(io::Result<Ready>),
     Probed(Result<Conditions, store::Error>),
+    Claimed(Result<Claimed, store::Error>),
+    Checked(Result<Found, CheckError>),
     Uploaded(Turn, Result<Uploaded, UploadError>),
 }
 
 impl Work {
-    pub(super) fn new(uploader: Uploader, parallelism: usize, shown: watch::Sender<Status>) -> Self {
+    pub(super) fn new(
+        uploader: Uploader,
+        member: String,
+        parallelism: usize,
+        shown: channel::Sender<Status>,
+    ) -> Self {
         let (woken, wakes) = mpsc::channel(1);
         Work {
             uploader,
+            member,
             parallelism,
             leadership: None,
             line: Line::default(),
             waiters: HashMap::new(),
             refusals: HashMap::new(),
             conditions: None,
+            claim: None,
+            claim_at: Instant::now(),
+            check_at: Instant::now(),
             running: JoinSet::new(),
             jobs: HashMap::new(),
             backoff: Backoff::default(),
             resume_at: None,
             scan_at: Instant::now(),
+            growth: Growth::default(),
             watcher: None,
             woken,
             wakes: Some(wakes),
@@ -89,7 +120,7 @@ impl Work {
     /// Runs until the last handle is gone; what is under way then is dropped and may or may not have happened.
     pub(super) async fn run(
         mut self,
-        mut leadership: watch::Receiver<Option<Leadership>>,
+        mut leadership: channel::Receiver<Option<Leadership>>,
         mut questions: mpsc::Receiver<Question>,
     ) {
         let Some(mut wakes) = self.wakes.take() else { return };
@@ -131,7 +162,11 @@ impl Work {
         self.resume_at = None;
         self.backoff.reset();
         self.conditions = None;
+        self.claim = None;
+        self.claim_at = Instant::now();
+        self.check_at = Instant::now();
         self.scan_at = Instant::now();
+        self.growth = Growth::default();
         self.leadership = leadership;
         self.status = Status { counters: self.status.counters, ..Status::default() };
         self.status.last_archived = self.shown.borrow().last_archived.clone();
@@ -148,13 +183,15 @@ impl Work {
 
     fn asked(&mut self, Question { name, waits, answer }: Question) {
         let turn = Turn::from(name);
-        if self.line.is_confirmed(turn) {
+        let settled = match &self.claim {
+            _ if self.line.is_confirmed(turn) => Some(Ok(())),
+            _ if !waits => Some(Err(NotDurable::NotYet)),
+            Some(Claimed::Others(text)) => Some(Err(NotDurable::Writer(text.clone()))),
+            Some(Claimed::Ours) | None => None,
+        };
+        if let Some(settled) = settled {
             // Whoever asked may have gone; then nobody needs the answer.
-            let _ = answer.send(Ok(()));
-            return;
-        }
-        if !waits {
-            let _ = answer.send(Err(NotDurable::NotYet));
+            let _ = answer.send(settled);
             return;
         }
         self.waiters.retain(|_, waiters| {
@@ -171,13 +208,6 @@ impl Work {
         }
     }
 
-    /// Answers everyone who waits for this file.
-    fn answer(&mut self, turn: Turn, answer: &Result<(), NotDurable>) {
-        for waiter in self.waiters.remove(&turn).unwrap_or_default() {
-            let _ = waiter.send(answer.clone());
-        }
-    }
-
     fn is_running(&self, job: Job) -> bool {
         self.jobs.values().any(|running| *running == job)
     }
@@ -189,7 +219,12 @@ impl Work {
 
     fn scan(&mut self) {
         self.scan_at = Instant::now() + SCAN_INTERVAL;
-        self.watch();
+        if self.watcher.is_none() {
+            match watch::watch(&self.uploader.pg_wal, self.woken.clone()) {
+                Ok(watcher) => self.watcher = Some(watcher),
+                Err(error) => debug!(%error, "archive_status is not watched, only scanned"),
+            }
+        }
         let (pg_wal, confirmed) = (self.uploader.pg_wal.clone(), self.line.confirmed().clone());
         self.spawn(Job::Scan, async move {
             let scan = tokio::task::spawn_blocking(move || queue::scan(&pg_wal, &confirmed));
@@ -197,36 +232,7 @@ impl Work {
         });
     }
 
-    /// Lets the file system tell of new files, when it can. The scans find them anyway.
-    fn watch(&mut self) {
-        if self.watcher.is_some() {
-            return;
-        }
-        let woken = self.woken.clone();
-        let wake = move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else { return };
-            let appeared = matches!(
-                event.kind,
-                EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To))
-            );
-            let ready = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "ready");
-            if appeared && event.paths.iter().any(ready) {
-                // Full means that it will wake already.
-                let _ = woken.try_send(());
-            }
-        };
-        let directory = self.uploader.pg_wal.join("archive_status");
-        let watcher = notify::recommended_watcher(wake).and_then(|mut watcher| {
-            watcher.watch(&directory, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        match watcher {
-            Ok(watcher) => self.watcher = Some(watcher),
-            Err(error) => debug!(%error, "archive_status is not watched, only scanned"),
-        }
-    }
-
-    /// Starts as many files as may leave now.
+    /// Starts what may be done now: find out what the store does, claim the archive, send files, compare.
     fn start_work(&mut self) {
         let Some(leadership) = self.leadership else { return };
         if self.resume_at.is_some() {
@@ -239,9 +245,30 @@ impl Work {
             }
             return;
         }
+        if self.claim_at <= Instant::now() && !self.is_running(Job::Claim) {
+            let (store, layout) = (self.uploader.store.clone(), self.uploader.layout.clone());
+            let member = self.member.clone();
+            self.spawn(Job::Claim, async move {
+                Done::Claimed(writer::claim(&*store, &layout, leadership, &member).await)
+            });
+        }
+        if self.claim != Some(Claimed::Ours) {
+            return;
+        }
+        self.send(leadership);
+        // Not while holes wait to be filled: they would be found again.
+        if self.check_at <= Instant::now() && !self.is_running(Job::Check) && !self.line.has_holes() {
+            let uploader = self.uploader.clone();
+            self.spawn(Job::Check, async move { Done::Checked(gaps::check(&uploader, leadership).await) });
+        }
+    }
+
+    /// Sends as many files as may leave now.
+    fn send(&mut self, leadership: Leadership) {
         let system_identifier = Some(leadership.system_identifier);
         let expected = Expected { system_identifier, segment_size: leadership.segment_size };
-        while self.line.in_flight() < self.parallelism {
+        let room = usize::try_from(IN_FLIGHT_MAX / leadership.segment_size.bytes()).unwrap_or(usize::MAX);
+        while self.line.in_flight() < self.parallelism.min(room.max(1)) {
             let Some(turn) = self.line.take() else { break };
             let uploader = self.uploader.clone();
             self.spawn(Job::Upload(turn), async move {
@@ -251,139 +278,5 @@ impl Work {
         if self.line.wants_scan() && !self.is_running(Job::Scan) && self.line.in_flight() == 0 {
             self.scan_at = self.scan_at.min(Instant::now() + Duration::from_millis(200));
         }
-    }
-
-    fn finished(&mut self, done: Result<(Id, Done), JoinError>) {
-        match done {
-            Ok((id, done)) => {
-                self.jobs.remove(&id);
-                match done {
-                    Done::Scanned(Ok(ready)) => {
-                        self.status.oldest_waiting = ready.oldest;
-                        self.line.scanned(&ready);
-                        self.refusals.retain(|turn, _| self.line.is_refused(*turn));
-                    }
-                    Done::Scanned(Err(error)) => {
-                        self.failed(None, format!("cannot scan archive_status: {error}"))
-                    }
-                    Done::Probed(Ok(conditions)) => self.probed(conditions),
-                    Done::Probed(Err(error)) => self.store_failed(None, causes(&error)),
-                    Done::Uploaded(turn, Ok(uploaded)) => self.uploaded(turn, uploaded),
-                    Done::Uploaded(turn, Err(error)) => self.upload_failed(turn, error),
-                }
-            }
-            Err(panicked) => {
-                let job = self.jobs.remove(&panicked.id());
-                let turn = if let Some(Job::Upload(turn)) = job { Some(turn) } else { None };
-                self.store_failed(turn, panicked.to_string());
-            }
-        }
-    }
-
-    fn probed(&mut self, conditions: Conditions) {
-        self.conditions = Some(conditions);
-        self.store_works();
-        if conditions == Conditions::Ignored {
-            warn!(
-                archive = self.uploader.store.url(),
-                "the store overwrites objects although it is asked not to (If-None-Match): looking before each put \
-                 instead, which two primaries at one time can slip through"
-            );
-        }
-    }
-
-    fn uploaded(&mut self, turn: Turn, uploaded: Uploaded) {
-        self.line.confirm(turn);
-        self.refusals.remove(&turn);
-        self.store_works();
-        let counters = &mut self.status.counters;
-        counters.files += 1;
-        counters.segments += u64::from(matches!(turn.name(), WalFileName::Segment(_)));
-        counters.bytes_in += uploaded.bytes_in;
-        counters.bytes_out += uploaded.bytes_out;
-        counters.compressing += uploaded.compressing;
-        debug!(file = %turn.name(), bytes = uploaded.bytes_out, "archived");
-        self.status.last_archived = Some(Archived { name: turn.name(), at: clock::now() });
-        if self.status.conflict.as_ref().is_some_and(|conflict| conflict.name == turn.name()) {
-            self.status.conflict = None;
-        }
-        self.answer(turn, &Ok(()));
-    }
-
-    fn upload_failed(&mut self, turn: Turn, failure: UploadError) {
-        let text = failure.text();
-        match failure {
-            UploadError::Store(_) | UploadError::Task(_) => self.store_failed(Some(turn), text),
-            UploadError::Fault(Fault::Missing { .. }) if matches!(turn, Turn::History(_)) => {
-                warn!(file = %turn.name(), "the timeline history is not in pg_wal and cannot be archived");
-                self.line.go_without_history(turn.timeline());
-                self.answer(turn, &Err(NotDurable::Fault(text)));
-            }
-            UploadError::Fault(_) => {
-                error!(file = %turn.name(), fault = text, "not archived");
-                self.line.refuse(turn, Refusal::Fault);
-                self.refused(turn, text.clone());
-                self.answer(turn, &Err(NotDurable::Fault(text)));
-            }
-            UploadError::Conflict(conflict) => {
-                error!(file = %turn.name(), fault = text, "not archived: conflict");
-                self.line.refuse(turn, Refusal::Conflict);
-                self.status.conflict = Some(conflict);
-                self.refused(turn, text.clone());
-                self.answer(turn, &Err(NotDurable::Conflict(text)));
-            }
-        }
-    }
-
-    fn refused(&mut self, turn: Turn, text: String) {
-        self.failed(Some(turn), text.clone());
-        self.refusals.insert(turn, text);
-    }
-
-    fn failed(&mut self, turn: Option<Turn>, text: String) {
-        self.status.counters.failures += 1;
-        self.status.last_failure = Some(Failure { name: turn.map(Turn::name), text, at: clock::now() });
-    }
-
-    /// The store did not do it: wait longer each time. WAL waits in pg_wal meanwhile.
-    fn store_failed(&mut self, turn: Option<Turn>, text: String) {
-        if let Some(turn) = turn {
-            self.line.put_back(turn);
-        }
-        if !self.status.store_failing {
-            self.status.store_failing = true;
-            warn!(error = text, "the archive takes no WAL: it waits in pg_wal");
-        }
-        self.failed(turn, text);
-        // Files that were under way together fail together: that is one failure.
-        if self.resume_at.is_none() {
-            self.resume_at = Some(Instant::now() + self.backoff.next());
-        }
-    }
-
-    fn store_works(&mut self) {
-        self.backoff.reset();
-        if self.status.store_failing {
-            self.status.store_failing = false;
-            info!("the archive takes WAL again");
-        }
-    }
-
-    /// Shows the state to the readers, when it changed.
-    fn show(&mut self) {
-        let (files, large) = self.line.missing();
-        let size = self.leadership.map_or(0, |leadership| leadership.segment_size.bytes());
-        self.status.term = self.leadership.map(|leadership| leadership.term);
-        self.status.conditions = self.conditions;
-        self.status.waiting = files;
-        self.status.waiting_bytes = large * size;
-        if files == 0 {
-            self.status.oldest_waiting = None;
-        }
-        self.status.in_flight = self.line.in_flight();
-        let refused = self.line.refused().take(REFUSED_SHOWN);
-        let text = |turn: Turn| (turn.name(), self.refusals.get(&turn).cloned().unwrap_or_default());
-        self.status.refused = refused.map(text).collect();
-        self.shown.send_replace(self.status.clone());
     }
 }

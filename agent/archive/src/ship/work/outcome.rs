@@ -1,0 +1,264 @@
+//! What comes of the tasks that ship: who is answered, what waits again, and what the status shows. Starts none.
+
+use std::time::Duration;
+
+use outrider_wal::WalFileName;
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::{CHECK_INTERVAL, CHECK_SOON, CLAIM_INTERVAL, Done, Job, Work};
+use crate::queue::{Ready, Turn};
+use crate::ship::NotDurable;
+use crate::ship::gaps::{CheckError, Found};
+use crate::ship::line::Refusal;
+use crate::ship::writer::Claimed;
+use crate::store::{self, Conditions, causes};
+use crate::upload::{UploadError, Uploaded};
+use crate::{Archived, Failure, Fault, clock};
+
+/// From a look at who may write that got no answer to the next.
+const CLAIM_AGAIN: Duration = Duration::from_secs(5);
+/// Refused files that the status names.
+const REFUSED_SHOWN: usize = 16;
+
+impl Work {
+    pub(super) fn finished(&mut self, done: Result<(Id, Done), JoinError>) {
+        match done {
+            Ok((id, done)) => {
+                self.jobs.remove(&id);
+                match done {
+                    Done::Scanned(Ok(ready)) => self.scanned(&ready),
+                    Done::Scanned(Err(error)) => {
+                        self.failed(None, format!("cannot scan archive_status: {error}"));
+                    }
+                    Done::Probed(Ok(conditions)) => self.probed(conditions),
+                    Done::Probed(Err(error)) => self.store_failed(None, causes(&error)),
+                    Done::Claimed(claim) => self.claimed(claim),
+                    Done::Checked(found) => self.checked(found),
+                    Done::Uploaded(turn, Ok(uploaded)) => self.uploaded(turn, uploaded),
+                    Done::Uploaded(turn, Err(error)) => self.upload_failed(turn, error),
+                }
+            }
+            Err(panicked) => {
+                let job = self.jobs.remove(&panicked.id());
+                let turn = if let Some(Job::Upload(turn)) = job { Some(turn) } else { None };
+                self.store_failed(turn, panicked.to_string());
+            }
+        }
+    }
+
+    fn scanned(&mut self, ready: &Ready) {
+        self.status.oldest_waiting = ready.oldest;
+        self.status.free_bytes = ready.free;
+        self.line.scanned(ready);
+        self.refusals.retain(|turn, _| self.line.is_refused(*turn));
+        let waiting = self.waiting_bytes();
+        self.status.full_in = self.growth.seen(Instant::now(), waiting, ready.free);
+    }
+
+    fn probed(&mut self, conditions: Conditions) {
+        self.conditions = Some(conditions);
+        self.store_works();
+        if conditions == Conditions::Ignored {
+            warn!(
+                archive = self.uploader.store.url(),
+                "the store overwrites objects although it is asked not to (If-None-Match): looking before each put \
+                 instead, which two primaries at one time can slip through"
+            );
+        }
+    }
+
+    fn claimed(&mut self, claim: Result<Claimed, store::Error>) {
+        let claim = match claim {
+            Ok(claim) => claim,
+            // What was known stays so: the guard is that no put overwrites.
+            Err(error) if self.claim.is_some() => {
+                self.claim_at = Instant::now() + CLAIM_AGAIN;
+                return self.failed(None, causes(&error));
+            }
+            Err(error) => return self.store_failed(None, causes(&error)),
+        };
+        self.claim_at = Instant::now() + CLAIM_INTERVAL;
+        self.store_works();
+        if self.claim.as_ref() == Some(&claim) {
+            return;
+        }
+        match &claim {
+            Claimed::Ours => {
+                debug!(archive = self.uploader.store.url(), "the archive is claimed");
+                self.status.writer_conflict = None;
+                for turn in self.waiters.keys() {
+                    self.line.ask(*turn);
+                }
+            }
+            Claimed::Others(text) => {
+                error!(fault = text, "no WAL is archived");
+                self.failed(None, text.clone());
+                self.status.writer_conflict = Some(text.clone());
+                for waiter in self.waiters.drain().flat_map(|(_, waiters)| waiters) {
+                    let _ = waiter.send(Err(NotDurable::Writer(text.clone())));
+                }
+            }
+        }
+        self.claim = Some(claim);
+    }
+
+    fn checked(&mut self, found: Result<Found, CheckError>) {
+        let now = Instant::now();
+        let Found { holes, gaps, more } = match found {
+            Ok(found) => found,
+            // What PostgreSQL marks as ready leaves meanwhile, also where nobody may list.
+            Err(error) => {
+                self.check_at = now + CHECK_SOON;
+                let cause = match error {
+                    CheckError::Store(error) => causes(&error),
+                    CheckError::PgWal(error) => causes(&error),
+                };
+                return self.failed(None, format!("cannot compare pg_wal with the archive: {cause}"));
+            }
+        };
+        // The rest is found when these have left; gaps alone are only named.
+        self.check_at = if more && !holes.is_empty() { now } else { now + CHECK_INTERVAL };
+        self.status.compared_at = Some(clock::now());
+        if let (Some(first), Some(last)) = (holes.first(), holes.last()) {
+            info!(
+                files = holes.len(),
+                first = %first.name(),
+                last = %last.name(),
+                "pg_wal has files that the archive lacks: they are archived now"
+            );
+        }
+        if gaps != self.status.gaps {
+            for (first, last) in &gaps {
+                error!(
+                    %first,
+                    %last,
+                    "the archive has a gap that pg_wal cannot fill: nobody can recover across it; take a base backup"
+                );
+            }
+            self.status.gaps = gaps;
+        }
+        self.line.fill(&holes);
+    }
+
+    fn uploaded(&mut self, turn: Turn, uploaded: Uploaded) {
+        let was_hole = self.line.confirm(turn);
+        self.refusals.remove(&turn);
+        self.store_works();
+        let counters = &mut self.status.counters;
+        counters.files += 1;
+        counters.refilled += u64::from(was_hole);
+        counters.segments += u64::from(matches!(turn.name(), WalFileName::Segment(_)));
+        counters.bytes_in += uploaded.bytes_in;
+        counters.bytes_out += uploaded.bytes_out;
+        counters.compressing += uploaded.compressing;
+        debug!(file = %turn.name(), bytes = uploaded.bytes_out, "archived");
+        self.status.last_archived = Some(Archived { name: turn.name(), at: clock::now() });
+        if self.status.conflict.as_ref().is_some_and(|conflict| conflict.name == turn.name()) {
+            self.status.conflict = None;
+        }
+        self.answer(turn, &Ok(()));
+    }
+
+    fn upload_failed(&mut self, turn: Turn, failure: UploadError) {
+        let text = failure.text();
+        match failure {
+            UploadError::Store(_) | UploadError::Task(_) => self.store_failed(Some(turn), text),
+            UploadError::Fault(Fault::Missing { .. }) if matches!(turn, Turn::History(_)) => {
+                warn!(file = %turn.name(), "the timeline history is not in pg_wal and cannot be archived");
+                self.line.go_without_history(turn.timeline());
+                self.answer(turn, &Err(NotDurable::Fault(text)));
+            }
+            UploadError::Fault(Fault::Missing { .. }) if self.line.go_without(turn) => {
+                // PostgreSQL may remove what is not marked as ready: now it is a gap, or someone else filled it.
+                self.check_soon();
+            }
+            UploadError::Fault(_) => {
+                error!(file = %turn.name(), fault = text, "not archived");
+                self.line.refuse(turn, Refusal::Fault);
+                self.check_soon();
+                self.refused(turn, text.clone());
+                self.answer(turn, &Err(NotDurable::Fault(text)));
+            }
+            UploadError::Conflict(conflict) => {
+                error!(file = %turn.name(), fault = text, "not archived: conflict");
+                self.line.refuse(turn, Refusal::Conflict);
+                self.status.conflict = Some(conflict);
+                self.check_soon();
+                // Whoever wrote the other one may have claimed the archive.
+                self.claim_at = Instant::now();
+                self.refused(turn, text.clone());
+                self.answer(turn, &Err(NotDurable::Conflict(text)));
+            }
+        }
+    }
+
+    fn check_soon(&mut self) {
+        self.check_at = self.check_at.min(Instant::now() + CHECK_SOON);
+    }
+
+    /// Answers everyone who waits for this file.
+    fn answer(&mut self, turn: Turn, answer: &Result<(), NotDurable>) {
+        for waiter in self.waiters.remove(&turn).unwrap_or_default() {
+            let _ = waiter.send(answer.clone());
+        }
+    }
+
+    fn refused(&mut self, turn: Turn, text: String) {
+        self.failed(Some(turn), text.clone());
+        self.refusals.insert(turn, text);
+    }
+
+    fn failed(&mut self, turn: Option<Turn>, text: String) {
+        self.status.counters.failures += 1;
+        self.status.last_failure = Some(Failure { name: turn.map(Turn::name), text, at: clock::now() });
+    }
+
+    /// The store did not do it: wait longer each time. WAL waits in pg_wal meanwhile.
+    fn store_failed(&mut self, turn: Option<Turn>, text: String) {
+        if let Some(turn) = turn {
+            self.line.put_back(turn);
+        }
+        if !self.status.store_failing {
+            self.status.store_failing = true;
+            warn!(error = text, "the archive takes no WAL: it waits in pg_wal");
+        }
+        self.failed(turn, text);
+        // Files that were under way together fail together: that is one failure.
+        if self.resume_at.is_none() {
+            self.resume_at = Some(Instant::now() + self.backoff.next());
+        }
+    }
+
+    fn store_works(&mut self) {
+        self.backoff.reset();
+        if self.status.store_failing {
+            self.status.store_failing = false;
+            info!("the archive takes WAL again");
+        }
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        let (_, large) = self.line.missing();
+        large * self.leadership.map_or(0, |leadership| leadership.segment_size.bytes())
+    }
+
+    /// Shows the state to the readers, when it changed.
+    pub(super) fn show(&mut self) {
+        let (files, _) = self.line.missing();
+        self.status.term = self.leadership.map(|leadership| leadership.term);
+        self.status.conditions = self.conditions;
+        self.status.waiting = files;
+        self.status.waiting_bytes = self.waiting_bytes();
+        if files == 0 {
+            self.status.oldest_waiting = None;
+            self.status.full_in = None;
+        }
+        self.status.in_flight = self.line.in_flight();
+        let refused = self.line.refused().take(REFUSED_SHOWN);
+        let text = |turn: Turn| (turn.name(), self.refusals.get(&turn).cloned().unwrap_or_default());
+        self.status.refused = refused.map(text).collect();
+        self.shown.send_replace(self.status.clone());
+    }
+}
