@@ -29,6 +29,9 @@ pub enum Directory {
     Refused(String),
 }
 
+/// In the state directory.
+const UNRECORDED: &str = "unrecorded";
+
 /// Work that leaves the data directory unusable until it is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -64,7 +67,8 @@ impl Work {
 
     /// Takes all marks away: the data that they were about is gone.
     pub(crate) fn forget_all(settings: &Settings) -> Result<(), Error> {
-        Work::ALL.into_iter().try_for_each(|work| work.finish(settings))
+        Work::ALL.into_iter().try_for_each(|work| work.finish(settings))?;
+        set_unrecorded(settings, false)
     }
 }
 
@@ -140,6 +144,21 @@ pub(crate) fn history(settings: &Settings, timeline: TimelineId) -> Result<Timel
 /// Whether the data directory is a base backup that was not started yet.
 pub(crate) fn has_backup_label(settings: &Settings) -> bool {
     settings.data_directory.join("backup_label").exists()
+}
+
+/// Marks data that came from an archive to begin a cluster with, until the DCS names this cluster; or takes the mark away.
+pub(crate) fn set_unrecorded(settings: &Settings, unrecorded: bool) -> Result<(), Error> {
+    let path = settings.state_directory.join(UNRECORDED);
+    if unrecorded {
+        file::replace(&path, "This data has not become a cluster yet.\n", 0o600)
+    } else {
+        file::remove(&path)
+    }
+}
+
+/// Whether the data came from an archive and the DCS did not name the cluster by it.
+pub(crate) fn is_unrecorded(settings: &Settings) -> bool {
+    settings.state_directory.join(UNRECORDED).exists()
 }
 
 /// Makes room for new data. Data that may still be worth something is moved aside, to `<data directory>.replaced`; one

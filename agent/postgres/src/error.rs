@@ -133,6 +133,32 @@ pub enum Error {
         /// All of it.
         output: String,
     },
+    /// A new cluster was to be made where there is data.
+    #[error("{path} holds data already, and no new cluster is made in its place")]
+    NotEmpty {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The recovery from the archive ended without a usable primary.
+    #[error("the recovery in {path} did not come to its end; the log above says how far it came")]
+    NotRecovered {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A backup of another cluster.
+    #[error("the backup is of the system {found}, this cluster is {expected}")]
+    ForeignBackup {
+        /// Its system identifier.
+        found: u64,
+        /// That of the cluster.
+        expected: u64,
+    },
+    /// The files could not be had from the archive.
+    #[error("cannot restore from the archive: {problem}")]
+    Archive {
+        /// Why not, with everything that caused it.
+        problem: String,
+    },
 }
 
 impl Error {
@@ -154,7 +180,11 @@ impl Error {
             | Error::TooSlow { .. }
             | Error::Tool { .. }
             | Error::ToolUnknown { .. }
-            | Error::ControlData { .. } => None,
+            | Error::ControlData { .. }
+            | Error::NotEmpty { .. }
+            | Error::NotRecovered { .. }
+            | Error::ForeignBackup { .. }
+            | Error::Archive { .. } => None,
         }
     }
 
@@ -181,7 +211,11 @@ impl Error {
             | Error::TooSlow { .. }
             | Error::Tool { .. }
             | Error::ToolUnknown { .. }
-            | Error::ControlData { .. } => None,
+            | Error::ControlData { .. }
+            | Error::NotEmpty { .. }
+            | Error::NotRecovered { .. }
+            | Error::ForeignBackup { .. }
+            | Error::Archive { .. } => None,
         }
     }
 }

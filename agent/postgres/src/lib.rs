@@ -12,6 +12,7 @@ mod observation;
 mod observer;
 mod quote;
 mod rebuild;
+mod restored;
 mod session;
 mod settings;
 mod statement;

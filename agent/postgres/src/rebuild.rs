@@ -118,7 +118,7 @@ impl Postgres {
 
 impl Postgres {
     /// Whether the supervisor would run a program on the data directory now: `pg_controldata` is refused when another runs.
-    async fn is_free(&self) -> Result<(), Error> {
+    pub(crate) async fn is_free(&self) -> Result<(), Error> {
         let arguments = vec!["--version".to_owned()];
         self.supervisor.run_tool(Tool::PgControldata, arguments, c_locale(), false).await.map(drop)
     }

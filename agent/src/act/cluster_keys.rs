@@ -70,6 +70,8 @@ impl Actor<'_> {
         if self.memory.snapshot.as_ref().is_none_or(|snapshot| snapshot.config.is_none()) {
             self.instruments.dcs.create_config(&self.instruments.config.bootstrap_dcs).await?;
         }
+        // Before it can be known: from then on others rely on this data.
+        self.instruments.postgres.forget_unrecorded()?;
         self.instruments.dcs.write_initialize(&system.to_string()).await?;
         info!(%system, "the cluster is made");
         Ok(())

@@ -193,6 +193,10 @@ fn stopped(
         Ok(Directory::HalfInitialized) => Postgres::Unusable(Unusable::HalfInitialized),
         Ok(Directory::HalfCloned) => Postgres::Unusable(Unusable::HalfCloned),
         Ok(Directory::HalfRewound) => Postgres::Unusable(Unusable::HalfRewound),
+        // Recovered from an archive to begin the cluster, which another member then did: as good as half a clone.
+        Ok(Directory::Complete) if instruments.postgres.is_unrecorded() && is_made(memory) => {
+            Postgres::Unusable(Unusable::HalfInitialized)
+        }
         Ok(Directory::Complete) => match control {
             Some(Ok(control)) => {
                 memory.refused.forget();
@@ -212,6 +216,12 @@ fn stopped(
             None => unresponsive(memory, false),
         },
     }
+}
+
+/// Whether the DCS names the system identifier of the cluster.
+fn is_made(memory: &Memory) -> bool {
+    let named = memory.snapshot.as_ref().and_then(|snapshot| snapshot.initialize.as_ref());
+    named.is_some_and(|entry| !entry.value.trim().is_empty())
 }
 
 fn at_rest(control: &ControlData, fresh_backup: bool, memory: &Memory) -> Postgres {

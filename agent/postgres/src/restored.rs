@@ -1,0 +1,107 @@
+//! A data directory that came from a base backup: room for it, marks while it is not whole, and its recovery to the end.
+//! Knows no archive: who copies the files is told where, and says when they are all there.
+
+use outrider_supervisor::protocol::Tool;
+use tracing::info;
+
+use crate::configuration::{self, Configuration};
+use crate::directory::{self, Directory, Work};
+use crate::error::Error;
+use crate::file;
+use crate::instrument::Postgres;
+
+impl Postgres {
+    /// Makes room for the first data of a new cluster, as before initdb. Remains of an earlier try are removed.
+    ///
+    /// # Errors
+    /// When the directory holds data, or the supervisor runs something on it.
+    pub async fn prepare_first(&self) -> Result<(), Error> {
+        let settings = &self.settings;
+        self.is_free().await?;
+        match directory::inspect(settings)? {
+            Directory::Empty => {}
+            Directory::HalfInitialized | Directory::HalfCloned => directory::make_room(settings)?,
+            Directory::Complete | Directory::HalfRewound | Directory::Refused(_) => {
+                return Err(Error::NotEmpty { path: settings.data_directory.clone() });
+            }
+        }
+        Work::forget_all(settings)?;
+        Work::Initialize.begin(settings)
+    }
+
+    /// Replays what the archive has, up to where `target` says, and ends as a primary that was shut down cleanly on a
+    /// timeline of its own. `target`: settings for the recovery, `restore_command` among them.
+    ///
+    /// It is a single process without a socket, as in initdb: nobody can write into it, so no fuse is needed, and nobody
+    /// takes it for a standby that could be promoted before it is where it shall be.
+    ///
+    /// # Errors
+    /// When it does not come to that; the data directory stays marked.
+    pub async fn recover(&self, wanted: &Configuration, target: &[(String, String)]) -> Result<(), Error> {
+        let settings = &self.settings;
+        let directory = &settings.data_directory;
+        wanted.write(settings)?;
+        configuration::set_standby_signal(directory, false)?;
+        file::replace(&directory.join("recovery.signal"), "", 0o600)?;
+        let mut arguments = wanted.arguments(settings, None);
+        // Without it the limits of the old primary would have to be met, for queries that nobody asks here.
+        let fixed = [("hot_standby".to_owned(), "off".to_owned())];
+        for (name, value) in fixed.iter().chain(target) {
+            arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
+        }
+        arguments.push("template1".to_owned());
+        let environment = vec![("LC_ALL".to_owned(), "C".to_owned())];
+        info!(?target, "recovering from the archive");
+        self.supervisor.run_tool(Tool::PostgresSingleUser, arguments, environment, true).await?;
+        let control = self.control_data().await?;
+        let signal = directory.join("recovery.signal");
+        if !control.is_clean_primary() || signal.exists() {
+            return Err(Error::NotRecovered { path: directory.clone() });
+        }
+        directory::set_unrecorded(settings, true)?;
+        Work::Initialize.finish(settings)
+    }
+
+    /// Whether its data was recovered to begin a cluster, and has not. If another member began the cluster from the same
+    /// archive, the two have the same system identifier and timelines, and what was written after is not the same.
+    #[must_use]
+    pub fn is_unrecorded(&self) -> bool {
+        directory::is_unrecorded(&self.settings)
+    }
+
+    /// The cluster is about to be named by this data.
+    ///
+    /// # Errors
+    /// When the mark cannot be removed.
+    pub fn forget_unrecorded(&self) -> Result<(), Error> {
+        directory::set_unrecorded(&self.settings, false)
+    }
+
+    /// Makes room for the data of a new standby, as before a clone: what is here is moved aside.
+    ///
+    /// # Errors
+    /// When it cannot be moved, or the supervisor runs something on it.
+    pub async fn prepare_standby(&self) -> Result<(), Error> {
+        let settings = &self.settings;
+        self.is_free().await?;
+        directory::make_room(settings)?;
+        Work::forget_all(settings)?;
+        Work::Clone.begin(settings)
+    }
+
+    /// The files of the standby are all there, durably, and are those of this cluster.
+    ///
+    /// # Errors
+    /// When they are not; the data directory stays marked.
+    pub async fn finish_standby(&self, system_identifier: u64) -> Result<(), Error> {
+        let settings = &self.settings;
+        let control = self.control_data().await?;
+        if control.system_identifier != system_identifier {
+            let (found, expected) = (control.system_identifier, system_identifier);
+            return Err(Error::ForeignBackup { found, expected });
+        }
+        // What starts it makes it a standby.
+        file::remove(&settings.data_directory.join("recovery.signal"))?;
+        Work::Clone.finish(settings)
+    }
+}
