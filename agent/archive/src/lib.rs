@@ -1,4 +1,4 @@
-//! The WAL archive: ships finished WAL to a store and fetches it back. Takes no base backups and restores none.
+//! The archive: ships finished WAL to a store and fetches it back, and takes base backups. Restores none.
 //!
 //! Objects lie where barman-cloud puts them, so that its tools read this archive and this program reads theirs.
 //! An object is written once: never changed, never overwritten, and what differs is an alarm.
@@ -25,10 +25,14 @@ pub mod client;
 pub mod retention;
 pub mod store;
 
+pub use backup::{
+    BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Inside, MANIFEST, Phase,
+    Point, Progress, Source, SourceError, StoredWal, TarIndex, WalArchived, WalMissing, sweep_abandoned,
+    take_backup,
+};
 pub use backup_info::{
     BackupId, BackupInfo, BackupStatus, BadBackupId, BadBackupInfo, ReadBackupInfo, Tablespace,
 };
-pub use backup::{BackupIndex, INDEX, Inside, MANIFEST, Point, TarIndex};
 pub use compression::Compression;
 pub use content::Fault;
 pub use fetch::{FetchError, Fetched, Fetcher, Patience};

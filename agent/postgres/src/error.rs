@@ -125,6 +125,14 @@ pub enum Error {
         /// Which.
         tool: &'static str,
     },
+    /// What `pg_backup_stop` gave for the file `backup_label` misses a line.
+    #[error("the backup label does not say {what:?}; it was: {label}")]
+    BackupLabel {
+        /// The line's beginning.
+        what: &'static str,
+        /// All of it.
+        label: String,
+    },
     /// The output of `pg_controldata` misses a line.
     #[error("pg_controldata does not say {what:?}; its output was: {output}")]
     ControlData {
@@ -184,6 +192,7 @@ impl Error {
             | Error::NotEmpty { .. }
             | Error::NotRecovered { .. }
             | Error::ForeignBackup { .. }
+            | Error::BackupLabel { .. }
             | Error::Archive { .. } => None,
         }
     }
@@ -215,6 +224,7 @@ impl Error {
             | Error::NotEmpty { .. }
             | Error::NotRecovered { .. }
             | Error::ForeignBackup { .. }
+            | Error::BackupLabel { .. }
             | Error::Archive { .. } => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Talks to a Postgres and its supervisor: configuration files, positions, start and stop, promotion, clone, rewind.
 //! Obeys; decides nothing, and knows neither the leader lease nor the archive.
 
+mod backup;
 mod configuration;
 mod conninfo;
 mod control;
@@ -18,6 +19,7 @@ mod settings;
 mod statement;
 mod supervisor;
 
+pub use backup::{BackupBegun, BackupEnded, BackupSession, TablespaceLocation};
 pub use configuration::{Configuration, slot_name};
 pub use conninfo::Upstream;
 pub use control::ControlData;

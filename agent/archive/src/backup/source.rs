@@ -1,0 +1,184 @@
+//! What a base backup needs of the server whose files it copies, and of its WAL. Knows no SQL.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
+use tokio::time::{Instant, sleep};
+
+use crate::Layout;
+use crate::backup_info::Tablespace;
+use crate::store::{self, Store};
+
+/// Anything that went wrong with the server, in its words.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The server whose files are copied, in a session that lasts as long as the backup. Dropping it ends the backup.
+#[async_trait]
+pub trait Source: Send {
+    /// Begins: `pg_backup_start` with a fast checkpoint.
+    ///
+    /// # Errors
+    /// When the server does not. Each call has a deadline of its own.
+    async fn begin(&mut self, label: &str) -> Result<Begun, SourceError>;
+
+    /// Ends: `pg_backup_stop`, after the last file was read. Does not wait for the archive.
+    ///
+    /// # Errors
+    /// When the session was lost, the standby promoted, or anything else that voids the backup.
+    async fn end(&mut self) -> Result<Ended, SourceError>;
+
+    /// Whether the session is there. When it is gone the backup is void.
+    fn is_alive(&self) -> bool;
+}
+
+/// The server as it was when the backup began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Replay begins here.
+    pub start: Lsn,
+    /// Where its files are.
+    pub data_directory: PathBuf,
+    /// Its tablespaces. One whose location is not absolute lies in the data directory and needs no tar of its own.
+    pub tablespaces: Vec<Tablespace>,
+    /// The directory of this version in each tablespace, such as `PG_15_202209061`.
+    pub version_directory: String,
+    /// `server_version_num`.
+    pub version: u32,
+    /// Of the server.
+    pub system_identifier: u64,
+    /// Of the server.
+    pub segment_size: SegmentSize,
+    /// Bytes of a page.
+    pub page_size: u32,
+    /// Pages in a file of a relation; further ones are in the file with the next number.
+    pub pages_per_file: u32,
+    /// Whether pages have checksums.
+    pub data_checksums: bool,
+}
+
+/// The server's last word on the backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The copy is consistent from here on.
+    pub stop: Lsn,
+    /// On which replay begins.
+    pub start_timeline: TimelineId,
+    /// On which it becomes consistent.
+    pub stop_timeline: TimelineId,
+    /// The content of `backup_label`.
+    pub label: String,
+}
+
+/// Tells when WAL is in the archive.
+#[async_trait]
+pub trait WalArchived: Send + Sync {
+    /// Returns once the archive has every segment from `first` to `last`, which are of one timeline.
+    ///
+    /// # Errors
+    /// When it has not within the time that this is given: names the first that is missing.
+    async fn wait(&self, first: SegmentName, last: SegmentName, size: SegmentSize) -> Result<(), WalMissing>;
+}
+
+/// WAL that the backup needs did not come into the archive.
+#[derive(Debug, thiserror::Error)]
+#[error("{missing} is not in the archive after {waited:?}{}", because(.last))]
+pub struct WalMissing {
+    /// The first segment that is not there.
+    pub missing: SegmentName,
+    /// How long it was waited for.
+    pub waited: Duration,
+    /// Why the store could not be asked the last time.
+    pub last: Option<String>,
+}
+
+fn because(last: &Option<String>) -> String {
+    last.as_ref().map(|last| format!("; {last}")).unwrap_or_default()
+}
+
+/// Asks the store itself.
+#[derive(Clone, Debug)]
+pub struct StoredWal {
+    /// The archive.
+    pub store: Arc<dyn Store>,
+    /// The server's keys in it.
+    pub layout: Layout,
+    /// How long to wait.
+    pub limit: Duration,
+}
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// What may stand behind the name of a segment in the archive, whoever wrote it (reference of barman, 1.1).
+const SUFFIXES: [&str; 7] = ["", ".gz", ".zst", ".lz4", ".bz2", ".xz", ".snappy"];
+
+#[async_trait]
+impl WalArchived for StoredWal {
+    async fn wait(&self, first: SegmentName, last: SegmentName, size: SegmentSize) -> Result<(), WalMissing> {
+        let begun = Instant::now();
+        let mut next = first;
+        loop {
+            let outcome = self.first_missing(next, last, size).await;
+            let failure = match outcome {
+                Ok(None) => return Ok(()),
+                Ok(Some(missing)) => {
+                    next = missing;
+                    None
+                }
+                Err(error) => Some(store::causes(&error)),
+            };
+            if begun.elapsed() >= self.limit {
+                return Err(WalMissing { missing: next, waited: self.limit, last: failure });
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+}
+
+impl StoredWal {
+    /// One listing for each folder of the archive (256 segments of 16 MiB).
+    async fn first_missing(
+        &self,
+        first: SegmentName,
+        last: SegmentName,
+        size: SegmentSize,
+    ) -> Result<Option<SegmentName>, store::Error> {
+        let mut next = first;
+        while next.number(size) <= last.number(size) {
+            let folder = next.folder();
+            let present = self.folder(&folder).await?;
+            while next.folder() == folder && next.number(size) <= last.number(size) {
+                if !present.contains(&next.to_string()) {
+                    return Ok(Some(next));
+                }
+                next = next.next(size);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names of the whole segments in a folder; at most as many as there are segments in 4 GiB.
+    async fn folder(&self, folder: &str) -> Result<BTreeSet<String>, store::Error> {
+        let prefix = format!("{}{folder}/", self.layout.wals());
+        let mut present = BTreeSet::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.store.list(&prefix, after.as_deref(), 1000).await?;
+            for object in &page.objects {
+                let name = object.key.strip_prefix(&prefix).unwrap_or_default();
+                if let Some((segment, suffix)) = name.split_at_checked(24)
+                    && SUFFIXES.contains(&suffix)
+                {
+                    present.insert(segment.to_owned());
+                }
+            }
+            after = page.objects.last().map(|object| object.key.clone());
+            if !page.more || after.is_none() {
+                return Ok(present);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Removes what is left of base backups that were broken off. Never touches a backup that has a `backup.info`, nor one
+//! that this program did not begin.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::claim::CLAIM;
+use crate::store::{self, Metadata, Store};
+use crate::{BackupId, Layout, clock};
+
+/// The object that makes a folder a backup.
+pub(crate) const INFO: &str = "backup.info";
+
+/// Removes everything of a backup that has no `backup.info`, its claim last, so that a sweep which is broken off can be
+/// taken up. Unfinished uploads first: what completes later would be found by nobody.
+pub(crate) async fn remove(store: &dyn Store, layout: &Layout, id: &BackupId) -> Result<(), store::Error> {
+    let prefix = layout.backup(id, "");
+    store.sweep_uploads(&prefix).await?;
+    let claim = layout.backup(id, CLAIM);
+    let mut after = None;
+    loop {
+        let page = store.list(&prefix, after.as_deref(), 1000).await?;
+        for object in &page.objects {
+            if object.key != claim {
+                store.delete(&object.key).await?;
+            }
+        }
+        after = page.objects.last().map(|object| object.key.clone());
+        if !page.more || after.is_none() {
+            return store.delete(&claim).await;
+        }
+    }
+}
+
+/// Removes what a killed program left: base backups that this program began more than `age` ago and that have no
+/// `backup.info`, but for `keep`. Backups that barman is taking are left alone. Only for whoever holds the cluster's
+/// right to take backups; a run that has lost it and goes on notices at its end that it was swept.
+///
+/// Returns the names of those that were removed.
+///
+/// # Errors
+/// When the store fails; what was not removed then is the next time.
+pub async fn sweep_abandoned(
+    store: &dyn Store,
+    layout: &Layout,
+    keep: Option<&BackupId>,
+    age: Duration,
+) -> Result<Vec<BackupId>, store::Error> {
+    let now = jiff::Timestamp::try_from(clock::now()).unwrap_or_default();
+    let is_old = |id: &BackupId| id.time().is_some_and(|time| time + age <= now);
+    let mut removed = Vec::new();
+    for id in unfinished(store, layout).await? {
+        if keep != Some(&id) && is_old(&id) {
+            let swept = Bytes::from_static(b"swept\n").into();
+            store.put(&layout.backup(&id, CLAIM), swept, &Metadata::new()).await?;
+            remove(store, layout, &id).await?;
+            removed.push(id);
+        }
+    }
+    Ok(removed)
+}
+
+/// Backups with our claim and without `backup.info`.
+async fn unfinished(store: &dyn Store, layout: &Layout) -> Result<Vec<BackupId>, store::Error> {
+    let prefix = layout.backups();
+    let mut claimed: Vec<BackupId> = Vec::new();
+    let mut finished: Vec<BackupId> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.list(&prefix, after.as_deref(), 1000).await?;
+        for object in &page.objects {
+            let Some((id, file)) = object.key.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'))
+            else {
+                continue;
+            };
+            match (id.parse(), file) {
+                (Ok(id), CLAIM) => claimed.push(id),
+                (Ok(id), INFO) => finished.push(id),
+                (Ok(_) | Err(_), _) => {}
+            }
+        }
+        after = page.objects.last().map(|object| object.key.clone());
+        if !page.more || after.is_none() {
+            claimed.retain(|id| finished.binary_search(id).is_err());
+            return Ok(claimed);
+        }
+    }
+}
