@@ -8,7 +8,7 @@ use outrider_wal::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 use sha2::{Digest as _, Sha256};
 
 use crate::Compression;
-use crate::compression::Packer;
+use crate::compression::{Packer, buffer, pack_whole, packs_whole};
 use crate::store::Payload;
 
 /// Bytes of the long header with which each segment's first page begins (PostgreSQL, XLogLongPageHeaderData).
@@ -95,7 +95,7 @@ pub(crate) fn pack(
             file.read_exact(&mut header).map_err(unreadable)?;
             check_header(name, segment, &header, expected)?;
             file.rewind().map_err(unreadable)?;
-            let packed = compress(&mut file, compression).map_err(unreadable)?;
+            let packed = compress(&mut file, length, compression).map_err(unreadable)?;
             // PostgreSQL recycles a segment in place. It does not while the segment waits for the archive; but
             // whoever asks by hand for another one must not get half of each.
             let mut again = [0; HEADER];
@@ -109,7 +109,7 @@ pub(crate) fn pack(
             let mut text = Vec::new();
             file.take(TEXT_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
             check_text(name, &text)?;
-            compress(&mut text.as_slice(), compression).map_err(unreadable)
+            compress(&mut text.as_slice(), text.len() as u64, compression).map_err(unreadable)
         }
     }
 }
@@ -181,8 +181,17 @@ pub(crate) fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
-fn compress(source: &mut dyn Read, compression: Compression) -> io::Result<Packed> {
-    let mut packer = Packer::new(compression);
+/// Compresses the `length` bytes that `source` should have.
+fn compress(source: &mut dyn Read, length: u64, compression: Compression) -> io::Result<Packed> {
+    if packs_whole(compression, length) {
+        let mut plain = buffer(usize::try_from(length).map_err(io::Error::other)?);
+        source.read_exact(&mut plain)?;
+        let sha256 = format!("{:x}", Sha256::digest(&plain));
+        // More than there was a moment ago is not the same file any more, which the caller finds by the length.
+        let bytes_in = length + source.read(&mut [0])? as u64;
+        return Ok(Packed { body: pack_whole(&plain, compression)?, sha256, bytes_in });
+    }
+    let mut packer = Packer::new(compression, length)?;
     let mut sum = Sha256::new();
     let mut bytes_in = 0;
     let mut piece = vec![0; PIECE];

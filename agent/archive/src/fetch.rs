@@ -1,28 +1,34 @@
 //! Brings a file of the WAL from the archive to where PostgreSQL wants it: whole, checked, or not at all.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+mod ahead;
+mod error;
+mod find;
+mod receive;
+mod stitch;
+
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use outrider_wal::{SegmentSize, WalFileName};
-use tokio::sync::{mpsc, watch};
+use outrider_wal::WalFileName;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
 
-use crate::backoff::{Backoff, random};
-use crate::compression::Unpacker;
-use crate::content::{self, Expected, HEADER};
+pub use self::ahead::AheadOptions;
+pub use self::error::FetchError;
+pub(crate) use self::receive::unpack;
+
+use self::ahead::Ahead;
+use self::find::{Archive, Found};
+use self::receive::{Received, receive};
+use self::stitch::Joined;
+use crate::backoff::Backoff;
+use crate::compression::Format;
 use crate::protocol::{RECOVERY_LIMIT, STANDBY_LIMIT};
-use crate::store::{self, Download, Store, causes};
-use crate::{Compression, Fault, Layout};
+use crate::store::{self, Store};
+use crate::{Compression, Layout};
 
-/// No file of the WAL is larger.
-const FILE_MAX: u64 = 1 << 30;
-/// Pieces between the network and the disk.
-const PIECES: usize = 4;
 /// How long a store that gave no answer is not asked again on behalf of a standby: its replay and its promotion
 /// would stand still for [`STANDBY_LIMIT`] with each file that it asks for.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -48,90 +54,64 @@ pub enum Fetched {
     Absent,
 }
 
-/// Nobody knows whether the archive has the file, or it has and the file is unusable.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// The store gave no answer or a refusal.
-    #[error("cannot fetch {name} from the archive")]
-    Store {
-        /// The file.
-        name: WalFileName,
-        /// What the store said.
-        #[source]
-        source: store::Error,
-    },
-    /// The time is up.
-    #[error("cannot fetch {name} from the archive within {limit:?}{}", after(.last))]
-    Late {
-        /// The file.
-        name: WalFileName,
-        /// The time.
-        limit: Duration,
-        /// The last failure before.
-        last: Option<Box<FetchError>>,
-    },
-    /// The store was silent a moment ago and was not asked.
-    #[error("the archive {url} gave no answer a moment ago, {name} was not asked for")]
-    Silent {
-        /// The store.
-        url: String,
-        /// The file.
-        name: WalFileName,
-    },
-    /// The destination cannot be written.
-    #[error("cannot write {path}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The object cannot be decompressed, or is longer than any file of the WAL.
-    #[error("the object {key} is damaged: {fault}")]
-    Damaged {
-        /// Its key.
-        key: String,
-        /// In which way.
-        fault: String,
-    },
-    /// The object is not what its name says.
-    #[error("the object {key} is not usable")]
-    Fault {
-        /// Its key.
-        key: String,
-        /// In which way.
-        #[source]
-        source: Fault,
-    },
+/// How to look for files.
+#[derive(Clone, Debug)]
+pub struct FetchOptions {
+    /// The suffix that is tried first, until the archive shows that it has another.
+    pub format: Format,
+    /// Reading ahead; `None`: not at all.
+    pub ahead: Option<AheadOptions>,
 }
 
-fn after(last: &Option<Box<FetchError>>) -> String {
-    last.as_ref().map(|last| format!(": {}", causes(last.as_ref()))).unwrap_or_default()
+impl Default for FetchOptions {
+    fn default() -> Self {
+        FetchOptions { format: Compression::GZIP.format(), ahead: None }
+    }
 }
 
 /// Reads one server's WAL from its archive. Clones share what is known.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
-    store: Arc<dyn Store>,
-    layout: Layout,
-    /// 0: not known.
-    system_identifier: Arc<AtomicU64>,
+    archive: Arc<Archive>,
+    ahead: Option<Arc<Ahead>>,
     silent_until: Arc<watch::Sender<Option<Instant>>>,
 }
 
+/// Where a file is to go.
+#[derive(Clone, Copy)]
+struct Destination<'a> {
+    path: &'a Path,
+    owner: Option<(u32, u32)>,
+}
+
 impl Fetcher {
-    /// Reads what lies at `layout` in `store`.
+    /// Reads what lies at `layout` in `store`, and not ahead.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, layout: Layout) -> Self {
+        Self::with_options(store, layout, FetchOptions::default())
+    }
+
+    /// Reads what lies at `layout` in `store`. When the directory for reading ahead cannot be made, that is logged and
+    /// WAL is not read ahead.
+    #[must_use]
+    pub fn with_options(store: Arc<dyn Store>, layout: Layout, options: FetchOptions) -> Self {
+        let archive = Arc::new(Archive::new(store, layout, options.format));
+        let ahead = options.ahead.and_then(|options| ahead::open(options, &archive));
         let (silent_until, _) = watch::channel(None);
-        let system_identifier = Arc::new(AtomicU64::new(0));
-        Fetcher { store, layout, system_identifier, silent_until: Arc::new(silent_until) }
+        Fetcher { archive, ahead, silent_until: Arc::new(silent_until) }
     }
 
     /// From now on only segments of this server are good.
     pub fn expect_system_identifier(&self, system_identifier: u64) {
-        self.system_identifier.store(system_identifier, Ordering::Relaxed);
+        self.archive.expect_system_identifier(system_identifier);
+    }
+
+    /// Throws away what was read ahead and stops reading: PostgreSQL is promoted or stopped, and nothing must take its
+    /// bandwidth. The next segments in a row that are asked for begin it anew.
+    pub fn forget_ahead(&self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.clear();
+        }
     }
 
     /// Brings `name` to `destination`, which appears whole or not at all; `owner` (user and group) gets it.
@@ -152,13 +132,14 @@ impl Fetcher {
         if patience == Patience::Standby
             && self.silent_until.borrow().is_some_and(|until| Instant::now() < until)
         {
-            return Err(FetchError::Silent { url: self.store.url().to_owned(), name });
+            return Err(FetchError::Silent { url: self.archive.store.url().to_owned(), name });
         }
         let end = Instant::now() + limit;
+        let destination = Destination { path: destination, owner };
         let mut backoff = Backoff::default();
         let mut last = None;
         loop {
-            let attempt = timeout(end - Instant::now(), self.attempt(name, destination, owner)).await;
+            let attempt = timeout(end - Instant::now(), self.attempt(name, destination)).await;
             let failure = match attempt {
                 Ok(Ok(fetched)) => {
                     self.silent_until.send_replace(None);
@@ -170,6 +151,10 @@ impl Fetcher {
                     return Err(FetchError::Late { name, limit, last });
                 }
             };
+            if failure.is_disk_full() && self.make_room() {
+                last = Some(Box::new(failure));
+                continue;
+            }
             let FetchError::Store { source, .. } = &failure else { return Err(failure) };
             if source.is_silence() {
                 self.silent_until.send_replace(Some(Instant::now() + SILENCE));
@@ -186,163 +171,79 @@ impl Fetcher {
     async fn attempt(
         &self,
         name: WalFileName,
-        destination: &Path,
-        owner: Option<(u32, u32)>,
+        destination: Destination<'_>,
     ) -> Result<Fetched, FetchError> {
-        for compression in Compression::ALL {
-            let key = self.layout.wal(name, compression);
-            let found = self.store.get(&key).await.map_err(|source| FetchError::Store { name, source })?;
-            let Some(download) = found else { continue };
-            let system_identifier = match self.system_identifier.load(Ordering::Relaxed) {
-                0 => None,
-                known => Some(known),
-            };
-            let target = Target { name, key, destination: destination.to_owned(), owner, system_identifier };
-            let bytes = receive(download, compression, target).await?;
-            return Ok(Fetched::Written { bytes });
+        if let Some(fetched) = self.take_ahead(name, destination).await {
+            return Ok(fetched);
         }
-        Ok(Fetched::Absent)
-    }
-}
-
-/// What goes from the network to the thread that writes.
-enum Piece {
-    Bytes(Bytes),
-    /// The object ended as it should; without this the file is thrown away.
-    End,
-}
-
-struct Target {
-    name: WalFileName,
-    key: String,
-    destination: PathBuf,
-    owner: Option<(u32, u32)>,
-    system_identifier: Option<u64>,
-}
-
-/// Pumps the object to a thread that decompresses, writes, checks and renames.
-async fn receive(
-    mut download: Download,
-    compression: Compression,
-    target: Target,
-) -> Result<u64, FetchError> {
-    let name = target.name;
-    let path = target.destination.clone();
-    let (pieces, received) = mpsc::channel(PIECES);
-    let writing = tokio::task::spawn_blocking(move || write(received, compression, &target));
-    loop {
-        let piece = match download.body.next().await {
-            Ok(Some(bytes)) => Piece::Bytes(bytes),
-            Ok(None) => Piece::End,
-            Err(source) => return Err(FetchError::Store { name, source }),
-        };
-        let last = matches!(piece, Piece::End);
-        // The thread hangs up when it cannot write; its own answer says why.
-        if pieces.send(piece).await.is_err() || last {
-            break;
-        }
-    }
-    drop(pieces);
-    writing
-        .await
-        .unwrap_or_else(|panicked| Err(FetchError::Write { path, source: io::Error::other(panicked) }))
-}
-
-fn write(
-    mut pieces: mpsc::Receiver<Piece>,
-    compression: Compression,
-    target: &Target,
-) -> Result<u64, FetchError> {
-    let cannot_write = |source| FetchError::Write { path: target.destination.clone(), source };
-    let temporary = Temporary::create(&target.destination).map_err(cannot_write)?;
-    let file = temporary.file.try_clone().map_err(cannot_write)?;
-    let mut unpacker = Unpacker::new(compression, Checked { file, bytes: 0, head: Vec::new() });
-    let damaged = |fault: String| FetchError::Damaged { key: target.key.clone(), fault };
-    loop {
-        match pieces.blocking_recv() {
-            Some(Piece::Bytes(bytes)) => {
-                unpacker.write_all(&bytes).map_err(|error| match error.raw_os_error() {
-                    Some(_) => cannot_write(error),
-                    None => damaged(error.to_string()),
-                })?
+        let store_error = |source| FetchError::Store { name, source };
+        let mut found = self.archive.find(name).await.map_err(store_error)?;
+        if let (Found::Chunks { chunks, partials }, WalFileName::Segment(segment)) = (&mut found, name) {
+            let chunks = std::mem::take(chunks);
+            match stitch::join(&self.archive, segment, chunks, destination.path).await? {
+                Joined::Segment(received) => return put(received, destination),
+                Joined::Changed => return Err(store_error(self.changed(name))),
+                Joined::Nothing => {
+                    let partial = self.archive.first(std::mem::take(partials)).await;
+                    found = partial.map_err(store_error)?.unwrap_or(Found::Nowhere);
+                }
             }
-            Some(Piece::End) => break,
-            None => return Err(damaged("it broke off".to_owned())),
+        }
+        let Found::Object { key, format, whole, download } = found else { return Ok(Fetched::Absent) };
+        let wanted = self.archive.wanted(name, key, format, destination.path);
+        let received = receive(download, &self.archive.room, wanted).await?;
+        let fetched = put(received, destination)?;
+        if let (true, Fetched::Written { bytes }) = (whole, fetched) {
+            self.advance(name, bytes);
+        }
+        Ok(fetched)
+    }
+
+    /// Answers with a file that is here already.
+    async fn take_ahead(&self, name: WalFileName, destination: Destination<'_>) -> Option<Fetched> {
+        let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) else { return None };
+        let received = ahead.take(segment).await?;
+        let bytes = received.bytes;
+        match put(received, destination) {
+            Ok(fetched) => {
+                self.advance(name, bytes);
+                Some(fetched)
+            }
+            Err(failure) => {
+                debug!(%name, "what was read ahead cannot be used: {failure}");
+                None
+            }
         }
     }
-    let written = unpacker.finish().map_err(|error| damaged(error.to_string()))?;
-    check(target, &written)?;
-    if let Some((user, group)) = target.owner {
-        std::os::unix::fs::fchown(&temporary.file, Some(user), Some(group)).map_err(cannot_write)?;
-    }
-    // PostgreSQL makes it durable itself when it keeps it (xlogarchive.c), so there is no fsync here.
-    fs::rename(&temporary.path, &target.destination).map_err(cannot_write)?;
-    Ok(written.bytes)
-}
 
-fn check(target: &Target, written: &Checked) -> Result<(), FetchError> {
-    let fault = |source| FetchError::Fault { key: target.key.clone(), source };
-    let name = target.name;
-    match name {
-        WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
-            let header = written.head.first_chunk::<HEADER>();
-            let stated = header.and_then(content::stated_size).unwrap_or(SegmentSize::DEFAULT);
-            let (Some(header), true) = (header, written.bytes == stated.bytes()) else {
-                return Err(fault(Fault::Length { name, found: written.bytes, expected: stated.bytes() }));
-            };
-            let expected = Expected { system_identifier: target.system_identifier, segment_size: stated };
-            content::check_header(name, segment, header, expected).map_err(fault)
+    fn advance(&self, name: WalFileName, bytes: u64) {
+        if let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) {
+            ahead.advance(segment, bytes);
         }
-        WalFileName::History(_) | WalFileName::BackupHistory { .. } => {
-            content::check_text(name, &written.head).map_err(fault)
+    }
+
+    /// Whether there was something to throw away.
+    fn make_room(&self) -> bool {
+        let something = self.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty());
+        self.forget_ahead();
+        something
+    }
+
+    fn changed(&self, name: WalFileName) -> store::Error {
+        store::Error::Busy {
+            act: "read",
+            url: format!("{}: {name}", self.archive.store.url()),
+            status: 404,
+            code: "Changed".to_owned(),
+            message: "what was streamed of it went away while it was read".to_owned(),
         }
     }
 }
 
-/// Writes to a file, and keeps the beginning for the check.
-struct Checked {
-    file: File,
-    bytes: u64,
-    head: Vec<u8>,
-}
-
-impl Write for Checked {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes + bytes.len() as u64 > FILE_MAX {
-            return Err(io::Error::other(format!("it is longer than {FILE_MAX} bytes")));
-        }
-        let written = self.file.write(bytes)?;
-        let room = (64 * 1024usize).saturating_sub(self.head.len());
-        self.head.extend_from_slice(&bytes[..written.min(room)]);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// A file beside the destination that goes away unless it was renamed.
-struct Temporary {
-    path: PathBuf,
-    file: File,
-}
-
-impl Temporary {
-    fn create(destination: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let mut name = destination.as_os_str().to_owned();
-        name.push(format!(".outrider-{:016x}.tmp", random()));
-        let path = PathBuf::from(name);
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Temporary { path, file })
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Renamed already, as a rule; a leftover would only take room.
-        let _ = fs::remove_file(&self.path);
-    }
+fn put(received: Received, destination: Destination<'_>) -> Result<Fetched, FetchError> {
+    let path = destination.path;
+    received
+        .put(path, destination.owner)
+        .map(|bytes| Fetched::Written { bytes })
+        .map_err(|source| FetchError::Write { path: path.to_owned(), source })
 }

@@ -33,9 +33,9 @@ pub use backup::{
 pub use backup_info::{
     BackupId, BackupInfo, BackupStatus, BadBackupId, BadBackupInfo, ReadBackupInfo, Tablespace,
 };
-pub use compression::Compression;
+pub use compression::{Compression, Format};
 pub use content::Fault;
-pub use fetch::{FetchError, Fetched, Fetcher, Patience};
+pub use fetch::{AheadOptions, FetchError, FetchOptions, Fetched, Fetcher, Patience};
 pub use layout::{BadServerName, Layout};
 pub use server::{Server, ServerError, ServerOptions};
 pub use ship::{Leadership, NotDurable, ShipOptions, Shipper};

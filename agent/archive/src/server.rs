@@ -61,6 +61,7 @@ pub enum ServerError {
 pub struct Server {
     accepting: JoinHandle<()>,
     stopping: watch::Sender<bool>,
+    fetcher: Fetcher,
 }
 
 #[derive(Clone, Debug)]
@@ -104,9 +105,9 @@ impl Server {
         let mode = if own_user == 0 { 0o666 } else { 0o600 };
         fs::set_permissions(&socket, Permissions::from_mode(mode)).map_err(error("protect"))?;
         let (stopping, stopping_seen) = watch::channel(false);
-        let room = Room { options, shipper, fetcher, stopping: stopping_seen, own_user };
+        let room = Room { options, shipper, fetcher: fetcher.clone(), stopping: stopping_seen, own_user };
         let accepting = tokio::spawn(accept(listener, room));
-        Ok(Server { accepting, stopping })
+        Ok(Server { accepting, stopping, fetcher })
     }
 
     /// PostgreSQL is being stopped: its archiver's last round must not hold it up, so what is not durable yet is
@@ -114,6 +115,9 @@ impl Server {
     /// rest. To be set before the stop is asked for, and taken back when PostgreSQL is started again.
     pub fn set_stopping(&self, stopping: bool) {
         self.stopping.send_replace(stopping);
+        if stopping {
+            self.fetcher.forget_ahead();
+        }
     }
 }
 

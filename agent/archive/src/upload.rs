@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::compression::Unpacker;
 use crate::content::{self, Expected, Packed};
 use crate::status::Conflict;
 use crate::store::{self, Metadata, Store, Stored, causes};
@@ -99,16 +98,11 @@ impl Uploader {
         if let Some(sha256) = info.metadata.get(SHA256) {
             return Ok(sha256.clone());
         }
-        let mut download = self.store.get(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
-        let mut unpacker = Unpacker::new(self.compression, Sum(Sha256::new()));
-        let mut broken = false;
-        while let Some(piece) = download.body.next().await.map_err(UploadError::Store)? {
-            // A piece at most as large as the network gives at once: hashed in less than a millisecond.
-            broken = broken || unpacker.write_all(&piece).is_err();
-        }
-        match unpacker.finish() {
-            Ok(Sum(sum)) if !broken => Ok(format!("{:x}", sum.finalize())),
-            Ok(_) | Err(_) => Ok("unreadable".to_owned()),
+        let download = self.store.get(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
+        let sum = crate::fetch::unpack(download, self.compression.format(), Sum(Sha256::new()));
+        match sum.await.map_err(UploadError::Store)? {
+            Ok(Sum(sum)) => Ok(format!("{:x}", sum.finalize())),
+            Err(_) => Ok("unreadable".to_owned()),
         }
     }
 }

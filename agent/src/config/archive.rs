@@ -15,6 +15,7 @@ use crate::backup::Schedule;
 
 /// Four backups a day.
 const SCHEDULE: &str = "0 */6 * * *";
+const FETCH_AHEAD: usize = 8;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The archive of one cluster.
@@ -28,6 +29,8 @@ pub(crate) struct Archive {
     pub(crate) layout: Layout,
     /// How files are compressed.
     pub(crate) compression: Compression,
+    /// Segments that are fetched before a recovery asks for them; 0: none.
+    pub(crate) fetch_ahead: usize,
     /// Files under way at one time.
     pub(crate) parallelism: NonZeroUsize,
     /// When base backups are due; `None`: on request only.
@@ -87,6 +90,11 @@ pub(super) fn read(
         "expected bytes in a second, such as 50MB (kB, MB and GB are powers of 1024, as PostgreSQL's are)";
     let backup_rate =
         section.parsed("backup_rate", rule, findings, |text| section::bytes(text).and_then(NonZeroU64::new));
+    let fetch_ahead = section
+        .parsed("fetch_ahead", "expected a whole number from 0 to 32", findings, |text| {
+            text.parse::<usize>().ok().filter(|number| *number <= 32)
+        })
+        .unwrap_or(FETCH_AHEAD);
     let s3 = match &location {
         Some(Location::S3 { bucket, path }) => s3(&section, bucket, path, findings),
         Some(Location::Directory { .. }) | None => None,
@@ -97,6 +105,7 @@ pub(super) fn read(
         s3,
         layout: layout?,
         compression,
+        fetch_ahead,
         parallelism,
         schedule,
         backup_rate,
@@ -124,18 +133,26 @@ fn schedule(section: &Section<'_>, findings: &mut Findings) -> Option<Schedule> 
 }
 
 fn compression(section: &Section<'_>, findings: &mut Findings) -> Compression {
-    let level =
-        section.parsed("compression_level", "expected a whole number from 1 to 9", findings, |text| {
-            text.parse::<u32>().ok().filter(|level| (1..=9).contains(level))
-        });
-    let gzip = level.map_or(Compression::GZIP, |level| Compression::Gzip { level });
-    section
-        .parsed("compression", "expected gzip or none", findings, |text| match text {
-            "gzip" => Some(gzip),
+    let compression = section
+        .parsed("compression", "expected gzip, zstd or none", findings, |text| match text {
+            "gzip" => Some(Compression::GZIP),
+            "zstd" => Some(Compression::ZSTD),
             "none" => Some(Compression::None),
             _ => None,
         })
-        .unwrap_or(gzip)
+        .unwrap_or(Compression::GZIP);
+    let (most, what) = match compression {
+        Compression::Zstd { .. } => (19, "expected a whole number from 1 to 19"),
+        Compression::Gzip { .. } | Compression::None => (9, "expected a whole number from 1 to 9"),
+    };
+    let level = section.parsed("compression_level", what, findings, |text| {
+        text.parse::<u32>().ok().filter(|level| (1..=most).contains(level))
+    });
+    match (compression, level) {
+        (Compression::Gzip { .. }, Some(level)) => Compression::Gzip { level },
+        (Compression::Zstd { .. }, Some(level)) => Compression::Zstd { level },
+        (compression, None) | (compression @ Compression::None, Some(_)) => compression,
+    }
 }
 
 fn s3(section: &Section<'_>, bucket: &str, path: &str, findings: &mut Findings) -> Option<S3Options> {

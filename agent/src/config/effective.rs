@@ -70,6 +70,7 @@ fn shipping(archive: &Archive) -> Value {
     let (compression, level) = match archive.compression {
         Compression::None => ("none", None),
         Compression::Gzip { level } => ("gzip", Some(level)),
+        Compression::Zstd { level } => ("zstd", Some(level)),
     };
     let mut document = json!({
         "store": archive.location.to_string(),
@@ -78,6 +79,7 @@ fn shipping(archive: &Archive) -> Value {
         "parallelism": archive.parallelism,
         "schedule": archive.schedule.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string),
         "backup_rate": archive.backup_rate,
+        "fetch_ahead": archive.fetch_ahead,
     });
     if let (Some(s3), Value::Object(document)) = (&archive.s3, &mut document) {
         document.insert("endpoint".to_owned(), json!(s3.endpoint));

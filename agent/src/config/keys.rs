@@ -207,6 +207,7 @@ const SECTIONS: &[Keys] = &[
             "server",
             "compression",
             "compression_level",
+            "fetch_ahead",
             "parallelism",
             "schedule",
             "backup_rate",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_archive::{Fetcher, Leadership, Server, ServerOptions, ShipOptions, Shipper};
+use outrider_archive::{AheadOptions, FetchOptions, Fetcher, Leadership, Server, ServerOptions, ShipOptions, Shipper};
 use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
 use outrider_postgres::{Observation, Observer, Postgres, Supervisor};
@@ -63,8 +63,9 @@ impl Instruments {
         let dcs = open_etcd(&identity, &config.etcd).context("cannot open etcd")?;
         let archive = match &config.archive {
             Some(archive) => {
-                let pg_wal = config.postgres.data_directory.join("pg_wal");
-                Some(Archive::open(archive, &config.name, &pg_wal).await?)
+                let settings = &config.postgres;
+                let (pg_wal, state) = (settings.data_directory.join("pg_wal"), &settings.state_directory);
+                Some(Archive::open(archive, &config.name, &pg_wal, state).await?)
             }
             None => None,
         };
@@ -90,9 +91,16 @@ impl Instruments {
 }
 
 impl Archive {
-    async fn open(config: &config::Archive, member: &str, pg_wal: &Path) -> anyhow::Result<Self> {
+    async fn open(
+        config: &config::Archive,
+        member: &str,
+        pg_wal: &Path,
+        state: &Path,
+    ) -> anyhow::Result<Self> {
         let store = config.open_store()?;
-        let fetcher = Fetcher::new(store.clone(), config.layout.clone());
+        let ahead = AheadOptions { directory: state.join("wal-ahead"), segments: config.fetch_ahead };
+        let options = FetchOptions { format: config.compression.format(), ahead: Some(ahead) };
+        let fetcher = Fetcher::with_options(store.clone(), config.layout.clone(), options);
         let ship = ShipOptions {
             pg_wal: pg_wal.to_owned(),
             member: member.to_owned(),

@@ -2,7 +2,7 @@
 //! former primary notice; what keeps it from harm is that no put overwrites.
 
 use std::cmp::Ordering;
-use std::io::Write;
+use std::io::Read;
 
 use bytes::Bytes;
 use outrider_wal::{SegmentName, WalFileName};
@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Leadership;
 use super::listing::Listing;
-use crate::compression::Unpacker;
+use crate::compression::{Format, reader};
 use crate::content::{Expected, HEADER, check_header};
 use crate::store::{self, Replaced, Store, Version};
 use crate::{Compression, Fault, Layout, clock};
 
 /// The object has about 150 bytes.
 const CLAIM_MAX: usize = 64 * 1024;
+/// What is read of a packed segment to see its header: more than the largest block of any format.
+const BEGINNING_MAX: usize = 4 << 20;
 /// Times the object may change under our hands before we begin again later.
 const TRIES: u32 = 3;
 /// Keys below `base/` among which a `backup.info` is looked for.
@@ -155,18 +157,20 @@ async fn of_segment(
     let Some(key) = listing.key_of(segment).await? else { return Ok(None) };
     let plain = listing.layout.wal(WalFileName::Segment(segment), Compression::None);
     let suffix = key.strip_prefix(&plain).unwrap_or_default();
-    let known = Compression::ALL.into_iter().find(|compression| compression.suffix() == suffix);
-    let Some(compression) = known else { return Ok(None) };
+    let known = Format::ALL.into_iter().find(|format| format.suffix() == suffix);
+    let Some(format) = known else { return Ok(None) };
     let Some(mut download) = listing.store.get(&key).await? else { return Ok(None) };
-    let mut unpacker = Unpacker::new(compression, First(Vec::new()));
-    while let Some(piece) = download.body.next().await? {
-        // A piece is as large as the network gives at once.
-        if unpacker.write_all(&piece).is_err() {
-            return Ok(None);
-        }
+    let mut packed = Vec::new();
+    while packed.len() < BEGINNING_MAX
+        && let Some(piece) = download.body.next().await?
+    {
+        packed.extend_from_slice(&piece);
     }
-    let Ok(First(header)) = unpacker.finish() else { return Ok(None) };
-    let Ok(header) = <[u8; HEADER]>::try_from(header) else { return Ok(None) };
+    let mut header = [0; HEADER];
+    let read = reader(format, packed.as_slice()).and_then(|mut plain| plain.read_exact(&mut header));
+    if read.is_err() {
+        return Ok(None);
+    }
     let system_identifier = Some(leadership.system_identifier);
     let expected = Expected { system_identifier, segment_size: leadership.segment_size };
     Ok(match check_header(WalFileName::Segment(segment), segment, &header, expected) {
@@ -199,21 +203,6 @@ async fn read(store: &dyn Store, key: &str) -> Result<Option<(Vec<u8>, Option<Ve
         }
     }
     Ok(Some((text, download.info.version)))
-}
-
-/// Keeps the first bytes, which are a segment's header.
-struct First(Vec<u8>);
-
-impl Write for First {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let room = HEADER - self.0.len();
-        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

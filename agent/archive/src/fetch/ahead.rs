@@ -1,0 +1,179 @@
+//! Fetches the next segments before PostgreSQL asks for them, into files that only have to be renamed then. Says of
+//! none that it is absent: what is not here is fetched as if there were no read-ahead.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use outrider_wal::{SegmentName, SegmentSize, WalFileName};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use super::FetchError;
+use super::find::{Archive, lock};
+use super::receive::{Received, Temporary, receive};
+
+/// What all files together may take, at most; but always one segment.
+const BYTES_MAX: u64 = 1 << 30;
+/// When nobody has asked for so long, the recovery is over and the files go.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Where and how far to read ahead.
+#[derive(Clone, Debug)]
+pub struct AheadOptions {
+    /// A directory of its own, best on the file system of pg_wal. It is made, and emptied of an earlier process's files.
+    pub directory: PathBuf,
+    /// Segments at most.
+    pub segments: usize,
+}
+
+/// The segments that come next.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    options: AheadOptions,
+    archive: Arc<Archive>,
+    run: Mutex<Run>,
+}
+
+/// Segments that were asked for one after the other.
+#[derive(Debug, Default)]
+struct Run {
+    last: Option<SegmentName>,
+    /// How far ahead now: doubles with each that is asked for, so that a standby at the end of the archive, where there
+    /// is nothing ahead, does not ask for many in vain.
+    window: usize,
+    coming: BTreeMap<SegmentName, Coming>,
+    asked: Option<Instant>,
+    /// Ends the run when nobody asks any more.
+    janitor: Option<Aborted<()>>,
+}
+
+type Coming = Aborted<Result<Option<Received>, FetchError>>;
+
+/// A task that ends when nobody waits for it any more.
+#[derive(Debug)]
+struct Aborted<T>(JoinHandle<T>);
+
+impl<T> Drop for Aborted<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Ahead {
+    /// Makes the directory.
+    pub(super) fn open(options: AheadOptions, archive: Arc<Archive>) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.directory)?;
+        for entry in fs::read_dir(&options.directory)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(Temporary::is_one) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Ahead { options, archive, run: Mutex::default() })
+    }
+
+    /// The segment, if it was read ahead or is being read.
+    pub(super) async fn take(&self, segment: SegmentName) -> Option<Received> {
+        let mut coming = lock(&self.run).coming.remove(&segment)?;
+        let why = match (&mut coming.0).await {
+            // Checked against another server than the one that is known now: to be fetched and checked anew.
+            Ok(Ok(Some(received))) if received.system_identifier == self.archive.system_identifier() => {
+                return Some(received);
+            }
+            Ok(Ok(Some(_))) => "it was checked for another server".to_owned(),
+            Ok(Ok(None)) => "it was not there".to_owned(),
+            Ok(Err(failure)) => failure.to_string(),
+            Err(cancelled) => cancelled.to_string(),
+        };
+        debug!(%segment, why, "not read ahead");
+        self.clear();
+        None
+    }
+
+    /// PostgreSQL has got this segment. Reads on behind it when the one before was asked for before it.
+    pub(super) fn advance(self: &Arc<Self>, segment: SegmentName, bytes: u64) {
+        let Some(size) = SegmentSize::new(bytes) else { return };
+        let most = self.options.segments.min(usize::try_from(BYTES_MAX / bytes).unwrap_or(1).max(1));
+        let mut run = lock(&self.run);
+        let follows = run.last.is_some_and(|last| last.next(size) == segment);
+        run.window = if follows { (2 * run.window).clamp(1, most) } else { 0 };
+        run.last = Some(segment);
+        run.asked = Some(Instant::now());
+        let mut wanted = Vec::new();
+        let mut next = segment;
+        for _ in 0..run.window {
+            next = next.next(size);
+            wanted.push(next);
+        }
+        run.coming.retain(|segment, _| wanted.contains(segment));
+        for segment in wanted {
+            run.coming.entry(segment).or_insert_with(|| self.fetch(segment));
+        }
+        if run.janitor.is_none() && !run.coming.is_empty() {
+            run.janitor = Some(self.clear_when_idle());
+        }
+    }
+
+    /// Throws away what is here and stops what is coming.
+    pub(super) fn clear(&self) {
+        *lock(&self.run) = Run::default();
+    }
+
+    /// Whether something is here or coming.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.run).coming.is_empty()
+    }
+
+    fn fetch(self: &Arc<Self>, segment: SegmentName) -> Coming {
+        let (archive, name) = (self.archive.clone(), WalFileName::Segment(segment));
+        let beside = self.options.directory.join(segment.to_string());
+        Aborted(tokio::spawn(async move {
+            // Only a whole segment is the same today and tomorrow.
+            let found = archive.direct(name).await.map_err(|source| FetchError::Store { name, source })?;
+            let Some((key, format, download)) = found else { return Ok(None) };
+            let wanted = archive.wanted(name, key, format, &beside);
+            receive(download, &archive.room, wanted).await.map(Some).inspect_err(|failure| {
+                if failure.is_disk_full() {
+                    warn!(%segment, "no room to read WAL ahead: {failure}");
+                }
+            })
+        }))
+    }
+
+    fn clear_when_idle(self: &Arc<Self>) -> Aborted<()> {
+        let ahead = Arc::downgrade(self);
+        Aborted(tokio::spawn(async move {
+            loop {
+                sleep(IDLE).await;
+                let Some(ahead) = ahead.upgrade() else { return };
+                let idle = lock(&ahead.run).asked.is_none_or(|asked| asked.elapsed() >= IDLE);
+                if idle {
+                    // Its own end too: it aborts itself, after this.
+                    ahead.clear();
+                    return;
+                }
+            }
+        }))
+    }
+}
+
+/// Makes the directory when it can, and says so when it cannot: WAL comes without it too.
+pub(super) fn open(options: AheadOptions, archive: &Arc<Archive>) -> Option<Arc<Ahead>> {
+    if options.segments == 0 {
+        return None;
+    }
+    let directory: &Path = &options.directory.clone();
+    match Ahead::open(options, archive.clone()) {
+        Ok(ahead) => Some(Arc::new(ahead)),
+        Err(error) => {
+            warn!(directory = %directory.display(), %error, "WAL is not read ahead");
+            None
+        }
+    }
+}

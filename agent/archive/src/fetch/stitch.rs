@@ -1,0 +1,195 @@
+//! Joins what was streamed of a segment before it was finished: the last second before everything was lost.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use outrider_wal::{SegmentName, WalFileName};
+use tracing::{info, warn};
+
+use super::FetchError;
+use super::find::{Archive, lock};
+use super::receive::{self, Received, Temporary};
+use crate::compression::{Format, WHOLE_MAX, gunzip_whole, reader};
+use crate::content::{self, HEADER};
+use crate::store::{Error, Listed};
+
+/// Chunks on their way at one time.
+const AT_ONCE: usize = 8;
+
+/// One object with a part of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    key: String,
+}
+
+impl Chunk {
+    /// `file`: the last part of its key, such as `00000000-00002000.gz`.
+    pub(super) fn of(file: &str, object: &Listed) -> Option<Self> {
+        let (from, to) = file.strip_suffix(".gz")?.split_once('-')?;
+        let offset = |digits: &str| {
+            let all = digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            all.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let (from, to) = (offset(from)?, offset(to)?);
+        (from < to).then(|| Chunk { from, to, key: object.key.clone() })
+    }
+}
+
+/// What came of joining.
+pub(super) enum Joined {
+    /// The segment, with zeros where nothing was streamed yet: to PostgreSQL the WAL ends there.
+    Segment(Received),
+    /// The beginning is missing, so none of it is of use.
+    Nothing,
+    /// A chunk went away meanwhile: the segment was finished, as a rule. It is to be looked for anew.
+    Changed,
+}
+
+/// Joins the chunks, sorted by their place, as far as there is no gap between them.
+pub(super) async fn join(
+    archive: &Archive,
+    segment: SegmentName,
+    chunks: Vec<Chunk>,
+    beside: &Path,
+) -> Result<Joined, FetchError> {
+    let name = WalFileName::Segment(segment);
+    let known = chunks.len();
+    let chunks = contiguous(chunks);
+    if chunks.len() < known {
+        warn!(%segment, used = chunks.len(), known, "there is a gap in what was streamed of a segment");
+    }
+    let Some(first) = chunks.first().map(|chunk| chunk.key.clone()) else { return Ok(Joined::Nothing) };
+    let cannot_write = |source| FetchError::Write { path: beside.to_owned(), source };
+    let mut growing = Growing { temporary: Temporary::create(beside).map_err(cannot_write)?, end: 0 };
+    let coming = futures_util::stream::iter(chunks).map(|chunk| load(archive, chunk)).buffered(AT_ONCE);
+    let mut coming = std::pin::pin!(coming);
+    while let Some((chunk, packed)) =
+        coming.try_next().await.map_err(|source| FetchError::Store { name, source })?
+    {
+        let Some(packed) = packed else { return Ok(Joined::Changed) };
+        let path = beside.to_owned();
+        let adding = tokio::task::spawn_blocking(move || growing.add(&chunk, &packed, &path)).await;
+        let (grown, same) =
+            adding.unwrap_or_else(|panicked| Err(cannot_write(io::Error::other(panicked))))?;
+        growing = grown;
+        if !same {
+            warn!(%segment, end = growing.end, "two streams of a segment differ, what is before that is used");
+            break;
+        }
+    }
+    let system_identifier = archive.system_identifier();
+    let path = beside.to_owned();
+    let ending = tokio::task::spawn_blocking(move || growing.finish(name, first, system_identifier, &path));
+    let (received, end) = match ending.await {
+        Ok(finished) => match finished? {
+            Some(finished) => finished,
+            None => return Ok(Joined::Nothing),
+        },
+        Err(panicked) => return Err(cannot_write(io::Error::other(panicked))),
+    };
+    if lock(&archive.joined).replace(segment) != Some(segment) {
+        info!(%segment, bytes = end, "a segment that was never finished was joined of what was streamed of it");
+    }
+    Ok(Joined::Segment(received))
+}
+
+/// The chunks from the beginning to the first gap.
+fn contiguous(chunks: Vec<Chunk>) -> Vec<Chunk> {
+    let mut end = 0;
+    let follows = |chunk: &Chunk| {
+        let follows = chunk.from <= end;
+        end = end.max(chunk.to);
+        follows
+    };
+    chunks.into_iter().take_while(follows).collect()
+}
+
+/// `None` when the object is gone.
+async fn load(archive: &Archive, chunk: Chunk) -> Result<(Chunk, Option<Vec<u8>>), Error> {
+    // Held until the bytes are here; how many wait after that is bounded by `AT_ONCE`.
+    let _place = receive::place(&archive.room, chunk.to - chunk.from).await;
+    let packed = match archive.store.get(&chunk.key).await? {
+        Some(download) => Some(receive::collect(download).await?),
+        None => None,
+    };
+    Ok((chunk, packed))
+}
+
+/// The file of the segment, which is good up to `end`.
+struct Growing {
+    temporary: Temporary,
+    end: u64,
+}
+
+impl Growing {
+    /// Adds a chunk that begins at the end or before it. False when it says something else than what is there.
+    fn add(mut self, chunk: &Chunk, packed: &[u8], path: &Path) -> Result<(Self, bool), FetchError> {
+        let cannot_write = |source| FetchError::Write { path: path.to_owned(), source };
+        let plain = unpack(chunk, packed)
+            .map_err(|fault| FetchError::Damaged { key: chunk.key.clone(), fault })?;
+        let overlap = usize::try_from(self.end - chunk.from).unwrap_or(usize::MAX).min(plain.len());
+        let mut before = vec![0; overlap];
+        let file: &File = &self.temporary.file;
+        file.read_exact_at(&mut before, chunk.from).map_err(cannot_write)?;
+        if let Some(differs) = before.iter().zip(&plain).position(|(ours, theirs)| ours != theirs) {
+            self.end = chunk.from + differs as u64;
+            return Ok((self, false));
+        }
+        file.write_all_at(&plain[overlap..], chunk.from + overlap as u64).map_err(cannot_write)?;
+        self.end = self.end.max(chunk.to);
+        Ok((self, true))
+    }
+
+    /// Fills the rest with zeros and checks. `None` when there is not even a header.
+    fn finish(
+        mut self,
+        name: WalFileName,
+        key: String,
+        system_identifier: Option<u64>,
+        path: &Path,
+    ) -> Result<Option<(Received, u64)>, FetchError> {
+        let cannot_write = |source| FetchError::Write { path: path.to_owned(), source };
+        if self.end < HEADER as u64 {
+            return Ok(None);
+        }
+        let mut header = [0; HEADER];
+        self.temporary.file.read_exact_at(&mut header, 0).map_err(cannot_write)?;
+        let size = content::stated_size(&header).map_or(0, |size| size.bytes());
+        let bytes = size.max(self.end);
+        receive::check(name, system_identifier, &header, bytes)
+            .map_err(|source| FetchError::Fault { key, source })?;
+        // Real zeros, since PostgreSQL uses the file again and must not run out of room within it.
+        self.temporary.file.set_len(self.end).map_err(cannot_write)?;
+        let mut end = &self.temporary.file;
+        io::Seek::seek(&mut end, io::SeekFrom::Start(self.end)).map_err(cannot_write)?;
+        io::copy(&mut io::repeat(0).take(size - self.end), &mut end).map_err(cannot_write)?;
+        self.temporary.file.flush().map_err(cannot_write)?;
+        Ok(Some((Received::new(self.temporary, size, system_identifier), self.end)))
+    }
+}
+
+fn unpack(chunk: &Chunk, packed: &[u8]) -> Result<Vec<u8>, String> {
+    let length = chunk.to - chunk.from;
+    if length > WHOLE_MAX {
+        return Err(format!("a chunk of {length} bytes is larger than any that is written"));
+    }
+    let plain = match gunzip_whole(packed) {
+        Some(plain) => plain,
+        None => {
+            let mut plain = Vec::new();
+            let limited = reader(Format::Gzip, packed).map(|reader| reader.take(length + 1));
+            let read = limited.and_then(|mut limited| limited.read_to_end(&mut plain));
+            read.map_err(|error| error.to_string())?;
+            plain
+        }
+    };
+    if plain.len() as u64 != length {
+        return Err(format!("it has {} bytes, by its name it must have {length}", plain.len()));
+    }
+    Ok(plain)
+}
