@@ -10,8 +10,10 @@ mod objects;
 mod pg_wal;
 mod postgres;
 mod processes;
+mod refilling;
 mod segments;
 mod shipping;
+mod writers;
 
 /// Makes three tests of each body.
 macro_rules! on_every_store {

@@ -16,8 +16,8 @@ use super::bench::PATIENCE;
 /// The smallest that PostgreSQL allows, so that the tests are quick.
 pub(crate) const SIZE: SegmentSize = SegmentSize::new(1 << 20).unwrap();
 pub(crate) const SYSTEM_IDENTIFIER: u64 = 7_300_000_000_000_000_001;
-pub(crate) const SERVER: &str = "homepage";
 pub(crate) const MEMBER: &str = "a";
+pub(crate) const SERVER: &str = "homepage";
 
 pub(crate) struct PgWal {
     directory: TempDir,
@@ -38,6 +38,12 @@ impl PgWal {
         self.path().join(name)
     }
 
+    /// Writes the file as a standby does that received it: marked as done, whatever the archive has.
+    pub(crate) fn add_done(&self, name: &str, content: &[u8]) {
+        std::fs::write(self.file(name), content).unwrap();
+        std::fs::write(self.path().join("archive_status").join(format!("{name}.done")), "").unwrap();
+    }
+
     /// Writes the file and marks it as PostgreSQL does: the file first.
     pub(crate) fn add(&self, name: &str, content: &[u8]) {
         std::fs::write(self.file(name), content).unwrap();
@@ -45,9 +51,13 @@ impl PgWal {
     }
 
     pub(crate) fn shipper(&self, store: Arc<dyn Store>) -> Shipper {
+        self.shipper_of(MEMBER, store)
+    }
+
+    pub(crate) fn shipper_of(&self, member: &str, store: Arc<dyn Store>) -> Shipper {
         let options = ShipOptions {
             pg_wal: self.path().to_owned(),
-            member: MEMBER.to_owned(),
+            member: member.to_owned(),
             layout: Layout::new(SERVER).unwrap(),
             compression: Compression::GZIP,
             parallelism: NonZeroUsize::new(3).unwrap(),
@@ -57,6 +67,8 @@ impl PgWal {
 }
 
 /// A segment with this name whose rest is made of `fill`.
+///
+/// Its last page is where it belongs.
 pub(crate) fn segment(name: &str, fill: u8) -> Vec<u8> {
     let (WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name.parse().unwrap() else {
         panic!("{name} is no segment");
@@ -71,6 +83,9 @@ pub(crate) fn segment(name: &str, fill: u8) -> Vec<u8> {
     bytes[24..32].copy_from_slice(&SYSTEM_IDENTIFIER.to_ne_bytes());
     bytes[32..36].copy_from_slice(&(SIZE.bytes() as u32).to_ne_bytes());
     bytes[36..40].copy_from_slice(&8192u32.to_ne_bytes());
+    let last = bytes.len() - 8192;
+    let address = segment.start(SIZE).get() + last as u64;
+    bytes[last + 8..last + 16].copy_from_slice(&address.to_ne_bytes());
     bytes
 }
 

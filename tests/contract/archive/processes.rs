@@ -22,6 +22,8 @@ const PG_WAL: &str = "OUTRIDER_TEST_PG_WAL";
 const ENDPOINT: &str = "OUTRIDER_TEST_ENDPOINT";
 const IDENTIFIER: &str = "OUTRIDER_TEST_IDENTIFIER";
 const SEGMENT_SIZE: &str = "OUTRIDER_TEST_SEGMENT_SIZE";
+const TERM: &str = "OUTRIDER_TEST_TERM";
+const TIMELINE: &str = "OUTRIDER_TEST_TIMELINE";
 
 fn me() -> String {
     std::env::current_exe().unwrap().to_str().unwrap().to_owned()
@@ -85,6 +87,13 @@ impl AgentProcess {
         identifier: u64,
         size: SegmentSize,
     ) -> Self {
+        let timeline = TimelineId::FIRST;
+        let leadership = Leadership { term: 1, system_identifier: identifier, segment_size: size, timeline };
+        Self::leading(endpoint, pg_wal, socket, leadership)
+    }
+
+    pub(crate) fn leading(endpoint: &str, pg_wal: &Path, socket: &Path, leadership: Leadership) -> Self {
+        let Leadership { term, system_identifier, segment_size, timeline } = leadership;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(me());
         command.args([
@@ -93,7 +102,9 @@ impl AgentProcess {
             "--nocapture",
         ]);
         command.env(PG_WAL, pg_wal).env(SOCKET, socket).env(ENDPOINT, endpoint);
-        command.env(IDENTIFIER, identifier.to_string()).env(SEGMENT_SIZE, size.bytes().to_string());
+        command.env(IDENTIFIER, system_identifier.to_string());
+        command.env(SEGMENT_SIZE, segment_size.bytes().to_string());
+        command.env(TERM, term.to_string()).env(TIMELINE, timeline.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         AgentProcess(command.spawn().expect("setpriv is part of util-linux"))
     }
@@ -133,7 +144,8 @@ async fn be_an_agent(endpoint: &str) {
     let pg_wal = PathBuf::from(variable(PG_WAL));
     let ship = ShipOptions {
         pg_wal: pg_wal.clone(),
-        member: "a".to_owned(),
+        // The member keeps its name, and with each term there is another leader.
+        member: format!("leader-{}", variable(TERM)),
         layout: layout.clone(),
         compression: Compression::GZIP,
         parallelism: NonZeroUsize::new(2).unwrap(),
@@ -141,8 +153,9 @@ async fn be_an_agent(endpoint: &str) {
     let shipper = Shipper::start(ship, store.clone());
     let system_identifier = variable(IDENTIFIER).parse().unwrap();
     let segment_size = SegmentSize::new(variable(SEGMENT_SIZE).parse().unwrap()).unwrap();
-    let timeline = TimelineId::FIRST;
-    shipper.enable(Leadership { term: 1, system_identifier, segment_size, timeline });
+    let (term, timeline) = (variable(TERM).parse().unwrap(), variable(TIMELINE).parse().unwrap());
+    let timeline = TimelineId::new(timeline);
+    shipper.enable(Leadership { term, system_identifier, segment_size, timeline });
     let fetcher = Fetcher::new(store, layout);
     fetcher.expect_system_identifier(system_identifier);
     let socket = PathBuf::from(variable(SOCKET));

@@ -65,6 +65,7 @@ async fn files_lie_under_the_keys_of_barman_cloud(bench: &Bench) {
 
     let mut expected: Vec<String> = files.keys().map(|name| key(name)).collect();
     expected.push(format!("{SERVER}/outrider/probe"));
+    expected.push(format!("{SERVER}/outrider/writer.json"));
     expected.sort();
     assert_eq!(keys(&*store).await, expected);
     for (name, content) in &files {
@@ -228,5 +229,5 @@ async fn a_new_file_leaves_without_being_asked_for(bench: &Bench) {
         pg_wal.add(name, &segment(name, 1));
         shown(&mut status, name, |status| status.counters.files == count).await;
     }
-    wait_until("all three are listed", async || keys(&*store).await.len() == 4).await;
+    wait_until("all three are listed", async || keys(&*store).await.len() == 5).await;
 }

@@ -17,7 +17,7 @@ use crate::store::{self, Conditions, causes};
 use crate::upload::{UploadError, Uploaded};
 use crate::{Archived, Failure, Fault, clock};
 
-/// From a look at who may write that got no answer to the next.
+/// From a look at who may write that got no answer, or the answer that another may, to the next.
 const CLAIM_AGAIN: Duration = Duration::from_secs(5);
 /// Refused files that the status names.
 const REFUSED_SHOWN: usize = 16;
@@ -79,7 +79,8 @@ impl Work {
             }
             Err(error) => return self.store_failed(None, causes(&error)),
         };
-        self.claim_at = Instant::now() + CLAIM_INTERVAL;
+        let interval = if claim == Claimed::Ours { CLAIM_INTERVAL } else { CLAIM_AGAIN };
+        self.claim_at = Instant::now() + interval;
         self.store_works();
         if self.claim.as_ref() == Some(&claim) {
             return;
