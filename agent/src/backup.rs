@@ -4,9 +4,12 @@
 //! The keeper is a task of its own beside the round: it reads the board like every visitor, and however long a backup takes,
 //! the renewal of the lease does not wait for it.
 
+mod apart;
 mod keeper;
 mod run;
 mod schedule;
+mod shelf;
+mod take;
 mod turn;
 
 #[cfg(test)]
@@ -17,7 +20,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use keeper::{Keeper, Pace};
-pub(crate) use schedule::{BadSchedule, Schedule};
+pub(crate) use schedule::Schedule;
+pub(crate) use shelf::{Seen, Shelf};
+pub(crate) use take::ArchiveTaker;
 
 /// Who asked, when it was the schedule.
 pub(crate) const BY_SCHEDULE: &str = "schedule";
@@ -37,8 +42,8 @@ pub(crate) trait Taker: Send + Sync {
 /// What there is to know for whoever takes a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
-    /// Where the primary's Postgres listens; `None` when it is the local one.
-    pub(crate) primary: Option<outrider_postgres::Upstream>,
+    /// Whether the local Postgres is a standby.
+    pub(crate) on_standby: bool,
     /// Names the backup for people: the id of the request.
     pub(crate) label: String,
 }

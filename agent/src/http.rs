@@ -2,6 +2,7 @@
 //! changes Postgres or takes a lease.
 
 mod answer;
+mod archive;
 mod authentication;
 mod backup;
 mod body;
@@ -26,6 +27,7 @@ use outrider_dcs::Dcs;
 use outrider_postgres::Observer;
 use tokio::net::TcpListener;
 
+use crate::backup::Shelf;
 use crate::config::Config;
 use crate::report::Board;
 use crate::round::Waker;
@@ -41,6 +43,8 @@ pub(crate) struct Visitors {
     pub(crate) dcs: Arc<dyn Dcs>,
     /// Looks at Postgres at this moment: an answer in an election must not be a round old.
     pub(crate) look: Observer,
+    /// What the archive holds; `None` without one.
+    pub(crate) shelf: Option<Shelf>,
     /// This member's.
     pub(crate) config: Arc<Config>,
 }
@@ -59,6 +63,8 @@ fn router(visitors: Visitors) -> Router {
         .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
         .route("/failover", post(switchover::failover).fallback(health::check))
         .route("/backup", get(backup::show).post(backup::ask).delete(backup::cancel))
+        .route("/backups", get(archive::backups))
+        .route("/archive", get(archive::archive))
         .route("/metrics", get(scrape::show))
         .route("/liveness", get(health::liveness))
         .route("/readiness", get(health::readiness))

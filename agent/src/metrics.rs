@@ -1,5 +1,6 @@
 //! `GET /metrics`: what the last round said, as OpenMetrics text. One table of families; nothing is counted here.
 
+mod backups;
 mod cnpg;
 mod family;
 mod outrider;
@@ -11,6 +12,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 use self::family::Families;
+use crate::backup::Shelf;
 use crate::config::Config;
 use crate::report::Report;
 
@@ -21,11 +23,16 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 ///
 /// # Errors
 /// When a metric cannot be written, which is a defect.
-pub(crate) fn encode(report: &Report, config: &Config) -> Result<String, std::fmt::Error> {
+pub(crate) fn encode(
+    report: &Report,
+    config: &Config,
+    shelf: Option<&Shelf>,
+) -> Result<String, std::fmt::Error> {
     let mut families = Families::default();
     patroni::add(report, config, &mut families);
     cnpg::add(report, config, &mut families);
     outrider::add(report, &mut families);
+    backups::add(report.cluster.as_ref(), shelf, &mut families);
     let labels = [("scope", &config.scope), ("name", &config.name)];
     let labels = labels.map(|(label, value)| (Cow::Borrowed(label), Cow::Owned(value.clone())));
     let mut registry = Registry::with_labels(labels.into_iter());

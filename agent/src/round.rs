@@ -15,13 +15,14 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-pub(crate) use instruments::Instruments;
+pub(crate) use instruments::{Archive, Instruments};
 pub(crate) use memory::Memory;
 pub(crate) use term::{TermError, TermFile};
 pub(crate) use wake::{Alarm, Waker};
 
 use self::wake::Wakened;
 use crate::act::{self, Fault};
+use crate::backup::{ArchiveTaker, Keeper, Pace};
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
 use crate::report::{Reporter, causes};
@@ -55,9 +56,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         board: reporter.board(),
         waker: alarm.waker(),
         dcs: instruments.dcs.clone(),
+        shelf: instruments.archive.as_ref().map(Archive::shelf),
         look: instruments.postgres.observer(),
         config: config.clone(),
     };
+    let _shelf = visitors.shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
     let server = tokio::spawn(http::serve(visitors, listener));
     info!(
         name = %config.name,
@@ -66,6 +69,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "the agent makes its rounds"
     );
+    let keeper = keep_backups(&instruments, &reporter);
     loop {
         alarm.round_begins();
         let wait = turn(&instruments, &mut memory, &mut reporter).await;
@@ -73,9 +77,21 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             break;
         }
     }
+    if let Some(keeper) = keeper {
+        keeper.end().await;
+    }
     act::leave(&instruments, &mut memory).await;
     server.abort();
     Ok(())
+}
+
+/// Where there is an archive, base backups go into it.
+fn keep_backups(instruments: &Instruments, reporter: &Reporter) -> Option<Keeper> {
+    let archive = instruments.config.archive.as_ref()?;
+    let (config, postgres) = (instruments.config.clone(), instruments.postgres.clone());
+    let taker = Arc::new(ArchiveTaker::new(config, postgres, reporter.board()));
+    let (dcs, schedule) = (instruments.dcs.clone(), archive.schedule.clone());
+    Some(Keeper::start(dcs, reporter.board(), schedule, taker, Pace::USUAL))
 }
 
 /// What root writes into a data directory, Postgres cannot read.

@@ -18,6 +18,7 @@ mod session;
 mod settings;
 mod statement;
 mod supervisor;
+mod switch;
 
 pub use backup::{BackupBegun, BackupEnded, BackupSession, TablespaceLocation};
 pub use configuration::{Configuration, slot_name};

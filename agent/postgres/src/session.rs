@@ -1,4 +1,4 @@
-//! A session with the local Postgres over its unix socket, each statement with a deadline. Knows no statement.
+//! A session with the local Postgres over its unix socket, or with another member's, each statement with a deadline. Knows no statement.
 
 use std::time::Duration;
 
@@ -7,11 +7,14 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config, NoTls};
 use tracing::debug;
 
+use crate::conninfo::Upstream;
 use crate::error::Error;
 use crate::settings::Settings;
 
 /// To be let in.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// The same over the network.
+const REACH_LIMIT: Duration = Duration::from_secs(3);
 
 /// One connection; it ends when this is dropped.
 #[derive(Debug)]
@@ -30,20 +33,34 @@ impl Session {
     /// Connects as the superuser.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, Error> {
         let mut config = Config::new();
+        config.host_path(&settings.socket_directory).port(settings.port);
+        let place = format!("{}/.s.PGSQL.{}", settings.socket_directory.display(), settings.port);
+        Self::connect(settings, config, CONNECT_LIMIT, place).await
+    }
+
+    /// Connects as the superuser to the Postgres of another member.
+    pub(crate) async fn open_at(settings: &Settings, member: &Upstream) -> Result<Self, Error> {
+        let mut config = Config::new();
+        config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT);
+        Self::connect(settings, config, REACH_LIMIT, format!("{}:{}", member.host, member.port)).await
+    }
+
+    async fn connect(
+        settings: &Settings,
+        mut config: Config,
+        limit: Duration,
+        place: String,
+    ) -> Result<Self, Error> {
         config
-            .host_path(&settings.socket_directory)
-            .port(settings.port)
             .user(&settings.superuser.name)
             .password(settings.superuser.password.reveal())
             .dbname("postgres")
             .application_name("outrider")
             // What the agent writes must never wait for a standby, nor mean another function than PostgreSQL's own.
             .options("-c synchronous_commit=local -c search_path=pg_catalog");
-        let connecting = timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-        let connecting =
-            connecting.map_err(|_| Error::TooSlow { act: "let the agent in", limit: CONNECT_LIMIT })?;
-        let place = || format!("{}/.s.PGSQL.{}", settings.socket_directory.display(), settings.port);
-        let (client, connection) = connecting.map_err(|source| Error::Connect { place: place(), source })?;
+        let connecting = timeout(limit, config.connect(NoTls)).await;
+        let connecting = connecting.map_err(|_| Error::TooSlow { act: "let the agent in", limit })?;
+        let (client, connection) = connecting.map_err(|source| Error::Connect { place, source })?;
         let task = tokio::spawn(async move {
             if let Err(fault) = connection.await {
                 debug!(%fault, "a session with Postgres ended");

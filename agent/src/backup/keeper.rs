@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_dcs::{BackupClaim, BackupOutcome, BackupRequest, Dcs, Snapshot};
-use outrider_postgres::Upstream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -54,14 +53,12 @@ impl Drop for Keeper {
 }
 
 impl Keeper {
-    /// Begins to look at the board. `schedule`: `None` for backups on request only. `ended` is told each outcome that this
-    /// member recorded.
+    /// Begins to look at the board. `schedule`: `None` for backups on request only.
     pub(crate) fn start(
         dcs: Arc<dyn Dcs>,
         board: Board,
         schedule: Option<Schedule>,
         taker: Arc<dyn Taker>,
-        ended: watch::Sender<Option<BackupOutcome>>,
         pace: Pace,
     ) -> Self {
         let (end, told) = oneshot::channel();
@@ -70,7 +67,6 @@ impl Keeper {
             board,
             schedule,
             taker,
-            told_outcome: ended,
             run: None,
             ended: None,
             open_since: None,
@@ -100,7 +96,6 @@ struct Desk {
     board: Board,
     schedule: Option<Schedule>,
     taker: Arc<dyn Taker>,
-    told_outcome: watch::Sender<Option<BackupOutcome>>,
     run: Option<Run>,
     /// A backup has ended, and the DCS does not know yet.
     ended: Option<Ended>,
@@ -261,13 +256,6 @@ impl Desk {
         let Some(postgres) = &report.postgres else { return };
         let leader = cluster.leader.as_ref().filter(|leader| leader.mine == postgres.is_primary());
         let Some(leader) = leader.filter(|_| !report.view.local.terminating) else { return };
-        let primary = if leader.mine {
-            None
-        } else {
-            let url = cluster.member(&leader.name).and_then(|member| member.conn_url());
-            let Some(upstream) = url.and_then(Upstream::from_url) else { return };
-            Some(upstream)
-        };
         let claim = BackupClaim {
             request: asked.id.clone(),
             member: self.dcs.name().to_owned(),
@@ -280,18 +268,17 @@ impl Desk {
         let Some(seen) = self.note(claimed, "claim the backup").await else { return };
         self.open_since = None;
         let attempts = request.attempts;
-        let order = Order { primary, label: request.id.clone() };
+        let order = Order { on_standby: !leader.mine, label: request.id.clone() };
         info!(
             request = request.id,
             by = request.by,
             attempts,
-            on_standby = order.primary.is_some(),
+            on_standby = order.on_standby,
             "taking a base backup"
         );
-        let on_standby = !leader.mine;
         let taker: Arc<dyn Taker> =
             if attempts > ATTEMPTS_MAX { Arc::new(Hopeless) } else { self.taker.clone() };
-        self.run = Some(Run::begin(taker, order, (request, seen), claim, on_standby));
+        self.run = Some(Run::begin(taker, order, (request, seen), claim));
     }
 
     /// The backup of this member has ended.
@@ -345,8 +332,7 @@ impl Desk {
         match self.dcs.finish_backup(&ended.outcome, ended.seen).await {
             Ok(revision) => {
                 self.known = revision;
-                let done = self.ended.take().map(|ended| ended.outcome);
-                self.told_outcome.send_replace(done);
+                self.ended = None;
             }
             Err(fault) if fault.is_conflict() => {
                 let asked =

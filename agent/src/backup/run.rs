@@ -52,8 +52,8 @@ impl Run {
         order: Order,
         (request, seen): (BackupRequest, i64),
         claim: BackupClaim,
-        on_standby: bool,
     ) -> Self {
+        let on_standby = order.on_standby;
         let (told, progress) =
             watch::channel(Progress { phase: "beginning".to_owned(), ..Progress::default() });
         let cancel = CancellationToken::new();

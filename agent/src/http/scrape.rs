@@ -15,7 +15,7 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
     let Some(report) = report else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "this member has not made its first round yet");
     };
-    match metrics::encode(&report, &visitors.config) {
+    match metrics::encode(&report, &visitors.config, visitors.shelf.as_ref()) {
         Ok(written) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], written).into_response(),
         Err(fault) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {fault}")),
     }

@@ -22,6 +22,4 @@ pub(super) fn add(report: &Report, config: &Config, families: &mut Families) {
     }
     let sizes = report.database_sizes.iter().map(|(name, size)| (name, *size));
     families.gauges("cnpg_pg_database_size_bytes", "Disk space of the database", "datname", sizes);
-    let help = "When the last base backup was made, in seconds since the epoch; 0 for never";
-    families.gauge("cnpg_pg_last_backup_timestamp", help, 0.0);
 }

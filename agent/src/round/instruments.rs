@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Memory;
+use crate::backup::Shelf;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::observe::peers::Peers;
@@ -39,6 +40,7 @@ pub(crate) struct Instruments {
 
 /// The shipping of WAL, and the door for `wal-push` and `wal-fetch`.
 pub(crate) struct Archive {
+    shelf: Shelf,
     shipper: Shipper,
     fetcher: Fetcher,
     server: Server,
@@ -98,6 +100,7 @@ impl Archive {
         state: &Path,
     ) -> anyhow::Result<Self> {
         let store = config.open_store()?;
+        let shelf = Shelf::new(store.clone(), config.layout.clone());
         let ahead = AheadOptions { directory: state.join("wal-ahead"), segments: config.fetch_ahead };
         let options = FetchOptions { format: config.compression.format(), ahead: Some(ahead) };
         let fetcher = Fetcher::with_options(store.clone(), config.layout.clone(), options);
@@ -111,7 +114,7 @@ impl Archive {
         let shipper = Shipper::start(ship, store);
         let options = ServerOptions { socket: config.socket.clone(), pg_wal: pg_wal.to_owned() };
         let server = Server::start(options, shipper.clone(), fetcher.clone()).await?;
-        Ok(Archive { shipper, fetcher, server })
+        Ok(Archive { shelf, shipper, fetcher, server })
     }
 
     /// Ships while this member leads, and only then. `term`: of the lease that is held.
@@ -134,6 +137,16 @@ impl Archive {
     /// Whether Postgres is being stopped, which its archiver must not hold up.
     pub(crate) fn set_stopping(&self, stopping: bool) {
         self.server.set_stopping(stopping);
+    }
+
+    /// What ships.
+    pub(crate) fn shipper(&self) -> Shipper {
+        self.shipper.clone()
+    }
+
+    /// What it holds, for visitors.
+    pub(crate) fn shelf(&self) -> Shelf {
+        self.shelf.clone()
     }
 
     /// What it does.

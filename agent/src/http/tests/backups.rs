@@ -106,3 +106,25 @@ async fn without_a_leader_or_the_password_no_backup_is_asked_for() {
     assert_eq!(stage.get("/backup").await.status().as_u16(), 200);
     assert_eq!(stage.dcs.read().await.unwrap().backup_request, None);
 }
+
+#[tokio::test]
+async fn the_archive_is_shown_with_what_it_can_restore() {
+    let stage = led().await;
+    let folder = stage.archive.path().join("demo/base/20260101T000000");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("data.tar.gz"), "half").unwrap();
+    let response = stage.get("/backups").await;
+    assert_eq!(response.status().as_u16(), 200);
+    let shown = json(&response.text().await.unwrap());
+    assert_eq!(
+        (shown["backups"][0]["id"].as_str(), shown["backups"][0]["state"].as_str()),
+        (Some("20260101T000000"), Some("unfinished"))
+    );
+    assert_eq!((&shown["window"], &shown["wal"]["segments"]), (&Value::Null, &json!(0)));
+    let shown = json(&stage.get("/archive").await.text().await.unwrap());
+    assert_eq!(
+        (&shown["window"], &shown["fault"], &shown["last_verified"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    assert!(shown["archive"].as_str().unwrap().starts_with("file://"), "{shown}");
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrider_archive::store::DirectoryStore;
 use outrider_dcs::{Dcs, Identity, MemoryCluster, Snapshot};
 use outrider_ha::{Plan, Reason, View};
 use outrider_postgres::{Observer, Supervisor};
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::backup::Shelf;
 use crate::config::{self, Config, Environment};
 use crate::http::{self, Visitors};
 use crate::report::{Counters, Report};
@@ -24,6 +26,8 @@ pub(super) struct Stage {
     pub(super) dcs: Arc<dyn Dcs>,
     pub(super) board: watch::Sender<Option<Arc<Report>>>,
     pub(super) url: String,
+    /// Its archive.
+    pub(super) archive: tempfile::TempDir,
     client: Client,
     server: JoinHandle<()>,
     _alarm: Alarm,
@@ -47,12 +51,16 @@ impl Stage {
         let supervisor = Supervisor::new("/nonexistent/supervisor.sock".into());
         let alarm = Alarm::new(dcs.watch(), supervisor.news()).unwrap();
         let look = Observer::new(Arc::new(config.postgres.clone()));
-        let visitors = Visitors { board: seen, waker: alarm.waker(), dcs: dcs.clone(), look, config };
+        let archive = tempfile::tempdir().unwrap();
+        let store = Arc::new(DirectoryStore::new(archive.path().to_owned()));
+        let layout = config.archive.as_ref().unwrap().layout.clone();
+        let shelf = Some(Shelf::new(store, layout));
+        let visitors = Visitors { board: seen, waker: alarm.waker(), dcs: dcs.clone(), look, shelf, config };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(http::serve(visitors, listener));
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
-        Stage { cluster, dcs, board, url, client, server, _alarm: alarm }
+        Stage { cluster, dcs, board, url, archive, client, server, _alarm: alarm }
     }
 
     /// `GET`.

@@ -1,0 +1,231 @@
+//! What the archive holds, as it was last looked at: for visitors and metrics. Looks seldom, since each look lists the whole
+//! archive, and changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use outrider_archive::Layout;
+use outrider_archive::catalog::Catalog;
+use outrider_archive::store::{self, Store};
+use serde_json::Value;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::report::{Board, Said, causes};
+
+/// Between two looks that nobody asked for: a listing has a request for each thousand segments.
+const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// Between two looks at the outcome of the last `outrider verify`: one small object.
+const VERIFIED_INTERVAL: Duration = Duration::from_secs(60);
+/// For one look: the store has a deadline for each request, an archive of years has many.
+const LOOK_LIMIT: Duration = Duration::from_secs(120);
+/// A larger one was not written by `outrider verify`.
+const VERIFIED_MAX: usize = 1 << 20;
+
+/// Clones are the same shelf.
+#[derive(Clone)]
+pub(crate) struct Shelf {
+    store: Arc<dyn Store>,
+    layout: Layout,
+    seen: Arc<watch::Sender<Option<Arc<Seen>>>>,
+    verified: Arc<watch::Sender<Option<Timestamp>>>,
+    /// One look at a time: whoever waits for it gets what the other saw.
+    turn: Arc<Mutex<()>>,
+}
+
+/// One look.
+pub(crate) struct Seen {
+    /// What is there.
+    pub(crate) catalog: Catalog,
+    /// When, by the clock on the wall.
+    pub(crate) at: Timestamp,
+    looked: Instant,
+}
+
+/// Why there was nothing to see.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShelfError {
+    /// The store did not answer, or refused.
+    #[error("cannot read the archive")]
+    Store(#[source] store::Error),
+    /// It takes too long.
+    #[error("cannot read the archive within {limit:?}")]
+    Late {
+        /// The time.
+        limit: Duration,
+    },
+}
+
+impl Shelf {
+    /// Of one server in its archive; not looked at yet.
+    pub(crate) fn new(store: Arc<dyn Store>, layout: Layout) -> Self {
+        Shelf {
+            store,
+            layout,
+            seen: Arc::new(watch::Sender::new(None)),
+            verified: Arc::new(watch::Sender::new(None)),
+            turn: Arc::default(),
+        }
+    }
+
+    /// Where the archive is.
+    pub(crate) fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    /// What was seen last, however long ago; `None` before the first look.
+    pub(crate) fn last(&self) -> Option<Arc<Seen>> {
+        self.seen.borrow().clone()
+    }
+
+    /// When `outrider verify` last found everything good; `None` when it never did.
+    pub(crate) fn verified(&self) -> Option<Timestamp> {
+        *self.verified.borrow()
+    }
+
+    /// What is there now, or was so long ago at the most.
+    ///
+    /// # Errors
+    /// When the store does not let itself be read.
+    pub(crate) async fn look(&self, age: Duration) -> Result<Arc<Seen>, ShelfError> {
+        let _turn = self.turn.lock().await;
+        if let Some(seen) = self.last().filter(|seen| seen.looked.elapsed() <= age) {
+            return Ok(seen);
+        }
+        let looked = clock::monotonic();
+        let catalog = timeout(LOOK_LIMIT, Catalog::read(&*self.store, &self.layout))
+            .await
+            .map_err(|_| ShelfError::Late { limit: LOOK_LIMIT })?
+            .map_err(ShelfError::Store)?;
+        let seen = Arc::new(Seen { catalog, at: clock::wall(), looked });
+        self.seen.send_replace(Some(seen.clone()));
+        Ok(seen)
+    }
+
+    /// Looks now and then, and when a backup has ended.
+    pub(crate) fn keep(&self, board: Board) -> ShelfTask {
+        ShelfTask {
+            tasks: [
+                tokio::spawn(look_now_and_then(self.clone(), board)),
+                tokio::spawn(verify_watch(self.clone())),
+            ],
+        }
+    }
+
+    async fn read_verified(&self) -> Result<Option<Timestamp>, store::Error> {
+        let Some(mut download) = self.store.get(&self.layout.verified()).await? else { return Ok(None) };
+        let mut text = Vec::new();
+        while let Some(piece) = download.body.next().await? {
+            text.extend_from_slice(&piece);
+            if text.len() > VERIFIED_MAX {
+                return Ok(None);
+            }
+        }
+        Ok(verified_at(&text))
+    }
+}
+
+/// Ends when it is dropped.
+pub(crate) struct ShelfTask {
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for ShelfTask {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The time of a good outcome.
+fn verified_at(text: &[u8]) -> Option<Timestamp> {
+    let outcome: Value = serde_json::from_slice(text).ok()?;
+    (outcome.get("ok") == Some(&Value::Bool(true))).then_some(())?;
+    outcome.get("time")?.as_str()?.parse().ok()
+}
+
+async fn look_now_and_then(shelf: Shelf, mut board: Board) {
+    let mut ended = None;
+    let mut fault = Said::default();
+    loop {
+        match shelf.look(Duration::ZERO).await {
+            Ok(_) => fault.forget(),
+            Err(error) => {
+                let text = causes(&error);
+                if fault.is_news(&text) {
+                    warn!(fault = %text, "cannot see what the archive holds");
+                }
+            }
+        }
+        let another = async {
+            loop {
+                let last = board
+                    .borrow_and_update()
+                    .as_ref()
+                    .and_then(|report| Some(report.cluster.as_ref()?.backup_last.as_ref()?.revision));
+                if last != ended {
+                    return last;
+                }
+                if board.changed().await.is_err() {
+                    // The agent ends, and this task with it.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        if let Ok(last) = timeout(LOOK_INTERVAL, another).await {
+            ended = last;
+        }
+    }
+}
+
+async fn verify_watch(shelf: Shelf) {
+    loop {
+        // A store that does not answer is told of elsewhere; what was seen before still holds.
+        if let Ok(seen) = shelf.read_verified().await {
+            let before = shelf.verified.send_replace(seen);
+            if before != seen {
+                info!(at = ?seen.map(|at| at.to_string()), "the archive was last verified");
+            }
+        }
+        sleep(VERIFIED_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_archive::store::DirectoryStore;
+
+    use super::*;
+
+    #[test]
+    fn only_a_good_outcome_counts_as_verified() {
+        let at = |text: &str| verified_at(text.as_bytes());
+        assert_eq!(
+            at(r#"{"ok": true, "time": "2026-01-01T00:00:00Z"}"#),
+            "2026-01-01T00:00:00Z".parse().ok()
+        );
+        for text in [r#"{"ok": false, "time": "2026-01-01T00:00:00Z"}"#, r#"{"time": "x"}"#, "", "nonsense"] {
+            assert_eq!(at(text), None, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_a_moment_ago_is_not_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(DirectoryStore::new(directory.path().to_owned()));
+        let shelf = Shelf::new(store, Layout::new("demo").unwrap());
+        let first = shelf.look(Duration::from_secs(3600)).await.unwrap();
+        assert!(first.catalog.backups.is_empty());
+        let folder = directory.path().join("demo/base/20260101T000000");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("data.tar.gz"), "x").unwrap();
+        let again = shelf.look(Duration::from_secs(3600)).await.unwrap();
+        assert!(again.catalog.backups.is_empty());
+        let now = shelf.look(Duration::ZERO).await.unwrap();
+        assert_eq!(now.catalog.backups.len(), 1);
+        assert_eq!(shelf.last().unwrap().catalog.backups.len(), 1);
+    }
+}

@@ -1,0 +1,282 @@
+//! Takes a base backup of the local Postgres with the archive's own means: connects the two, ends the last WAL segment on
+//! whoever is the primary, and lets go what retention allows when it is done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use outrider_archive::catalog::Catalog;
+use outrider_archive::store::Store;
+use outrider_archive::{
+    BackupError, BackupOptions, BackupReport, Begun, Ended, Phase, Source, SourceError, StoredWal,
+    WalArchived, WalMissing, sweep_abandoned, take_backup,
+};
+use outrider_archive::{Tablespace, retention};
+use outrider_postgres::{BackupSession, Postgres, Upstream};
+use outrider_wal::{SegmentName, SegmentSize};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::apart::apart;
+use super::{Order, Progress, TakeError, Taken, Taker};
+use crate::clock;
+use crate::config::Config;
+use crate::report::{Board, causes};
+
+/// For the WAL of a backup to come into the archive: what waits there may be much, and the backup is as good as done.
+const WAL_LIMIT: Duration = Duration::from_secs(3600);
+/// Between two tries to end the segment: a new primary takes over within seconds.
+const SWITCH_INTERVAL: Duration = Duration::from_secs(1);
+/// For what retention removes: the next backup goes on with what is left.
+const RETENTION_LIMIT: Duration = Duration::from_secs(1800);
+/// What a killed agent left of a backup is removed by the next one.
+const ABANDONED_AGE: Duration = Duration::from_secs(60);
+
+/// The archive and the Postgres of this member.
+pub(crate) struct ArchiveTaker {
+    config: Arc<Config>,
+    postgres: Postgres,
+    board: Board,
+}
+
+impl ArchiveTaker {
+    /// Nothing is asked of either yet.
+    pub(crate) fn new(config: Arc<Config>, postgres: Postgres, board: Board) -> Self {
+        ArchiveTaker { config, postgres, board }
+    }
+}
+
+#[async_trait]
+impl Taker for ArchiveTaker {
+    async fn take(
+        &self,
+        order: Order,
+        progress: watch::Sender<Progress>,
+        cancel: CancellationToken,
+    ) -> Result<Taken, TakeError> {
+        let (config, postgres, board) = (self.config.clone(), self.postgres.clone(), self.board.clone());
+        // What works hard must not hold up the rounds, which have one thread.
+        apart(
+            "backup",
+            move || async move { take(&config, &postgres, &board, &order, &progress, &cancel).await },
+        )
+        .await
+        .unwrap_or_else(|broken| Err(TakeError::Here(broken.to_string())))
+    }
+}
+
+async fn take(
+    config: &Config,
+    postgres: &Postgres,
+    board: &Board,
+    order: &Order,
+    progress: &watch::Sender<Progress>,
+    cancel: &CancellationToken,
+) -> Result<Taken, TakeError> {
+    let failed = |fault: anyhow::Error| TakeError::Failed(format!("{fault:#}"));
+    let archive = config.archive.as_ref().context("this member has no archive").map_err(failed)?;
+    let store = archive.open_store().map_err(failed)?;
+    match sweep_abandoned(&*store, &archive.layout, None, ABANDONED_AGE).await {
+        Ok(swept) if swept.is_empty() => {}
+        Ok(swept) => info!(?swept, "removed what was left of backups that were broken off"),
+        Err(fault) => warn!(fault = %causes(&fault), "cannot remove what is left of earlier backups"),
+    }
+    let session = BackupSession::open(postgres.settings()).await;
+    let session = session.map_err(|fault| TakeError::Here(causes(&fault)))?;
+    let source = PostgresSource { session, data_directory: postgres.settings().data_directory.clone() };
+    let stored = StoredWal { store: store.clone(), layout: archive.layout.clone(), limit: WAL_LIMIT };
+    let wal = SwitchedWal { stored, postgres, board, me: &config.name };
+    let options = BackupOptions {
+        name: None,
+        rate_limit: archive.backup_rate,
+        ..BackupOptions::new(archive.layout.clone())
+    };
+    let (told, mut heard) = watch::channel(outrider_archive::Progress::default());
+    let taking = take_backup(store.clone(), Box::new(source), &wal, &options, &told, cancel);
+    let telling = async {
+        while heard.changed().await.is_ok() {
+            progress.send_replace(shown(&heard.borrow_and_update()));
+        }
+        // The sender lives as long as the taking.
+        std::future::pending::<()>().await;
+    };
+    let report = tokio::select! {
+        report = taking => report.map_err(|fault| sorted(&fault))?,
+        () = telling => unreachable!("it never ends"),
+    };
+    info!(request = order.label, backup = %report.info.id, files = report.files, "the base backup is whole");
+    progress.send_modify(|progress| {
+        progress.phase = "retention".to_owned();
+        progress.backup = Some(report.info.id.to_string());
+    });
+    forget_old(config, &*store, cancel).await;
+    Ok(taken(&report))
+}
+
+/// Removes what retention lets go. The backup is good whatever becomes of this.
+async fn forget_old(config: &Config, store: &dyn Store, cancel: &CancellationToken) {
+    let Some(archive) = &config.archive else { return };
+    let forgetting = async {
+        let catalog = Catalog::read(store, &archive.layout).await?;
+        let plan = retention::plan(&catalog, clock::wall(), &retention::RetentionPolicy::default());
+        retention::remove_obsolete(store, &archive.layout, &plan, catalog.wal.segment_size()).await
+    };
+    match cancel.run_until_cancelled(timeout(RETENTION_LIMIT, forgetting)).await {
+        // A backup that is done is not cancelled any more; the next one goes on with what is left.
+        None => {}
+        Some(Ok(Ok(removed))) => info!(?removed, "retention"),
+        Some(Ok(Err(fault))) => warn!(fault = %causes(&fault), "cannot remove what retention lets go"),
+        Some(Err(_)) => {
+            warn!(limit = ?RETENTION_LIMIT, "retention is not done in time; the next backup goes on with it")
+        }
+    }
+}
+
+fn taken(report: &BackupReport) -> Taken {
+    Taken { backup: report.info.id.to_string(), bytes: report.file_bytes, bytes_stored: report.stored }
+}
+
+fn shown(progress: &outrider_archive::Progress) -> Progress {
+    Progress {
+        backup: None,
+        phase: words(progress.phase).to_owned(),
+        bytes_done: progress.done,
+        bytes_total: progress.total,
+        bytes_stored: progress.stored,
+        rate: progress.rate,
+        seconds_left: progress.left.map(|left| left.as_secs()),
+    }
+}
+
+fn words(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Checking => "checking the archive",
+        Phase::Starting => "waiting for a checkpoint",
+        Phase::Copying => "copying",
+        Phase::Finishing => "finishing",
+        Phase::WaitingForWal => "waiting for WAL",
+        Phase::Done => "done",
+    }
+}
+
+/// Whether another member could do better.
+fn sorted(fault: &BackupError) -> TakeError {
+    match fault {
+        BackupError::Cancelled => TakeError::Cancelled,
+        BackupError::Source { .. }
+        | BackupError::SessionLost
+        | BackupError::TimelineChanged { .. }
+        | BackupError::Read { .. }
+        | BackupError::Thread { .. } => TakeError::Here(causes(fault)),
+        BackupError::Store { .. }
+        | BackupError::Newer { .. }
+        | BackupError::Compress { .. }
+        | BackupError::Checksums { .. }
+        | BackupError::WalMissing(_)
+        | BackupError::Swept { .. }
+        | BackupError::Unknown { .. } => TakeError::Failed(causes(fault)),
+    }
+}
+
+/// The local Postgres as the archive wants it.
+struct PostgresSource {
+    session: BackupSession,
+    data_directory: std::path::PathBuf,
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn begin(&mut self, label: &str) -> Result<Begun, SourceError> {
+        let begun = self.session.begin(label).await?;
+        let tablespaces = begun.tablespaces.iter().map(|tablespace| Tablespace {
+            name: tablespace.name.clone(),
+            oid: tablespace.oid,
+            location: tablespace.location.clone(),
+        });
+        Ok(Begun {
+            start: begun.start,
+            data_directory: self.data_directory.clone(),
+            tablespaces: tablespaces.collect(),
+            version_directory: begun.version_directory(),
+            version: begun.version,
+            system_identifier: begun.system_identifier,
+            segment_size: begun.segment_size,
+            page_size: begun.page_size,
+            pages_per_file: begun.pages_per_file,
+            data_checksums: begun.data_checksums,
+        })
+    }
+
+    async fn end(&mut self) -> Result<Ended, SourceError> {
+        let ended = self.session.end().await?;
+        Ok(Ended {
+            stop: ended.stop,
+            start_timeline: ended.start_timeline,
+            stop_timeline: ended.stop_timeline,
+            label: ended.label,
+        })
+    }
+
+    fn is_alive(&self) -> bool {
+        self.session.is_alive()
+    }
+}
+
+/// Ends the segment in which the backup ended, so that it need not wait until it is full.
+struct SwitchedWal<'take> {
+    stored: StoredWal,
+    postgres: &'take Postgres,
+    board: &'take Board,
+    me: &'take str,
+}
+
+#[async_trait]
+impl WalArchived for SwitchedWal<'_> {
+    async fn wait(&self, first: SegmentName, last: SegmentName, size: SegmentSize) -> Result<(), WalMissing> {
+        tokio::select! {
+            there = self.stored.wait(first, last, size) => there,
+            never = self.switch() => never,
+        }
+    }
+}
+
+impl SwitchedWal<'_> {
+    /// Once, on whoever is the primary now; then it only waits.
+    async fn switch<Never>(&self) -> Never {
+        let mut last = String::new();
+        loop {
+            let primary = self.primary();
+            let outcome = match &primary {
+                None => Err("nobody leads".to_owned()),
+                Some(at) => self.postgres.switch_wal(at.as_ref()).await.map_err(|fault| causes(&fault)),
+            };
+            match outcome {
+                Ok(end) => {
+                    info!(%end, "ended the WAL segment in which the backup ended");
+                    return std::future::pending().await;
+                }
+                Err(fault) if fault != last => {
+                    warn!(%fault, "cannot end the WAL segment on the primary; trying again");
+                    last = fault;
+                }
+                Err(_) => {}
+            }
+            sleep(SWITCH_INTERVAL).await;
+        }
+    }
+
+    /// `Some(None)` when it is the local one.
+    fn primary(&self) -> Option<Option<Upstream>> {
+        let report = self.board.borrow().clone()?;
+        let cluster = report.cluster.as_ref()?;
+        let leader = cluster.leader.as_ref()?;
+        if leader.name == self.me {
+            return Some(None);
+        }
+        let url = cluster.member(&leader.name)?.conn_url()?;
+        Upstream::from_url(url).map(Some)
+    }
+}

@@ -1,0 +1,130 @@
+//! `GET /backups`: the base backups of the archive and the time from which on it can restore. `GET /archive`: how the
+//! shipping of WAL is, and what could be restored now.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use outrider_archive::catalog::{Backup, BackupState, Catalog, Window};
+use outrider_archive::{BackupInfo, Status};
+use serde_json::{Value, json};
+
+use super::Visitors;
+use super::answer::text;
+use super::backup::document;
+use crate::backup::{Seen, Shelf};
+use crate::report::causes;
+
+/// How old what is shown may be.
+const AGE_MAX: Duration = Duration::from_secs(10);
+
+/// `GET /backups`.
+pub(super) async fn backups(State(visitors): State<Visitors>) -> Response {
+    let Some(shelf) = &visitors.shelf else { return none() };
+    match shelf.look(AGE_MAX).await {
+        Ok(seen) => Json(listed(shelf, &seen)).into_response(),
+        Err(fault) => text(StatusCode::SERVICE_UNAVAILABLE, causes(&fault)),
+    }
+}
+
+/// `GET /archive`. Answers also while the store is down, with what was seen last.
+pub(super) async fn archive(State(visitors): State<Visitors>) -> Response {
+    let Some(shelf) = &visitors.shelf else { return none() };
+    let report = visitors.board.borrow().clone();
+    let (seen, fault) = match shelf.look(AGE_MAX).await {
+        Ok(seen) => (Some(seen), None),
+        Err(fault) => (shelf.last(), Some(causes(&fault))),
+    };
+    let cluster = report.as_ref().and_then(|report| report.cluster.as_ref());
+    let shipping = report.as_ref().and_then(|report| report.archive.as_ref());
+    let window = seen.as_ref().and_then(|seen| seen.catalog.window());
+    Json(json!({
+        "archive": shelf.url(),
+        "told_by": visitors.config.name,
+        "shipping": shipping.map(status),
+        "fault": fault,
+        "read_at": seen.as_ref().map(|seen| seen.at.to_string()),
+        "window": window.as_ref().map(shown_window),
+        "backup": cluster.map(document),
+        "last_verified": shelf.verified().map(|at| at.to_string()),
+    }))
+    .into_response()
+}
+
+fn none() -> Response {
+    text(StatusCode::NOT_FOUND, "this member has no archive: set archive.store")
+}
+
+fn listed(shelf: &Shelf, seen: &Seen) -> Value {
+    let Catalog { backups, wal, .. } = &seen.catalog;
+    json!({
+        "archive": shelf.url(),
+        "read_at": seen.at.to_string(),
+        "window": seen.catalog.window().as_ref().map(shown_window),
+        "wal": {"segments": wal.segments, "bytes": wal.bytes},
+        "backups": backups.iter().map(backup).collect::<Vec<_>>(),
+    })
+}
+
+fn backup(backup: &Backup) -> Value {
+    let (state, problem) = match &backup.state {
+        BackupState::Good(_) => ("good", None),
+        BackupState::Lacking { missing, .. } => ("lacking", Some(missing.clone())),
+        BackupState::Failed(info) => ("failed", info.error.clone()),
+        BackupState::Unfinished => ("unfinished", None),
+        BackupState::Unreadable { fault } => ("unreadable", Some(fault.clone())),
+    };
+    let info = backup.info();
+    let told = |read: fn(&BackupInfo) -> Option<String>| info.and_then(read);
+    json!({
+        "id": backup.id.to_string(),
+        "state": state,
+        "problem": problem,
+        "began": told(|info| info.begin_time.map(|at| at.to_string())),
+        "ended": told(|info| info.end_time.map(|at| at.to_string())),
+        "timeline": info.and_then(|info| info.timeline).map(|timeline| timeline.get()),
+        "begin_lsn": told(|info| info.begin_lsn.map(|lsn| lsn.to_string())),
+        "end_lsn": told(|info| info.end_lsn.map(|lsn| lsn.to_string())),
+        "begin_wal": told(|info| info.begin_wal.map(|wal| wal.to_string())),
+        "end_wal": told(|info| info.end_wal.map(|wal| wal.to_string())),
+        "system_identifier": told(|info| info.system_identifier.map(|system| system.to_string())),
+        "bytes": info.and_then(|info| info.cluster_size),
+        "bytes_stored": backup.bytes,
+        "keep": backup.keep.map(|keep| keep.to_string()),
+    })
+}
+
+fn shown_window(window: &Window) -> Value {
+    let chain = &window.chain;
+    json!({
+        "first": {
+            "backup": window.oldest.to_string(),
+            "time": window.begin_time.map(|at| at.to_string()),
+            "lsn": window.begin_lsn.map(|lsn| lsn.to_string()),
+        },
+        "last": {
+            "time": window.end_time.map(|at| at.to_string()),
+            "lsn": chain.end.to_string(),
+            "timeline": chain.timeline.get(),
+            "segment": chain.last.map(|segment| segment.to_string()),
+        },
+        "gaps": chain.gaps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// What the shipper of this member does; of the others only the leader's ships.
+fn status(status: &Status) -> Value {
+    json!({
+        "enabled": status.term.is_some(),
+        "waiting_files": status.waiting,
+        "waiting_bytes": status.waiting_bytes,
+        "oldest_waiting_seconds": status.oldest_waiting.map(|age| age.as_secs_f64()),
+        "store_failing": status.store_failing,
+        "last_archived": status.last_archived.as_ref().map(|archived| archived.name.to_string()),
+        "last_failure": status.last_failure.as_ref().map(|failure| failure.text.as_str()),
+        "conflict": status.conflict.as_ref().map(|conflict| conflict.object.as_str()),
+        "refused": status.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>(),
+    })
+}
