@@ -5,6 +5,8 @@ mod bench;
 mod embedded;
 mod faults;
 mod fetching;
+mod interference;
+mod interruptions;
 mod minio;
 mod objects;
 mod pg_wal;

@@ -252,7 +252,7 @@ impl Error {
 /// What to do about the refusals that people meet.
 fn advice(code: &str) -> &'static str {
     match code {
-        "NoSuchBucket" => "; create the bucket or correct archive.store",
+        "NoSuchBucket" => "; create the bucket, set archive.create_bucket, or correct archive.store",
         "InvalidAccessKeyId" => "; check archive.access_key_id",
         "SignatureDoesNotMatch" => "; check archive.secret_access_key",
         "AccessDenied" => "; check the rights of the access key (it needs to get, put, list and delete)",
@@ -333,6 +333,6 @@ mod tests {
             code: "NoSuchBucket".into(),
             message: "gone".into(),
         };
-        assert!(refused.to_string().ends_with("create the bucket or correct archive.store"), "{refused}");
+        assert!(refused.to_string().ends_with("or correct archive.store"), "{refused}");
     }
 }

@@ -173,10 +173,12 @@ fn s3(section: &Section<'_>, bucket: &str, path: &str, findings: &mut Findings) 
             (!host.is_empty()).then(|| text.to_owned())
         });
     let path_style = section.boolean("path_style", findings);
+    let create_bucket = section.boolean("create_bucket", findings);
     let request_timeout = section.duration("request_timeout", findings);
     let hidden = || Secret::new("");
     Some(S3Options {
         bucket: bucket.to_owned(),
+        create_bucket: create_bucket.unwrap_or(false),
         path: path.to_owned(),
         // A store at an address of one's own seldom has a host name for each bucket.
         path_style: path_style.unwrap_or(endpoint.is_some()),

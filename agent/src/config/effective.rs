@@ -85,6 +85,7 @@ fn shipping(archive: &Archive) -> Value {
         document.insert("endpoint".to_owned(), json!(s3.endpoint));
         document.insert("region".to_owned(), json!(s3.region));
         document.insert("path_style".to_owned(), json!(s3.path_style));
+        document.insert("create_bucket".to_owned(), json!(s3.create_bucket));
         document.insert("access_key_id".to_owned(), json!(HIDDEN));
         document.insert("secret_access_key".to_owned(), json!(HIDDEN));
         document.insert("ca_file".to_owned(), json!(s3.ca_file));

@@ -39,6 +39,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ARCHIVE_ENDPOINT", "archive.endpoint"),
     ("ARCHIVE_REGION", "archive.region"),
     ("ARCHIVE_PATH_STYLE", "archive.path_style"),
+    ("ARCHIVE_CREATE_BUCKET", "archive.create_bucket"),
     ("ARCHIVE_ACCESS_KEY_ID", "archive.access_key_id"),
     ("ARCHIVE_SECRET_ACCESS_KEY", "archive.secret_access_key"),
     ("ARCHIVE_CA_FILE", "archive.ca_file"),

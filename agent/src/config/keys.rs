@@ -199,6 +199,7 @@ const SECTIONS: &[Keys] = &[
             "endpoint",
             "region",
             "path_style",
+            "create_bucket",
             "access_key_id",
             "access_key_id_file",
             "secret_access_key",

@@ -243,6 +243,13 @@ fn an_archive_in_s3_needs_keys_and_hides_them() {
     assert_eq!(run.code, 0, "{run:?}");
     assert!(run.out.contains("path_style: true") && run.out.contains("compression_level: 6"), "{}", run.out);
     assert!(!run.out.contains("geheim"), "{}", run.out);
+    assert!(run.out.contains("create_bucket: false"), "a bucket is made on request only: {}", run.out);
+    let run = check(&with(", access_key_id: geheim5, secret_access_key: geheim6, create_bucket: true"));
+    assert!(run.out.contains("create_bucket: true"), "{}", run.out);
+    assert!(
+        faults(&with(", create_bucket: perhaps, access_key_id: a, secret_access_key: b"))[0]
+            .starts_with("archive.create_bucket:")
+    );
     assert!(
         faults(&with(", compression: zstd"))[0]
             .starts_with("archive.compression: \"zstd\": expected gzip or none")

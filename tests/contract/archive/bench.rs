@@ -51,6 +51,15 @@ impl Bench {
         }
     }
 
+    /// Of an S3 store.
+    pub(crate) fn endpoint(&self) -> String {
+        match &self.place {
+            Place::Directory(_) => panic!("a directory has no endpoint"),
+            Place::Embedded(embedded) => embedded.endpoint(),
+            Place::Minio(minio) => minio.endpoint(),
+        }
+    }
+
     /// Only S3 keeps metadata beside an object.
     pub(crate) fn keeps_metadata(&self) -> bool {
         !matches!(self.place, Place::Directory(_))
@@ -65,6 +74,7 @@ pub(crate) fn open(options: &S3Options) -> Arc<dyn Store> {
 pub(crate) fn options(endpoint: &str) -> S3Options {
     S3Options {
         bucket: BUCKET.to_owned(),
+        create_bucket: false,
         path: "some/path".to_owned(),
         endpoint: Some(endpoint.to_owned()),
         region: "us-east-1".to_owned(),

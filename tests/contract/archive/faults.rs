@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrider_archive::store::{Conditions, Error, Metadata, S3Options, Secret, Stored};
+use outrider_archive::store::{Conditions, Error, Metadata, Replaced, S3Options, Secret, Stored};
 use tokio::time::timeout;
 
 use super::bench::{Bench, PATIENCE, free_port, keys, open, options, read};
@@ -61,6 +61,25 @@ async fn minio_refuses_wrong_credentials_and_a_missing_bucket_clearly() {
 }
 
 #[tokio::test]
+async fn a_missing_bucket_is_made_on_request_only_and_in_either_style_of_address() {
+    let Some(minio) = Minio::start(None).await else { return };
+    let port = minio.endpoint().rsplit_once(':').unwrap().1.to_owned();
+    let path_style = options(&format!("http://127.0.0.1:{port}"));
+    let host_style = S3Options { path_style: false, ..options(&minio.endpoint()) };
+    for (options, bucket) in [(path_style, "new-by-path"), (host_style, "new-by-host")] {
+        let missing = S3Options { bucket: bucket.to_owned(), ..options };
+        let error = open(&missing).probe("probe").await.unwrap_err();
+        assert!(error.to_string().contains("archive.create_bucket"), "{error}");
+        let store = open(&S3Options { create_bucket: true, ..missing.clone() });
+        assert_eq!(store.probe("probe").await.unwrap(), Conditions::Honoured, "{bucket}");
+        assert_eq!(open(&missing).probe("probe").await.unwrap(), Conditions::Honoured, "{bucket}");
+        assert_eq!(keys(&*store).await, ["probe"]);
+        assert_eq!(read(&*store, "probe").await.unwrap(), b"outrider\n");
+        store.delete("probe").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_s3_store_never_says_that_an_object_is_missing() {
     // An HTTP server that knows nothing, such as a proxy in front of a store that is gone.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -84,6 +103,16 @@ async fn a_store_that_overwrites_is_found_out_and_looked_at_before_each_put() {
         assert_eq!(put("first").await, Stored::Created, "{obedience:?}");
         assert_eq!(put("second").await, Stored::AlreadyThere, "{obedience:?}");
         assert_eq!(read(&*store, "k").await.unwrap(), b"first");
+        let seen = store.head("k").await.unwrap().unwrap().version;
+        let replace = async |body: &'static str| {
+            store.replace("k", Bytes::from_static(body.as_bytes()).into(), seen.as_ref()).await.unwrap()
+        };
+        assert_eq!(replace("third").await, Replaced::Done, "{obedience:?}");
+        assert_eq!(replace("fourth").await, Replaced::Changed, "{obedience:?}");
+        let upload = store.begin_upload("k").await.unwrap();
+        upload.part(1, Bytes::from_static(b"fifth").into()).await.unwrap();
+        assert_eq!(upload.complete().await.unwrap(), Stored::AlreadyThere, "{obedience:?}");
+        assert_eq!(read(&*store, "k").await.unwrap(), b"third");
 
         let pg_wal = PgWal::new();
         pg_wal.add(FIRST, &segment(FIRST, 1));
@@ -188,6 +217,11 @@ async fn a_store_with_an_authority_of_its_own_is_trusted_when_named() {
     let ca_file = Some(certificates.path().join("CAs/ca.crt"));
     let store = open(&S3Options { ca_file, ..options(&minio.endpoint()) });
     assert_eq!(store.probe("probe").await.unwrap(), Conditions::Honoured);
+    // Bodies are not signed here; TLS keeps them whole.
+    let body = Bytes::from(vec![9; 3 << 20]);
+    let put = store.put_if_absent("k", body.clone().into(), &Metadata::new()).await;
+    assert_eq!(put.unwrap(), Stored::Created);
+    assert!(read(&*store, "k").await.unwrap() == body);
     let stranger = open(&options(&minio.endpoint()));
     let error = stranger.head("probe").await.unwrap_err();
     assert!(error.is_silence() && error.to_string().contains("certificate"), "{error}");

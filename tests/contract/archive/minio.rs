@@ -21,6 +21,8 @@ impl Minio {
     /// Starts one, with TLS when there is a directory of certificates; `None` when there is no binary.
     pub(crate) async fn start(certificates: Option<&Path>) -> Option<Self> {
         let Some(binary) = binary() else {
+            // Where everything is proven a test that was left out counts as one that failed.
+            assert!(std::env::var_os("CI").is_none(), "no minio on this machine: build it with `make minio`");
             println!("skipped: no minio (make minio)");
             return None;
         };
@@ -46,6 +48,8 @@ impl Minio {
         command.arg(format!("127.0.0.1:{port}")).arg(directory.path().join("data"));
         command.arg("--certs-dir").arg(certificates.unwrap_or(&directory.path().join("no-certificates")));
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", directory.path());
+        // Then `bucket.localhost` is a bucket, too.
+        command.env("MINIO_DOMAIN", "localhost");
         command.env("MINIO_ROOT_USER", KEY).env("MINIO_ROOT_PASSWORD", SECRET).env("MINIO_BROWSER", "off");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().expect("setpriv is part of util-linux");

@@ -5,6 +5,7 @@ mod answer;
 mod connection;
 mod download;
 mod options;
+mod probe;
 mod signature;
 mod upload;
 
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
 use reqwest::{Method, Response};
 
@@ -34,6 +34,9 @@ pub struct S3Store {
     connection: Arc<Connection>,
     /// Set when the store was seen to overwrite in spite of the condition.
     looks_first: Arc<AtomicBool>,
+    /// The same of the condition that an object is still the one that was seen.
+    compares_first: Arc<AtomicBool>,
+    create_bucket: bool,
 }
 
 impl S3Store {
@@ -42,7 +45,12 @@ impl S3Store {
     /// # Errors
     /// When an option is unusable.
     pub fn open(options: &S3Options) -> Result<Self, OpenError> {
-        Ok(S3Store { connection: Arc::new(Connection::open(options)?), looks_first: Arc::default() })
+        Ok(S3Store {
+            connection: Arc::new(Connection::open(options)?),
+            looks_first: Arc::default(),
+            compares_first: Arc::default(),
+            create_bucket: options.create_bucket,
+        })
     }
 
     fn looks_first(&self) -> bool {
@@ -60,7 +68,8 @@ impl S3Store {
         };
         let response = sent?;
         match response.status().as_u16() {
-            200..=299 => Ok(Stored::Created),
+            200..=299 if answer::is_of_object(response.headers()) => Ok(Stored::Created),
+            200..=299 => Err(self.connection.strange("write", key, answer::NOT_S3)),
             412 => Ok(Stored::AlreadyThere),
             _ => Err(self.connection.failure("write", key, response).await),
         }
@@ -89,21 +98,11 @@ impl Store for S3Store {
 
     async fn probe(&self, key: &str) -> Result<Conditions, Error> {
         check_key(key)?;
-        let body = Payload::from(Bytes::from_static(b"outrider\n"));
-        for _ in 0..2 {
-            match self.write(key, body.clone(), if_absent(), false).await {
-                Ok(Stored::AlreadyThere) => {
-                    self.looks_first.store(false, Ordering::Relaxed);
-                    return Ok(Conditions::Honoured);
-                }
-                Ok(Stored::Created) => {}
-                // An honest store that does not know the condition says so.
-                Err(Error::Refused { status: 501, .. }) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        self.looks_first.store(true, Ordering::Relaxed);
-        Ok(Conditions::Ignored)
+        let overwrites = probe::overwrites(self, key).await?;
+        self.looks_first.store(overwrites, Ordering::Relaxed);
+        let exchanges = overwrites || probe::exchanges_blindly(self, key).await?;
+        self.compares_first.store(exchanges, Ordering::Relaxed);
+        Ok(if overwrites { Conditions::Ignored } else { Conditions::Honoured })
     }
 
     async fn put_if_absent(&self, key: &str, body: Payload, metadata: &Metadata) -> Result<Stored, Error> {
@@ -121,7 +120,10 @@ impl Store for S3Store {
         check_key(key)?;
         let response = self.connection.send(&Request::new("look at", Method::HEAD, key)).await?;
         match response.status().as_u16() {
-            200..=299 => Ok(Some(answer::info(response.headers()))),
+            200..=299 if answer::is_of_object(response.headers()) => {
+                Ok(Some(answer::info(response.headers())))
+            }
+            200..=299 => Err(self.connection.strange("look at", key, answer::NOT_S3)),
             // The answer to HEAD has no text, and only the text tells a missing object from a missing bucket.
             400..=499 => Ok(self.get(key).await?.map(|download| download.info)),
             _ => Err(self.connection.failure("look at", key, response).await),
@@ -133,6 +135,9 @@ impl Store for S3Store {
         let response = self.connection.send(&Request::new("read", Method::GET, key)).await?;
         if response.status() != 200 {
             return self.absent(key, response).await;
+        }
+        if !answer::is_of_object(response.headers()) {
+            return Err(self.connection.strange("read", key, answer::NOT_S3));
         }
         let length = answer::length(response.headers())
             .ok_or_else(|| self.connection.strange("read", key, "the answer does not tell its length"))?;
@@ -153,6 +158,7 @@ impl Store for S3Store {
             return self.absent(key, response).await;
         }
         let size = match response.status().as_u16() {
+            _ if !answer::is_of_object(response.headers()) => None,
             206 => answer::range(response.headers(), from, to),
             // The whole object although a part was asked for: good when the part is the whole.
             200 if from == 0 => answer::length(response.headers()).filter(|size| *size <= to),
@@ -175,7 +181,7 @@ impl Store for S3Store {
     async fn replace(&self, key: &str, body: Payload, seen: Option<&Version>) -> Result<Replaced, Error> {
         check_key(key)?;
         let mut headers = HeaderMap::new();
-        if self.looks_first() {
+        if self.compares_first.load(Ordering::Relaxed) {
             let found = self.head(key).await?;
             if found.as_ref().map(|found| found.version.as_ref()) != seen.map(Some) {
                 return Ok(Replaced::Changed);
@@ -183,7 +189,7 @@ impl Store for S3Store {
         } else {
             headers = match seen {
                 None => if_absent(),
-                Some(Version(etag)) => HeaderMap::from_iter([(IF_MATCH, text_value(key, etag)?)]),
+                Some(seen) => if_match(key, seen)?,
             };
         }
         // Once: a second time could meet what the first has written, and call it somebody else's.
@@ -235,6 +241,11 @@ impl Store for S3Store {
 /// The condition that nothing is overwritten.
 fn if_absent() -> HeaderMap {
     HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))])
+}
+
+/// The condition that an object is still the one that was seen.
+fn if_match(key: &str, Version(etag): &Version) -> Result<HeaderMap, Error> {
+    Ok(HeaderMap::from_iter([(IF_MATCH, text_value(key, etag)?)]))
 }
 
 fn metadata_headers(metadata: &Metadata) -> Result<HeaderMap, Error> {

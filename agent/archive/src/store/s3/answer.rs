@@ -1,6 +1,6 @@
 //! Reads the store's answers: errors, listings, headers. Only the few elements that are needed, not XML at large.
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap};
 
 use super::METADATA;
 use crate::store::{Error, Listed, Metadata, ObjectInfo, Page, Version};
@@ -24,6 +24,15 @@ pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -
 /// Whether an answer with this status may be another one in a moment. 409: another write of the same key is under way.
 pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 409 | 429 | 500 | 502..=599)
+}
+
+/// What is wrong with an answer that says that all is well and is not of an object.
+pub(super) const NOT_S3: &str = "the answer has no ETag, so it is not the answer of an S3 store";
+
+/// Whether an answer speaks of an object. A web page of a proxy in between does not, and must never pass for a WAL
+/// segment, nor for the word that one is durable.
+pub(super) fn is_of_object(headers: &HeaderMap) -> bool {
+    headers.contains_key(ETAG)
 }
 
 /// How long the body of an answer is.

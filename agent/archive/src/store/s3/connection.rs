@@ -1,5 +1,6 @@
 //! Sends signed requests to an S3 store and waits for their answers, again when it is worth it. Knows no objects.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ pub(super) struct Connection {
     base: Url,
     path: String,
     url: String,
+    region: String,
     request_timeout: Duration,
 }
 
@@ -78,20 +80,31 @@ impl Connection {
         for certificate in certificates(options)? {
             builder = builder.add_root_certificate(certificate);
         }
+        let base = base(options)?;
+        // Names under localhost are this machine (RFC 6761, 6.3), and the C library does not know them. A port of 0
+        // stands for the URL's.
+        if let Some(host) = base.host_str().filter(|host| host.ends_with(".localhost")) {
+            builder = builder.resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        }
         let client = builder.build().map_err(|source| OpenError::Client { source })?;
         let location = Location::S3 { bucket: options.bucket.clone(), path: options.path.clone() };
         Ok(Connection {
             client,
             signer: Signer::new(options),
-            base: base(options)?,
+            base,
             path: options.path.clone(),
             url: location.to_string(),
+            region: options.region.clone(),
             request_timeout: options.request_timeout,
         })
     }
 
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(super) fn region(&self) -> &str {
+        &self.region
     }
 
     pub(super) fn request_timeout(&self) -> Duration {

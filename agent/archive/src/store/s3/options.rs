@@ -10,8 +10,10 @@ use crate::store::Secret;
 /// Where the store is and who asks.
 #[derive(Clone, Debug)]
 pub struct S3Options {
-    /// The bucket; it must exist.
+    /// The bucket.
     pub bucket: String,
+    /// Whether a probe makes the bucket when it is missing. Otherwise it must exist.
+    pub create_bucket: bool,
     /// What stands before every key; may be empty.
     pub path: String,
     /// `http://` or `https://` and a host; Amazon's of the region when absent.
@@ -100,6 +102,7 @@ pub(super) mod tests {
     pub(in crate::store::s3) fn options() -> S3Options {
         S3Options {
             bucket: "bucket".into(),
+            create_bucket: false,
             path: "homepage".into(),
             endpoint: None,
             region: "eu-west-1".into(),
