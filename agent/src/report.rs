@@ -51,6 +51,8 @@ pub(crate) struct Report {
     pub(crate) next_round: Duration,
     /// What the archive does; `None` when none is configured.
     pub(crate) archive: Option<outrider_archive::Status>,
+    /// How far the segment that is being written is streamed; `None` when it is not to be.
+    pub(crate) stream: Option<outrider_archive::StreamStatus>,
     /// Sizes of the databases in bytes, by name; a minute old at most.
     pub(crate) database_sizes: BTreeMap<String, u64>,
     /// Sums since the start of the agent.
@@ -165,6 +167,7 @@ impl Reporter {
             postgres: memory.seen.clone(),
             next_round,
             archive: instruments.archive.as_ref().map(|archive| archive.status()),
+            stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             database_sizes: self.sizes.borrow().clone(),
             counters: memory.counters.clone(),
         };

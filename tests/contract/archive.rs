@@ -12,9 +12,12 @@ mod objects;
 mod pg_wal;
 mod postgres;
 mod processes;
+mod records;
 mod refilling;
 mod segments;
 mod shipping;
+mod streaming;
+mod watched;
 mod writers;
 
 /// Makes three tests of each body.

@@ -87,15 +87,8 @@ pub enum Format {
 
 impl Format {
     /// All, in the order in which they are preferred when an archive has a file several times.
-    pub const ALL: [Format; 7] = [
-        Format::Gzip,
-        Format::Zstd,
-        Format::Lz4,
-        Format::Bzip2,
-        Format::Xz,
-        Format::Snappy,
-        Format::Plain,
-    ];
+    pub const ALL: [Format; 7] =
+        [Format::Gzip, Format::Zstd, Format::Lz4, Format::Bzip2, Format::Xz, Format::Snappy, Format::Plain];
 
     /// What stands at the end of the key (barman's xlog.py and cloud.py).
     #[must_use]

@@ -168,11 +168,7 @@ impl Fetcher {
         }
     }
 
-    async fn attempt(
-        &self,
-        name: WalFileName,
-        destination: Destination<'_>,
-    ) -> Result<Fetched, FetchError> {
+    async fn attempt(&self, name: WalFileName, destination: Destination<'_>) -> Result<Fetched, FetchError> {
         if let Some(fetched) = self.take_ahead(name, destination).await {
             return Ok(fetched);
         }

@@ -18,6 +18,7 @@ mod queue;
 mod server;
 mod ship;
 mod status;
+mod stream;
 mod upload;
 
 pub mod catalog;
@@ -40,3 +41,4 @@ pub use layout::{BadServerName, Layout};
 pub use server::{Server, ServerError, ServerOptions};
 pub use ship::{Leadership, NotDurable, ShipOptions, Shipper};
 pub use status::{Archived, Conflict, Counters, Failure, Status};
+pub use stream::{FlushPosition, StreamCounters, StreamOptions, StreamStatus, Streamer};

@@ -11,6 +11,8 @@ use crate::store::Conditions;
 pub struct Status {
     /// The term for which this member ships; `None` when it does not.
     pub term: Option<u64>,
+    /// Whether the archive is claimed for this term, before which nothing of ours is put into it.
+    pub claimed: bool,
     /// What the store does with a second put; `None` before it was asked.
     pub conditions: Option<Conditions>,
     /// Files that PostgreSQL has finished and the archive has not.

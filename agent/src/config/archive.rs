@@ -17,6 +17,9 @@ use crate::backup::Schedule;
 const SCHEDULE: &str = "0 */6 * * *";
 const FETCH_AHEAD: usize = 8;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const STREAM_INTERVAL: Duration = Duration::from_secs(1);
+/// Below this the requests cost more than they save.
+const STREAM_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The archive of one cluster.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Archive {
     pub(crate) schedule: Option<Schedule>,
     /// Bytes of the data directory that a backup reads in a second at the most.
     pub(crate) backup_rate: Option<NonZeroU64>,
+    /// How often the segment that is being written is looked at for new WAL; `None` when it is not streamed.
+    pub(crate) stream_interval: Option<Duration>,
     /// The socket for `wal-push` and `wal-fetch`.
     pub(crate) socket: PathBuf,
 }
@@ -95,6 +100,7 @@ pub(super) fn read(
             text.parse::<usize>().ok().filter(|number| *number <= 32)
         })
         .unwrap_or(FETCH_AHEAD);
+    let stream_interval = stream_interval(&section, findings);
     let s3 = match &location {
         Some(Location::S3 { bucket, path }) => s3(&section, bucket, path, findings),
         Some(Location::Directory { .. }) | None => None,
@@ -107,10 +113,19 @@ pub(super) fn read(
         compression,
         fetch_ahead,
         parallelism,
+        stream_interval,
         schedule,
         backup_rate,
         socket,
     })
+}
+
+fn stream_interval(section: &Section<'_>, findings: &mut Findings) -> Option<Duration> {
+    let expected = "expected 0 for never, or at least 100ms";
+    let interval = section.parsed("stream_interval", expected, findings, |text| {
+        section::duration(text).filter(|interval| interval.is_zero() || *interval >= STREAM_INTERVAL_MIN)
+    });
+    Some(interval.unwrap_or(STREAM_INTERVAL)).filter(|interval| !interval.is_zero())
 }
 
 fn location(section: &Section<'_>, findings: &mut Findings) -> Option<Location> {

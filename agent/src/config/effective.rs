@@ -77,6 +77,7 @@ fn shipping(archive: &Archive) -> Value {
         "compression": compression,
         "compression_level": level,
         "parallelism": archive.parallelism,
+        "stream_interval": archive.stream_interval.unwrap_or_default().as_secs_f64(),
         "schedule": archive.schedule.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string),
         "backup_rate": archive.backup_rate,
         "fetch_ahead": archive.fetch_ahead,

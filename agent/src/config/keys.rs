@@ -213,8 +213,9 @@ const SECTIONS: &[Keys] = &[
             "schedule",
             "backup_rate",
             "request_timeout",
+            "stream_interval",
         ],
-        idle: &["stream_interval", "retention"],
+        idle: &["retention"],
         refused: &[],
     },
     Keys {

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use outrider_archive::Status;
+use outrider_archive::{Status, StreamStatus};
 use outrider_postgres::Observation;
 
 use super::family::Families;
@@ -42,6 +42,9 @@ pub(super) fn add(report: &Report, families: &mut Families) {
     if let Some(archive) = &report.archive {
         add_archive(archive, families);
         add_shipped(archive, families);
+    }
+    if let Some(stream) = &report.stream {
+        add_stream(stream, families);
     }
 }
 
@@ -147,6 +150,49 @@ fn add_archive(archive: &Status, families: &mut Families) {
         help,
         last.unwrap_or_default().as_secs_f64(),
     );
+}
+
+fn add_stream(stream: &StreamStatus, families: &mut Families) {
+    families.gauge(
+        "outrider_archive_stream_enabled",
+        "1 if this member streams the WAL segment that is being written",
+        stream.term.is_some(),
+    );
+    families.gauge(
+        "outrider_archive_stream_lsn_bytes",
+        "The end of the WAL that is safe in the archive, in bytes since the start of the log",
+        stream.streamed_to.unwrap_or_default().get(),
+    );
+    families.gauge(
+        "outrider_archive_stream_behind_seconds",
+        "Age of the oldest flushed byte that the archive does not have: what losing every member now would lose",
+        stream.behind().as_secs_f64(),
+    );
+    families.gauge(
+        "outrider_archive_stream_behind_bytes",
+        "Flushed bytes that the archive does not have",
+        stream.behind_bytes(),
+    );
+    families.gauge(
+        "outrider_archive_stream_failing",
+        "1 if the last chunk did not leave",
+        stream.store_failing,
+    );
+    families.gauge(
+        "outrider_archive_stream_conflict",
+        "1 if the archive has other bytes for the segment that is being written",
+        stream.conflict.is_some(),
+    );
+    let counters = &stream.counters;
+    families.counter("outrider_archive_stream_chunks", "Chunks that the store confirmed", counters.chunks);
+    families.counter("outrider_archive_stream_bytes", "Their size before compression", counters.bytes_in);
+    families.counter(
+        "outrider_archive_stream_compressed_bytes",
+        "Their size after compression",
+        counters.bytes_out,
+    );
+    families.counter("outrider_archive_stream_requests", "Requests to the store", counters.requests);
+    families.counter("outrider_archive_stream_failures", "Attempts that failed", counters.failures);
 }
 
 fn add_shipped(archive: &Status, families: &mut Families) {

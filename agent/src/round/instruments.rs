@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_archive::{AheadOptions, FetchOptions, Fetcher, Leadership, Server, ServerOptions, ShipOptions, Shipper};
+use async_trait::async_trait;
+use outrider_archive::{
+    AheadOptions, FetchOptions, Fetcher, FlushPosition, Leadership, Server, ServerOptions, ShipOptions,
+    Shipper, StreamOptions, StreamStatus, Streamer,
+};
 use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
-use outrider_postgres::{Observation, Observer, Postgres, Supervisor};
-use outrider_wal::SegmentSize;
+use outrider_postgres::{FlushedWal, Observation, Observer, Postgres, Settings, Supervisor};
+use outrider_wal::{Lsn, SegmentSize, TimelineId};
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::Memory;
 use crate::backup::Shelf;
@@ -38,10 +42,12 @@ pub(crate) struct Instruments {
     pub(crate) first_ttl: Duration,
 }
 
-/// The shipping of WAL, and the door for `wal-push` and `wal-fetch`.
+/// The shipping and streaming of WAL, and the door for `wal-push` and `wal-fetch`.
 pub(crate) struct Archive {
     shelf: Shelf,
     shipper: Shipper,
+    /// `None` when `archive.stream_interval` is 0.
+    streamer: Option<Streamer>,
     fetcher: Fetcher,
     server: Server,
 }
@@ -64,11 +70,7 @@ impl Instruments {
         };
         let dcs = open_etcd(&identity, &config.etcd).context("cannot open etcd")?;
         let archive = match &config.archive {
-            Some(archive) => {
-                let settings = &config.postgres;
-                let (pg_wal, state) = (settings.data_directory.join("pg_wal"), &settings.state_directory);
-                Some(Archive::open(archive, &config.name, &pg_wal, state).await?)
-            }
+            Some(archive) => Some(Archive::open(archive, &config.name, postgres.settings()).await?),
             None => None,
         };
         let observer = postgres.observer();
@@ -93,15 +95,15 @@ impl Instruments {
 }
 
 impl Archive {
-    async fn open(
-        config: &config::Archive,
-        member: &str,
-        pg_wal: &Path,
-        state: &Path,
-    ) -> anyhow::Result<Self> {
+    async fn open(config: &config::Archive, member: &str, settings: &Arc<Settings>) -> anyhow::Result<Self> {
+        let pg_wal = settings.data_directory.join("pg_wal");
+        let flushed = FlushedWal::new(settings.clone());
         let store = config.open_store()?;
         let shelf = Shelf::new(store.clone(), config.layout.clone());
-        let ahead = AheadOptions { directory: state.join("wal-ahead"), segments: config.fetch_ahead };
+        let ahead = AheadOptions {
+            directory: settings.state_directory.join("wal-ahead"),
+            segments: config.fetch_ahead,
+        };
         let options = FetchOptions { format: config.compression.format(), ahead: Some(ahead) };
         let fetcher = Fetcher::with_options(store.clone(), config.layout.clone(), options);
         let ship = ShipOptions {
@@ -111,10 +113,15 @@ impl Archive {
             compression: config.compression,
             parallelism: config.parallelism,
         };
-        let shipper = Shipper::start(ship, store);
+        let shipper = Shipper::start(ship, store.clone());
+        let streamer = config.stream_interval.map(|interval| {
+            let (pg_wal, layout) = (pg_wal.to_owned(), config.layout.clone());
+            let options = StreamOptions { pg_wal, layout, interval };
+            Streamer::start(options, store, Arc::new(Flushed(flushed)), shipper.clone())
+        });
         let options = ServerOptions { socket: config.socket.clone(), pg_wal: pg_wal.to_owned() };
         let server = Server::start(options, shipper.clone(), fetcher.clone()).await?;
-        Ok(Archive { shelf, shipper, fetcher, server })
+        Ok(Archive { shelf, shipper, streamer, fetcher, server })
     }
 
     /// Ships while this member leads, and only then. `term`: of the lease that is held.
@@ -126,9 +133,18 @@ impl Archive {
         match (term, postgres.filter(|seen| seen.is_primary()), segment_size) {
             (Some(term), Some(seen), Some(segment_size)) => {
                 let (system_identifier, timeline) = (seen.system_identifier, seen.timeline);
-                self.shipper.enable(Leadership { term, system_identifier, segment_size, timeline });
+                let leadership = Leadership { term, system_identifier, segment_size, timeline };
+                self.shipper.enable(leadership);
+                if let Some(streamer) = &self.streamer {
+                    streamer.enable(leadership);
+                }
             }
-            (None, _, _) => self.shipper.disable(),
+            (None, _, _) => {
+                self.shipper.disable();
+                if let Some(streamer) = &self.streamer {
+                    streamer.disable();
+                }
+            }
             // It holds the lease and Postgres is not up: what is finished is shipped on.
             (Some(_), _, _) => {}
         }
@@ -152,6 +168,24 @@ impl Archive {
     /// What it does.
     pub(crate) fn status(&self) -> outrider_archive::Status {
         self.shipper.status().borrow().clone()
+    }
+
+    /// How far the segment that is being written is streamed; `None` when it is not to be.
+    pub(crate) fn stream_status(&self) -> Option<StreamStatus> {
+        self.streamer.as_ref().map(|streamer| streamer.status().borrow().clone())
+    }
+}
+
+/// The local primary, as the streaming of WAL asks it.
+#[derive(Debug)]
+struct Flushed(FlushedWal);
+
+#[async_trait]
+impl FlushPosition for Flushed {
+    async fn flushed(&self) -> Option<(TimelineId, Lsn)> {
+        let position = self.0.position().await;
+        // That Postgres does not answer is the round's to tell.
+        position.inspect_err(|fault| debug!(%fault, "nothing is known to be flushed")).ok().flatten()
     }
 }
 

@@ -257,6 +257,24 @@ fn an_archive_in_s3_needs_keys_and_hides_them() {
 }
 
 #[test]
+fn the_interval_of_streaming_is_a_duration_or_nothing() {
+    let with = |keys: &str| format!("{SMALLEST}archive: {{store: \"file:///x\"{keys}}}\n");
+    for (keys, shown) in [("", "1.0"), (", stream_interval: 0", "0.0"), (", stream_interval: 250ms", "0.25")]
+    {
+        let run = check(&with(keys));
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(run.out.contains(&format!("stream_interval: {shown}")), "{}", run.out);
+    }
+    for bad in ["10ms", "often"] {
+        let found = faults(&with(&format!(", stream_interval: {bad}")));
+        assert!(
+            found[0].contains("archive.stream_interval") && found[0].contains("at least 100ms"),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
 fn options_for_initdb_are_texts_or_pairs() {
     let run = check(&format!(
         "{SMALLEST}bootstrap: {{initdb: [data-checksums, {{encoding: LATIN1}}, {{wal-segsize: 64}}]}}\n"

@@ -79,6 +79,13 @@ impl Postgres {
         wait_until("PostgreSQL stops", async || child.try_wait().unwrap().is_some()).await;
     }
 
+    /// Kills the postmaster; its processes end when they notice.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
@@ -160,7 +167,7 @@ fn other_user() -> Option<(u32, u32)> {
 }
 
 /// Debian's newest.
-fn binaries() -> PathBuf {
+pub(crate) fn binaries() -> PathBuf {
     let versions =
         std::fs::read_dir("/usr/lib/postgresql").expect("Debian's package postgresql is installed");
     let newest = versions.map(|entry| entry.unwrap().path().join("bin")).max();

@@ -184,7 +184,11 @@ mod tests {
             let packed = foreign(format, &plain);
             let ends = (0..64).chain((packed.len() - 64)..packed.len());
             for length in ends.chain((64..packed.len() - 64).step_by(1997)) {
-                assert!(unpack(format, &packed[..length]).is_err(), "{format:?}: {length} of {}", packed.len());
+                assert!(
+                    unpack(format, &packed[..length]).is_err(),
+                    "{format:?}: {length} of {}",
+                    packed.len()
+                );
             }
         }
         // Snappy has no end: cut off between two blocks it is only shorter, which the length of a segment tells.

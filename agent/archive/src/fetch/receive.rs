@@ -40,10 +40,7 @@ pub(super) struct Room {
 
 impl Default for Room {
     fn default() -> Self {
-        Room {
-            collected: Arc::new(Semaphore::new(COLLECTED_KIB)),
-            desks: Arc::new(Semaphore::new(DESKS)),
-        }
+        Room { collected: Arc::new(Semaphore::new(COLLECTED_KIB)), desks: Arc::new(Semaphore::new(DESKS)) }
     }
 }
 
@@ -91,11 +88,7 @@ impl Received {
 }
 
 /// Receives one object.
-pub(super) async fn receive(
-    download: Download,
-    room: &Room,
-    wanted: Wanted,
-) -> Result<Received, FetchError> {
+pub(super) async fn receive(download: Download, room: &Room, wanted: Wanted) -> Result<Received, FetchError> {
     let (name, path) = (wanted.name, wanted.beside.clone());
     let panicked = |panicked| Err(FetchError::Write { path, source: io::Error::other(panicked) });
     let store_error = |source| FetchError::Store { name, source };

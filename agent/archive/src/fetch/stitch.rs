@@ -130,8 +130,8 @@ impl Growing {
     /// Adds a chunk that begins at the end or before it. False when it says something else than what is there.
     fn add(mut self, chunk: &Chunk, packed: &[u8], path: &Path) -> Result<(Self, bool), FetchError> {
         let cannot_write = |source| FetchError::Write { path: path.to_owned(), source };
-        let plain = unpack(chunk, packed)
-            .map_err(|fault| FetchError::Damaged { key: chunk.key.clone(), fault })?;
+        let plain =
+            unpack(chunk, packed).map_err(|fault| FetchError::Damaged { key: chunk.key.clone(), fault })?;
         let overlap = usize::try_from(self.end - chunk.from).unwrap_or(usize::MAX).min(plain.len());
         let mut before = vec![0; overlap];
         let file: &File = &self.temporary.file;

@@ -136,6 +136,7 @@ pub(crate) fn report() -> Report {
         state: "running",
         next_round: Duration::from_secs(1),
         archive: None,
+        stream: None,
         database_sizes: [("pg\"1".to_owned(), 8192)].into(),
         counters: Counters::default(),
     }

@@ -249,6 +249,7 @@ impl Work {
     pub(super) fn show(&mut self) {
         let (files, _) = self.line.missing();
         self.status.term = self.leadership.map(|leadership| leadership.term);
+        self.status.claimed = self.claim == Some(Claimed::Ours);
         self.status.conditions = self.conditions;
         self.status.waiting = files;
         self.status.waiting_bytes = self.waiting_bytes();

@@ -1,0 +1,289 @@
+//! The task that streams: looks for flushed WAL, sends it chunk by chunk, one at a time, and shows how far it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use outrider_wal::WalFileName;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::chunk::{ChunkError, Range, Source};
+use super::progress::Progress;
+use super::resume::resume;
+use super::sweep::{Left, Sweeper};
+use super::{FlushPosition, StreamOptions, StreamStatus};
+use crate::backoff::Backoff;
+use crate::content::Expected;
+use crate::store::{Store, causes};
+use crate::{Fault, Leadership, Shipper, clock};
+
+/// For PostgreSQL to say where it is.
+const POSITION_LIMIT: Duration = Duration::from_secs(2);
+/// Chunks that a larger one replaced and that are removed after one look, so that no look waits long for it.
+const REMOVED_AT_ONCE: usize = 4;
+
+/// Runs until the last handle is gone.
+pub(super) async fn run(
+    options: StreamOptions,
+    store: Arc<dyn Store>,
+    position: Arc<dyn FlushPosition>,
+    shipper: Shipper,
+    mut leadership: watch::Receiver<Option<Leadership>>,
+    shown: watch::Sender<StreamStatus>,
+) {
+    let requests = AtomicU64::new(0);
+    loop {
+        let now = *leadership.borrow_and_update();
+        let streaming = async {
+            let Some(now) = now else {
+                shown.send_modify(|status| *status = idle(status));
+                return std::future::pending().await;
+            };
+            info!(term = now.term, archive = store.url(), "streaming WAL");
+            let left = Left::default();
+            let sweeper = Sweeper {
+                store: &*store,
+                layout: &options.layout,
+                shipper: &shipper,
+                left: &left,
+                requests: &requests,
+            };
+            let work = Work {
+                options: &options,
+                store: store.clone(),
+                position: &*position,
+                shipper: &shipper,
+                leadership: now,
+                left: &left,
+                requests: &requests,
+                progress: Progress::new(now.segment_size),
+                replaced: VecDeque::new(),
+                backoff: Backoff::default(),
+                status: StreamStatus { term: Some(now.term), ..idle(&shown.borrow()) },
+                shown: &shown,
+            };
+            tokio::join!(work.stream(), sweeper.run());
+        };
+        // What is under way then is dropped, and may or may not have happened.
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = streaming => {}
+        }
+    }
+}
+
+/// What is known when nothing is streamed.
+fn idle(status: &StreamStatus) -> StreamStatus {
+    let StreamStatus { last_streamed, last_failure, counters, .. } = status.clone();
+    StreamStatus { last_streamed, last_failure, counters, ..StreamStatus::default() }
+}
+
+/// One term.
+struct Work<'run> {
+    options: &'run StreamOptions,
+    store: Arc<dyn Store>,
+    position: &'run dyn FlushPosition,
+    shipper: &'run Shipper,
+    leadership: Leadership,
+    left: &'run Left,
+    requests: &'run AtomicU64,
+    progress: Progress,
+    /// Keys of chunks that a larger one holds too.
+    replaced: VecDeque<String>,
+    backoff: Backoff,
+    status: StreamStatus,
+    shown: &'run watch::Sender<StreamStatus>,
+}
+
+impl Work<'_> {
+    async fn stream(mut self) {
+        loop {
+            let begun = Instant::now();
+            let worked = self.look(begun).await;
+            let wait = match worked {
+                Ok(()) => self.options.interval,
+                Err(failure) => {
+                    self.failed(&failure);
+                    self.options.interval.max(self.backoff.next())
+                }
+            };
+            self.show();
+            sleep_until(begun + wait).await;
+        }
+    }
+
+    /// Looks once, and sends all that was flushed.
+    async fn look(&mut self, at: Instant) -> Result<(), ChunkError> {
+        let asked = timeout(POSITION_LIMIT, self.position.flushed()).await;
+        // Without an answer nothing is known to be flushed beyond what was; what is known may still wait.
+        if let Ok(Some((timeline, lsn))) = asked
+            && let Some(left) = self.progress.look(timeline, lsn, at)
+        {
+            self.left.add(left);
+        }
+        self.confirm_finished().await;
+        self.show();
+        if !self.may_write() {
+            return Ok(());
+        }
+        self.begin_segment().await?;
+        while let Some(range) = self.progress.take() {
+            self.send(range).await?;
+        }
+        self.merge().await?;
+        self.remove_replaced().await;
+        Ok(())
+    }
+
+    /// Only when the archive is claimed for this very term: neither a former primary nor another cluster may add to it.
+    fn may_write(&self) -> bool {
+        let status = self.shipper.status();
+        let status = status.borrow();
+        status.claimed && status.term == Some(self.leadership.term)
+    }
+
+    /// Asks the shipper for the segments that were finished meanwhile.
+    async fn confirm_finished(&mut self) {
+        while let Some(segment) = self.progress.oldest_finished() {
+            let confirmed = self.shipper.durable_already(WalFileName::Segment(segment)).await.is_ok();
+            if !confirmed {
+                return;
+            }
+            self.progress.confirm_oldest_finished();
+        }
+    }
+
+    /// Of the first segment a program before this one may have streamed a part.
+    async fn begin_segment(&mut self) -> Result<(), ChunkError> {
+        let Some(current) = self.progress.current() else { return Ok(()) };
+        if current.is_known || current.conflict.is_some() {
+            return Ok(());
+        }
+        let flushed = current.flushed;
+        let Some(source) = self.source() else { return Ok(()) };
+        match resume(&source, flushed).await {
+            Ok(resumed) => {
+                self.requests.fetch_add(resumed.requests, Ordering::Relaxed);
+                if resumed.stored > 0 {
+                    info!(segment = %source.segment, bytes = resumed.stored, "streaming goes on where it ended");
+                }
+                self.progress.resumed(resumed.stored);
+                self.works();
+                Ok(())
+            }
+            Err(failure) => self.failed_request(failure),
+        }
+    }
+
+    async fn send(&mut self, range: Range) -> Result<(), ChunkError> {
+        let Some(source) = self.source() else { return Ok(()) };
+        match source.send(range).await {
+            Ok(sent) => {
+                self.requests.fetch_add(sent.requests, Ordering::Relaxed);
+                self.progress.sent(range);
+                let counters = &mut self.status.counters;
+                counters.chunks += 1;
+                counters.bytes_in += range.to - range.from;
+                counters.bytes_out += sent.bytes_out;
+                self.status.last_streamed = Some(clock::now());
+                self.works();
+                self.show();
+                Ok(())
+            }
+            Err(failure) => self.failed_request(failure),
+        }
+    }
+
+    /// Lets one chunk take the place of many small ones; only when it is there do they go.
+    async fn merge(&mut self) -> Result<(), ChunkError> {
+        let Some((whole, small)) = self.progress.take_merge() else { return Ok(()) };
+        let Some(source) = self.source() else { return Ok(()) };
+        match source.send(whole).await {
+            Ok(sent) => {
+                self.requests.fetch_add(sent.requests, Ordering::Relaxed);
+                self.replaced.extend(small.iter().map(|range| source.key(*range)));
+                Ok(())
+            }
+            // The small ones hold the same and stay.
+            Err(failure) => self.failed_request(failure),
+        }
+    }
+
+    /// Where it fails they stay: they do no harm, and go with the others once the segment is archived.
+    async fn remove_replaced(&mut self) {
+        for _ in 0..REMOVED_AT_ONCE {
+            let Some(key) = self.replaced.pop_front() else { return };
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = self.store.delete(&key).await {
+                debug!(error = causes(&error), "small chunks stay for now");
+                self.replaced.clear();
+            }
+        }
+    }
+
+    fn source(&self) -> Option<Source> {
+        let segment = self.progress.current()?.segment;
+        let Leadership { system_identifier, segment_size, .. } = self.leadership;
+        Some(Source {
+            store: self.store.clone(),
+            layout: self.options.layout.clone(),
+            pg_wal: self.options.pg_wal.clone(),
+            segment,
+            expected: Expected { system_identifier: Some(system_identifier), segment_size },
+        })
+    }
+
+    /// A conflict ends the streaming of this segment and no more.
+    fn failed_request(&mut self, failure: ChunkError) -> Result<(), ChunkError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if let ChunkError::Conflict(text) = failure {
+            error!(fault = text, "WAL is not streamed: conflict");
+            self.status.counters.failures += 1;
+            self.status.last_failure = Some((text.clone(), clock::now()));
+            self.progress.conflict(text);
+            return Ok(());
+        }
+        Err(failure)
+    }
+
+    fn failed(&mut self, failure: &ChunkError) {
+        let text = failure.text();
+        self.status.counters.failures += 1;
+        match failure {
+            // PostgreSQL went on while this program did not: the next look shows another segment.
+            ChunkError::Fault(Fault::Missing { .. } | Fault::Changed { .. }) => {
+                debug!(error = text, "nothing streamed")
+            }
+            ChunkError::Fault(_) | ChunkError::Conflict(_) | ChunkError::Task(_) | ChunkError::Store(_) => {
+                if !self.status.store_failing {
+                    self.status.store_failing = true;
+                    warn!(error = text, "WAL is not streamed for now");
+                }
+            }
+        }
+        self.status.last_failure = Some((text, clock::now()));
+    }
+
+    fn works(&mut self) {
+        self.backoff.reset();
+        if self.status.store_failing {
+            self.status.store_failing = false;
+            info!("WAL is streamed again");
+        }
+    }
+
+    /// Shows the state to the readers.
+    fn show(&mut self) {
+        let current = self.progress.current();
+        self.status.segment = current.map(|current| current.segment);
+        self.status.conflict = current.and_then(|current| current.conflict.clone());
+        self.status.streamed_to = self.progress.streamed_to();
+        self.status.flushed = self.progress.flushed();
+        self.status.missing_since = self.progress.missing_since();
+        self.status.counters.requests = self.requests.load(Ordering::Relaxed);
+        self.shown.send_replace(self.status.clone());
+    }
+}
