@@ -22,7 +22,7 @@ pub use etcd::Etcd;
 pub use guard::Guard;
 pub use link::{Link, Passage};
 pub use member::{Answer, Member, PASSWORD, lay_over};
-pub use object_store::{BUCKET, ObjectStore};
+pub use object_store::{ACCESS_KEY, BUCKET, ObjectStore, SECRET_KEY};
 pub use oracle::{Books, Options, Oracle, Overlap, Verdict, Watcher};
 pub use ports::Port;
 pub use programs::Programs;

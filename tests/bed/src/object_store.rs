@@ -22,9 +22,9 @@ use crate::{Guard, Port, programs, wait_until};
 /// The bucket that is there from the start.
 pub const BUCKET: &str = "postgres-backups";
 /// The access key.
-pub(crate) const ACCESS_KEY: &str = "minio";
+pub const ACCESS_KEY: &str = "minio";
 /// The secret key.
-pub(crate) const SECRET_KEY: &str = "miniosecret";
+pub const SECRET_KEY: &str = "miniosecret";
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 

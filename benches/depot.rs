@@ -1,0 +1,122 @@
+//! One member that archives into a MinIO with TLS, and WAL as pgbench makes it. Measures nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use outrider_bed::{Archive, Builder, Cluster, Connection, Endpoint, Member, PASSWORD, wait_until};
+use outrider_wal::{Lsn, SegmentSize};
+use serde_json::json;
+
+/// For a segment to reach the store.
+const SHIP_LIMIT: Duration = Duration::from_secs(60);
+/// Of a segment, when pgbench has written enough and the rest is left empty: as good as full.
+const NEARLY_FULL: u64 = 15 << 20;
+
+/// The cluster and what is in it.
+pub(crate) struct Depot {
+    pub(crate) cluster: Cluster,
+}
+
+impl Depot {
+    /// One member with pgbench's tables at this scale (16 MB each).
+    ///
+    /// # Errors
+    /// When MinIO is missing (`make minio`), or something does not come up.
+    pub(crate) async fn open(scale: u32, archive: serde_json::Value) -> anyhow::Result<Self> {
+        let parameters = json!({"max_wal_size": "4GB", "wal_keep_size": "2GB", "checkpoint_timeout": "30min"});
+        let settings = json!({"postgresql": {"parameters": parameters}, "archive": archive});
+        let builder = Builder::new().members(1).archive(Archive::MinioWithTls).settings(settings);
+        let depot = Depot { cluster: builder.dcs(json!({"synchronous_mode": false})).start().await? };
+        depot.pgbench(&["-i", "-q", "-s", &scale.to_string()])?;
+        Ok(depot)
+    }
+
+    pub(crate) fn member(&self) -> &Member {
+        &self.cluster.members[0]
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.member().directory().join("run/archive.sock")
+    }
+
+    pub(crate) fn pg_wal(&self) -> PathBuf {
+        self.member().data_directory().join("pg_wal")
+    }
+
+    pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
+        let mut endpoints: Vec<Endpoint> = self.cluster.endpoints();
+        endpoints.pop().context("the cluster has no member")?.connect_to_primary().await
+    }
+
+    /// Runs a program of PostgreSQL's as the bed's user against the member.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub(crate) fn postgres_program(&self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let guard = &self.cluster.guard;
+        let mut command = guard.command(&guard.programs().postgres.join(name), guard.directory());
+        command.env("PGPASSWORD", PASSWORD).env("PGUSER", "postgres").env("PGHOST", "127.0.0.1");
+        command.env("PGPORT", self.member().port().to_string()).env("PGDATABASE", "postgres");
+        let output = command.args(arguments).stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("cannot run {name}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{name} failed: {}", said.trim());
+        Ok(())
+    }
+
+    pub(crate) fn pgbench(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.postgres_program("pgbench", arguments)
+    }
+
+    /// Lets pgbench nearly fill the current segment and finishes it. Returns its name when PostgreSQL has switched.
+    ///
+    /// # Errors
+    /// When pgbench fails or Postgres does not answer.
+    pub(crate) async fn fill_segment(&self, connection: &Connection) -> anyhow::Result<String> {
+        loop {
+            let end: Lsn = connection.text("SELECT pg_current_wal_lsn()::text").await?.parse()?;
+            if end.get() % SegmentSize::DEFAULT.bytes() >= NEARLY_FULL {
+                break;
+            }
+            self.pgbench(&["-n", "-c", "2", "-t", "150"])?;
+        }
+        connection.text("SELECT pg_walfile_name(pg_switch_wal())").await
+    }
+
+    /// Waits until PostgreSQL was told that this segment, and so each before it, is in the archive.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub(crate) async fn archived(&self, connection: &Connection, segment: &str) -> anyhow::Result<()> {
+        let question = format!("SELECT (last_archived_wal >= '{segment}')::text FROM pg_stat_archiver");
+        let archived =
+            async || connection.text(&question).await.is_ok_and(|answer| answer == "true").then_some(());
+        wait_until(format!("{segment} is archived"), SHIP_LIMIT, archived).await
+    }
+
+    /// `outrider` with these arguments, which must succeed.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) fn outrider(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let output = self.member().outrider(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "outrider {} failed: {}", arguments.join(" "), said.trim());
+        Ok(())
+    }
+
+    /// A directory of the bed's user that is not there yet.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.member().directory().join(name)
+    }
+}
+
+/// A path as an argument.
+///
+/// # Errors
+/// When it is not UTF-8.
+pub(crate) fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
