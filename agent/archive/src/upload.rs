@@ -1,5 +1,7 @@
 //! Puts one file into the archive, once: what is there already is compared, never replaced. Chooses no file.
 
+mod commits;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,16 +64,19 @@ impl Uploader {
         let started = Instant::now();
         let (pg_wal, compression) = (self.pg_wal.clone(), self.compression);
         let packing = tokio::task::spawn_blocking(move || {
-            let packed = content::pack(&pg_wal, name, expected, compression);
+            let packed = content::pack(&pg_wal, name, expected, compression)?;
+            let mut metadata = Metadata::from([(SHA256.to_owned(), packed.sha256.clone())]);
+            if matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_)) {
+                commits::add_commits(&pg_wal.join(name.to_string()), &mut metadata);
+            }
             drop(turn);
-            packed
+            Ok((packed, metadata))
         });
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
-        let Packed { body, sha256, bytes_in } = packed.map_err(UploadError::Fault)?;
+        let (Packed { body, sha256, bytes_in }, metadata) = packed.map_err(UploadError::Fault)?;
         let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };
 
         let key = self.layout.wal(name, self.compression);
-        let metadata = Metadata::from([(SHA256.to_owned(), sha256.clone())]);
         match self.store.put_if_absent(&key, body, &metadata).await.map_err(UploadError::Store)? {
             Stored::Created => Ok(uploaded),
             Stored::AlreadyThere => {

@@ -94,6 +94,11 @@ impl Postgres {
         self.data().join("pg_wal")
     }
 
+    /// Where its own socket lies.
+    pub(crate) fn host(&self) -> &str {
+        self.directory.path().to_str().unwrap()
+    }
+
     /// Where an agent's socket can lie so that this server's clients reach it.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("agent.sock")

@@ -1,8 +1,9 @@
 //! A real PostgreSQL whose `archive_command` and `restore_command` are the clients: what it finished is in the
 //! archive byte for byte, also when the agent is killed in between, and a copy of it replays from there.
 
+use outrider_archive::Leadership;
 use outrider_archive::store::Store;
-use outrider_wal::SegmentSize;
+use outrider_wal::{SegmentSize, TimelineId};
 use tokio_postgres::Client;
 
 use super::bench::{gunzip, open, options, read, wait_until};
@@ -123,4 +124,90 @@ async fn writes_go_on_while_the_store_is_down_and_its_wal_leaves_later() {
     embedded.start_again();
     all_archived(&primary, &client).await;
     assert!(compare(&primary, &*open(&options(&endpoint))).await >= 3);
+}
+
+/// The store is down when the primary is lost, so the standby that takes over is the only one who has its last WAL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_standby_ships_what_the_lost_primary_could_not_and_a_copy_replays_across() {
+    let mut embedded = Embedded::start(Obedience::Full);
+    let endpoint = embedded.endpoint();
+    let store = open(&options(&endpoint));
+    let nowhere = Postgres::nowhere();
+    let socket = nowhere.socket();
+    let (primary, client, identifier) = primary(&archive_command(&socket)).await;
+    let agent = AgentProcess::start(&endpoint, &primary.pg_wal(), &socket, identifier, SegmentSize::DEFAULT);
+    let (mut copy, mut standby) = (Postgres::nowhere(), Postgres::nowhere());
+    tokio::task::block_in_place(|| {
+        copy.clone_of(&primary);
+        standby.clone_of(&primary);
+    });
+    fill(&client, 2).await;
+    all_archived(&primary, &client).await;
+    let commits = committed_between(&*store, &primary).await;
+
+    embedded.stop();
+    drop(agent);
+    standby.configure(&format!(
+        "archive_mode = on\narchive_command = '{}'\nprimary_conninfo = 'host={} user=postgres'",
+        archive_command(&socket),
+        primary.host(),
+    ));
+    std::fs::write(standby.data().join("standby.signal"), "").unwrap();
+    standby.start();
+    let heir = standby.connect().await;
+    fill(&client, 3).await;
+    client.batch_execute("INSERT INTO t VALUES (-1, 'last')").await.unwrap();
+    let rows: i64 = one(&client, "SELECT count(*) FROM t").await;
+    wait_until("the standby has every row", async || {
+        let found: Option<i64> =
+            heir.query_one("SELECT count(*) FROM t", &[]).await.ok().map(|row| row.get(0));
+        found == Some(rows)
+    })
+    .await;
+    drop(client);
+    drop(primary);
+    heir.batch_execute("SELECT pg_promote()").await.unwrap();
+    heir.batch_execute("INSERT INTO t VALUES (-2, 'new timeline')").await.unwrap();
+    heir.batch_execute("SELECT pg_switch_wal()").await.unwrap();
+
+    embedded.start_again();
+    let segment_size = SegmentSize::DEFAULT;
+    let timeline = TimelineId::new(2);
+    let leadership = Leadership { term: 2, system_identifier: identifier, segment_size, timeline };
+    let agent = AgentProcess::leading(&endpoint, &standby.pg_wal(), &socket, leadership);
+    all_archived(&standby, &heir).await;
+    copy.configure(&format!("archive_mode = off\nrestore_command = '{}'", restore_command(&socket)));
+    std::fs::write(copy.data().join("standby.signal"), "").unwrap();
+    copy.start();
+    let reader = copy.connect().await;
+    wait_until("a copy that has only the archive has every row of both timelines", async || {
+        let found: Option<i64> =
+            reader.query_one("SELECT count(*) FROM t", &[]).await.ok().map(|row| row.get(0));
+        found == Some(rows + 1)
+    })
+    .await;
+    assert!(commits > 0);
+    drop(agent);
+}
+
+/// How many archived segments name their commits, each within the life of this server.
+async fn committed_between(store: &dyn Store, primary: &Postgres) -> usize {
+    let mut found = 0;
+    let mut before = 0_i64;
+    let mut names = primary.marked("done");
+    names.sort();
+    for name in names.iter().filter(|name| name.len() == 24) {
+        let key = format!("{SERVER}/wals/{}/{name}.gz", &name[..16]);
+        let metadata = store.head(&key).await.unwrap().unwrap().metadata;
+        let time = |key: &str| metadata.get(key).map(|text| text.parse::<i64>().unwrap());
+        let (Some(first), Some(last)) = (time("outrider-first-commit"), time("outrider-last-commit")) else {
+            continue;
+        };
+        assert!(before <= first && first <= last, "{name}: {before} {first} {last}");
+        before = last;
+        found += 1;
+    }
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as i64;
+    assert!(before <= now && now - before < 3_600_000_000, "{before} of {now}");
+    found
 }
