@@ -16,6 +16,7 @@ mod records;
 mod refilling;
 mod segments;
 mod shipping;
+mod slow;
 mod streaming;
 mod watched;
 mod writers;
