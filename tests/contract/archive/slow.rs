@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use outrider_archive::store::{
-    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload, Version,
+    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
+    Version,
 };
 use outrider_archive::{Fetcher, Layout, Server, ServerOptions, client};
 use tokio::sync::Semaphore;
