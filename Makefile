@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .PHONY: help demo test test18 bench lint build setup store minio clean
 
 # Debian packages by the program that tells whether they are there.
-PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config openssl:openssl
+PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config openssl:openssl \
+	barman-cloud-backup-list:barman-cli-cloud
 # Where everybody may read: Postgres runs as a user of its own.
 POSTGRES18 := /tmp/outrider-postgres18
 MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c

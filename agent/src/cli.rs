@@ -2,6 +2,7 @@
 
 mod agent;
 mod backup;
+mod backups;
 mod check_config;
 mod exit;
 mod format;
@@ -11,6 +12,7 @@ mod replay;
 mod show;
 mod supervise;
 mod switchover;
+mod verify;
 mod wal;
 
 use std::path::PathBuf;
@@ -53,6 +55,10 @@ enum Command {
     ShowConfig(show::ShowConfig),
     /// Check a configuration file: print every fault at once, or what is in effect, without the secrets
     CheckConfig(File),
+    /// Show the base backups in the archive and from when to when a server can be recovered; keep, delete, prune them
+    Backups(backups::Backups),
+    /// Check the archive: its WAL without gaps, its backups whole
+    Verify(verify::Verify),
     /// Archive one WAL file; for archive_command. Done only when the archive has confirmed it
     WalPush(WalPush),
     /// Fetch one WAL file from the archive; for restore_command
@@ -134,6 +140,8 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::History(options) => show::history(options),
         Command::ShowConfig(options) => show::config(options),
         Command::Replay(options) => replay::run(&options),
+        Command::Backups(options) => backups::run(options),
+        Command::Verify(options) => verify::run(options),
         Command::CheckConfig(file) => check_config::run(&file.file),
         Command::WalPush(push) => Ok(wal::push(&push.socket, &push.path)),
         Command::WalFetch(fetch) => Ok(wal::fetch(&fetch.socket, &fetch.name, &fetch.path)),

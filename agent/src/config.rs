@@ -14,6 +14,7 @@ mod policy;
 mod postgresql;
 mod programs;
 mod rest;
+mod retention;
 mod section;
 mod supervisor;
 

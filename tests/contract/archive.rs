@@ -2,11 +2,13 @@
 //! What only some of them can suffer is in `faults`; what needs a real PostgreSQL is in `shipping` and `fetching`.
 
 mod bench;
+mod catalog;
 mod embedded;
 mod faults;
 mod fetching;
 mod interference;
 mod interruptions;
+mod interoperation;
 mod minio;
 mod objects;
 mod pg_wal;

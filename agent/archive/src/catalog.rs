@@ -1,5 +1,6 @@
 //! What an archive holds: its base backups, each with its state, and which WAL without gaps. Changes nothing.
 
+mod document;
 mod objects;
 mod path;
 mod wal;
@@ -13,7 +14,7 @@ use outrider_wal::Lsn;
 use crate::store::{self, Store};
 use crate::{BackupId, BackupInfo, BackupStatus, Layout, ReadBackupInfo};
 
-pub(crate) use objects::{each_object, read_small, split_suffix};
+pub(crate) use objects::{each_object, read_small, split_suffix, unpacked};
 pub use wal::{ArchivedWal, Chain, Gap};
 
 /// `backup.info`, histories and marks asked for at one time.
@@ -45,12 +46,21 @@ pub struct Backup {
     pub state: BackupState,
     /// Bytes of its objects as stored.
     pub bytes: u64,
-    /// The names of its objects, below its folder.
-    pub objects: Vec<String>,
+    /// Its objects.
+    pub objects: Vec<BackupObject>,
     /// Whether a person marked it.
     pub keep: Option<Keep>,
     /// What was guessed when its `backup.info` was read.
     pub notes: Vec<String>,
+}
+
+/// One object of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupObject {
+    /// Its name below the backup's folder, such as `data.tar.gz`.
+    pub name: String,
+    /// Bytes as stored.
+    pub size: u64,
 }
 
 /// What a base backup is good for.
@@ -187,7 +197,7 @@ impl Catalog {
 /// The objects of one backup.
 struct Folder {
     id: BackupId,
-    objects: Vec<String>,
+    objects: Vec<BackupObject>,
     bytes: u64,
 }
 
@@ -204,7 +214,7 @@ async fn list_backups(store: &dyn Store, layout: &Layout) -> Result<Vec<Folder>,
             folders.push(Folder { id, objects: Vec::new(), bytes: 0 });
         }
         if let Some(folder) = folders.last_mut() {
-            folder.objects.push(object.to_owned());
+            folder.objects.push(BackupObject { name: object.to_owned(), size: bytes });
             folder.bytes += bytes;
         }
     })
@@ -214,7 +224,7 @@ async fn list_backups(store: &dyn Store, layout: &Layout) -> Result<Vec<Folder>,
 
 async fn read_backup(store: &dyn Store, layout: &Layout, folder: Folder) -> Result<Backup, store::Error> {
     let Folder { id, objects, bytes } = folder;
-    let has = |name: &str| objects.iter().any(|object| object == name);
+    let has = |name: &str| objects.iter().any(|object| object.name == name);
     let mut notes = Vec::new();
     let state = match has("backup.info") {
         false => BackupState::Unfinished,
@@ -276,9 +286,12 @@ pub async fn mark(
 }
 
 /// What a backup that says it is done cannot be restored without; `None` when all is there.
-fn missing(info: &BackupInfo, objects: &[String], wal: &ArchivedWal) -> Option<String> {
+fn missing(info: &BackupInfo, objects: &[BackupObject], wal: &ArchivedWal) -> Option<String> {
     let tar = |stem: &str| {
-        objects.iter().any(|object| object.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".tar")))
+        let is_tar = |object: &BackupObject| {
+            object.name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".tar"))
+        };
+        objects.iter().any(is_tar)
     };
     if !tar("data") {
         return Some("its data.tar".to_owned());

@@ -25,6 +25,7 @@ pub mod catalog;
 pub mod client;
 pub mod retention;
 pub mod store;
+pub mod verify;
 
 pub use backup::{
     BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Inside, MANIFEST, Phase,

@@ -136,6 +136,20 @@ impl WalVerdict {
     }
 }
 
+impl RetentionPlan {
+    /// How many segments of the catalog go.
+    #[must_use]
+    pub fn segments(&self, catalog: &Catalog) -> u64 {
+        catalog.wal.numbers().filter(|number| self.wal.removes(*number)).count() as u64
+    }
+
+    /// Whether nothing goes.
+    #[must_use]
+    pub fn is_empty(&self, catalog: &Catalog) -> bool {
+        self.backups.iter().all(|verdict| verdict.reason.keeps()) && self.segments(catalog) == 0
+    }
+}
+
 /// Decides for every backup and for the WAL.
 #[must_use]
 pub fn plan(catalog: &Catalog, now: Timestamp, policy: &RetentionPolicy) -> RetentionPlan {

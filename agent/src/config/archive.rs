@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use outrider_archive::retention::RetentionPolicy;
 use outrider_archive::store::{DirectoryStore, Location, S3Options, S3Store, Secret, Store};
 use outrider_archive::{Compression, Layout, ShipOptions};
 
@@ -42,6 +43,8 @@ pub(crate) struct Archive {
     pub(crate) backup_rate: Option<NonZeroU64>,
     /// How often the segment that is being written is looked at for new WAL; `None` when it is not streamed.
     pub(crate) stream_interval: Option<Duration>,
+    /// Which base backups are kept.
+    pub(crate) retention: RetentionPolicy,
     /// The socket for `wal-push` and `wal-fetch`.
     pub(crate) socket: PathBuf,
 }
@@ -105,6 +108,7 @@ pub(super) fn read(
         Some(Location::S3 { bucket, path }) => s3(&section, bucket, path, findings),
         Some(Location::Directory { .. }) | None => None,
     };
+    let retention = super::retention::read(&section, findings);
     let socket = supervisor_socket.parent().unwrap_or(Path::new("/")).join("archive.sock");
     Some(Archive {
         location: location?,
@@ -116,6 +120,7 @@ pub(super) fn read(
         stream_interval,
         schedule,
         backup_rate,
+        retention,
         socket,
     })
 }

@@ -81,6 +81,7 @@ fn shipping(archive: &Archive) -> Value {
         "schedule": archive.schedule.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string),
         "backup_rate": archive.backup_rate,
         "fetch_ahead": archive.fetch_ahead,
+        "retention": super::retention::shown(&archive.retention),
     });
     if let (Some(s3), Value::Object(document)) = (&archive.s3, &mut document) {
         document.insert("endpoint".to_owned(), json!(s3.endpoint));

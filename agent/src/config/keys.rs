@@ -214,10 +214,12 @@ const SECTIONS: &[Keys] = &[
             "backup_rate",
             "request_timeout",
             "stream_interval",
+            "retention",
         ],
-        idle: &["retention"],
+        idle: &[],
         refused: &[],
     },
+    Keys { section: "archive.retention", used: &["window", "minimum", "count"], idle: &[], refused: &[] },
     Keys {
         section: "supervisor",
         used: &["socket", "start", "handover_timeout", "grace_period"],

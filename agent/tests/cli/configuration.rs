@@ -275,6 +275,33 @@ fn the_interval_of_streaming_is_a_duration_or_nothing() {
 }
 
 #[test]
+fn retention_is_a_window_or_a_count() {
+    let with = |retention: &str| {
+        format!("{SMALLEST}archive: {{store: \"file:///srv/archive\", retention: {{{retention}}}}}\n")
+    };
+    for (retention, shown) in [
+        ("", ["window: 7d", "minimum: 1"]),
+        ("window: 36h, minimum: 2", ["window: 36h", "minimum: 2"]),
+        ("count: 3", ["window: none", "count: 3"]),
+        ("count: 3, window: 14d", ["window: 14d", "count: 3"]),
+    ] {
+        let run = check(&with(retention));
+        assert_eq!(run.code, 0, "{run:?}");
+        for line in shown {
+            assert!(run.out.lines().any(|found| found.trim() == line), "{line:?} in {}", run.out);
+        }
+    }
+    let found = faults(&with("window: soon, minimum: 0, keep: 1"));
+    assert_eq!(found.len(), 3, "{found:?}");
+    for fault in [
+        "archive.retention.window: \"soon\": expected a time such as 7d or 36h",
+        "archive.retention.minimum: 0",
+    ] {
+        assert!(found.iter().any(|one| one.starts_with(fault)), "{fault} in {found:?}");
+    }
+}
+
+#[test]
 fn options_for_initdb_are_texts_or_pairs() {
     let run = check(&format!(
         "{SMALLEST}bootstrap: {{initdb: [data-checksums, {{encoding: LATIN1}}, {{wal-segsize: 64}}]}}\n"

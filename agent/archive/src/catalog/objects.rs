@@ -1,6 +1,6 @@
 //! Reading listings and small objects whole, by bounded pieces. Knows nothing of what is in them.
 
-use std::io::Read as _;
+use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
@@ -51,14 +51,19 @@ pub(crate) async fn read_small(
     Ok(Some(Ok(bytes)))
 }
 
+/// What an object was before it was compressed, by the end of its key. An error ends what is cut off or damaged.
+pub(crate) fn unpacked<'a>(key: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    match split_suffix(key).1 {
+        ".gz" => Ok(Box::new(MultiGzDecoder::new(stored))),
+        "" => Ok(Box::new(stored)),
+        other => Err(io::Error::other(format!("{other} is not known"))),
+    }
+}
+
 /// What a small object was before it was compressed.
 pub(crate) fn unpack_small(key: &str, bytes: &[u8], max: u64) -> Result<Vec<u8>, String> {
-    let (_, suffix) = split_suffix(key);
     let mut plain = Vec::new();
-    let read = match suffix {
-        ".gz" => MultiGzDecoder::new(bytes).take(max + 1).read_to_end(&mut plain),
-        _ => bytes.take(max + 1).read_to_end(&mut plain),
-    };
+    let read = unpacked(key, bytes).and_then(|reader| reader.take(max + 1).read_to_end(&mut plain));
     read.map_err(|fault| format!("{key} cannot be unpacked: {fault}"))?;
     if plain.len() as u64 > max {
         return Err(format!("{key} has more than {max} bytes"));

@@ -296,6 +296,11 @@ impl ArchivedWal {
         if gap.first == end && stands_in { None } else { Some(gap) }
     }
 
+    /// The number of each whole segment, timeline by timeline.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.runs.values().flatten().flat_map(|run| run.first..=run.last)
+    }
+
     pub(crate) fn last_of(&self, timeline: TimelineId) -> Option<u64> {
         self.runs.get(&timeline)?.last().map(|run| run.last)
     }

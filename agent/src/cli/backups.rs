@@ -1,0 +1,371 @@
+//! `outrider backups`: the base backups in the archive, and what is kept of them. Asks the store itself, so that it works
+//! when the cluster is gone.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use comfy_table::{Cell, Color};
+use indicatif::{HumanBytes, HumanDuration};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use outrider_archive::catalog::{self, Backup, Catalog, Keep};
+use outrider_archive::retention::{self, RetentionPlan, RetentionPolicy, WalVerdict};
+use outrider_archive::store::Store;
+use outrider_archive::{BackupId, Layout};
+use serde_json::{Value, json};
+
+use super::exit::{self, Refusal};
+use super::format::{self, Format, Rows};
+use crate::clock;
+use crate::config::Archive;
+
+/// Show the base backups in the archive and from when to when a server can be recovered
+#[derive(Args)]
+pub(super) struct Backups {
+    #[command(subcommand)]
+    act: Option<Act>,
+    /// The configuration file of a member: its archive says where to look
+    #[arg(short, long, value_name = "FILE", env = "OUTRIDER_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// The form of the list
+    #[arg(short, long, value_enum, default_value_t = Format::Table, global = true)]
+    format: Format,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Mark a backup, so that it is kept whatever its age
+    Keep {
+        /// The backup
+        #[arg(value_name = "ID")]
+        id: BackupId,
+        /// Keep only the WAL that makes it consistent, not all since
+        #[arg(long)]
+        standalone: bool,
+        /// Take the mark away
+        #[arg(long, conflicts_with = "standalone")]
+        release: bool,
+    },
+    /// Delete a backup that nothing needs
+    Delete {
+        /// The backup
+        #[arg(value_name = "ID")]
+        id: BackupId,
+        /// Although it is needed or marked
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove the backups and the WAL that archive.retention does not want
+    Prune {
+        /// Only show what would go, and why
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// The archive that a configuration file names.
+pub(super) struct Place {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) layout: Layout,
+    pub(super) retention: RetentionPolicy,
+}
+
+impl Place {
+    /// Opens it; nothing is asked of it yet.
+    pub(super) fn of(config: Option<PathBuf>) -> Result<Self, Refusal> {
+        let Some(file) = config else {
+            return Err(Refusal::Usage(
+                "which archive? Give the configuration file of a member with -c FILE or in OUTRIDER_CONFIG"
+                    .to_owned(),
+            ));
+        };
+        let Some(archive) = exit::load(&file)?.archive else {
+            return Err(Refusal::Usage(format!("{} has no archive", file.display())));
+        };
+        let store = archive.open_store()?;
+        let Archive { layout, retention, .. } = archive;
+        Ok(Place { store, layout, retention })
+    }
+
+    pub(super) async fn read(&self) -> anyhow::Result<Catalog> {
+        let catalog = Catalog::read(&*self.store, &self.layout).await;
+        catalog.with_context(|| format!("cannot read the archive {}", self.store.url()))
+    }
+}
+
+pub(super) fn run(options: Backups) -> Result<ExitCode, Refusal> {
+    let runtime = exit::runtime()?;
+    let place = Place::of(options.config)?;
+    let format = options.format;
+    let shown = runtime.block_on(async {
+        match options.act {
+            None => show(&place.read().await?, clock::wall(), format),
+            Some(Act::Keep { id, standalone, release }) => {
+                let keep = match (release, standalone) {
+                    (true, _) => None,
+                    (false, true) => Some(Keep::Standalone),
+                    (false, false) => Some(Keep::Full),
+                };
+                mark(&place, &id, keep).await
+            }
+            Some(Act::Delete { id, force }) => delete(&place, &id, force).await,
+            Some(Act::Prune { dry_run }) => prune(&place, dry_run, format).await,
+        }
+    })?;
+    exit::print(&shown)
+}
+
+async fn mark(place: &Place, id: &BackupId, keep: Option<Keep>) -> anyhow::Result<String> {
+    let catalog = place.read().await?;
+    let backup = catalog.backup(id).ok_or_else(|| no_such(id))?;
+    if keep.is_some() && backup.good().is_none() {
+        return Err(anyhow!("the backup {id} cannot be restored: it is {}", describe(backup)));
+    }
+    let marked = catalog::mark(&*place.store, &place.layout, id, keep).await;
+    marked.with_context(|| format!("cannot change the mark of the backup {id}"))?;
+    Ok(match keep {
+        Some(keep) => format!("The backup {id} is kept ({keep}) until it is released\n"),
+        None => format!("The backup {id} is kept no longer than archive.retention says\n"),
+    })
+}
+
+async fn delete(place: &Place, id: &BackupId, force: bool) -> anyhow::Result<String> {
+    let catalog = place.read().await?;
+    if catalog.backup(id).is_none() {
+        return Err(no_such(id));
+    }
+    let plan = retention::plan(&catalog, clock::wall(), &place.retention);
+    let needed = plan.backups.iter().find(|verdict| verdict.id == *id && verdict.reason.keeps());
+    if let Some(verdict) = needed
+        && !force
+    {
+        return Err(anyhow!(
+            "the backup {id} is needed: {}. --force deletes it all the same",
+            verdict.reason
+        ));
+    }
+    let deleted = retention::remove_backup(&*place.store, &place.layout, id).await;
+    deleted.with_context(|| format!("cannot delete the whole backup {id}"))?;
+    Ok(format!("The backup {id} is deleted. WAL that only it needed goes with outrider backups prune\n"))
+}
+
+async fn prune(place: &Place, dry_run: bool, format: Format) -> anyhow::Result<String> {
+    let catalog = place.read().await?;
+    let plan = retention::plan(&catalog, clock::wall(), &place.retention);
+    if dry_run {
+        return show_plan(&catalog, &plan, format);
+    }
+    let size = catalog.wal.segment_size();
+    let removed = retention::remove_obsolete(&*place.store, &place.layout, &plan, size).await;
+    let removed =
+        removed.context("cannot remove all that nothing needs; what is gone so far was not needed")?;
+    let document = json!({
+        "backups": removed.backups.iter().map(BackupId::to_string).collect::<Vec<_>>(),
+        "wal_files": removed.wal_files,
+        "bytes": removed.bytes,
+    });
+    match format {
+        Format::Json => format::json(&document),
+        Format::Yaml => format::yaml(&document),
+        Format::Table => Ok(format!(
+            "Removed {} backups and {} files of WAL, {}{}\n",
+            removed.backups.len(),
+            removed.wal_files,
+            HumanBytes(removed.bytes),
+            match &plan.wal {
+                WalVerdict::Stays { reason } => format!(". All WAL stays: {reason}"),
+                WalVerdict::Below { .. } => String::new(),
+            }
+        )),
+    }
+}
+
+fn no_such(id: &BackupId) -> anyhow::Error {
+    anyhow!("there is no backup {id} in the archive")
+}
+
+fn describe(backup: &Backup) -> String {
+    match backup.fault() {
+        Some(fault) => format!("{} ({fault})", backup.state_word()),
+        None => backup.state_word().to_owned(),
+    }
+}
+
+fn show_plan(catalog: &Catalog, plan: &RetentionPlan, format: Format) -> anyhow::Result<String> {
+    let row = |verdict: &retention::Verdict| {
+        let word = if verdict.reason.keeps() { "stays" } else { "goes" };
+        let size = match format {
+            Format::Table => json!(HumanBytes(verdict.bytes).to_string()),
+            Format::Json | Format::Yaml => json!(verdict.bytes),
+        };
+        vec![json!(verdict.id.to_string()), size, json!(word), json!(verdict.reason.to_string())]
+    };
+    let rows = Rows {
+        columns: vec!["Backup", "Size", "Verdict", "Why"],
+        rows: plan.backups.iter().map(row).collect(),
+    };
+    let segments = plan.segments(catalog);
+    let wal = match &plan.wal {
+        WalVerdict::Stays { reason } => format!("All WAL stays: {reason}"),
+        WalVerdict::Below { oldest, .. } => {
+            format!("{segments} segments of WAL go: those before {oldest} that no kept backup needs")
+        }
+    };
+    if format != Format::Table {
+        let backups: Value = serde_json::from_str(&rows.show(Format::Json, |_, _, cell| cell)?)?;
+        let document = json!({"backups": backups, "segments": segments, "wal": wal});
+        return if format == Format::Json { format::json(&document) } else { format::yaml(&document) };
+    }
+    let paint = |column: &str, value: &Value, cell: Cell| match (column, value.as_str()) {
+        ("Verdict", Some("goes")) => cell.fg(Color::Yellow),
+        _ => cell,
+    };
+    Ok(format!("{}{wal}\nNothing was removed\n", rows.show(format, paint)?))
+}
+
+/// The catalog in this form.
+fn show(catalog: &Catalog, now: Timestamp, format: Format) -> anyhow::Result<String> {
+    match format {
+        Format::Json => return format::json(&catalog.document()),
+        Format::Yaml => return format::yaml(&catalog.document()),
+        Format::Table => {}
+    }
+    let rows = Rows {
+        columns: vec!["Backup", "Began", "Age", "Took", "Size", "TL", "From", "To", "Keep", "State"],
+        rows: catalog.backups.iter().map(|backup| row(backup, now)).collect(),
+    };
+    let paint = |column: &str, value: &Value, cell: Cell| match (column, value.as_str()) {
+        ("State", Some("done")) => cell.fg(Color::Green),
+        ("State", Some("unfinished")) => cell.fg(Color::Yellow),
+        ("State", Some(_)) => cell.fg(Color::Red),
+        _ => cell,
+    };
+    let mut shown = rows.show(format, paint)?;
+    shown.push_str(&window(catalog));
+    for fault in catalog.wal.bad_histories() {
+        let _ = writeln!(shown, "Fault: {fault}");
+    }
+    Ok(shown)
+}
+
+fn row(backup: &Backup, now: Timestamp) -> Vec<Value> {
+    let info = backup.info();
+    let begin = info.and_then(|info| info.begin_time);
+    let end = info.and_then(|info| info.end_time);
+    let between = |from: Timestamp, to: Timestamp| {
+        let length = to.duration_since(from).unsigned_abs();
+        json!(format!("{:#}", HumanDuration(length)))
+    };
+    let text = |found: Option<String>| found.map_or(Value::Null, Value::from);
+    vec![
+        json!(backup.id.to_string()),
+        begin.map_or(Value::Null, |begin| json!(local(begin))),
+        begin.or_else(|| backup.id.time()).map_or(Value::Null, |begin| between(begin, now)),
+        begin.zip(end).map_or(Value::Null, |(begin, end)| between(begin, end)),
+        json!(HumanBytes(backup.bytes).to_string()),
+        json!(info.and_then(|info| info.timeline).map(|timeline| timeline.get())),
+        text(info.and_then(|info| info.begin_lsn).map(|lsn| lsn.to_string())),
+        text(info.and_then(|info| info.end_lsn).map(|lsn| lsn.to_string())),
+        text(backup.keep.map(|keep| keep.to_string())),
+        json!(describe(backup)),
+    ]
+}
+
+fn local(time: Timestamp) -> String {
+    time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+/// From when to when, and what is missing between.
+fn window(catalog: &Catalog) -> String {
+    let Some(window) = catalog.window() else {
+        return "Nothing can be recovered: there is no good backup\n".to_owned();
+    };
+    let begin = window.begin_time.map(|time| format!("{} ", local(time))).unwrap_or_default();
+    let begin_lsn = window.begin_lsn.map(|lsn| format!("({lsn}) ")).unwrap_or_default();
+    let end = window.end_time.map(|time| format!("{} ", local(time))).unwrap_or_default();
+    let mut shown = format!(
+        "Recoverable: from {begin}{begin_lsn}to {end}({}) on timeline {}\n",
+        window.chain.end, window.chain.timeline
+    );
+    for gap in &window.chain.gaps {
+        let _ = writeln!(shown, "Missing WAL: {gap}. Recovery over this place needs a later backup");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_archive::store::DirectoryStore;
+
+    use super::*;
+
+    /// An archive with a good backup, one without its WAL and one without `backup.info`.
+    async fn catalog(directory: &std::path::Path) -> Catalog {
+        let info = |begin: &str, end: &str, segment: u32| {
+            format!(
+                "begin_time={begin}\nend_time={end}\nbegin_wal=0000000100000000{segment:08X}\nbegin_xlog=0/{segment}000028\n\
+                 end_wal=0000000100000000{segment:08X}\nend_xlog=0/{segment}000100\nstatus=DONE\ntimeline=1\nversion=150018\n"
+            )
+        };
+        let put = |key: &str, content: &str| {
+            let path = directory.join("s").join(key);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        };
+        for (id, begin, segment) in
+            [("20260101T100000", "2026-01-01 10:00", 2), ("20260102T100000", "2026-01-02 10:00", 9)]
+        {
+            put(&format!("base/{id}/data.tar.gz"), "0123456789");
+            put(
+                &format!("base/{id}/backup.info"),
+                &info(&format!("{begin}:00+00:00"), &format!("{begin}:08+00:00"), segment),
+            );
+        }
+        put("base/20260103T100000/data.tar.gz", "x");
+        put("base/20260101T100000/annotations/keep", "full");
+        for segment in [2, 3, 5] {
+            put(&format!("wals/0000000100000000/0000000100000000{segment:08X}.gz"), "x");
+        }
+        Catalog::read(&DirectoryStore::new(directory), &Layout::new("s").unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_list_shows_what_each_backup_is_good_for_and_what_can_be_recovered() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = catalog(directory.path()).await;
+        let shown = show(&catalog, "2026-01-03T10:00:00Z".parse().unwrap(), Format::Table).unwrap();
+        let cells = |line: &str| -> Vec<String> {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+        };
+        let lines: Vec<Vec<String>> = shown.lines().filter(|line| line.starts_with('|')).map(cells).collect();
+        let of = |line: usize| {
+            let cells = &lines[line];
+            [0, 2, 3, 5, 6, 7, 8, 9].map(|column| cells[column].as_str())
+        };
+        assert_eq!(of(1), ["20260101T100000", "2d", "8s", "1", "0/2000028", "0/2000100", "full", "done"]);
+        assert_eq!(of(2)[7], "incomplete (its WAL 000000010000000000000009 is missing)");
+        assert_eq!(of(3), ["20260103T100000", "0s", "", "", "", "", "", "unfinished"]);
+        assert!(shown.contains("(0/2000100) to (0/4000000) on timeline 1\n"), "{shown}");
+        assert!(shown.contains("Missing WAL: 000000010000000000000004. "), "{shown}");
+        let document: Value =
+            serde_json::from_str(&show(&catalog, Timestamp::UNIX_EPOCH, Format::Json).unwrap()).unwrap();
+        assert_eq!(document["backups"][0]["end_time"], "2026-01-01T10:00:08Z");
+        assert_eq!(document["recovery_window"]["gaps"][0]["first"], "000000010000000000000004");
+        assert_eq!(document["backups"][2]["state"], "unfinished");
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_shows_what_goes_and_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = catalog(directory.path()).await;
+        let plan =
+            retention::plan(&catalog, "2026-03-03T10:00:00Z".parse().unwrap(), &RetentionPolicy::default());
+        let shown = show_plan(&catalog, &plan, Format::Table).unwrap();
+        assert!(shown.contains("marked to be kept (full)"), "{shown}");
+        assert!(shown.ends_with("Nothing was removed\n"), "{shown}");
+    }
+}

@@ -1,0 +1,141 @@
+//! `outrider verify`: whether the archive would give back what it holds. Asks the store itself, as `outrider backups` does.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use outrider_archive::BackupId;
+use outrider_archive::verify::{self, Progress, Record, Verification, VerifyOptions};
+use serde_json::{Value, json};
+
+use super::backups::Place;
+use super::exit::{self, Refusal};
+use super::format::{self, Format};
+use crate::clock;
+
+/// Check the archive: its WAL without gaps, its backups whole. Exit status 1 when something is wrong
+#[derive(Args)]
+pub(super) struct Verify {
+    /// The configuration file of a member: its archive says where to look
+    #[arg(short, long, value_name = "FILE", env = "OUTRIDER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Only this backup and the WAL since
+    #[arg(long, value_name = "ID")]
+    backup: Option<BackupId>,
+    /// Read every object: checksums of WAL, files and pages
+    #[arg(long)]
+    full: bool,
+    /// The form of the result
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
+    let runtime = exit::runtime()?;
+    let place = Place::of(options.config)?;
+    let wanted = VerifyOptions { backup: options.backup, full: options.full };
+    let found = runtime.block_on(check(&place, &wanted))?;
+    let shown = match options.format {
+        Format::Table => text(&found),
+        Format::Json => format::json(&document(&found))?,
+        Format::Yaml => format::yaml(&document(&found))?,
+    };
+    exit::print(&shown)?;
+    Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn check(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<Verification> {
+    let catalog = place.read().await?;
+    let bar = Bar::new(wanted.full);
+    let tell = |progress| bar.show(progress);
+    let found = verify::verify(&*place.store, &place.layout, &catalog, wanted, clock::wall(), &tell).await;
+    bar.end();
+    let found = found.context("cannot verify the whole archive")?;
+    let before =
+        verify::read_record(&*place.store, &place.layout).await.context("cannot read the last outcome")?;
+    let record = Record::new(&found, clock::wall(), None, before.as_ref());
+    // A look at one backup says nothing of the archive.
+    if wanted.backup.is_none() {
+        let written = verify::write_record(&*place.store, &place.layout, &record).await;
+        written.context("cannot write the outcome into the archive")?;
+    }
+    Ok(found)
+}
+
+/// How far it is: a bar on a terminal, otherwise a line for each tenth. On standard error, so that the result can be piped.
+struct Bar {
+    bar: Option<ProgressBar>,
+    /// Already told.
+    tenths: AtomicU64,
+    full: bool,
+}
+
+impl Bar {
+    fn new(full: bool) -> Self {
+        let bar = (full && io::stderr().is_terminal()).then(|| {
+            let style = "{bar:30} {percent}% of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
+            let bar = ProgressBar::new(0);
+            bar.set_style(ProgressStyle::with_template(style).expect("it is a template"));
+            bar
+        });
+        Bar { bar, tenths: AtomicU64::new(0), full }
+    }
+
+    fn show(&self, progress: Progress) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            return;
+        }
+        let tenth = (progress.done * 10).checked_div(progress.total).unwrap_or(10);
+        if self.full && self.tenths.fetch_max(tenth, Ordering::Relaxed) < tenth {
+            let (done, total) = (HumanBytes(progress.done), HumanBytes(progress.total));
+            // Without a standard error nobody reads it.
+            let _ = writeln!(io::stderr(), "outrider: {}% verified, {done} of {total}", tenth * 10);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn document(found: &Verification) -> Value {
+    json!({
+        "sound": found.is_sound(),
+        "full": found.full,
+        "backups": found.backups.iter().map(BackupId::to_string).collect::<Vec<_>>(),
+        "segments": found.segments,
+        "objects_read": found.objects_read,
+        "bytes_read": found.bytes_read,
+        "faults": found.faults,
+        "more_faults": found.more_faults,
+        "notes": found.notes,
+    })
+}
+
+fn text(found: &Verification) -> String {
+    let mut lines: Vec<String> = found.faults.iter().map(|fault| format!("Fault: {fault}")).collect();
+    if found.more_faults > 0 {
+        lines.push(format!("Fault: {} more", found.more_faults));
+    }
+    lines.extend(found.notes.iter().map(|note| format!("Note: {note}")));
+    let how = if found.full {
+        format!("{} objects read, {}", found.objects_read, HumanBytes(found.bytes_read))
+    } else {
+        "by their listing; --full reads them".to_owned()
+    };
+    let word = if found.is_sound() { "sound" } else { "NOT sound" };
+    lines.push(format!(
+        "The archive is {word}: {} backups, {} segments of WAL since the oldest ({how})",
+        found.backups.len(),
+        found.segments
+    ));
+    lines.join("\n") + "\n"
+}

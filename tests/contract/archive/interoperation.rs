@@ -1,0 +1,202 @@
+//! Debian's barman-cloud tools and this program on one archive in a real MinIO: each reads what the other wrote.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use outrider_archive::catalog::Catalog;
+use outrider_archive::store::Store;
+use outrider_archive::verify::{self, VerifyOptions};
+use outrider_archive::{BackupId, BackupInfo, BackupStatus, Layout, Tablespace};
+use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use super::bench::{BUCKET, KEY, SECRET, open, options, wait_until};
+use super::minio::Minio;
+use super::postgres::Postgres;
+
+const SERVER: &str = "homepage";
+
+/// The tools, on the archive of a MinIO.
+struct Barman {
+    minio: Minio,
+    home: TempDir,
+}
+
+impl Barman {
+    /// `None`, said aloud, when they or MinIO are not on this machine; where everything must be there that is a failure.
+    async fn start() -> Option<Self> {
+        if Command::new("barman-cloud-backup-list").arg("--version").output().is_err() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "install barman-cli-cloud, python3-boto3 and python3-snappy"
+            );
+            println!(
+                "skipped: no barman-cloud tools (apt-get install barman-cli-cloud python3-boto3 python3-snappy)"
+            );
+            return None;
+        }
+        let minio = Minio::start(None).await?;
+        Some(Barman { minio, home: tempfile::tempdir().unwrap() })
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        open(&options(&self.minio.endpoint()))
+    }
+
+    async fn catalog(&self) -> Catalog {
+        Catalog::read(&*self.store(), &Layout::new(SERVER).unwrap()).await.unwrap()
+    }
+
+    /// `barman-cloud-<tool> --endpoint-url … <options> <archive> <server> <arguments>`.
+    fn output(&self, tool: &str, options: &[&str], arguments: &[&str]) -> Output {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(format!("barman-cloud-{tool}"));
+        command.args(["--endpoint-url", &self.minio.endpoint()]).args(options);
+        command.arg(format!("s3://{BUCKET}/some/path")).arg(SERVER).args(arguments);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home.path()).env("TZ", "UTC");
+        command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        command.env("AWS_DEFAULT_REGION", "us-east-1").env("AWS_EC2_METADATA_DISABLED", "true");
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn run(&self, tool: &str, options: &[&str], arguments: &[&str]) -> String {
+        let output = self.output(tool, options, arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "barman-cloud-{tool} {options:?} {arguments:?}: {out}\n{err}");
+        out.into_owned()
+    }
+}
+
+/// A server that keeps its WAL and takes it for archived.
+async fn server() -> (Postgres, Client) {
+    let mut postgres = Postgres::nowhere();
+    postgres.initdb();
+    postgres.configure("archive_mode = on\narchive_command = 'true'");
+    postgres.start();
+    let client = postgres.connect().await;
+    client.batch_execute("CREATE TABLE t (i int)").await.unwrap();
+    (postgres, client)
+}
+
+async fn insert_and_switch(client: &Client, postgres: &Postgres) {
+    client.batch_execute("INSERT INTO t SELECT generate_series(1, 1000)").await.unwrap();
+    client.batch_execute("SELECT pg_switch_wal()").await.unwrap();
+    wait_until("all is taken for archived", async || postgres.marked("ready").is_empty()).await;
+}
+
+fn directory(postgres: &Postgres) -> String {
+    postgres.data().parent().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Ships what is finished with barman's tool, each file with the next compression.
+fn archive_with_barman(barman: &Barman, postgres: &Postgres, shipped: &mut Vec<String>) {
+    let mut names = postgres.marked("done");
+    names.sort();
+    names.retain(|name| !shipped.contains(name));
+    let compressions: [&[&str]; 4] = [&[], &["-z"], &["-j"], &["--snappy"]];
+    for name in names {
+        let path = postgres.pg_wal().join(&name);
+        let compression = compressions[shipped.len() % compressions.len()];
+        barman.run("wal-archive", compression, &[path.to_str().unwrap()]);
+        shipped.push(name);
+    }
+}
+
+async fn sound(barman: &Barman) -> verify::Verification {
+    let (store, layout) = (barman.store(), Layout::new(SERVER).unwrap());
+    let catalog = barman.catalog().await;
+    let now = "2026-11-24T00:00:00Z".parse().unwrap();
+    let options = VerifyOptions { backup: None, full: true };
+    let found = verify::verify(&*store, &layout, &catalog, &options, now, &|_| {}).await.unwrap();
+    assert!(found.is_sound(), "{found:?}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_barman_wrote_is_known_and_whole() {
+    let Some(barman) = Barman::start().await else { return };
+    let (postgres, client) = server().await;
+    let elsewhere = Postgres::nowhere();
+    let location = directory(&elsewhere);
+    client.batch_execute(&format!("CREATE TABLESPACE \"it's\" LOCATION '{location}'")).await.unwrap();
+    client
+        .batch_execute("CREATE TABLE u TABLESPACE \"it's\" AS SELECT generate_series(1, 1000)")
+        .await
+        .unwrap();
+    let mut shipped = Vec::new();
+    let (host, immediately) = (directory(&postgres), "--immediate-checkpoint");
+    for compression in [None, Some("-z"), Some("-j"), Some("--snappy")] {
+        let mut options = vec!["-h", &host, "-U", "postgres", immediately];
+        options.extend(compression);
+        tokio::task::block_in_place(|| barman.run("backup", &options, &[]));
+        for _ in 0..4 {
+            insert_and_switch(&client, &postgres).await;
+        }
+        tokio::task::block_in_place(|| archive_with_barman(&barman, &postgres, &mut shipped));
+    }
+
+    let catalog = barman.catalog().await;
+    assert_eq!(catalog.backups.len(), 4);
+    for backup in &catalog.backups {
+        let info = backup.good().unwrap_or_else(|| panic!("{backup:?}"));
+        let [Tablespace { name, location: found, .. }] = info.tablespaces.as_slice() else {
+            panic!("{info:?}")
+        };
+        assert_eq!((name.as_str(), found), ("it's", &location));
+        assert!(info.backup_label.as_ref().unwrap().contains("\nLABEL: "), "{info:?}");
+        assert_eq!(backup.notes, [] as [String; 0]);
+    }
+    let window = catalog.window().unwrap();
+    assert_eq!(window.chain.gaps, []);
+    let last = shipped.iter().filter(|name| name.len() == 24).max().unwrap();
+    assert_eq!(window.chain.last.unwrap().to_string(), *last);
+    let found = sound(&barman).await;
+    assert!(found.objects_read >= 8 + shipped.len() as u64 - 1, "{found:?}");
+}
+
+/// Barman reads the file and writes it again.
+#[tokio::test]
+async fn our_backup_info_is_byte_for_byte_barmans() {
+    let Some(barman) = Barman::start().await else { return };
+    let id: BackupId = "20260101T101112".parse().unwrap();
+    let wal = |number| Some(SegmentName::numbered(TimelineId::new(2), number, SegmentSize::DEFAULT));
+    let full = BackupInfo {
+        name: Some("before the move".to_owned()),
+        status: BackupStatus::Done,
+        begin_time: Some("2026-01-01T10:11:12.123456Z".parse().unwrap()),
+        end_time: Some("2026-01-01T10:12:12Z".parse().unwrap()),
+        begin_wal: wal(2),
+        begin_lsn: Some(Lsn::new(0x0200_0028)),
+        end_wal: wal(3),
+        end_lsn: Some(Lsn::new(0x0300_0100)),
+        timeline: Some(TimelineId::new(2)),
+        system_identifier: Some(7_300_000_000_000_000_000),
+        version: Some(150_018),
+        data_checksums: true,
+        cluster_size: Some(12345),
+        pgdata: Some("/srv/homepage/member 1/data".to_owned()),
+        backup_label: Some("START WAL LOCATION: 0/2000028\nLABEL: it's \"größer\"\u{2028}\\\t\n".to_owned()),
+        tablespaces: vec![
+            Tablespace { name: "tb's".into(), oid: 16400, location: "/srv/t\"b".into() },
+            Tablespace { name: "ü".into(), oid: 4_294_967_295, location: "/srv/'\"\\".into() },
+        ],
+        ..BackupInfo::new(id.clone())
+    };
+    for info in [full, BackupInfo::new(id)] {
+        let path = barman.home.path().join("backup.info");
+        std::fs::write(&path, info.print()).unwrap();
+        let ours: Vec<String> =
+            info.print().lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+        assert_eq!(saved_by_barman(&path).lines().collect::<Vec<_>>(), ours);
+    }
+}
+
+fn saved_by_barman(path: &Path) -> String {
+    let program = "import sys; from barman.infofile import BackupInfo; info = BackupInfo('20260101T101112'); \
+                   info.load(filename=sys.argv[1]); info.save(file_object=sys.stdout.buffer)";
+    let output = Command::new("/usr/bin/python3").args(["-c", program]).arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
