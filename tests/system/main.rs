@@ -5,6 +5,7 @@
 mod adoption;
 mod agent;
 mod archive;
+mod backup;
 mod commands;
 mod dcs;
 mod failover;

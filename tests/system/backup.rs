@@ -1,0 +1,180 @@
+//! Base backups of a real cluster: taken by a standby, taken over when that member dies, taken by themselves, taken back.
+
+use std::time::Duration;
+
+use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
+use serde_json::{Value, json};
+
+use crate::story::{LIMIT, Story};
+
+/// For a backup on a machine that does much else: checkpoint, copy, the last WAL.
+const BACKUP_LIMIT: Duration = Duration::from_secs(120);
+
+fn on_request() -> Value {
+    json!({"archive": {"schedule": "never"}})
+}
+
+/// Asks for a backup; the id of the request.
+async fn ask(member: &Member) -> String {
+    let answer = member.post("/backup", &json!({})).await.unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let document: Value = serde_json::from_str(&answer.text).unwrap();
+    document["id"].as_str().unwrap().to_owned()
+}
+
+/// The three records, as any member tells them.
+async fn records(cluster: &Cluster) -> Option<Value> {
+    for member in &cluster.members {
+        if let Ok(answer) = member.get("/backup").await
+            && answer.status == 200
+        {
+            return serde_json::from_str(&answer.text).ok();
+        }
+    }
+    None
+}
+
+/// Waits until the backup has ended well.
+async fn taken(cluster: &Cluster, id: &str) -> Value {
+    let ended = async || {
+        let last = records(cluster).await?["last"].clone();
+        (last["request"] == id).then_some(last)
+    };
+    let last = wait_until(format!("the backup {id} has ended"), BACKUP_LIMIT, ended).await;
+    let last = last.unwrap_or_else(|fault| panic!("{fault}; the logs: {}", logs(cluster)));
+    assert_eq!(last["error"], Value::Null, "{last}; the logs: {}", logs(cluster));
+    last
+}
+
+fn logs(cluster: &Cluster) -> String {
+    cluster.members.iter().map(|member| format!("== {} ==\n{}\n", member.name(), member.log())).collect()
+}
+
+/// Waits until somebody takes the backup; who.
+async fn taker(cluster: &Cluster) -> String {
+    let begun = async || Some(records(cluster).await?["running"]["member"].as_str()?.to_owned());
+    wait_until("somebody takes the backup", LIMIT, begun).await.unwrap()
+}
+
+/// The good backups that the archive has.
+async fn good(member: &Member) -> Vec<String> {
+    let answer = member.get("/backups").await.unwrap();
+    let listed: Value = serde_json::from_str(&answer.text).unwrap();
+    let backups = listed["backups"].as_array().unwrap();
+    let good = backups.iter().filter(|backup| backup["state"] == "good");
+    good.map(|backup| backup["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_takes_the_backup_that_was_asked_for_and_the_archive_lists_it() {
+    let story =
+        Story::begin(Builder::new().members(2).archive(Archive::MinioIfThere).settings(on_request())).await;
+    let standby = story.cluster.standbys().await.unwrap()[0].name().to_owned();
+    let leader = story.leader().await;
+    let id = ask(leader).await;
+    let last = taken(&story.cluster, &id).await;
+    assert_eq!(last["member"], standby.as_str(), "{last}");
+    let backup = last["backup"].as_str().unwrap().to_owned();
+    let listed = async || good(leader).await.contains(&backup).then_some(());
+    wait_until("the archive lists it", LIMIT, listed).await.unwrap();
+    let window: Value = serde_json::from_str(&leader.get("/archive").await.unwrap().text).unwrap();
+    assert_eq!(window["window"]["first"]["backup"], backup.as_str(), "{window}");
+    let output = leader.outrider(&["backup"]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("taken by {standby}")), "{output:?}");
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_member_takes_over_when_the_one_that_takes_it_is_killed() {
+    let slow = json!({"archive": {"schedule": "never", "backup_rate": "1MB"}});
+    let story = Story::begin(Builder::new().archive(Archive::Embedded).settings(slow)).await;
+    let leader = story.leader().await;
+    let id = ask(leader).await;
+    let first = taker(&story.cluster).await;
+    assert_ne!(first, leader.name());
+    story.cluster.member(&first).kill_node();
+    let another = async || {
+        let second = records(&story.cluster).await?["running"]["member"].as_str()?.to_owned();
+        (second != first).then_some(second)
+    };
+    let second = wait_until("another takes it over", LIMIT, another).await.unwrap();
+    let last = taken(&story.cluster, &id).await;
+    assert_eq!(last["member"], second.as_str(), "{last}");
+    story.cluster.member(&first).start().unwrap();
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_outlives_the_failover_that_promotes_the_member_that_takes_it() {
+    let slow = json!({"archive": {"schedule": "never", "backup_rate": "1MB"}});
+    let story = Story::begin(Builder::new().archive(Archive::Embedded).settings(slow)).await;
+    let former = story.leader().await.name().to_owned();
+    let id = ask(story.leader().await).await;
+    let first = taker(&story.cluster).await;
+    let wish = json!({"leader": former, "candidate": first});
+    let candidate_is_synchronous = async || {
+        let names = story.cluster.wait_until_synchronous().await.ok()?;
+        names.contains(&first).then_some(())
+    };
+    // Whoever is asked to lead must be recorded; if it is the other standby, that one is promoted, which is as good.
+    let promoted =
+        if wait_until("it is synchronous", Duration::from_secs(2), candidate_is_synchronous).await.is_ok() {
+            wish
+        } else {
+            json!({"leader": former, "candidate": story.cluster.wait_until_synchronous().await.unwrap()[0]})
+        };
+    let answer = story.leader().await.post("/switchover", &promoted).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    taken(&story.cluster, &id).await;
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_is_taken_back_leaves_nothing_in_the_archive() {
+    let slow = json!({"archive": {"schedule": "never", "backup_rate": "1MB"}});
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Directory).settings(slow)).await;
+    let leader = story.leader().await;
+    let id = ask(leader).await;
+    taker(&story.cluster).await;
+    let again = leader.post("/backup", &json!({})).await.unwrap();
+    assert_eq!(again.status, 409, "{}", again.text);
+    let output = leader.outrider(&["backup", "--cancel"]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let cancelled = async || {
+        let last = records(&story.cluster).await?["last"].clone();
+        (last["request"] == id.as_str()).then_some(last)
+    };
+    let last = wait_until("it has ended", LIMIT, cancelled).await.unwrap();
+    assert_eq!(last["cancelled"], true, "{last}");
+    let base = story.cluster.archive_directory().join("bed/base");
+    let left: Vec<_> = walk(&base);
+    assert!(left.is_empty(), "{left:?}");
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_backup_and_those_that_are_due_are_taken_by_themselves_and_old_ones_go() {
+    let often =
+        json!({"archive": {"schedule": "*/5 * * * * *", "retention": {"window": "1s", "minimum": 1}}});
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(often)).await;
+    let leader = story.leader().await;
+    let mut first = None;
+    let newer_and_fewer = async || {
+        let now = good(leader).await;
+        let first = first.get_or_insert(now.first()?.clone());
+        (!now.contains(first) && !now.is_empty()).then_some(())
+    };
+    wait_until("a newer backup has taken the place of the first", BACKUP_LIMIT, newer_and_fewer)
+        .await
+        .unwrap();
+    story.end().await;
+}
+
+/// Every file below a directory.
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] })
+        .collect()
+}
