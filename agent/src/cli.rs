@@ -107,9 +107,12 @@ struct WalPush {
 
 #[derive(Args)]
 struct WalFetch {
-    /// The agent's socket for WAL
-    #[arg(long, value_name = "PATH", default_value = ARCHIVE_SOCKET)]
-    socket: PathBuf,
+    /// The agent's socket for WAL [default: that of FILE, else /run/outrider/archive.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The member's YAML file: where no agent answers, the archive in it is asked itself
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The file's name: the %f of restore_command
     name: String,
     /// Where to write it: the %p of restore_command
@@ -144,7 +147,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Verify(options) => verify::run(options),
         Command::CheckConfig(file) => check_config::run(&file.file),
         Command::WalPush(push) => Ok(wal::push(&push.socket, &push.path)),
-        Command::WalFetch(fetch) => Ok(wal::fetch(&fetch.socket, &fetch.name, &fetch.path)),
+        Command::WalFetch(fetch) => Ok(wal::fetch(&fetch)),
         Command::Version => exit::print(&format!("outrider {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -1,12 +1,17 @@
 //! `outrider wal-push` and `outrider wal-fetch`: ask the agent and turn its answer into the exit status that
-//! PostgreSQL reads. Plain blocking calls, since PostgreSQL starts one process for each file.
+//! PostgreSQL reads. Plain blocking calls, since PostgreSQL starts one process for each file. Where there is no agent,
+//! a file can be fetched from the store itself.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use outrider_wal::WalFileName;
+
 use crate::protocol::{CLIENT_EXTRA, LINE_MAX, PUSH_LIMIT, RECOVERY_LIMIT, Reply, Request, STANDBY_LIMIT};
+use crate::store::causes;
+use crate::{Fetched, Fetcher, Patience};
 
 /// Above 125 PostgreSQL takes the exit of a `restore_command` for a reason to stop rather than for "no such file",
 /// and the archiver ends.
@@ -34,6 +39,12 @@ pub struct Exit {
 
 impl Exit {
     const DONE: Exit = Exit { code: 0, message: None };
+
+    /// The end of a fetch that nobody knows the truth about.
+    #[must_use]
+    pub fn trouble(reader: Reader, message: impl Into<String>) -> Self {
+        Exit::failed(if reader == Reader::Standby { 1 } else { FATAL }, message)
+    }
 
     fn failed(code: u8, message: impl Into<String>) -> Self {
         Exit { code, message: Some(message.into()) }
@@ -70,19 +81,47 @@ pub fn push(socket: &Path, path: &Path) -> Exit {
 #[must_use]
 pub fn fetch(socket: &Path, name: &str, destination: &Path, reader: Reader) -> Exit {
     let standby = reader == Reader::Standby;
-    let (trouble, limit) = if standby { (1, STANDBY_LIMIT) } else { (FATAL, RECOVERY_LIMIT) };
+    let limit = if standby { STANDBY_LIMIT } else { RECOVERY_LIMIT };
     let request = Request::Fetch { name: name.to_owned(), destination: absolute(destination), standby };
     match ask(socket, &request, limit + CLIENT_EXTRA) {
         Ok(Reply::Fetched) => Exit::DONE,
         // Asked for again and again at the end of the archive: not worth a line in the log each time.
         Ok(Reply::Absent { .. }) => Exit { code: 1, message: None },
         Ok(Reply::Trouble { message } | Reply::Bad { message }) => {
-            Exit::failed(trouble, format!("{name}: {message}"))
+            Exit::trouble(reader, format!("{name}: {message}"))
         }
         Ok(other @ (Reply::Durable | Reply::NotDurable { .. } | Reply::Stopping { .. })) => {
-            Exit::failed(trouble, format!("{name}: the agent gave an answer to another question: {other:?}"))
+            Exit::trouble(reader, format!("{name}: the agent gave an answer to another question: {other:?}"))
         }
-        Err(error) => Exit::failed(trouble, format!("{name}: {}", no_agent(socket, &error))),
+        Err(error) => Exit::trouble(reader, format!("{name}: {}", no_agent(socket, &error))),
+    }
+}
+
+/// Whether an agent takes connections at this socket.
+#[must_use]
+pub fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
+/// As [`fetch`], from the store itself: for a server that is restored where no agent runs.
+pub async fn fetch_without_agent(
+    fetcher: &Fetcher,
+    name: &str,
+    destination: &Path,
+    reader: Reader,
+) -> Exit {
+    let patience = match reader {
+        Reader::Standby => Patience::Standby,
+        Reader::Recovery => Patience::Recovery,
+    };
+    let file = match name.parse::<WalFileName>() {
+        Ok(file) => file,
+        Err(bad) => return Exit::trouble(reader, format!("{name}: {bad}")),
+    };
+    match fetcher.fetch(file, &absolute(destination), None, patience).await {
+        Ok(Fetched::Written { .. }) => Exit::DONE,
+        Ok(Fetched::Absent) => Exit { code: 1, message: None },
+        Err(failure) => Exit::trouble(reader, format!("{name}: {}", causes(&failure))),
     }
 }
 

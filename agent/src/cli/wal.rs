@@ -1,21 +1,72 @@
-//! `outrider wal-push` and `outrider wal-fetch`, which Postgres starts for each WAL file. They only ask the agent.
+//! `outrider wal-push` and `outrider wal-fetch`, which Postgres starts for each WAL file. They ask the agent; only where
+//! there is none, as on a machine where a server is restored by hand, a fetch may go to the archive itself.
 
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use outrider_archive::client::{self, Exit, Reader};
+use outrider_archive::{FetchOptions, Fetcher};
+
+use super::exit::{load, runtime};
+use super::{ARCHIVE_SOCKET, WalFetch};
+use crate::config::Archive;
 
 pub(super) fn push(socket: &Path, path: &Path) -> ExitCode {
     end(client::push(socket, path))
 }
 
-pub(super) fn fetch(socket: &Path, name: &str, path: &Path) -> ExitCode {
+pub(super) fn fetch(options: &WalFetch) -> ExitCode {
     // Postgres starts its commands in the data directory, where this file tells a recovery to the end from a standby. A
     // standby that is promoted has neither file any more when it asks for the history of its old timeline, and must not
     // wait for a store that is down.
     let reader = if Path::new("recovery.signal").exists() { Reader::Recovery } else { Reader::Standby };
-    end(client::fetch(socket, name, path, reader))
+    let (name, path) = (&options.name, &options.path);
+    let socket = options.socket.as_deref();
+    let Some(file) = &options.config else {
+        return end(client::fetch(socket.unwrap_or(Path::new(ARCHIVE_SOCKET)), name, path, reader));
+    };
+    // A fault of the configuration, too, must not be taken for the end of all WAL.
+    let archive = match load(file).map(|config| config.archive) {
+        Ok(Some(archive)) => archive,
+        Ok(None) => return end(Exit::trouble(reader, format!("{} names no archive", file.display()))),
+        Err(refusal) => {
+            let _ = refusal.report();
+            return end(Exit::trouble(reader, format!("{name}: not fetched")));
+        }
+    };
+    let socket = socket.unwrap_or(&archive.socket);
+    if client::is_served(socket) {
+        return end(client::fetch(socket, name, path, reader));
+    }
+    let fetched = fetch_without_agent(&archive, name, path, reader);
+    end(fetched.unwrap_or_else(|fault| Exit::trouble(reader, format!("{name}: {fault:#}"))))
+}
+
+fn fetch_without_agent(archive: &Archive, name: &str, path: &Path, reader: Reader) -> anyhow::Result<Exit> {
+    let runtime = runtime()?;
+    let _inside = runtime.enter();
+    let options = FetchOptions { format: archive.compression.format(), ahead: None };
+    let fetcher = Fetcher::with_options(archive.open_store()?, archive.layout.clone(), options);
+    if let Some(system_identifier) = own_system_identifier()? {
+        fetcher.expect_system_identifier(system_identifier);
+    }
+    Ok(runtime.block_on(client::fetch_without_agent(&fetcher, name, path, reader)))
+}
+
+/// Of the server whose data directory this is: the first field of its control file (`ControlFileData`, in the byte
+/// order of the machine). `None` elsewhere.
+fn own_system_identifier() -> anyhow::Result<Option<u64>> {
+    let path = Path::new("global/pg_control");
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(fault) => return Err(fault).context("cannot read global/pg_control"),
+    };
+    let mut first = [0; 8];
+    file.read_exact(&mut first).context("cannot read global/pg_control")?;
+    Ok(Some(u64::from_ne_bytes(first)))
 }
 
 fn end(exit: Exit) -> ExitCode {
