@@ -104,12 +104,7 @@ pub fn is_served(socket: &Path) -> bool {
 }
 
 /// As [`fetch`], from the store itself: for a server that is restored where no agent runs.
-pub async fn fetch_without_agent(
-    fetcher: &Fetcher,
-    name: &str,
-    destination: &Path,
-    reader: Reader,
-) -> Exit {
+pub async fn fetch_without_agent(fetcher: &Fetcher, name: &str, destination: &Path, reader: Reader) -> Exit {
     let patience = match reader {
         Reader::Standby => Patience::Standby,
         Reader::Recovery => Patience::Recovery,

@@ -73,6 +73,45 @@ fn a_standby_goes_on_without_an_agent_and_a_recovery_stops() {
 }
 
 #[test]
+fn a_recovery_without_an_agent_asks_the_archive_itself_when_it_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let member = format!(
+        "scope: demo\nname: p1\netcd3: {{hosts: [\"127.0.0.1:2379\"]}}\narchive: {{store: \"file://{}/archive\"}}\n\
+         postgresql:\n  data_dir: {0}/data\n  bin_dir: /usr/lib/postgresql/15/bin\n  \
+         authentication: {{superuser: {{password: x}}, replication: {{password: x}}}}\n",
+        here.display()
+    );
+    fs::write(here.join("member.yml"), member).unwrap();
+    fs::write(here.join("bad.yml"), "scope: [\n").unwrap();
+    let wals = here.join("archive/demo/wals");
+    fs::create_dir_all(&wals).unwrap();
+    let history = "1\t0/300148\tno recovery target specified\n";
+    fs::write(wals.join("00000002.history"), history).unwrap();
+    fs::write(wals.join("00000004.history.gz"), "no gzip").unwrap();
+    let fetch = |config: &str, name: &str| {
+        let run = run_in(here, &["wal-fetch", "--config", config, name, "target"], &[]);
+        (run.code, run.err)
+    };
+    fs::write(here.join("recovery.signal"), "").unwrap();
+    assert_eq!(fetch("member.yml", "00000002.history"), (0, String::new()));
+    assert_eq!(fs::read_to_string(here.join("target")).unwrap(), history);
+    assert_eq!(fetch("member.yml", "00000003.history"), (1, String::new()));
+    for (config, name, words) in [
+        ("member.yml", "00000004.history", "is damaged"),
+        ("member.yml", "postgresql.conf", "is not the name of a WAL file"),
+        ("bad.yml", "00000002.history", "bad.yml"),
+        ("none.yml", "00000002.history", "none.yml"),
+    ] {
+        let (code, text) = fetch(config, name);
+        assert_eq!(code, 254, "{config} {name}: {text}");
+        assert!(text.contains(words), "{text}");
+    }
+    fs::remove_file(here.join("recovery.signal")).unwrap();
+    assert_eq!(fetch("member.yml", "00000004.history").0, 1, "a standby goes on");
+}
+
+#[test]
 fn a_recorded_round_is_decided_as_it_was_and_a_changed_one_is_shown() {
     let directory = tempfile::tempdir().unwrap();
     let line = ROUND.replace('\n', "");

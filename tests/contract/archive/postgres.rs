@@ -86,6 +86,13 @@ impl Postgres {
         child.wait().unwrap();
     }
 
+    /// Waits until it ends by itself, and tells the end of its log.
+    pub(crate) async fn ended(&mut self) -> String {
+        let mut child = self.child.take().unwrap();
+        wait_until("PostgreSQL ends", async || child.try_wait().unwrap().is_some()).await;
+        self.log_tail()
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }

@@ -45,6 +45,12 @@ pub(crate) fn restore_command(socket: &Path) -> String {
     format!("{CLIENT}=standby {SOCKET}={} {FILE}=%f {TARGET}=%p {start} >&2", socket.display())
 }
 
+/// What stands in for `outrider wal-fetch %f %p` in a recovery that is no standby's.
+pub(crate) fn recovery_command(socket: &Path) -> String {
+    let start = start_as("without_an_agent_nothing_is_taken_for_done");
+    format!("{CLIENT}=recovery {SOCKET}={} {FILE}=%f {TARGET}=%p {start} >&2", socket.display())
+}
+
 /// Exit 1 says "no such file" to a recovery, which would end there: it must hear something else.
 #[test]
 fn without_an_agent_nothing_is_taken_for_done() {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use outrider_archive::client::{self, Exit, Reader};
 use outrider_archive::store::{
-    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload, Version,
+    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
+    Version,
 };
 use outrider_archive::{AheadOptions, FetchOptions, Fetched, Fetcher, Format, Layout, Patience};
 use tempfile::TempDir;
@@ -258,14 +259,14 @@ async fn what_was_streamed_of_a_segment_is_joined(bench: &Bench) {
 /// A fetcher that reads ahead into `directory`.
 fn ahead(store: Arc<dyn Store>, directory: &Path, segments: usize) -> Fetcher {
     let ahead = Some(AheadOptions { directory: directory.to_owned(), segments });
-    let fetcher =
-        Fetcher::with_options(store, layout(), FetchOptions { ahead, ..FetchOptions::default() });
+    let fetcher = Fetcher::with_options(store, layout(), FetchOptions { ahead, ..FetchOptions::default() });
     fetcher.expect_system_identifier(SYSTEM_IDENTIFIER);
     fetcher
 }
 
 async fn segments_in_order_are_read_ahead_and_are_the_same(bench: &Bench) {
-    let (store, target, directory) = (Counted::new(bench.store()), Target::new(), tempfile::tempdir().unwrap());
+    let (store, target, directory) =
+        (Counted::new(bench.store()), Target::new(), tempfile::tempdir().unwrap());
     let body = |number: u32| segment(&name(number), number as u8);
     for number in 1..=12 {
         put(&*store, &wal_key(&name(number), ".gz"), packed(Format::Gzip, &body(number))).await;
@@ -338,8 +339,7 @@ async fn a_destination_that_cannot_be_written_is_named_and_left_clean() {
     let store = bench.store();
     put(&*store, &wal_key(&name(1), ".gz"), packed(Format::Gzip, &segment(&name(1), 1))).await;
     let nowhere = target.0.path().join("no/such/RECOVERYXLOG");
-    let exit =
-        client::fetch_without_agent(&fetcher(store), &name(1), &nowhere, Reader::Recovery).await;
+    let exit = client::fetch_without_agent(&fetcher(store), &name(1), &nowhere, Reader::Recovery).await;
     assert_eq!(exit.code, 254);
     let message = exit.message.unwrap();
     assert!(message.contains("cannot write") && message.contains("RECOVERYXLOG"), "{message}");

@@ -12,7 +12,7 @@ use super::pg_wal::SERVER;
 use super::postgres::Postgres;
 use super::processes::{AgentProcess, archive_command, restore_command};
 
-async fn fill(client: &Client, segments: u32) {
+pub(super) async fn fill(client: &Client, segments: u32) {
     for _ in 0..segments {
         client
             .batch_execute("INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 20000) i")
@@ -22,7 +22,7 @@ async fn fill(client: &Client, segments: u32) {
     }
 }
 
-async fn all_archived(primary: &Postgres, client: &Client) {
+pub(super) async fn all_archived(primary: &Postgres, client: &Client) {
     wait_until("all is archived", async || {
         // Wakes the archiver, which naps for a minute after three failures.
         client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
@@ -31,11 +31,11 @@ async fn all_archived(primary: &Postgres, client: &Client) {
     .await;
 }
 
-async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(client: &Client, sql: &str) -> T {
+pub(super) async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(client: &Client, sql: &str) -> T {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-async fn primary(archive_command: &str) -> (Postgres, Client, u64) {
+pub(super) async fn primary(archive_command: &str) -> (Postgres, Client, u64) {
     let mut primary = Postgres::nowhere();
     primary.initdb();
     primary.configure(&format!("archive_mode = on\narchive_command = '{archive_command}'"));
