@@ -2,14 +2,12 @@
 
 use std::io::{self, Read};
 
-use flate2::read::MultiGzDecoder;
-
+use crate::Format;
+use crate::compression;
 use crate::store::{self, Store};
 
 /// Objects in one page of a listing.
 const PAGE: usize = 1000;
-/// What keys may end in when the object is compressed (barman's xlog.py).
-const SUFFIXES: [&str; 6] = [".gz", ".bz2", ".xz", ".snappy", ".zst", ".lz4"];
 
 /// Calls `each` with the key and the stored bytes of every object below `prefix`, in the order of the keys.
 pub(crate) async fn each_object(
@@ -28,10 +26,11 @@ pub(crate) async fn each_object(
     }
 }
 
-/// The name of a file in the archive, and what was put behind it for its compression.
-pub(crate) fn split_suffix(file: &str) -> (&str, &str) {
-    let suffix = SUFFIXES.into_iter().find(|suffix| file.ends_with(suffix)).unwrap_or_default();
-    file.split_at(file.len() - suffix.len())
+/// The name of a file in the archive, and how it was compressed by the end of its key.
+pub(crate) fn split_suffix(file: &str) -> (&str, Format) {
+    let compressed = |format: &Format| *format != Format::Plain && file.ends_with(format.suffix());
+    let format = Format::ALL.into_iter().find(compressed).unwrap_or(Format::Plain);
+    (&file[..file.len() - format.suffix().len()], format)
 }
 
 /// The bytes of an object as stored; `None` when it is not there, and why not when it has more than `max`.
@@ -53,11 +52,7 @@ pub(crate) async fn read_small(
 
 /// What an object was before it was compressed, by the end of its key. An error ends what is cut off or damaged.
 pub(crate) fn unpacked<'a>(key: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    match split_suffix(key).1 {
-        ".gz" => Ok(Box::new(MultiGzDecoder::new(stored))),
-        "" => Ok(Box::new(stored)),
-        other => Err(io::Error::other(format!("{other} is not known"))),
-    }
+    compression::reader(split_suffix(key).1, stored)
 }
 
 /// What a small object was before it was compressed.

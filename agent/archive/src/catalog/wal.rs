@@ -8,7 +8,7 @@ use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, T
 use super::objects::{each_object, read_small, split_suffix, unpack_small};
 use super::path::TimelinePath;
 use crate::store::{self, Store};
-use crate::{BackupInfo, Layout};
+use crate::{BackupInfo, Format, Layout};
 
 /// A history has a line for each failover.
 const HISTORY_MAX: u64 = 1 << 20;
@@ -24,8 +24,8 @@ pub struct ArchivedWal {
     histories: BTreeMap<TimelineId, History>,
     /// How far each unfinished segment was streamed without a gap, in bytes from its start.
     streamed: BTreeMap<SegmentName, u64>,
-    /// What the keys of its newest segments end in.
-    suffix: String,
+    /// How its newest segments are compressed.
+    format: Format,
     /// Objects of no bytes: the first few, and how many there are.
     pub empty: (Vec<String>, u64),
     /// Segments, whole ones.
@@ -94,7 +94,7 @@ impl ArchivedWal {
             partial: BTreeSet::new(),
             histories: BTreeMap::new(),
             streamed: BTreeMap::new(),
-            suffix: String::new(),
+            format: Format::Plain,
             empty: (Vec::new(), 0),
             segments: 0,
             bytes: 0,
@@ -142,7 +142,7 @@ impl ArchivedWal {
     /// Returns the timeline when it is a history.
     pub(crate) fn add(&mut self, key: &str, bytes: u64) -> Option<TimelineId> {
         let file = key.rsplit('/').next().unwrap_or_default();
-        let (name, suffix) = split_suffix(file);
+        let (name, format) = split_suffix(file);
         let name = name.parse().ok()?;
         self.bytes += bytes;
         if bytes == 0 {
@@ -155,7 +155,7 @@ impl ArchivedWal {
         }
         match name {
             WalFileName::Segment(segment) => {
-                suffix.clone_into(&mut self.suffix);
+                self.format = format;
                 self.add_segment(segment);
                 None
             }
@@ -324,7 +324,7 @@ impl ArchivedWal {
 
     /// Where a segment lies, by what the newest ones' keys end in.
     pub(crate) fn key_of(&self, layout: &Layout, segment: SegmentName) -> String {
-        format!("{}{}/{segment}{}", layout.wals(), segment.folder(), self.suffix)
+        format!("{}{}/{segment}{}", layout.wals(), segment.folder(), self.format.suffix())
     }
 }
 

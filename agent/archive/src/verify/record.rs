@@ -18,8 +18,10 @@ const FAULTS_MAX: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// When the last verification ended.
+    #[serde(rename = "time")]
     pub verified_at: Timestamp,
     /// Whether it found nothing wrong.
+    #[serde(rename = "ok")]
     pub sound: bool,
     /// Whether it read every object.
     pub full: bool,
