@@ -352,6 +352,26 @@ async fn nothing_is_streamed_of_another_server_or_without_the_lease() {
     assert!(chunks(&*stage.store, SECOND).await.is_empty());
 }
 
+#[tokio::test]
+async fn nothing_is_asked_of_an_archive_that_is_not_claimed_for_this_term() {
+    let bench = Bench::directory();
+    let mut stage = Stage::new(bench.store());
+    stage.flush(FIRST, 200);
+    stage.streamed(FIRST, 200).await;
+    stage.shipper.disable();
+    stage.streamer = streamer(&stage.pg_wal, stage.store.clone(), stage.position.clone(), &stage.shipper);
+    let mut shipping = stage.shipper.status();
+    timeout(PATIENCE, shipping.wait_for(|status| !status.claimed)).await.unwrap().unwrap();
+    stage.streamer.enable(leadership(2));
+    stage.shown("it streams", |status| status.term == Some(2)).await;
+    let before = stage.store.requests();
+    stage.flush(FIRST, 700);
+    stage.looks(5).await;
+    assert_eq!(stage.store.requests(), before);
+    stage.shipper.enable(leadership(2));
+    stage.streamed(FIRST, 700).await;
+}
+
 mod after_the_loss_of_everything {
     use super::*;
     use crate::archive::postgres::Postgres;

@@ -58,9 +58,14 @@ impl Left {
 }
 
 impl Sweeper<'_> {
-    /// Never ends. Asks the store for something only at the start and when a segment was confirmed.
+    /// Never ends. Asks the store for something only at the start, once the archive is claimed, and when a segment was
+    /// confirmed.
     pub(super) async fn run(&self) {
         let mut backoff = Backoff::default();
+        if self.shipper.status().wait_for(|status| status.claimed).await.is_err() {
+            // The program is ending.
+            return std::future::pending().await;
+        }
         while let Err(error) = self.survey().await {
             debug!(error = causes(&error), "chunks of earlier segments are not looked for yet");
             sleep(backoff.next()).await;
