@@ -9,6 +9,7 @@ mod format;
 mod list;
 mod member;
 mod replay;
+mod restore;
 mod show;
 mod supervise;
 mod switchover;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use outrider_archive::store::Location;
 
 use self::exit::{Refusal, USAGE};
 
@@ -49,6 +51,8 @@ enum Command {
     Failover(switchover::Failover),
     /// Take a base backup of the cluster into its archive, and show how far it is
     Backup(backup::Backup),
+    /// Get a server back from the archive into a fresh directory, to any point that the archive has
+    Restore(restore::Restore),
     /// Show when which member became the leader
     History(show::History),
     /// Show the rules of the cluster, which are in the DCS
@@ -113,6 +117,12 @@ struct WalFetch {
     /// The member's YAML file: where no agent answers, the archive in it is asked itself
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Another server's part of the archive in FILE; no agent is asked
+    #[arg(long, value_name = "NAME", requires = "config")]
+    from_server: Option<String>,
+    /// Another archive, with the credentials of FILE; no agent is asked
+    #[arg(long, value_name = "URL", requires = "config")]
+    archive: Option<Location>,
     /// The file's name: the %f of restore_command
     name: String,
     /// Where to write it: the %p of restore_command
@@ -140,6 +150,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Switchover(options) => switchover::switchover(options),
         Command::Failover(options) => switchover::failover(options),
         Command::Backup(options) => backup::run(options),
+        Command::Restore(options) => restore::run(options),
         Command::History(options) => show::history(options),
         Command::ShowConfig(options) => show::config(options),
         Command::Replay(options) => replay::run(&options),

@@ -33,6 +33,7 @@ pub(crate) use environment::Environment;
 pub(crate) use fault::ConfigError;
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use policy::{first_policy, parameters, policy, policy_tags, violations};
+pub(crate) use postgresql::quoted;
 pub(crate) use rest::Rest;
 pub(crate) use section::duration;
 pub(crate) use supervisor::Supervised;

@@ -18,6 +18,7 @@ mod reading;
 mod records;
 mod recovering;
 mod refilling;
+mod restoring;
 mod segments;
 mod shipping;
 mod slow;

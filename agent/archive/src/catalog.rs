@@ -1,6 +1,7 @@
 //! What an archive holds: its base backups, each with its state, and which WAL without gaps. Changes nothing.
 
 mod document;
+mod lookup;
 mod objects;
 mod path;
 mod wal;
@@ -15,6 +16,7 @@ use crate::store::{self, Store};
 use crate::{BackupId, BackupInfo, BackupStatus, Layout, ReadBackupInfo};
 
 pub(crate) use objects::{each_object, read_small, split_suffix, unpacked};
+pub(crate) use path::TimelinePath;
 pub use wal::{ArchivedWal, Chain, Gap};
 
 /// `backup.info`, histories and marks asked for at one time.

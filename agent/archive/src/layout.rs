@@ -33,6 +33,12 @@ impl Layout {
         Ok(Layout { server })
     }
 
+    /// The server's name.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// The key of a file of the WAL, compressed like this. Only a timeline history lies directly under `wals/`.
     #[must_use]
     pub fn wal(&self, name: WalFileName, compression: Compression) -> String {

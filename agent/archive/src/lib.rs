@@ -23,6 +23,7 @@ mod upload;
 
 pub mod catalog;
 pub mod client;
+pub mod restore;
 pub mod retention;
 pub mod store;
 pub mod verify;

@@ -72,6 +72,9 @@ impl Work {
     }
 }
 
+/// In the data directory, while `outrider restore` fills it.
+const RESTORING: &str = "outrider.restoring";
+
 /// Looks at the data directory.
 ///
 /// # Errors
@@ -115,6 +118,11 @@ pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
     }
     if entries.next().is_none() {
         return Ok(Directory::Empty);
+    }
+    if path.join(RESTORING).exists() {
+        return refuse(
+            "holds a restore that did not finish: remove it, or restore again with `outrider restore --overwrite-half`",
+        );
     }
     let mode = metadata.mode() & 0o777;
     if mode & 0o027 != 0 {

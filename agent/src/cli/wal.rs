@@ -36,8 +36,14 @@ pub(super) fn fetch(options: &WalFetch) -> ExitCode {
             return end(Exit::trouble(reader, format!("{name}: not fetched")));
         }
     };
+    let elsewhere = options.archive.is_some() || options.from_server.is_some();
+    let archive = match archive.elsewhere(options.archive.as_ref(), options.from_server.as_deref()) {
+        Ok(archive) => archive,
+        Err(fault) => return end(Exit::trouble(reader, format!("{name}: {fault:#}"))),
+    };
     let socket = socket.unwrap_or(&archive.socket);
-    if client::is_served(socket) {
+    // The agent knows its own archive only.
+    if !elsewhere && client::is_served(socket) {
         return end(client::fetch(socket, name, path, reader));
     }
     let fetched = fetch_without_agent(&archive, name, path, reader);

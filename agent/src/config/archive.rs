@@ -65,6 +65,33 @@ impl Archive {
     }
 }
 
+impl Archive {
+    /// Another archive that is reached by the same options, or another server's part of this one. For reading only.
+    ///
+    /// # Errors
+    /// When the options of this one do not lead there, or the name is no server's.
+    pub(crate) fn elsewhere(
+        &self,
+        location: Option<&Location>,
+        server: Option<&str>,
+    ) -> anyhow::Result<Archive> {
+        let mut other = self.clone();
+        if let Some(server) = server {
+            other.layout = Layout::new(server)?;
+        }
+        let Some(location) = location else { return Ok(other) };
+        if let Location::S3 { bucket, path } = location {
+            let s3 = other
+                .s3
+                .as_mut()
+                .context("the configured archive is a directory, which has no key for S3")?;
+            (s3.bucket, s3.path) = (bucket.clone(), path.clone());
+        }
+        other.location = location.clone();
+        Ok(other)
+    }
+}
+
 /// `None` when there is none, or when it has a fault.
 pub(super) fn read(
     root: &Section<'_>,

@@ -158,7 +158,8 @@ fn command(program: &Path, verb: &str, socket: &Path, arguments: &str) -> String
     format!("{} {verb} --socket {} {arguments}", quoted(program), quoted(socket))
 }
 
-fn quoted(path: &Path) -> String {
+/// In a command for Postgres to hand to the shell.
+pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"))
 }
 

@@ -39,6 +39,22 @@ impl Postgres {
         run(backup);
     }
 
+    /// A base backup of a running server as tars, without WAL; gives the directory.
+    pub(crate) fn base_backup(&self) -> PathBuf {
+        let into = self.directory.path().join("tars");
+        let mut backup = self.tool("pg_basebackup");
+        backup.args([
+            "--format=tar",
+            "--wal-method=none",
+            "--checkpoint=fast",
+            "--username=postgres",
+            "--host",
+        ]);
+        backup.arg(self.directory.path()).arg("--pgdata").arg(&into);
+        run(backup);
+        into
+    }
+
     pub(crate) fn configure(&self, lines: &str) {
         use std::io::Write as _;
         let path = self.data().join("postgresql.conf");

@@ -6,7 +6,7 @@ use outrider_wal::{Lsn, SegmentSize, TimelineHistory, TimelineId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TimelinePath {
     /// Oldest first. Each begins where the one before was left; the first at 0.
-    stretches: Vec<(TimelineId, Lsn)>,
+    pub(super) stretches: Vec<(TimelineId, Lsn)>,
 }
 
 /// The part of a path that one timeline gives: the segments with these numbers; without an end for the last timeline.

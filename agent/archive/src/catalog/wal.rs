@@ -19,11 +19,11 @@ const NAMES_MAX: usize = 16;
 #[derive(Clone, Debug)]
 pub struct ArchivedWal {
     size: SegmentSize,
-    runs: BTreeMap<TimelineId, Vec<Run>>,
-    partial: BTreeSet<SegmentName>,
-    histories: BTreeMap<TimelineId, History>,
+    pub(super) runs: BTreeMap<TimelineId, Vec<Run>>,
+    pub(super) partial: BTreeSet<SegmentName>,
+    pub(super) histories: BTreeMap<TimelineId, History>,
     /// How far each unfinished segment was streamed without a gap, in bytes from its start.
-    streamed: BTreeMap<SegmentName, u64>,
+    pub(super) streamed: BTreeMap<SegmentName, u64>,
     /// How its newest segments are compressed.
     format: Format,
     /// Objects of no bytes: the first few, and how many there are.
@@ -36,13 +36,13 @@ pub struct ArchivedWal {
 
 /// Segments of one timeline without a gap, by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    first: u64,
-    last: u64,
+pub(super) struct Run {
+    pub(super) first: u64,
+    pub(super) last: u64,
 }
 
 #[derive(Clone, Debug)]
-enum History {
+pub(super) enum History {
     /// It is there, and another one told what is in it.
     Told(TimelineHistory),
     Unreadable(String),

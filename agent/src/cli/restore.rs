@@ -1,0 +1,408 @@
+//! `outrider restore`: gets a server back from the archive, to any second, or says beforehand why not. Needs no agent and no
+//! DCS: it works when the cluster is dead.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{ArgGroup, Args};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use outrider_archive::BackupId;
+use outrider_archive::restore::{
+    Goal, Phase, Plan, Point, Progress, RestoreOptions, Restored, Restorer, Target, TargetAction,
+    TargetTimeline,
+};
+use outrider_archive::store::Location;
+use outrider_wal::Lsn;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{self, Refusal};
+use super::format::{Format, Rows, json as as_json, yaml};
+use crate::clock;
+use crate::config::{Archive, Config, quoted};
+
+/// Without a terminal a line says how far it is after so much time.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Get a server back from the archive into a fresh directory, to any point that the archive has
+///
+/// The base backup is chosen, checked file by file, and Postgres is told to recover to the target when it is started. A target
+/// that cannot be reached is refused before anything is touched, with the nearest one that can. Nothing is ever written to the
+/// archive, and nothing is restored over what is there.
+#[derive(Args)]
+#[command(after_help = EXAMPLES, group = ArgGroup::new("target"))]
+pub(super) struct Restore {
+    /// The member's YAML file, which says where the archive is
+    #[arg(short, long, value_name = "FILE", env = "OUTRIDER_CONFIG")]
+    config: PathBuf,
+    /// To this time: with a zone, or as "5 minutes ago"
+    #[arg(long, value_name = "TIME", group = "target")]
+    to: Option<String>,
+    /// To the record at this position, such as 0/3000148
+    #[arg(long, value_name = "LSN", group = "target")]
+    lsn: Option<Lsn>,
+    /// To the commit of this transaction
+    #[arg(long, value_name = "NUMBER", group = "target")]
+    xid: Option<u32>,
+    /// To a point that pg_create_restore_point made
+    #[arg(long, value_name = "NAME", group = "target")]
+    name: Option<String>,
+    /// As soon as the base backup is consistent
+    #[arg(long, group = "target")]
+    immediate: bool,
+    /// To the end of the archive [the default]
+    #[arg(long, group = "target")]
+    latest: bool,
+    /// Stop just before the time, position or transaction
+    #[arg(long)]
+    exclusive: bool,
+    /// Along this timeline: latest, current (that of the backup), or its number
+    #[arg(long, value_name = "TIMELINE", default_value = "latest")]
+    timeline: TargetTimeline,
+    /// What Postgres does at the target
+    #[arg(long, value_enum, default_value_t = Action::Promote)]
+    then: Action,
+    /// From this backup; the newest that ended before the target unless given
+    #[arg(long, value_name = "ID")]
+    backup: Option<BackupId>,
+    /// Another server's part of the archive, which is only read
+    #[arg(long, value_name = "NAME")]
+    from_server: Option<String>,
+    /// Another archive, with the same credentials; only read
+    #[arg(long, value_name = "URL")]
+    archive: Option<Location>,
+    /// Where to; the member's data directory unless given. Absent or empty
+    #[arg(long, value_name = "DIRECTORY")]
+    into: Option<PathBuf>,
+    /// A tablespace that goes elsewhere; may be given several times
+    #[arg(long, value_name = "OLD=NEW", value_parser = mapping)]
+    tablespace: Vec<(String, PathBuf)>,
+    /// Show what would be done, and touch nothing
+    #[arg(long)]
+    plan: bool,
+    /// Make a standby that follows the archive
+    #[arg(long, conflicts_with_all = ["target", "exclusive", "then"])]
+    standby: bool,
+    /// Who gets the files, when root runs this; the owner of the directory or of the one above unless given
+    #[arg(long, value_name = "USER:GROUP", value_parser = owner)]
+    owner: Option<(u32, u32)>,
+    /// Remove first what a restore left that did not finish
+    #[arg(long)]
+    overwrite_half: bool,
+    /// The form of the plan and of the result
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// What Postgres does at the target
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Action {
+    /// Become a primary
+    Promote,
+    /// Wait and answer queries, until pg_wal_replay_resume()
+    Pause,
+    /// Stop
+    Shutdown,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  outrider restore -c member.yml --plan                         what can be had, and from what
+  outrider restore -c member.yml --to \"5 minutes ago\" --plan    is that second covered?
+  outrider restore -c member.yml --to 2026-11-24T15:04:05+01:00 --into /srv/pg/restored
+  outrider restore -c member.yml --name before_migration --then pause --into /srv/pg/look
+  outrider restore -c member.yml --into /srv/pg/copy --tablespace /srv/fast=/srv/pg/copy_fast
+  outrider restore -c member.yml --from-server other --into /srv/pg/other
+
+Then start Postgres in that directory: it recovers by itself, and restore_command is set.";
+
+pub(super) fn run(asked: Restore) -> Result<ExitCode, Refusal> {
+    let config = exit::load(&asked.config)?;
+    let goal = goal(&asked)?;
+    let archive = archive(&asked, &config)?;
+    let runtime = exit::runtime()?;
+    let _inside = runtime.enter();
+    let store = archive.open_store()?;
+    let options = RestoreOptions {
+        owner: asked.owner,
+        tablespaces: asked.tablespace.clone(),
+        overwrite_half: asked.overwrite_half,
+        standby: asked.standby,
+        restore_command: restore_command(&asked, archive.layout.server())?,
+    };
+    let restorer = Restorer::new(store, archive.layout.clone(), options);
+    let into = asked.into.clone().unwrap_or_else(|| config.postgres.data_directory.clone());
+    runtime.block_on(async {
+        let plan = restorer.plan(&goal, asked.backup.as_ref()).await.map_err(anyhow::Error::new)?;
+        if asked.plan {
+            return exit::print(&show_plan(&plan, asked.format)?);
+        }
+        say(&format!("restoring the backup {} to {} into {}", plan.id(), plan.goal.target, into.display()));
+        let restored = carry_out(&restorer, &plan, &into).await?;
+        exit::print(&show_result(&restored, &plan, &asked, &config)?)
+    })
+}
+
+fn goal(asked: &Restore) -> Result<Goal, Refusal> {
+    let usage = |fault: outrider_archive::restore::BadTarget| Refusal::Usage(fault.to_string());
+    let target = if let Some(time) = &asked.to {
+        Target::time(time, clock::wall()).map_err(usage)?
+    } else if let Some(lsn) = asked.lsn {
+        Target::Lsn(lsn)
+    } else if let Some(xid) = asked.xid {
+        Target::Xid(xid)
+    } else if let Some(name) = &asked.name {
+        Target::name(name).map_err(usage)?
+    } else if asked.immediate {
+        Target::Immediate
+    } else {
+        Target::Latest
+    };
+    if asked.exclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
+        return Err(Refusal::Usage("--exclusive goes with --to, --lsn or --xid".to_owned()));
+    }
+    let action = match asked.then {
+        Action::Promote => TargetAction::Promote,
+        Action::Pause => TargetAction::Pause,
+        Action::Shutdown => TargetAction::Shutdown,
+    };
+    Ok(Goal { target, inclusive: !asked.exclusive, timeline: asked.timeline, action })
+}
+
+/// The archive to read: the member's own, or another one that is reached by the same options.
+fn archive(asked: &Restore, config: &Config) -> Result<Archive, Refusal> {
+    let Some(own) = &config.archive else {
+        return Err(Refusal::Usage(format!("{} names no archive", asked.config.display())));
+    };
+    own.elsewhere(asked.archive.as_ref(), asked.from_server.as_deref())
+        .map_err(|fault| Refusal::Usage(fault.to_string()))
+}
+
+/// What the restored Postgres runs for each file: this program, without an agent when there is none.
+fn restore_command(asked: &Restore, server: &str) -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let config = std::path::absolute(&asked.config).context("cannot find the configuration file")?;
+    let mut command = format!("{} wal-fetch --config {}", quoted(&program), quoted(&config));
+    if let Some(location) = &asked.archive {
+        command.push_str(&format!(" --archive {}", quoted(Path::new(&location.to_string()))));
+    }
+    // By the server's name no agent is asked: the one of this machine only serves its own Postgres.
+    command.push_str(&format!(" --from-server {} %f %p", quoted(Path::new(server))));
+    Ok(command)
+}
+
+async fn carry_out(restorer: &Restorer, plan: &Plan, into: &Path) -> Result<Restored, Refusal> {
+    let progress = watch::Sender::new(Progress::default());
+    let cancel = CancellationToken::new();
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let mut told = progress.subscribe();
+    let mut shown = Shown::new();
+    let work = restorer.run(plan, into, &progress, &cancel);
+    let mut work = std::pin::pin!(work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            _ = interrupted.recv() => {
+                say("cancelling: what was written is being removed");
+                cancel.cancel();
+            }
+            Ok(()) = told.changed() => {
+                let progress = *told.borrow_and_update();
+                shown.show(&progress);
+            }
+        }
+    };
+    shown.clear();
+    done.map_err(|fault| anyhow::Error::new(fault).into())
+}
+
+fn point(point: &Point) -> String {
+    let time = point.time.map(|time| format!("{time}, ")).unwrap_or_default();
+    format!("{time}LSN {}", point.lsn)
+}
+
+fn show_plan(plan: &Plan, format: Format) -> anyhow::Result<String> {
+    match format {
+        Format::Json => return as_json(&plan.to_json()),
+        Format::Yaml => return yaml(&plan.to_json()),
+        Format::Table => {}
+    }
+    let path: Vec<String> = plan.path.iter().map(ToString::to_string).collect();
+    let ended = plan.backup.end_time.map(|time| format!(", ended {time}")).unwrap_or_default();
+    let plain =
+        plan.plain_bytes.map(|bytes| format!(" ({} unpacked)", HumanBytes(bytes))).unwrap_or_default();
+    let stop = plan.stop.map(|stop| {
+        let time = stop.time.map(|time| format!(", {time}")).unwrap_or_default();
+        format!("LSN {}{time}", stop.lsn)
+    });
+    let estimate = plan.estimate().unsigned_abs();
+    let mut rows = vec![
+        ("Target", plan.goal.target.to_string()),
+        ("Base backup", format!("{}{ended}", plan.id())),
+        ("To fetch", format!("{}{plain}", HumanBytes(plan.stored_bytes))),
+        ("Timelines", path.join(", ")),
+        ("WAL", format!("{} to {}, {} segments", plan.first_wal, plan.last_wal, plan.segments)),
+        ("First point", point(&plan.first_point)),
+        ("Last point", point(&plan.last_point)),
+        ("Takes about", HumanDuration(estimate).to_string()),
+    ];
+    if let Some(stop) = stop {
+        rows.push(("Stops at", stop));
+    }
+    rows.extend(plan.gaps.iter().map(|gap| ("Missing behind it", gap.to_string())));
+    rows.extend(plan.passed_over.iter().map(|backup| ("Passed over", backup.clone())));
+    let rows = rows.into_iter().map(|(what, text)| vec![json!(what), json!(text)]).collect();
+    Rows { columns: vec!["Plan", ""], rows }.show(Format::Table, |_, _, cell| cell)
+}
+
+fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Config) -> anyhow::Result<String> {
+    let document: Value = json!({
+        "directory": restored.directory,
+        "backup": plan.id().to_string(),
+        "target": plan.goal.target.to_string(),
+        "files": restored.files,
+        "bytes": restored.bytes,
+        "verified": restored.verified,
+        "left_out": restored.left_out,
+        "seconds": restored.took.as_secs_f64(),
+    });
+    match asked.format {
+        Format::Json => return as_json(&document),
+        Format::Yaml => return yaml(&document),
+        Format::Table => {}
+    }
+    let checked = if restored.verified {
+        "each compared with its checksum"
+    } else {
+        "without checksums to compare with: the backup has no manifest"
+    };
+    let directory = restored.directory.display();
+    let mut text = format!(
+        "restored {} files, {}, {checked}, in {:.1} s\n",
+        restored.files,
+        HumanBytes(restored.bytes),
+        restored.took.as_secs_f64()
+    );
+    for entry in &restored.left_out {
+        text.push_str(&format!("left out: {entry}\n"));
+    }
+    let postgres = config.postgres.bin_directory.join("pg_ctl");
+    text.push_str(&format!(
+        "next: start it, and it recovers by itself: {} start -D {directory}\n\
+         archiving is off in it (archive_command = 'false') until you decide where its WAL goes\n",
+        postgres.display()
+    ));
+    Ok(text)
+}
+
+/// A bar on a terminal, and now and then a line elsewhere.
+struct Shown {
+    bar: Option<ProgressBar>,
+    phase: Phase,
+    said: Duration,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {msg}");
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Shown { bar, phase: Phase::Checking, said: Duration::ZERO }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let phase = match progress.phase {
+            Phase::Checking => "checking",
+            Phase::Copying => "copying",
+            Phase::Syncing => "making durable",
+            Phase::Done => "done",
+        };
+        let total = progress.bytes_total.max(progress.bytes);
+        let seconds = progress.elapsed.as_secs_f64().max(0.001);
+        let rate = (progress.bytes as f64 / seconds) as u64;
+        let left = match progress.bytes_total.saturating_sub(progress.bytes).checked_div(rate) {
+            Some(left) if progress.phase == Phase::Copying => {
+                format!(", {} left", HumanDuration(Duration::from_secs(left)))
+            }
+            Some(_) | None => String::new(),
+        };
+        let rate = HumanBytes(rate);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total.max(1));
+                bar.set_position(progress.bytes);
+                bar.set_prefix(phase);
+                bar.set_message(format!("{rate}/s{left}"));
+            }
+            None if progress.phase != self.phase || progress.elapsed > self.said + LINE_EVERY => {
+                let (done, all) = (HumanBytes(progress.bytes), HumanBytes(total));
+                say(&format!("{phase}: {done} of {all}, {} files, {rate}/s{left}", progress.files));
+                self.said = progress.elapsed;
+            }
+            None => {}
+        }
+        self.phase = progress.phase;
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// On standard error; without one there is still the exit status.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn mapping(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if old.starts_with('/') && new.starts_with('/') => {
+            Ok((old.trim_end_matches('/').to_owned(), PathBuf::from(new)))
+        }
+        Some(_) | None => Err("expected OLD=NEW, two absolute paths".to_owned()),
+    }
+}
+
+/// By numbers, or a user of this machine by name.
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    if let Some((user, group)) = text.split_once(':')
+        && let (Ok(user), Ok(group)) = (user.parse(), group.parse())
+    {
+        return Ok((user, group));
+    }
+    let users = std::fs::read_to_string("/etc/passwd")
+        .map_err(|fault| format!("cannot read /etc/passwd: {fault}"))?;
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = fields.into_iter().find(|fields| fields.len() > 3 && fields[0] == text);
+    found
+        .and_then(|fields| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))
+        .ok_or_else(|| "expected a user in /etc/passwd, or two numbers such as 999:999".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tablespace_is_mapped_from_path_to_path() {
+        assert_eq!(mapping("/a/=/b"), Ok(("/a".to_owned(), PathBuf::from("/b"))));
+        for text in ["/a", "a=/b", "/a=b", "="] {
+            assert!(mapping(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_owner_is_two_numbers_or_a_name() {
+        assert_eq!(owner("999:998"), Ok((999, 998)));
+        assert_eq!(owner("root"), Ok((0, 0)));
+        assert!(owner("nobody of this name").is_err() && owner("1").is_err());
+    }
+}
