@@ -130,6 +130,8 @@ impl Work {
             let pause = self.resume_at;
             let scan_at = self.scan_at;
             tokio::select! {
+                // So that whoever asks after the member was elected is not answered by what was true before.
+                biased;
                 changed = leadership.changed() => {
                     if changed.is_err() {
                         return;
