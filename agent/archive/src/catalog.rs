@@ -10,7 +10,7 @@ use std::fmt;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use outrider_wal::Lsn;
+use outrider_wal::{Lsn, SegmentSize};
 
 use crate::store::{self, Store};
 use crate::{BackupId, BackupInfo, BackupStatus, Layout, ReadBackupInfo};
@@ -156,9 +156,7 @@ impl Catalog {
         let folders = list_backups(store, layout).await?;
         let readings = folders.into_iter().map(|folder| read_backup(store, layout, folder));
         let mut backups: Vec<Backup> = stream::iter(readings).buffered(PARALLEL).try_collect().await?;
-        let known = backups.iter().rev().find_map(Backup::info);
-        let size = known.map_or(outrider_wal::SegmentSize::DEFAULT, |info| info.segment_size);
-        let wal = ArchivedWal::read(store, layout, size).await?;
+        let wal = ArchivedWal::read(store, layout, segment_size(&backups)).await?;
         for backup in &mut backups {
             if let BackupState::Good(info) = &backup.state
                 && let Some(missing) = missing(info, &backup.objects, &wal)
@@ -194,6 +192,13 @@ impl Catalog {
     pub fn backup(&self, id: &BackupId) -> Option<&Backup> {
         self.backups.iter().find(|backup| backup.id == *id)
     }
+}
+
+/// Of the newest backup that is done: a failed one may not have come to say it.
+fn segment_size(backups: &[Backup]) -> SegmentSize {
+    let newest_first = || backups.iter().rev();
+    let known = newest_first().find_map(Backup::good).or_else(|| newest_first().find_map(Backup::info));
+    known.map_or(SegmentSize::DEFAULT, |info| info.segment_size)
 }
 
 /// The objects of one backup.

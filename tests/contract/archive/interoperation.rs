@@ -90,15 +90,28 @@ fn directory(postgres: &Postgres) -> String {
     postgres.data().parent().unwrap().to_str().unwrap().to_owned()
 }
 
+/// What the tools compress with here. Debian 12's python3-snappy 0.5.3 is older than its Python 3.11, with which it cannot
+/// compress ("PY_SSIZE_T_CLEAN macro must be defined"), and barman's tools cannot either.
+fn compressions() -> Vec<Vec<&'static str>> {
+    let snappy = Command::new("/usr/bin/python3").args(["-c", "import snappy; snappy.StreamCompressor().add_chunk(b'x')"]).output();
+    let mut compressions = vec![vec![], vec!["-z"], vec!["-j"]];
+    if snappy.is_ok_and(|output| output.status.success()) {
+        compressions.push(vec!["--snappy"]);
+    } else {
+        println!("without snappy: the python3-snappy of this machine does not compress");
+    }
+    compressions
+}
+
 /// Ships what is finished with barman's tool, each file with the next compression.
 fn archive_with_barman(barman: &Barman, postgres: &Postgres, shipped: &mut Vec<String>) {
     let mut names = postgres.marked("done");
     names.sort();
     names.retain(|name| !shipped.contains(name));
-    let compressions: [&[&str]; 4] = [&[], &["-z"], &["-j"], &["--snappy"]];
+    let compressions = compressions();
     for name in names {
         let path = postgres.pg_wal().join(&name);
-        let compression = compressions[shipped.len() % compressions.len()];
+        let compression = compressions[shipped.len() % compressions.len()].as_slice();
         barman.run("wal-archive", compression, &[path.to_str().unwrap()]);
         shipped.push(name);
     }
@@ -127,7 +140,8 @@ async fn what_barman_wrote_is_known_and_whole() {
         .unwrap();
     let mut shipped = Vec::new();
     let (host, immediately) = (directory(&postgres), "--immediate-checkpoint");
-    for compression in [None, Some("-z"), Some("-j"), Some("--snappy")] {
+    let compressions = compressions();
+    for compression in &compressions {
         let mut options = vec!["-h", &host, "-U", "postgres", immediately];
         options.extend(compression);
         tokio::task::block_in_place(|| barman.run("backup", &options, &[]));
@@ -138,7 +152,7 @@ async fn what_barman_wrote_is_known_and_whole() {
     }
 
     let catalog = barman.catalog().await;
-    assert_eq!(catalog.backups.len(), 4);
+    assert_eq!(catalog.backups.len(), compressions.len());
     for backup in &catalog.backups {
         let info = backup.good().unwrap_or_else(|| panic!("{backup:?}"));
         let [Tablespace { name, location: found, .. }] = info.tablespaces.as_slice() else {
@@ -153,7 +167,8 @@ async fn what_barman_wrote_is_known_and_whole() {
     let last = shipped.iter().filter(|name| name.len() == 24).max().unwrap();
     assert_eq!(window.chain.last.unwrap().to_string(), *last);
     let found = sound(&barman).await;
-    assert!(found.objects_read >= 8 + shipped.len() as u64 - 1, "{found:?}");
+    // Of each backup the data and the tablespace; of the WAL all but the segment before the first backup.
+    assert!(found.objects_read + 1 >= 2 * compressions.len() as u64 + shipped.len() as u64, "{found:?}");
 }
 
 /// Barman reads the file and writes it again.

@@ -267,16 +267,14 @@ impl ArchivedWal {
     }
 
     fn end_of(&self, chain: &Chain) -> Lsn {
-        if let Some(gap) = chain.gaps.first() {
-            return gap.first.start(self.size);
-        }
-        let next = match chain.last {
-            None => chain.first,
-            Some(last) => last.next(self.size),
+        let next = match (chain.gaps.first(), chain.last) {
+            (Some(gap), _) => gap.first,
+            (None, Some(last)) => {
+                SegmentName::numbered(chain.timeline, last.number(self.size) + 1, self.size)
+            }
+            (None, None) => chain.first,
         };
-        let next = SegmentName::numbered(chain.timeline, next.number(self.size), self.size);
-        let start = next.start(self.size);
-        start.advanced(self.streamed.get(&next).copied().unwrap_or_default())
+        next.start(self.size).advanced(self.streamed.get(&next).copied().unwrap_or_default())
     }
 
     /// What a backup needs of the WAL to become consistent and is not there.
