@@ -63,7 +63,7 @@ setup:
 	@missing=(); \
 	for pair in $(PACKAGES); do command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
 	[ -e /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev); \
-	python3 -c 'import boto3, snappy' 2>/dev/null || missing+=(python3-boto3 python3-snappy); \
+	/usr/bin/python3 -c 'import boto3, snappy' 2>/dev/null || missing+=(python3-boto3 python3-snappy); \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || missing+=(postgresql); \
 	if [ $${#missing[@]} -gt 0 ]; then \
 		echo "missing: $${missing[*]}"; \
