@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use outrider_archive::Layout;
 use outrider_archive::catalog::Catalog;
 use outrider_archive::store::{self, Store};
-use serde_json::Value;
+use outrider_archive::verify::read_record;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,8 +23,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(600);
 const VERIFIED_INTERVAL: Duration = Duration::from_secs(60);
 /// For one look: the store has a deadline for each request, an archive of years has many.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
-/// A larger one was not written by `outrider verify`.
-const VERIFIED_MAX: usize = 1 << 20;
 
 /// Clones are the same shelf.
 #[derive(Clone)]
@@ -82,7 +80,7 @@ impl Shelf {
         self.seen.borrow().clone()
     }
 
-    /// When `outrider verify` last found everything good; `None` when it never did.
+    /// When `outrider verify` last restored a backup to the end; `None` when it never did.
     pub(crate) fn verified(&self) -> Option<Timestamp> {
         *self.verified.borrow()
     }
@@ -115,18 +113,6 @@ impl Shelf {
             ],
         }
     }
-
-    async fn read_verified(&self) -> Result<Option<Timestamp>, store::Error> {
-        let Some(mut download) = self.store.get(&self.layout.verified()).await? else { return Ok(None) };
-        let mut text = Vec::new();
-        while let Some(piece) = download.body.next().await? {
-            text.extend_from_slice(&piece);
-            if text.len() > VERIFIED_MAX {
-                return Ok(None);
-            }
-        }
-        Ok(verified_at(&text))
-    }
 }
 
 /// Ends when it is dropped.
@@ -138,13 +124,6 @@ impl Drop for ShelfTask {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
-}
-
-/// The time of a good outcome.
-fn verified_at(text: &[u8]) -> Option<Timestamp> {
-    let outcome: Value = serde_json::from_slice(text).ok()?;
-    (outcome.get("ok") == Some(&Value::Bool(true))).then_some(())?;
-    outcome.get("time")?.as_str()?.parse().ok()
 }
 
 async fn look_now_and_then(shelf: Shelf, mut board: Board) {
@@ -184,10 +163,11 @@ async fn look_now_and_then(shelf: Shelf, mut board: Board) {
 async fn verify_watch(shelf: Shelf) {
     loop {
         // A store that does not answer is told of elsewhere; what was seen before still holds.
-        if let Ok(seen) = shelf.read_verified().await {
+        if let Ok(record) = read_record(&*shelf.store, &shelf.layout).await {
+            let seen = record.and_then(|record| record.restored_at);
             let before = shelf.verified.send_replace(seen);
             if before != seen {
-                info!(at = ?seen.map(|at| at.to_string()), "the archive was last verified");
+                info!(at = ?seen.map(|at| at.to_string()), "a backup was last restored for proof");
             }
         }
         sleep(VERIFIED_INTERVAL).await;
@@ -199,18 +179,6 @@ mod tests {
     use outrider_archive::store::DirectoryStore;
 
     use super::*;
-
-    #[test]
-    fn only_a_good_outcome_counts_as_verified() {
-        let at = |text: &str| verified_at(text.as_bytes());
-        assert_eq!(
-            at(r#"{"ok": true, "time": "2026-01-01T00:00:00Z"}"#),
-            "2026-01-01T00:00:00Z".parse().ok()
-        );
-        for text in [r#"{"ok": false, "time": "2026-01-01T00:00:00Z"}"#, r#"{"time": "x"}"#, "", "nonsense"] {
-            assert_eq!(at(text), None, "{text}");
-        }
-    }
 
     #[tokio::test]
     async fn what_was_seen_a_moment_ago_is_not_read_again() {

@@ -121,7 +121,7 @@ async fn forget_old(config: &Config, store: &dyn Store, cancel: &CancellationTok
     let Some(archive) = &config.archive else { return };
     let forgetting = async {
         let catalog = Catalog::read(store, &archive.layout).await?;
-        let plan = retention::plan(&catalog, clock::wall(), &retention::RetentionPolicy::default());
+        let plan = retention::plan(&catalog, clock::wall(), &archive.retention);
         retention::remove_obsolete(store, &archive.layout, &plan, catalog.wal.segment_size()).await
     };
     match cancel.run_until_cancelled(timeout(RETENTION_LIMIT, forgetting)).await {

@@ -36,7 +36,8 @@ fn add_cnpg(seen: Option<&Seen>, families: &mut Families) {
 }
 
 fn add_archive(seen: Option<&Seen>, shelf: &Shelf, families: &mut Families) {
-    let help = "When outrider verify last found everything good, in seconds since the epoch; 0 for never";
+    let help =
+        "When outrider verify last restored a backup to the end, in seconds since the epoch; 0 for never";
     families.gauge("outrider_last_verified_restore_timestamp_seconds", help, seconds(shelf.verified()));
     let Some(seen) = seen else { return };
     let window = seen.catalog.window();
