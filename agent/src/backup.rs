@@ -5,6 +5,7 @@
 //! the renewal of the lease does not wait for it.
 
 mod apart;
+mod hopeless;
 mod keeper;
 mod run;
 mod schedule;

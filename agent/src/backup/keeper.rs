@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_dcs::{BackupClaim, BackupOutcome, BackupRequest, Dcs, Snapshot};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
+use super::hopeless::Hopeless;
 use super::run::{GivenUp, Run};
 use super::{BY_SCHEDULE, Order, Schedule, TakeError, Taken, Taker, turn};
 use crate::clock;
@@ -276,8 +277,11 @@ impl Desk {
             on_standby = order.on_standby,
             "taking a base backup"
         );
-        let taker: Arc<dyn Taker> =
-            if attempts > ATTEMPTS_MAX { Arc::new(Hopeless) } else { self.taker.clone() };
+        let taker: Arc<dyn Taker> = if attempts > ATTEMPTS_MAX {
+            Arc::new(Hopeless { attempts: ATTEMPTS_MAX })
+        } else {
+            self.taker.clone()
+        };
         self.run = Some(Run::begin(taker, order, (request, seen), claim));
     }
 
@@ -385,21 +389,5 @@ async fn ended(run: Option<&mut Run>) -> Result<Taken, TakeError> {
     match run {
         Some(run) => run.ended().await,
         None => std::future::pending().await,
-    }
-}
-
-/// For a request on which one member after the other has died.
-struct Hopeless;
-
-#[async_trait::async_trait]
-impl Taker for Hopeless {
-    async fn take(
-        &self,
-        _: Order,
-        _: watch::Sender<super::Progress>,
-        _: tokio_util::sync::CancellationToken,
-    ) -> Result<Taken, TakeError> {
-        let why = format!("{ATTEMPTS_MAX} attempts did not come to their end; see the logs of the members");
-        Err(TakeError::Failed(why))
     }
 }
