@@ -242,7 +242,7 @@ impl Desk {
             return;
         }
         let request = BackupRequest {
-            id: format!("{BY_SCHEDULE}-{}", now.as_millisecond()),
+            id: format!("{BY_SCHEDULE}-{}", now.as_nanosecond()),
             by: BY_SCHEDULE.to_owned(),
             at: now.to_string(),
             attempts: 0,

@@ -53,7 +53,7 @@ pub(super) async fn ask(
     }
     let now = clock::wall();
     let request = BackupRequest {
-        id: format!("{}-{}", visitors.config.name, now.as_millisecond()),
+        id: format!("{}-{}", visitors.config.name, now.as_nanosecond()),
         by: visitors.config.name.clone(),
         at: now.to_string(),
         attempts: 0,
