@@ -25,20 +25,25 @@ struct Inner {
 
 impl Shelf {
     pub(super) fn add(&self, key: &str, bytes: &[u8]) {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().expect("a test that panicked holding it has failed");
         inner.put(key, bytes.to_vec());
     }
 
     pub(super) fn read(&self, key: &str) -> Option<Vec<u8>> {
-        self.inner.lock().unwrap().objects.get(key).map(|(bytes, _)| bytes.clone())
+        self.inner
+            .lock()
+            .expect("a test that panicked holding it has failed")
+            .objects
+            .get(key)
+            .map(|(bytes, _)| bytes.clone())
     }
 
     pub(super) fn requests(&self) -> u64 {
-        self.inner.lock().unwrap().requests
+        self.inner.lock().expect("a test that panicked holding it has failed").requests
     }
 
     fn asked(&self) -> MutexGuard<'_, Inner> {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().expect("a test that panicked holding it has failed");
         inner.requests += 1;
         inner
     }
