@@ -1,6 +1,7 @@
 //! Carries out a plan, one step after the other, until one fails. Chooses nothing: a step and the call it becomes are one line.
 
 mod cluster_keys;
+mod from_archive;
 mod gap;
 mod job;
 mod postgres;
@@ -88,7 +89,7 @@ impl Actor<'_> {
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
             Step::ClearSwitchover => self.clear_switchover().await,
             Step::Initdb => {
-                self.initdb();
+                self.make_first_data();
                 Ok(())
             }
             Step::PostBootstrap => {

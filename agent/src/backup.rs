@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use apart::apart;
 pub(crate) use keeper::{Keeper, Pace};
 pub(crate) use schedule::Schedule;
 pub(crate) use shelf::{Seen, Shelf};

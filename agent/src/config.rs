@@ -10,6 +10,7 @@ mod etcd;
 mod fault;
 mod keys;
 mod log;
+mod origin;
 mod policy;
 mod postgresql;
 mod programs;
@@ -32,8 +33,9 @@ pub(crate) use effective::effective;
 pub(crate) use environment::Environment;
 pub(crate) use fault::ConfigError;
 pub(crate) use log::{Log, LogFormat};
+pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
 pub(crate) use policy::{first_policy, parameters, policy, policy_tags, violations};
-pub(crate) use postgresql::quoted;
+pub(crate) use postgresql::{quoted, wal_fetch};
 pub(crate) use rest::Rest;
 pub(crate) use section::duration;
 pub(crate) use supervisor::Supervised;
@@ -60,6 +62,10 @@ pub(crate) struct Config {
     pub(crate) connect_address: String,
     /// Where WAL goes.
     pub(crate) archive: Option<Archive>,
+    /// How the cluster is made while there is none.
+    pub(crate) origin: Origin,
+    /// How this member is made while it has no data, the first that does it.
+    pub(crate) replica_methods: Vec<ReplicaMethod>,
     /// The supervisor.
     pub(crate) supervisor: Supervised,
     /// The rules that a new cluster begins with.
@@ -102,14 +108,16 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
     let (bootstrap_dcs, retry_timeout) = bootstrap::read(root, findings);
     let supervisor = supervisor::read(root, findings);
     let archive = archive::read(root, &scope, &supervisor.socket, findings);
+    let origin = origin::read(root, archive.as_ref(), findings);
+    let replica_methods =
+        origin::replica_methods(&root.section("postgresql", findings), archive.as_ref(), findings);
     let around = postgresql::Around {
         name: name.clone(),
         scope: scope.clone(),
         supervisor_socket: supervisor.socket.clone(),
         archive: archive.as_ref(),
         environment,
-        // Without its own path Postgres would look for the program where its shell does.
-        program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("outrider")),
+        program: own_program(),
     };
     let (postgres, connect_address) = postgresql::read(root, around, findings);
     Config {
@@ -121,11 +129,18 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
         postgres,
         connect_address,
         archive,
+        origin,
+        replica_methods,
         supervisor,
         bootstrap_dcs,
         tags: tags(root, findings),
         log: log::read(root, findings),
     }
+}
+
+/// Without its own path Postgres would look for the program where its shell does.
+fn own_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("outrider"))
 }
 
 /// A name that can stand in a DCS key, in `/sync`'s list and in `application_name`.

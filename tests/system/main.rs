@@ -6,6 +6,7 @@ mod adoption;
 mod agent;
 mod archive;
 mod backup;
+mod bootstrap;
 mod commands;
 mod dcs;
 mod failover;

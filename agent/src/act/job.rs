@@ -10,8 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::{Actor, Fault, Gap, HeldLease};
+use super::{Actor, Fault, Gap, HeldLease, from_archive};
 use crate::clock;
+use crate::config::Origin;
 use crate::report::causes;
 use crate::round::{Instruments, Memory};
 
@@ -213,9 +214,24 @@ impl Actor<'_> {
         self.memory.job = Some(Running { kind, task: tokio::spawn(work), begun: clock::monotonic() });
     }
 
-    pub(super) fn initdb(&mut self) {
+    /// By initdb, or from an archive when that is what the configuration says.
+    pub(super) fn make_first_data(&mut self) {
         let postgres = self.instruments.postgres.clone();
-        self.begin(Job::Initdb, async move { postgres.initdb().await });
+        let config = self.instruments.config.clone();
+        match (&config.origin, &self.instruments.archive) {
+            (Origin::Archive(origin), Some(archive)) => {
+                let (origin, shipper) = (origin.as_ref().clone(), archive.shipper());
+                let mut wanted = self.memory.configuration.clone();
+                wanted.set_synchronous(&[]);
+                wanted.upstream = None;
+                let work = from_archive::bootstrap(postgres, config.clone(), shipper, origin, wanted);
+                self.begin(Job::Initdb, work);
+            }
+            // An origin in an archive is refused in the configuration where there is none for the cluster.
+            (Origin::Initdb, _) | (Origin::Archive(_), None) => {
+                self.begin(Job::Initdb, async move { postgres.initdb().await });
+            }
+        }
     }
 
     pub(super) fn post_bootstrap(&mut self) {
@@ -299,7 +315,10 @@ impl Actor<'_> {
     pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {
         let upstream = self.upstream(from)?;
         let postgres = self.instruments.postgres.clone();
-        self.begin(Job::Clone, async move { postgres.clone_from(&upstream).await });
+        let config = self.instruments.config.clone();
+        let named = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.initialize.as_ref());
+        let system = named.and_then(|entry| entry.value.trim().parse().ok());
+        self.begin(Job::Clone, from_archive::clone(postgres, config, system, upstream));
         Ok(())
     }
 

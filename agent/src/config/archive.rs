@@ -50,6 +50,11 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
+    /// The name of the server in it.
+    pub(crate) fn server(&self) -> &str {
+        self.layout.server()
+    }
+
     /// The store itself; nothing is asked of it yet.
     ///
     /// # Errors
@@ -160,7 +165,7 @@ fn stream_interval(section: &Section<'_>, findings: &mut Findings) -> Option<Dur
     Some(interval.unwrap_or(STREAM_INTERVAL)).filter(|interval| !interval.is_zero())
 }
 
-fn location(section: &Section<'_>, findings: &mut Findings) -> Option<Location> {
+pub(super) fn location(section: &Section<'_>, findings: &mut Findings) -> Option<Location> {
     let text = section.required("store", "s3://bucket/path or file:///path", findings);
     if text.is_empty() {
         return None;
@@ -202,7 +207,12 @@ fn compression(section: &Section<'_>, findings: &mut Findings) -> Compression {
     }
 }
 
-fn s3(section: &Section<'_>, bucket: &str, path: &str, findings: &mut Findings) -> Option<S3Options> {
+pub(super) fn s3(
+    section: &Section<'_>,
+    bucket: &str,
+    path: &str,
+    findings: &mut Findings,
+) -> Option<S3Options> {
     let mut key = |name: &str| {
         let file = format!("{name}_file");
         if section.get(name).is_none() && section.get(&file).is_none() {

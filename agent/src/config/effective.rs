@@ -30,7 +30,7 @@ pub(crate) fn effective(config: &Config) -> Value {
             "allow_unauthenticated": rest.allow_unauthenticated,
         },
         "postgresql": postgresql(config),
-        "bootstrap": {"dcs": config.bootstrap_dcs, "initdb": config.postgres.initdb},
+        "bootstrap": bootstrap(config),
         "tags": config.tags,
         "supervisor": {
             "socket": supervisor.socket,
@@ -45,6 +45,13 @@ pub(crate) fn effective(config: &Config) -> Value {
     without_nulls(document)
 }
 
+fn bootstrap(config: &Config) -> Value {
+    let mut document = super::origin::shown(&config.origin);
+    document["dcs"] = config.bootstrap_dcs.clone();
+    document["initdb"] = json!(config.postgres.initdb);
+    document
+}
+
 fn postgresql(config: &Config) -> Value {
     let settings = &config.postgres;
     json!({
@@ -57,6 +64,7 @@ fn postgresql(config: &Config) -> Value {
             "replication": user(&settings.replication),
             "rewind": user(&settings.rewind),
         },
+        "create_replica_methods": config.replica_methods.iter().map(|method| method.name()).collect::<Vec<_>>(),
         "parameters": settings.parameters,
         "pg_hba": settings.pg_hba,
     })

@@ -158,6 +158,11 @@ fn command(program: &Path, verb: &str, socket: &Path, arguments: &str) -> String
     format!("{} {verb} --socket {} {arguments}", quoted(program), quoted(socket))
 }
 
+/// A `restore_command` that asks the agent at this socket.
+pub(crate) fn wal_fetch(socket: &Path) -> String {
+    command(&super::own_program(), "wal-fetch", socket, "%f %p")
+}
+
 /// In a command for Postgres to hand to the shell.
 pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"))

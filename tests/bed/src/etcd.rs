@@ -194,6 +194,19 @@ impl Etcd {
         self.call_any("kv/put", body).await.map(drop)
     }
 
+    /// Deletes every key that begins with `prefix`, as if the store had been lost and made anew.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub async fn delete_all(&self, prefix: &str) -> anyhow::Result<()> {
+        let mut end = prefix.as_bytes().to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        let body = json!({ "key": BASE64_STANDARD.encode(prefix), "range_end": BASE64_STANDARD.encode(end) });
+        self.call_any("kv/deleterange", body).await.map(drop)
+    }
+
     async fn call_any(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         let mut last = anyhow::anyhow!("etcd has no members");
         for index in 0..self.len() {

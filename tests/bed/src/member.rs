@@ -104,6 +104,31 @@ impl Member {
         self.guard.account().own(&path)
     }
 
+    /// Lays settings over those of its file.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn change_configuration(&self, settings: &Value) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(self.configuration()).context("cannot read a member's file")?;
+        let mut file: Value = serde_json::from_str(&text)?;
+        lay_over(&mut file, settings);
+        self.write_configuration(&file)
+    }
+
+    /// Removes its data and its agent's state: the disk is lost. Its processes must be gone.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn lose_disk(&self) -> anyhow::Result<()> {
+        for path in [self.data_directory(), self.state_directory()] {
+            if path.exists() {
+                std::fs::remove_dir_all(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -67,8 +67,9 @@ impl Goal {
         Goal { target, inclusive: true, timeline: TargetTimeline::default(), action: TargetAction::default() }
     }
 
-    /// The lines of `postgresql.auto.conf`, for a recovery along `timeline`.
-    pub(super) fn settings(&self, timeline: TimelineId) -> Vec<(&'static str, String)> {
+    /// The settings of a recovery along `timeline`, for `postgresql.auto.conf` or as arguments.
+    #[must_use]
+    pub fn settings(&self, timeline: TimelineId) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
         match &self.target {
             Target::Latest => {}

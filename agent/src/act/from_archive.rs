@@ -1,0 +1,234 @@
+//! Data from an archive: the first of a new cluster, and that of a new member. Jobs beside the round; each ends as initdb
+//! or a clone would, or leaves the mark that it did not.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_archive::catalog::Catalog;
+use outrider_archive::restore::{Goal, Phase, Plan, Progress, RestoreOptions, Restorer, Target};
+use outrider_archive::{Fetcher, Server, ServerOptions, Shipper};
+use outrider_postgres::{Configuration, Error, Postgres, Upstream};
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{info, warn};
+
+use crate::backup::apart;
+use crate::config::{self, ArchiveOrigin, Config, ReplicaMethod};
+use crate::report::causes;
+
+/// Between two lines in the log on how far a restore is.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// For a plan: it lists the archive, and may look into WAL for a target.
+const PLAN_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Makes the first data of a new cluster.
+///
+/// # Errors
+/// When it does not come to that. Nothing is touched before it is known that the target can be reached.
+pub(super) async fn bootstrap(
+    postgres: Postgres,
+    config: Arc<Config>,
+    shipper: Shipper,
+    origin: ArchiveOrigin,
+    wanted: Configuration,
+) -> Result<(), Error> {
+    let goal = origin.goal.clone();
+    let plan = planned(&origin.archive, goal.clone(), origin.backup.clone()).await?;
+    if origin.foreign {
+        must_be_free(&config, plan.backup.system_identifier).await?;
+    }
+    info!(backup = %plan.id(), target = %goal.target, about = %plan.estimate(), "restoring from the archive");
+    postgres.prepare_first().await?;
+    copied(&origin.archive, plan.clone(), &postgres, String::new()).await?;
+    let door = if origin.foreign { Some(Door::open(&config, shipper, &origin.archive).await?) } else { None };
+    let socket = door.as_ref().map(|door| door.socket.as_path());
+    let command = match (socket, &postgres.settings().restore_command) {
+        (Some(socket), _) => config::wal_fetch(socket),
+        (None, Some(command)) => command.clone(),
+        (None, None) => return Err(trouble("there is no restore_command")),
+    };
+    let timeline = plan.path.last().copied().or(plan.backup.timeline).unwrap_or(plan.first_wal.timeline);
+    let mut target = vec![("restore_command".to_owned(), command)];
+    target.extend(goal.settings(timeline).into_iter().map(|(name, value)| (name.to_owned(), value)));
+    postgres.recover(&wanted, &target).await?;
+    if origin.foreign { Ok(()) } else { take_over(&origin.archive).await }
+}
+
+/// A DCS that was lost with all members counts its terms from the beginning, and its first leader would be taken for a
+/// former one. Who makes the cluster anew from its own archive is the one who writes to it from now on; should the old one
+/// live after all, it takes the archive back and the new one is told.
+async fn take_over(archive: &config::Archive) -> Result<(), Error> {
+    let archive = archive.clone();
+    let taking = apart("archive's writer", move || async move {
+        let store = archive.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
+        let removed = store.delete(&archive.layout.writer()).await;
+        removed.map_err(|fault| trouble(&causes(&fault)))
+    });
+    taking.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))
+}
+
+/// Copies a new member's data by the first of the methods that does it.
+///
+/// # Errors
+/// Of the last one.
+pub(super) async fn clone(
+    postgres: Postgres,
+    config: Arc<Config>,
+    system: Option<u64>,
+    upstream: Upstream,
+) -> Result<(), Error> {
+    let mut last = None;
+    for method in &config.replica_methods {
+        let outcome = match (method, &config.archive, system) {
+            (ReplicaMethod::BaseBackup, _, _) => postgres.clone_from(&upstream).await,
+            (ReplicaMethod::Archive, Some(archive), Some(system)) => {
+                from_backup(&postgres, archive, system).await
+            }
+            (ReplicaMethod::Archive, _, _) => {
+                Err(trouble("the cluster has no archive or no system identifier yet"))
+            }
+        };
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(fault) => {
+                warn!(?method, fault = %causes(&fault), "no data for this member this way");
+                last = Some(fault);
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| trouble("no method is configured")))
+}
+
+async fn from_backup(postgres: &Postgres, archive: &config::Archive, system: u64) -> Result<(), Error> {
+    let plan = planned(archive, Goal::to(Target::Latest), None).await?;
+    if let Some(found) = plan.backup.system_identifier.filter(|found| *found != system) {
+        return Err(Error::ForeignBackup { found, expected: system });
+    }
+    info!(backup = %plan.id(), "copying the data of this member from the archive");
+    let command = postgres.settings().restore_command.clone().unwrap_or_default();
+    postgres.prepare_standby().await?;
+    copied(archive, plan, postgres, command).await?;
+    postgres.finish_standby(system).await
+}
+
+/// Whether and how the goal can be reached.
+async fn planned(
+    archive: &config::Archive,
+    goal: Goal,
+    backup: Option<outrider_archive::BackupId>,
+) -> Result<Plan, Error> {
+    let archive = archive.clone();
+    let planning = apart("restore plan", move || async move {
+        let store = archive.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
+        let restorer = Restorer::new(store, archive.layout, RestoreOptions::default());
+        match timeout(PLAN_LIMIT, restorer.plan(&goal, backup.as_ref())).await {
+            Ok(plan) => plan.map_err(|fault| trouble(&causes(&fault))),
+            Err(_) => Err(trouble(&format!("no plan within {PLAN_LIMIT:?}"))),
+        }
+    });
+    planning.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))
+}
+
+/// Brings the files. When this is dropped the copying stops.
+async fn copied(
+    archive: &config::Archive,
+    plan: Plan,
+    postgres: &Postgres,
+    restore_command: String,
+) -> Result<(), Error> {
+    let (archive, directory) = (archive.clone(), postgres.settings().data_directory.clone());
+    let cancel = CancellationToken::new();
+    let _stop: DropGuard = cancel.clone().drop_guard();
+    let copying = apart("restore", move || async move {
+        let store = archive.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
+        // What an earlier try left has the mark of the work that this belongs to.
+        let options = RestoreOptions {
+            overwrite_half: true,
+            standby: !restore_command.is_empty(),
+            restore_command,
+            ..RestoreOptions::default()
+        };
+        let restorer = Restorer::new(store, archive.layout, options);
+        let (told, heard) = watch::channel(Progress::default());
+        run(&restorer, &plan, &directory, &told, &cancel, heard).await
+    });
+    copying.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))
+}
+
+async fn run(
+    restorer: &Restorer,
+    plan: &Plan,
+    directory: &Path,
+    told: &watch::Sender<Progress>,
+    cancel: &CancellationToken,
+    heard: watch::Receiver<Progress>,
+) -> Result<(), Error> {
+    let mut lines = interval(TOLD_EVERY);
+    let running = restorer.run(plan, directory, told, cancel);
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            restored = &mut running => {
+                let restored = restored.map_err(|fault| trouble(&causes(&fault)))?;
+                info!(files = restored.files, bytes = restored.bytes, verified = restored.verified, took = ?restored.took, "the files are there");
+                return Ok(());
+            }
+            _ = lines.tick() => {
+                let Progress { phase, bytes, bytes_total, files, .. } = *heard.borrow();
+                if phase != Phase::Checking {
+                    info!(?phase, bytes, bytes_total, files, "restoring");
+                }
+            }
+        }
+    }
+}
+
+/// The archive of the new cluster holds nothing, or only what is of the same system: WAL of two would lie in one place.
+async fn must_be_free(config: &Config, system: Option<u64>) -> Result<(), Error> {
+    let Some(own) = config.archive.clone() else { return Ok(()) };
+    let server = own.server().to_owned();
+    let looking = apart("look at the archive", move || async move {
+        let store = own.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
+        match timeout(PLAN_LIMIT, Catalog::read(&*store, &own.layout)).await {
+            Ok(catalog) => catalog.map_err(|fault| trouble(&causes(&fault))),
+            Err(_) => Err(trouble(&format!("the cluster's own archive is not read within {PLAN_LIMIT:?}"))),
+        }
+    });
+    let catalog = looking.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))?;
+    let systems = catalog.backups.iter().filter_map(|backup| backup.info()?.system_identifier);
+    let foreign = systems.into_iter().find(|found| Some(*found) != system);
+    let unknown = catalog.backups.is_empty() && catalog.wal.segments > 0;
+    match (foreign, unknown) {
+        (Some(found), _) => Err(trouble(&format!(
+            "the archive of the new cluster ({server}) holds backups of another system ({found}); name another with archive.server"
+        ))),
+        (None, true) => Err(trouble(&format!(
+            "the archive of the new cluster ({server}) holds WAL and no backup that says whose it is; name another with archive.server"
+        ))),
+        (None, false) => Ok(()),
+    }
+}
+
+/// A socket for `wal-fetch` that reads the other cluster's archive while the recovery lasts.
+struct Door {
+    socket: std::path::PathBuf,
+    _server: Server,
+}
+
+impl Door {
+    async fn open(config: &Config, shipper: Shipper, read: &config::Archive) -> Result<Self, Error> {
+        let store = read.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
+        let fetcher = Fetcher::new(store, read.layout.clone());
+        let socket = read.socket.with_file_name("origin.sock");
+        let pg_wal = config.postgres.data_directory.join("pg_wal");
+        let options = ServerOptions { socket: socket.clone(), pg_wal };
+        let server = Server::start(options, shipper, fetcher).await;
+        Ok(Door { socket, _server: server.map_err(|fault| trouble(&causes(&fault)))? })
+    }
+}
+
+fn trouble(problem: &str) -> Error {
+    Error::Archive { problem: problem.to_owned() }
+}

@@ -1,0 +1,162 @@
+//! Clusters and members that begin with what the archive has: after all members are lost, at a point in time from another
+//! cluster's archive, and a new standby.
+
+use std::time::Duration;
+
+use outrider_bed::{Archive, Builder, Cluster, Connection, wait_until};
+use serde_json::{Value, json};
+
+use crate::story::LIMIT;
+
+/// For a backup, or a restore with its recovery, on a machine that does much else.
+const WORK_LIMIT: Duration = Duration::from_secs(120);
+
+async fn primary(cluster: &Cluster) -> Connection {
+    let connected = async || {
+        for endpoint in cluster.endpoints() {
+            if let Ok(connection) = endpoint.connect_to_primary().await {
+                return Some(connection);
+            }
+        }
+        None
+    };
+    wait_until("a primary lets us in", WORK_LIMIT, connected)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)))
+}
+
+fn logs(cluster: &Cluster) -> String {
+    cluster.members.iter().map(|member| format!("== {} ==\n{}\n", member.name(), member.log())).collect()
+}
+
+/// Whether the store has this segment of the WAL, of the server `server`.
+fn has(cluster: &Cluster, server: &str, segment: &str) -> bool {
+    let wanted = format!("bed/{server}/wals/{}/{segment}.gz", &segment[..16]);
+    cluster.store.as_ref().unwrap().keys().contains(&wanted)
+}
+
+/// Ends the segment, and waits until the archive has it.
+async fn archived(cluster: &Cluster, server: &str) {
+    let connection = primary(cluster).await;
+    let segment = connection.text("SELECT pg_walfile_name(pg_switch_wal())").await.unwrap();
+    let there = async || has(cluster, server, &segment).then_some(());
+    wait_until(format!("{segment} is in the archive"), LIMIT, there)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
+}
+
+async fn back_up(cluster: &Cluster) {
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let answer = leader.request(reqwest::Method::POST, "/backup?wait=true", None).await.unwrap();
+    assert_eq!(answer.status, 200, "{}; {}", answer.text, logs(cluster));
+}
+
+async fn insert(cluster: &Cluster, rows: &str) {
+    let statement = format!("CREATE TABLE IF NOT EXISTS kept (row int); INSERT INTO kept VALUES {rows}");
+    primary(cluster).await.run(&statement).await.unwrap();
+}
+
+async fn rows(cluster: &Cluster) -> String {
+    primary(cluster).await.text("SELECT string_agg(row::text, ',' ORDER BY row) FROM kept").await.unwrap()
+}
+
+fn lose_everything(cluster: &Cluster) {
+    cluster.members.iter().for_each(outrider_bed::Member::kill_node);
+    cluster.members.iter().for_each(|member| member.lose_disk().unwrap());
+}
+
+fn restart(cluster: &Cluster, settings: &Value) {
+    for member in &cluster.members {
+        member.change_configuration(settings).unwrap();
+        member.start().unwrap();
+    }
+}
+
+fn with_archive() -> Builder {
+    Builder::new()
+        .members(2)
+        .archive(Archive::MinioIfThere)
+        .settings(json!({"archive": {"schedule": "never"}}))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_lost_every_member_and_its_dcs_comes_back_from_its_archive() {
+    let cluster = with_archive().start().await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    let system = cluster.etcd.get("/service/bed/initialize").await.unwrap().unwrap();
+    insert(&cluster, "(1), (2)").await;
+    back_up(&cluster).await;
+    insert(&cluster, "(3)").await;
+    archived(&cluster, "bed").await;
+    lose_everything(&cluster);
+    cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
+    assert_eq!(rows(&cluster).await, "1,2,3");
+    cluster.wait_until_whole().await.unwrap();
+    let named =
+        async || cluster.etcd.get("/service/bed/initialize").await.ok()?.filter(|name| *name == system);
+    wait_until("the DCS names the same system", LIMIT, named).await.unwrap();
+    // It goes on, on a timeline of its own, into the same archive.
+    insert(&cluster, "(4)").await;
+    archived(&cluster, "bed").await;
+    back_up(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_cluster_begins_at_a_point_of_anothers_archive_and_writes_into_its_own() {
+    let cluster = with_archive().start().await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    insert(&cluster, "(1)").await;
+    back_up(&cluster).await;
+    insert(&cluster, "(2)").await;
+    let until = primary(&cluster).await.text("SELECT pg_current_wal_lsn()::text").await.unwrap();
+    insert(&cluster, "(3)").await;
+    archived(&cluster, "bed").await;
+    let before = cluster.store.as_ref().unwrap().keys();
+    lose_everything(&cluster);
+    cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    let settings = json!({
+        "archive": {"server": "second"},
+        "bootstrap": {"method": "archive", "archive": {"server": "bed", "target_lsn": until}},
+    });
+    restart(&cluster, &settings);
+    assert_eq!(rows(&cluster).await, "1,2");
+    cluster.wait_until_whole().await.unwrap();
+    insert(&cluster, "(4)").await;
+    archived(&cluster, "second").await;
+    let of_the_first =
+        |keys: Vec<String>| keys.into_iter().filter(|key| key.starts_with("bed/bed/")).collect::<Vec<_>>();
+    let after = cluster.store.as_ref().unwrap().keys();
+    assert_eq!(of_the_first(after), of_the_first(before), "the other's archive was written to");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_takes_its_data_from_the_archive_and_then_streams() {
+    let methods = json!({"postgresql": {"create_replica_methods": ["archive", "basebackup"]}});
+    let cluster = with_archive().settings(methods).start().await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    insert(&cluster, "(1)").await;
+    back_up(&cluster).await;
+    insert(&cluster, "(2)").await;
+    archived(&cluster, "bed").await;
+    insert(&cluster, "(3)").await;
+    let standby = cluster.standbys().await.unwrap()[0];
+    standby.kill_node();
+    standby.lose_disk().unwrap();
+    standby.start().unwrap();
+    cluster.wait_until_whole().await.unwrap_or_else(|fault| panic!("{fault}; {}", logs(&cluster)));
+    let log = standby.log();
+    let newest = log.rsplit("copying the data of this member from the archive").next().unwrap();
+    assert!(
+        newest.contains("the files are there") && !newest.contains("copying the data of the primary"),
+        "{log}"
+    );
+    let endpoints = cluster.endpoints();
+    let endpoint = endpoints.iter().find(|endpoint| endpoint.name == standby.name()).unwrap();
+    let replayed = async || {
+        let connection = endpoint.connect().await.ok()?;
+        let rows = connection.text("SELECT string_agg(row::text, ',' ORDER BY row) FROM kept").await.ok()?;
+        (rows == "1,2,3").then_some(())
+    };
+    wait_until("the new member has every row", LIMIT, replayed).await.unwrap();
+}
