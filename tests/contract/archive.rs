@@ -1,6 +1,8 @@
 //! The contract of the archive: every body runs on a directory, on an S3 server in this process and on a real MinIO.
-//! What only some of them can suffer is in `faults`; what needs a real PostgreSQL is in `shipping` and `fetching`.
+//! What only some of them can suffer is in `faults`; what needs a real PostgreSQL is in `shipping`, `fetching` and
+//! `backups`.
 
+mod backups;
 mod bench;
 mod catalog;
 mod embedded;

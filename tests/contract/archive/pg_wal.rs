@@ -55,14 +55,18 @@ impl PgWal {
     }
 
     pub(crate) fn shipper_of(&self, member: &str, store: Arc<dyn Store>) -> Shipper {
-        let options = ShipOptions {
-            pg_wal: self.path().to_owned(),
-            member: member.to_owned(),
-            layout: Layout::new(SERVER).unwrap(),
-            compression: Compression::GZIP,
-            parallelism: NonZeroUsize::new(3).unwrap(),
-        };
+        let options = ShipOptions { member: member.to_owned(), ..ship_options(self.path()) };
         Shipper::start(options, store)
+    }
+}
+
+pub(crate) fn ship_options(pg_wal: &Path) -> ShipOptions {
+    ShipOptions {
+        pg_wal: pg_wal.to_owned(),
+        member: MEMBER.to_owned(),
+        layout: Layout::new(SERVER).unwrap(),
+        compression: Compression::GZIP,
+        parallelism: NonZeroUsize::new(3).unwrap(),
     }
 }
 

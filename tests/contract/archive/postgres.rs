@@ -1,10 +1,12 @@
 //! A real PostgreSQL in a directory of its own, run by another user when the tests are run by root. Dies with the
 //! test.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use outrider_postgres::{Password, Settings, User};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -26,8 +28,13 @@ impl Postgres {
     }
 
     pub(crate) fn initdb(&self) {
+        self.initdb_with(&[]);
+    }
+
+    pub(crate) fn initdb_with(&self, options: &[&str]) {
         let mut initdb = self.tool("initdb");
-        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--pgdata"]).arg(self.data());
+        initdb.args(["--no-sync", "--auth=trust", "--username=postgres"]).args(options);
+        initdb.arg("--pgdata").arg(self.data());
         run(initdb);
     }
 
@@ -107,6 +114,48 @@ impl Postgres {
         let mut child = self.child.take().unwrap();
         wait_until("PostgreSQL ends", async || child.try_wait().unwrap().is_some()).await;
         self.log_tail()
+    }
+
+    /// An empty directory of its owner, beside the data.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        if let Some((user, group)) = other_user() {
+            chown(&path, Some(user), Some(group)).unwrap();
+        }
+        path
+    }
+
+    /// Runs a program of PostgreSQL as the owner of the directory, and expects it to succeed.
+    pub(crate) fn run(&self, tool: &str, arguments: &[&str]) {
+        let mut command = self.tool(tool);
+        command.args(arguments);
+        run(command);
+    }
+
+    /// What an agent beside it knows.
+    pub(crate) fn settings(&self) -> Settings {
+        let user = User { name: "postgres".to_owned(), password: Password::new(String::new()) };
+        let directory = self.directory.path().to_owned();
+        Settings {
+            name: "member1".to_owned(),
+            scope: "homepage".to_owned(),
+            data_directory: self.data(),
+            bin_directory: binaries(),
+            state_directory: directory.clone(),
+            socket_directory: directory.clone(),
+            listen_addresses: String::new(),
+            port: 5432,
+            supervisor_socket: directory.join("supervisor.sock"),
+            superuser: user.clone(),
+            replication: user.clone(),
+            rewind: user,
+            parameters: BTreeMap::new(),
+            pg_hba: Vec::new(),
+            initdb: Vec::new(),
+            archive_command: None,
+            restore_command: None,
+        }
     }
 
     pub(crate) fn data(&self) -> PathBuf {

@@ -42,7 +42,7 @@ pub(crate) async fn copy(
     let workers = workers(options);
     let (jobs, jobs_out) = mpsc::sync_channel(ROOM * workers);
     let (blocks_in, mut blocks) = tokio::sync::mpsc::channel((ROOM + 1) * workers);
-    let pages = begun.data_checksums.then(|| Pages {
+    let pages = begun.data_checksums.then_some(Pages {
         size: begun.page_size as usize,
         per_file: begun.pages_per_file,
         start: begun.start,
@@ -202,6 +202,7 @@ async fn end(
                 Ok(()) => break,
                 Err(_) => return Err(BackupError::Cancelled),
             },
+            () = stop.cancelled() => return Err(BackupError::Cancelled),
             () = sleep(ALIVE_INTERVAL) => if !source.is_alive() {
                 return Err(BackupError::SessionLost);
             },

@@ -262,8 +262,6 @@ mod tests {
 
     use super::*;
 
-    type Contents = BTreeMap<String, Vec<u8>>;
-
     /// Keeps the contents in memory, and the other entries by name.
     #[derive(Default)]
     struct Kept {
@@ -324,7 +322,7 @@ mod tests {
         (builder.into_inner().unwrap(), files)
     }
 
-    fn read(tar: &[u8], piece: usize) -> Result<(Kept, Contents, bool), String> {
+    fn read(tar: &[u8], piece: usize) -> Result<(Kept, BTreeMap<String, Vec<u8>>, bool), String> {
         let mut kept = Kept::default();
         let mut untar = Untar::new();
         let mut files = BTreeMap::<String, Vec<u8>>::new();
