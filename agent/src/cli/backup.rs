@@ -177,7 +177,7 @@ impl Shown {
             }
             None => {
                 if phase != self.phase || self.looks.is_multiple_of(LINE_EVERY) {
-                    let percent = if total == 0 { 0 } else { done.min(total) * 100 / total };
+                    let percent = (done.min(total) * 100).checked_div(total).unwrap_or_default();
                     say(&format!(
                         "{member} {phase}: {percent} %, {} of {}, {rate}/s{left}",
                         HumanBytes(done),

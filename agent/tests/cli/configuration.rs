@@ -325,30 +325,44 @@ fn with_archive(keys: &str, rest: &str) -> String {
 fn backups_are_due_four_times_a_day_unless_something_else_is_said() {
     let run = check(&with_archive("", ""));
     assert_eq!(run.code, 0, "{run:?}");
-    assert!(run.out.contains("  schedule: 0 */6 * * *\n") || run.out.contains("\"0 */6 * * *\""), "{}", run.out);
+    assert!(
+        run.out.contains("  schedule: 0 */6 * * *\n") || run.out.contains("\"0 */6 * * *\""),
+        "{}",
+        run.out
+    );
     assert!(run.out.contains("method: initdb"), "{}", run.out);
     let run = check(&with_archive(", schedule: \"TZ=UTC 0 3 * * *\", backup_rate: 50MB", ""));
     assert!(run.out.contains("TZ=UTC 0 3 * * *") && run.out.contains("backup_rate: 52428800"), "{}", run.out);
     assert!(check(&with_archive(", schedule: off", "")).out.contains("schedule: never"));
     let found = faults(&with_archive(", schedule: \"at night\", backup_rate: fast", ""));
-    assert!(found.iter().any(|fault| fault.contains("archive.schedule") && fault.contains("cron")), "{found:?}");
+    assert!(
+        found.iter().any(|fault| fault.contains("archive.schedule") && fault.contains("cron")),
+        "{found:?}"
+    );
     assert!(found.iter().any(|fault| fault.contains("archive.backup_rate")), "{found:?}");
 }
 
 #[test]
 fn a_cluster_can_begin_with_an_archive_at_one_target() {
-    let origin = "bootstrap: {method: archive, archive: {server: other, target_time: \"2026-01-01T00:00:00Z\"}}\n";
+    let origin =
+        "bootstrap: {method: archive, archive: {server: other, target_time: \"2026-01-01T00:00:00Z\"}}\n";
     let run = check(&with_archive("", origin));
     assert_eq!(run.code, 0, "{run:?}");
     for shown in ["method: archive", "server: other", "the time 2026-01-01T00:00:00Z"] {
         assert!(run.out.contains(shown), "{shown} in {}", run.out);
     }
     let found = faults(&format!("{SMALLEST}bootstrap: {{method: archive}}\n"));
-    assert!(found.iter().any(|fault| fault.contains("bootstrap.method") && fault.contains("archive.store")), "{found:?}");
+    assert!(
+        found.iter().any(|fault| fault.contains("bootstrap.method") && fault.contains("archive.store")),
+        "{found:?}"
+    );
     let twice = "bootstrap: {method: archive, archive: {target_lsn: 0/1, target_xid: 7}}\n";
     let found = faults(&with_archive("", twice));
     assert!(found.iter().any(|fault| fault.contains("keep one")), "{found:?}");
-    let found = faults(&with_archive("", "bootstrap: {method: archive, archive: {target_time: \"2026-01-01 00:00\"}}\n"));
+    let found = faults(&with_archive(
+        "",
+        "bootstrap: {method: archive, archive: {target_time: \"2026-01-01 00:00\"}}\n",
+    ));
     assert!(found.iter().any(|fault| fault.contains("zone")), "{found:?}");
     let found = faults(&with_archive("", "bootstrap: {method: wal_e}\n"));
     assert!(found.iter().any(|fault| fault.contains("bootstrap.method")), "{found:?}");

@@ -371,7 +371,11 @@ async fn a_standby_gives_a_backup_and_one_that_is_promoted_meanwhile_does_not() 
         }
     };
     let backup = primary.backup_of(&standby, plain_options(), &progress, &cancel);
-    let (report, ()) = tokio::try_join!(backup, async { Ok::<(), BackupError>(switching.await) }).unwrap();
+    let (report, ()) = tokio::try_join!(backup, async {
+        switching.await;
+        Ok::<(), BackupError>(())
+    })
+    .unwrap();
     assert!(report.info.backup_label.as_ref().unwrap().contains("BACKUP FROM: standby"));
     let mut restored = Restored::new(&*primary.store, &report).await;
     restored.verify();
@@ -389,7 +393,10 @@ async fn a_standby_gives_a_backup_and_one_that_is_promoted_meanwhile_does_not() 
     };
     progress.send_replace(Progress::default());
     let backup = primary.backup_of(&standby, slow_options(), &progress, &cancel);
-    let outcome = tokio::try_join!(backup, async { Ok::<(), BackupError>(promoting.await) });
+    let outcome = tokio::try_join!(backup, async {
+        promoting.await;
+        Ok::<(), BackupError>(())
+    });
     let Err(BackupError::Source { source, .. }) = outcome else { panic!("{outcome:?}") };
     let text = format!("{source} {:?}", source.source());
     assert!(text.contains("promoted during online backup"), "{text}");

@@ -93,7 +93,9 @@ fn directory(postgres: &Postgres) -> String {
 /// What the tools compress with here. Debian 12's python3-snappy 0.5.3 is older than its Python 3.11, with which it cannot
 /// compress ("PY_SSIZE_T_CLEAN macro must be defined"), and barman's tools cannot either.
 fn compressions() -> Vec<Vec<&'static str>> {
-    let snappy = Command::new("/usr/bin/python3").args(["-c", "import snappy; snappy.StreamCompressor().add_chunk(b'x')"]).output();
+    let snappy = Command::new("/usr/bin/python3")
+        .args(["-c", "import snappy; snappy.StreamCompressor().add_chunk(b'x')"])
+        .output();
     let mut compressions = vec![vec![], vec!["-z"], vec!["-j"]];
     if snappy.is_ok_and(|output| output.status.success()) {
         compressions.push(vec!["--snappy"]);

@@ -220,9 +220,8 @@ mod tests {
                 let mut changed = packed.clone();
                 changed[at] ^= 0x10;
                 // Snappy: a changed kind of block may be one to skip.
-                match unpack(format, &changed) {
-                    Ok(found) => assert!(found == plain || found.len() < plain.len(), "{format:?}: {at}"),
-                    Err(_) => {}
+                if let Ok(found) = unpack(format, &changed) {
+                    assert!(found == plain || found.len() < plain.len(), "{format:?}: {at}");
                 }
                 if format == Format::Gzip {
                     assert!(gunzip_whole(&changed).is_none_or(|found| found == plain), "{at}");

@@ -322,7 +322,10 @@ mod tests {
         (builder.into_inner().unwrap(), files)
     }
 
-    fn read(tar: &[u8], piece: usize) -> Result<(Kept, BTreeMap<String, Vec<u8>>, bool), String> {
+    /// What was kept, the contents of the files, and whether the end was reached.
+    type Read = (Kept, BTreeMap<String, Vec<u8>>, bool);
+
+    fn read(tar: &[u8], piece: usize) -> Result<Read, String> {
         let mut kept = Kept::default();
         let mut untar = Untar::new();
         let mut files = BTreeMap::<String, Vec<u8>>::new();
