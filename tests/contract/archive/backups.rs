@@ -83,15 +83,15 @@ impl Source for Session {
 }
 
 /// A server whose WAL goes into the archive.
-struct Primary {
-    postgres: Postgres,
-    client: Client,
+pub(crate) struct Primary {
+    pub(crate) postgres: Postgres,
+    pub(crate) client: Client,
     shipper: Shipper,
     store: Arc<dyn Store>,
 }
 
 impl Primary {
-    async fn start(store: Arc<dyn Store>) -> Self {
+    pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
         let mut postgres = Postgres::nowhere();
         postgres.initdb_with(&["--data-checksums"]);
         // What is finished stays marked as ready, and the shipper takes it from there.
@@ -109,7 +109,7 @@ impl Primary {
         Primary { postgres, client, shipper, store }
     }
 
-    async fn backup(&self, options: BackupOptions) -> Result<BackupReport, BackupError> {
+    pub(crate) async fn backup(&self, options: BackupOptions) -> Result<BackupReport, BackupError> {
         self.backup_of(&self.postgres, options, &watch::Sender::default(), &CancellationToken::new()).await
     }
 
@@ -132,7 +132,7 @@ impl Primary {
     }
 
     /// Everything that was committed so far is in the archive.
-    async fn all_archived(&self) {
+    pub(crate) async fn all_archived(&self) {
         let name: String = one(&self.client, "SELECT pg_walfile_name(pg_switch_wal())").await;
         let segment = match name.parse().unwrap() {
             outrider_wal::WalFileName::Segment(segment) => segment,

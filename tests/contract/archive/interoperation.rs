@@ -4,14 +4,16 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use outrider_archive::catalog::Catalog;
+use outrider_archive::catalog::{Catalog, Keep, mark};
 use outrider_archive::store::Store;
 use outrider_archive::verify::{self, VerifyOptions};
-use outrider_archive::{BackupId, BackupInfo, BackupStatus, Layout, Tablespace};
+use outrider_archive::{BackupId, BackupInfo, BackupOptions, BackupStatus, Layout, Tablespace};
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
+use super::backups::Primary;
 use super::bench::{BUCKET, KEY, SECRET, open, options, wait_until};
 use super::minio::Minio;
 use super::postgres::Postgres;
@@ -46,7 +48,7 @@ impl Barman {
     }
 
     async fn catalog(&self) -> Catalog {
-        Catalog::read(&*self.store(), &Layout::new(SERVER).unwrap()).await.unwrap()
+        Catalog::read(&*self.store(), &layout()).await.unwrap()
     }
 
     /// `barman-cloud-<tool> --endpoint-url … <options> <archive> <server> <arguments>`.
@@ -61,12 +63,25 @@ impl Barman {
         command.stdin(Stdio::null()).output().unwrap()
     }
 
+    /// The same in one line for PostgreSQL, with the keys, which are known to everybody.
+    fn command_line(&self, tool: &str, arguments: &str) -> String {
+        format!(
+            "AWS_ACCESS_KEY_ID={KEY} AWS_SECRET_ACCESS_KEY={SECRET} AWS_DEFAULT_REGION=us-east-1 \
+             barman-cloud-{tool} --endpoint-url {} s3://{BUCKET}/some/path {SERVER} {arguments}",
+            self.minio.endpoint()
+        )
+    }
+
     fn run(&self, tool: &str, options: &[&str], arguments: &[&str]) -> String {
         let output = self.output(tool, options, arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "barman-cloud-{tool} {options:?} {arguments:?}: {out}\n{err}");
         out.into_owned()
     }
+}
+
+fn layout() -> Layout {
+    Layout::new(SERVER).unwrap()
 }
 
 /// A server that keeps its WAL and takes it for archived.
@@ -120,7 +135,7 @@ fn archive_with_barman(barman: &Barman, postgres: &Postgres, shipped: &mut Vec<S
 }
 
 async fn sound(barman: &Barman) -> verify::Verification {
-    let (store, layout) = (barman.store(), Layout::new(SERVER).unwrap());
+    let (store, layout) = (barman.store(), layout());
     let catalog = barman.catalog().await;
     let now = "2026-11-24T00:00:00Z".parse().unwrap();
     let options = VerifyOptions { backup: None, full: true };
@@ -216,4 +231,120 @@ fn saved_by_barman(path: &Path) -> String {
     let output = Command::new("/usr/bin/python3").args(["-c", program]).arg(path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Restores with barman's tools alone, WAL and all, and starts the server.
+async fn restore_with_barman(barman: &Barman, id: &str, tablespace: Option<&str>) -> (Postgres, Client) {
+    let mut postgres = Postgres::nowhere();
+    let data = postgres.data();
+    let moved = postgres.socket().with_file_name("moved");
+    let mapping = tablespace.map(|name| format!("{name}:{}", moved.display()));
+    let options: Vec<&str> = mapping.iter().flat_map(|mapping| ["--tablespace", mapping.as_str()]).collect();
+    tokio::task::block_in_place(|| barman.run("restore", &options, &[id, data.to_str().unwrap()]));
+    // The tool ran as whoever tests, the server does not.
+    let mut chown = Command::new("chown");
+    chown.arg("-R").arg(format!("--reference={}", directory(&postgres))).arg(&data);
+    chown.args(tablespace.map(|_| &moved));
+    assert!(chown.status().unwrap().success());
+    let restore = barman.command_line("wal-restore", "%f %p");
+    postgres.configure(&format!("restore_command = '{restore}'\narchive_mode = off"));
+    std::fs::write(data.join("recovery.signal"), "").unwrap();
+    postgres.start();
+    let client = postgres.connect().await;
+    wait_until("recovery ends", async || !one::<bool>(&client, "SELECT pg_is_in_recovery()").await).await;
+    (postgres, client)
+}
+
+async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(client: &Client, sql: &str) -> T {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn barman_lists_restores_and_deletes_what_we_wrote() {
+    let Some(barman) = Barman::start().await else { return };
+    tokio::task::block_in_place(|| barman.run("check-wal-archive", &[], &[]));
+    let primary = Primary::start(barman.store()).await;
+    let client = &primary.client;
+    client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 1000) i").await.unwrap();
+    let first = primary.backup(BackupOptions::new(layout())).await.unwrap().info;
+    client.batch_execute("INSERT INTO t SELECT generate_series(1, 11)").await.unwrap();
+    primary.all_archived().await;
+    // Before there is a tablespace in the WAL: its replay would take the directory of the server that goes on.
+    let (restored, restored_client) = restore_with_barman(&barman, &first.id.to_string(), None).await;
+    assert_eq!(one::<i64>(&restored_client, "SELECT count(*) FROM t").await, 1011);
+    drop((restored_client, restored));
+
+    let location = primary.postgres.beside("space");
+    let create = format!("CREATE TABLESPACE space LOCATION '{}'", location.display());
+    client.batch_execute(&create).await.unwrap();
+    client
+        .batch_execute("CREATE TABLE u TABLESPACE space AS SELECT generate_series(1, 500) i")
+        .await
+        .unwrap();
+    let nightly = BackupOptions { name: Some("nightly".to_owned()), ..BackupOptions::new(layout()) };
+    let second = primary.backup(nightly).await.unwrap().info;
+    client.batch_execute("INSERT INTO u SELECT generate_series(1, 234)").await.unwrap();
+    primary.all_archived().await;
+    tokio::task::block_in_place(|| {
+        lists(&barman, &first, &second);
+        restores_wal(&barman, &primary.postgres, &second);
+        let refused = barman.output("check-wal-archive", &[], &[]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    });
+    let (_restored, restored_client) =
+        restore_with_barman(&barman, &second.id.to_string(), Some("space")).await;
+    assert_eq!(one::<i64>(&restored_client, "SELECT count(*) FROM t").await, 1011);
+    assert_eq!(one::<i64>(&restored_client, "SELECT count(*) FROM u").await, 734);
+    drop(restored_client);
+
+    let keep = |option: &str| {
+        tokio::task::block_in_place(|| barman.run("backup-keep", &[option], &[&second.id.to_string()]))
+    };
+    keep("--target=standalone");
+    assert_eq!(barman.catalog().await.backups[1].keep, Some(Keep::Standalone));
+    keep("--release");
+    assert_eq!(barman.catalog().await.backups[1].keep, None);
+    mark(&*barman.store(), &layout(), &second.id, Some(Keep::Full)).await.unwrap();
+    let first_id = first.id.to_string();
+    tokio::task::block_in_place(|| barman.run("backup-delete", &["--backup-id", &first_id], &[]));
+    let catalog = barman.catalog().await;
+    let good: Vec<&BackupId> = catalog.backups.iter().filter_map(|backup| Some(&backup.good()?.id)).collect();
+    assert_eq!(good, [&second.id]);
+    assert_eq!(catalog.window().unwrap().chain.gaps, []);
+    let second_id = second.id.to_string();
+    let marked =
+        tokio::task::block_in_place(|| barman.output("backup-delete", &["--backup-id", &second_id], &[]));
+    assert_ne!(marked.status.code(), Some(0), "it is marked to be kept: {marked:?}");
+    sound(&barman).await;
+}
+
+fn lists(barman: &Barman, first: &BackupInfo, second: &BackupInfo) {
+    let (first_id, second_id) = (first.id.to_string(), second.id.to_string());
+    let table = barman.run("backup-list", &[], &[]);
+    assert!(table.contains(&first_id) && table.contains(&second_id) && table.contains("nightly"), "{table}");
+    let list: Value = serde_json::from_str(&barman.run("backup-list", &["--format", "json"], &[])).unwrap();
+    let list = list["backups_list"].as_array().unwrap();
+    let ids: Vec<&str> = list.iter().map(|backup| backup["backup_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&first_id, &second_id]);
+    let last = &list[1];
+    assert_eq!(last["status"], "DONE");
+    assert_eq!(last["begin_wal"], second.begin_wal.unwrap().to_string());
+    assert_eq!(last["end_xlog"], second.end_lsn.unwrap().to_string());
+    assert_eq!(last["systemid"], second.system_identifier.unwrap().to_string());
+    let shown = barman.run("backup-show", &["--format", "json"], &[&second_id]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    // CloudNativePG looks there.
+    assert_eq!(shown["cloud"]["backup_id"], second_id, "{shown}");
+}
+
+fn restores_wal(barman: &Barman, postgres: &Postgres, backup: &BackupInfo) {
+    let target = barman.home.path().join("target");
+    let name = backup.begin_wal.unwrap().to_string();
+    barman.run("wal-restore", &[], &[&name, target.to_str().unwrap()]);
+    assert!(
+        std::fs::read(&target).unwrap() == std::fs::read(postgres.pg_wal().join(&name)).unwrap(),
+        "{name}"
+    );
+    let absent = barman.output("wal-restore", &[], &["0000000100000000000000F0", target.to_str().unwrap()]);
+    assert_eq!(absent.status.code(), Some(1), "{absent:?}");
 }

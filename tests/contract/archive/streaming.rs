@@ -423,6 +423,21 @@ mod after_the_loss_of_everything {
         }
     }
 
+    /// The copy, once it has recovered from the files in this directory.
+    async fn recovered(copy: &mut Postgres, restored: &Path) -> Client {
+        std::process::Command::new("chmod").args(["-R", "a+rX"]).arg(restored).status().unwrap();
+        copy.configure(&format!("archive_mode = off\nrestore_command = 'cp {}/%f %p'", restored.display()));
+        std::fs::write(copy.data().join("recovery.signal"), "").unwrap();
+        copy.start();
+        let client = copy.connect().await;
+        wait_until("recovery has ended", async || {
+            let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap();
+            !row.get::<_, bool>(0)
+        })
+        .await;
+        client
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_row_up_to_the_last_chunk_is_restored() {
         let bench = Bench::embedded();
@@ -487,19 +502,7 @@ mod after_the_loss_of_everything {
         let restored = tempfile::tempdir().unwrap();
         download(&*store, restored.path()).await;
         drop(primary);
-        std::process::Command::new("chmod").args(["-R", "a+rX"]).arg(restored.path()).status().unwrap();
-        copy.configure(&format!(
-            "archive_mode = off\nrestore_command = 'cp {}/%f %p'",
-            restored.path().display()
-        ));
-        std::fs::write(copy.data().join("recovery.signal"), "").unwrap();
-        copy.start();
-        let client = copy.connect().await;
-        wait_until("recovery has ended", async || {
-            let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap();
-            !row.get::<_, bool>(0)
-        })
-        .await;
+        let client = recovered(&mut copy, restored.path()).await;
         let row = client.query_one("SELECT count(*) FROM t WHERE i > 0", &[]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), 400 * 600, "{}", copy.log_tail());
     }
