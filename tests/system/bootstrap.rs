@@ -102,6 +102,57 @@ async fn a_cluster_that_lost_every_member_and_its_dcs_comes_back_from_its_archiv
     back_up(&cluster).await;
 }
 
+/// Nobody ended the segment: what is not in the archive as a whole was streamed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_streamed_of_an_unfinished_segment_survives_the_loss_of_every_member() {
+    let often = json!({"archive": {"stream_interval": "200ms"}});
+    let cluster = with_archive().settings(often).start().await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    insert(&cluster, "(0)").await;
+    back_up(&cluster).await;
+    for row in 1..=300 {
+        insert(&cluster, &format!("({row})")).await;
+    }
+    let end = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint::text";
+    let end: f64 = primary(&cluster).await.text(end).await.unwrap().parse().unwrap();
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let streamed = async || {
+        let metrics = leader.get("/metrics").await.ok()?.text;
+        let line = metrics.lines().find(|line| line.starts_with("outrider_archive_stream_lsn_bytes"))?;
+        (line.rsplit(' ').next()?.parse::<f64>().ok()? >= end).then_some(())
+    };
+    wait_until("the last row is safe in the archive", LIMIT, streamed).await.unwrap();
+    lose_everything(&cluster);
+    cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
+    let counted = primary(&cluster).await.text("SELECT count(DISTINCT row)::text FROM kept").await.unwrap();
+    assert_eq!(counted, "301", "{}", logs(&cluster));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_restores_a_backup_for_proof_and_the_members_show_when() {
+    let cluster = with_archive().start().await.unwrap();
+    insert(&cluster, "(1)").await;
+    back_up(&cluster).await;
+    archived(&cluster, "bed").await;
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let scratch = leader.directory().join("drill");
+    let arguments =
+        ["verify", "--full", "--drill", "--scratch", scratch.to_str().unwrap(), "--format", "json"];
+    let output = leader.outrider(&arguments).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["sound"], &said["drill"]["pages_checked"]), (&json!(true), &json!(true)), "{said}");
+    assert!(!scratch.exists());
+    let shown = async || {
+        let metrics = leader.get("/metrics").await.ok()?.text;
+        let name = "outrider_last_verified_restore_timestamp_seconds";
+        let line = metrics.lines().find(|line| line.starts_with(name))?;
+        (line.rsplit(' ').next()?.parse::<f64>().ok()? > 0.0).then_some(())
+    };
+    wait_until("the metric shows the drill", WORK_LIMIT, shown).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_cluster_begins_at_a_point_of_anothers_archive_and_writes_into_its_own() {
     let cluster = with_archive().start().await.unwrap();

@@ -133,7 +133,7 @@ pub(super) fn run(asked: Restore) -> Result<ExitCode, Refusal> {
         tablespaces: asked.tablespace.clone(),
         overwrite_half: asked.overwrite_half,
         standby: asked.standby,
-        restore_command: restore_command(&asked, archive.layout.server())?,
+        restore_command: restore_command(&asked.config, asked.archive.as_ref(), archive.layout.server())?,
     };
     let restorer = Restorer::new(store, archive.layout.clone(), options);
     let into = asked.into.clone().unwrap_or_else(|| config.postgres.data_directory.clone());
@@ -184,11 +184,15 @@ fn archive(asked: &Restore, config: &Config) -> Result<Archive, Refusal> {
 }
 
 /// What the restored Postgres runs for each file: this program, without an agent when there is none.
-fn restore_command(asked: &Restore, server: &str) -> anyhow::Result<String> {
+pub(super) fn restore_command(
+    file: &Path,
+    elsewhere: Option<&Location>,
+    server: &str,
+) -> anyhow::Result<String> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    let config = std::path::absolute(&asked.config).context("cannot find the configuration file")?;
+    let config = std::path::absolute(file).context("cannot find the configuration file")?;
     let mut command = format!("{} wal-fetch --config {}", quoted(&program), quoted(&config));
-    if let Some(location) = &asked.archive {
+    if let Some(location) = elsewhere {
         command.push_str(&format!(" --archive {}", quoted(Path::new(&location.to_string()))));
     }
     // By the server's name no agent is asked: the one of this machine only serves its own Postgres.
@@ -301,14 +305,14 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
 }
 
 /// A bar on a terminal, and now and then a line elsewhere.
-struct Shown {
+pub(super) struct Shown {
     bar: Option<ProgressBar>,
     phase: Phase,
     said: Duration,
 }
 
 impl Shown {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {msg}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -316,7 +320,7 @@ impl Shown {
         Shown { bar, phase: Phase::Checking, said: Duration::ZERO }
     }
 
-    fn show(&mut self, progress: &Progress) {
+    pub(super) fn show(&mut self, progress: &Progress) {
         let phase = match progress.phase {
             Phase::Checking => "checking",
             Phase::Copying => "copying",
@@ -350,7 +354,7 @@ impl Shown {
         self.phase = progress.phase;
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,5 +1,7 @@
 //! `outrider verify`: whether the archive would give back what it holds. Asks the store itself, as `outrider backups` does.
 
+mod drill;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use outrider_archive::BackupId;
+use outrider_archive::restore::DrillReport;
 use outrider_archive::verify::{self, Progress, Record, Verification, VerifyOptions};
 use serde_json::{Value, json};
 
@@ -29,6 +32,12 @@ pub(super) struct Verify {
     /// Read every object: checksums of WAL, files and pages
     #[arg(long)]
     full: bool,
+    /// Restore a backup and the WAL after it into a scratch directory, and let a real Postgres come up on it
+    #[arg(long)]
+    drill: bool,
+    /// Where to drill, absent or empty; it needs room for the whole server. In the directory for temporary files unless given
+    #[arg(long, value_name = "DIR", requires = "drill")]
+    scratch: Option<PathBuf>,
     /// The form of the result
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -36,34 +45,59 @@ pub(super) struct Verify {
 
 pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let place = Place::of(options.config)?;
+    let place = Place::of(options.config.clone())?;
     let wanted = VerifyOptions { backup: options.backup, full: options.full };
-    let found = runtime.block_on(check(&place, &wanted))?;
+    let (found, drilled) = runtime.block_on(async {
+        let found = verified(&place, &wanted).await?;
+        let drilled = match options.config {
+            Some(file) if options.drill => {
+                Some(drill::drill(&file, &place, wanted.backup.clone(), options.scratch).await?)
+            }
+            Some(_) | None => None,
+        };
+        record(&place, &wanted, &found, drilled.as_ref()).await?;
+        Ok::<_, Refusal>((found, drilled))
+    })?;
+    let mut shown_document = document(&found);
+    if let (Some(report), Value::Object(shown)) = (&drilled, &mut shown_document) {
+        shown.insert("drill".to_owned(), drill::document(report));
+    }
     let shown = match options.format {
-        Format::Table => text(&found),
-        Format::Json => format::json(&document(&found))?,
-        Format::Yaml => format::yaml(&document(&found))?,
+        Format::Table => drilled.as_ref().map(drill::text).unwrap_or_default() + &text(&found),
+        Format::Json => format::json(&shown_document)?,
+        Format::Yaml => format::yaml(&shown_document)?,
     };
     exit::print(&shown)?;
     Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn check(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<Verification> {
+async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<Verification> {
     let catalog = place.read().await?;
     let bar = Bar::new(wanted.full);
     let tell = |progress| bar.show(progress);
     let found = verify::verify(&*place.store, &place.layout, &catalog, wanted, clock::wall(), &tell).await;
     bar.end();
-    let found = found.context("cannot verify the whole archive")?;
+    found.context("cannot verify the whole archive")
+}
+
+/// Leaves the outcome where agents find it for their metrics.
+async fn record(
+    place: &Place,
+    wanted: &VerifyOptions,
+    found: &Verification,
+    drilled: Option<&DrillReport>,
+) -> anyhow::Result<()> {
+    // A look at one backup says nothing of the archive.
+    if wanted.backup.is_some() && drilled.is_none() {
+        return Ok(());
+    }
     let before =
         verify::read_record(&*place.store, &place.layout).await.context("cannot read the last outcome")?;
-    let record = Record::new(&found, clock::wall(), None, before.as_ref());
-    // A look at one backup says nothing of the archive.
-    if wanted.backup.is_none() {
-        let written = verify::write_record(&*place.store, &place.layout, &record).await;
-        written.context("cannot write the outcome into the archive")?;
-    }
-    Ok(found)
+    let good = drilled.filter(|report| report.pages_checked != Some(false));
+    let restored = good.map(|report| report.backup.to_string());
+    let record = Record::new(found, clock::wall(), restored, before.as_ref());
+    let written = verify::write_record(&*place.store, &place.layout, &record).await;
+    written.context("cannot write the outcome into the archive")
 }
 
 /// How far it is: a bar on a terminal, otherwise a line for each tenth. On standard error, so that the result can be piped.

@@ -1,0 +1,101 @@
+//! `outrider verify --drill`: restores a backup into a scratch directory, lets a real Postgres recover it, and looks at it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use outrider_archive::BackupId;
+use outrider_archive::restore::{self, DrillOptions, DrillReport, Goal, Progress, Target};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::backups::Place;
+use crate::cli::exit::{self, Refusal};
+use crate::cli::restore::{Shown, restore_command};
+
+/// For the replay of all WAL since the backup.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
+
+/// Restores, recovers and looks; the scratch directory is gone afterwards.
+///
+/// # Errors
+/// Why the server does not come back.
+pub(super) async fn drill(
+    file: &Path,
+    place: &Place,
+    backup: Option<BackupId>,
+    scratch: Option<PathBuf>,
+) -> Result<DrillReport, Refusal> {
+    let config = exit::load(file)?;
+    let server = config.archive.as_ref().map(|archive| archive.server().to_owned()).unwrap_or_default();
+    let scratch = scratch
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("outrider-drill-{}", std::process::id())));
+    let owner = std::fs::metadata(&config.postgres.data_directory).ok();
+    let options = DrillOptions {
+        scratch,
+        bin_dir: config.postgres.bin_directory.clone(),
+        // What runs as root would start a Postgres that refuses to.
+        owner: owner.map(|found| (found.uid(), found.gid())),
+        restore_command: restore_command(file, None, &server)?,
+        user: config.postgres.superuser.name.clone(),
+        goal: Goal::to(Target::Latest),
+        backup,
+        recovery_limit: RECOVERY_LIMIT,
+    };
+    let progress = watch::Sender::new(Progress::default());
+    let cancel = CancellationToken::new();
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let mut told = progress.subscribe();
+    let mut shown = Shown::new();
+    let work = restore::drill(place.store.clone(), place.layout.clone(), &options, &progress, &cancel);
+    let mut work = std::pin::pin!(work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            _ = interrupted.recv() => cancel.cancel(),
+            Ok(()) = told.changed() => {
+                let progress = *told.borrow_and_update();
+                shown.show(&progress);
+            }
+        }
+    };
+    shown.clear();
+    Ok(done.context("the drill failed: the server would not come back like this")?)
+}
+
+pub(super) fn document(report: &DrillReport) -> Value {
+    json!({
+        "backup": report.backup.to_string(),
+        "files": report.restored.files,
+        "bytes": report.restored.bytes,
+        "verified": report.restored.verified,
+        "reached_lsn": report.reached_lsn,
+        "reached_time": report.reached_time,
+        "databases": report.databases,
+        "relations": report.relations,
+        "pages_checked": report.pages_checked,
+        "recovery_seconds": report.recovery_took.as_secs_f64(),
+        "seconds": report.took.as_secs_f64(),
+    })
+}
+
+pub(super) fn text(report: &DrillReport) -> String {
+    let pages = match report.pages_checked {
+        Some(true) => "every page has its checksum",
+        Some(false) => "pages with WRONG checksums",
+        None => "the server has no page checksums",
+    };
+    let reached = report.reached_lsn.as_deref().unwrap_or("an unknown LSN");
+    let time = report.reached_time.as_deref().map(|time| format!(", last commit {time}")).unwrap_or_default();
+    format!(
+        "Drill: backup {} came back in {:.1} s (recovery {:.1} s) up to {reached}{time}: {} databases, {} relations, {pages}\n",
+        report.backup,
+        report.took.as_secs_f64(),
+        report.recovery_took.as_secs_f64(),
+        report.databases,
+        report.relations,
+    )
+}
