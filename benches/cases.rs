@@ -1,5 +1,7 @@
 //! The cases by name. What each does is in its own file.
 
+mod archive_backup;
+mod archive_ship;
 mod crash;
 mod freeze;
 mod idle;
@@ -28,11 +30,15 @@ pub(crate) enum Case {
     Idle,
     /// `archive_command` for a segment that is shipped already
     WalPush,
+    /// WAL into the archive and out of it, over TLS
+    ArchiveShip,
+    /// A base backup and its restore, over TLS
+    ArchiveBackup,
 }
 
 impl Case {
     /// In the order of the table.
-    pub(crate) const ALL: [Case; 7] = [
+    pub(crate) const ALL: [Case; 9] = [
         Case::Switchover,
         Case::Crash,
         Case::Node,
@@ -40,6 +46,8 @@ impl Case {
         Case::FreezeOff,
         Case::Idle,
         Case::WalPush,
+        Case::ArchiveShip,
+        Case::ArchiveBackup,
     ];
 
     /// As on the command line.
@@ -52,6 +60,8 @@ impl Case {
             Case::FreezeOff => "freeze-off",
             Case::Idle => "idle",
             Case::WalPush => "wal-push",
+            Case::ArchiveShip => "archive-ship",
+            Case::ArchiveBackup => "archive-backup",
         }
     }
 
@@ -68,6 +78,8 @@ impl Case {
             Case::FreezeOff => freeze::run_asynchronous(runs).await,
             Case::Idle => idle::run().await,
             Case::WalPush => wal_push::run().await,
+            Case::ArchiveShip => archive_ship::run(runs).await,
+            Case::ArchiveBackup => archive_backup::run(runs).await,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! agent costs, and how fast `archive_command` answers. Asserts nothing but that no commit is lost and no two primaries write.
 
 mod cases;
+mod depot;
 mod figures;
 mod machine;
 mod scene;

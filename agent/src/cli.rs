@@ -136,10 +136,16 @@ pub(crate) fn main() -> ExitCode {
         Err(usage) => {
             // Help and version are no errors, and go to standard output. A closed pipe leaves nobody to tell.
             let _ = usage.print();
-            return if usage.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return if usage.use_stderr() { wrong_usage() } else { ExitCode::SUCCESS };
         }
     };
     run(cli.command).unwrap_or_else(|refusal| refusal.report())
+}
+
+/// A recovery would take [`USAGE`] of a mistyped `restore_command` for the end of all WAL, and open for writing there.
+fn wrong_usage() -> ExitCode {
+    let fetches = std::env::args_os().nth(1).is_some_and(|command| command == "wal-fetch");
+    if fetches { wal::unusable() } else { ExitCode::from(USAGE) }
 }
 
 fn run(command: Command) -> Result<ExitCode, Refusal> {

@@ -107,10 +107,9 @@ async fn drains(depot: &Depot, segments: &[String], runs: u32) -> anyhow::Result
     let identifier = std::fs::read(directory.join(&segments[0]))?;
     let identifier = u64::from_ne_bytes(identifier[24..32].try_into().context("a short segment")?);
     let store = open(depot)?;
-    let zstd = Compression::Zstd { level: Compression::ZSTD_LEVEL };
     let mut rows = Vec::new();
     let (mut memory, mut processor) = (Row::new(MEMORY), Row::new(PROCESSOR));
-    for (measure, compression) in [(GZIP, Compression::GZIP), (ZSTD, zstd), (NONE, Compression::None)] {
+    for (measure, compression) in [(GZIP, Compression::GZIP), (ZSTD, Compression::ZSTD), (NONE, Compression::None)] {
         let mut row = Row::new(measure);
         for run in 0..runs {
             let layout = Layout::new(format!("drain-{}-{run}", compression.suffix().trim_start_matches('.')))?;

@@ -9,7 +9,7 @@ use anyhow::Context;
 use outrider_archive::client::{self, Exit, Reader};
 use outrider_archive::{FetchOptions, Fetcher};
 
-use super::exit::{load, runtime};
+use super::exit::{USAGE, load, runtime};
 use super::{ARCHIVE_SOCKET, WalFetch};
 use crate::config::Archive;
 
@@ -17,11 +17,23 @@ pub(super) fn push(socket: &Path, path: &Path) -> ExitCode {
     end(client::push(socket, path))
 }
 
+/// Who asks. Postgres starts its commands in the data directory, where this file tells a recovery to the end from a standby.
+/// A standby that is promoted has neither file any more when it asks for the history of its old timeline, and must not wait
+/// for a store that is down.
+fn reader() -> Reader {
+    if Path::new("recovery.signal").exists() { Reader::Recovery } else { Reader::Standby }
+}
+
+/// The end of a `wal-fetch` whose words make no sense: a recovery must not take it for "no such file".
+pub(super) fn unusable() -> ExitCode {
+    if reader() == Reader::Standby {
+        return ExitCode::from(USAGE);
+    }
+    end(Exit::trouble(Reader::Recovery, "restore_command is not a wal-fetch that can be carried out"))
+}
+
 pub(super) fn fetch(options: &WalFetch) -> ExitCode {
-    // Postgres starts its commands in the data directory, where this file tells a recovery to the end from a standby. A
-    // standby that is promoted has neither file any more when it asks for the history of its old timeline, and must not
-    // wait for a store that is down.
-    let reader = if Path::new("recovery.signal").exists() { Reader::Recovery } else { Reader::Standby };
+    let reader = reader();
     let (name, path) = (&options.name, &options.path);
     let socket = options.socket.as_deref();
     let Some(file) = &options.config else {

@@ -70,6 +70,8 @@ fn a_standby_goes_on_without_an_agent_and_a_recovery_stops() {
     assert_eq!(run_in(directory.path(), &arguments, &[]).code, 1);
     fs::write(directory.path().join("recovery.signal"), "").unwrap();
     assert_eq!(run_in(directory.path(), &arguments, &[]).code, 254);
+    // Mistyped, it must not be taken for "no such file" either.
+    assert_eq!(run_in(directory.path(), &["wal-fetch", "--sock", "x"], &[]).code, 254);
 }
 
 #[test]
