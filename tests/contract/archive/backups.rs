@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use outrider_archive::restore::{self, Goal, RestoreError, RestoreOptions, Restorer, Target};
 use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{
     BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Layout, Leadership, Progress,
@@ -315,7 +317,69 @@ async fn a_backup_under_load_is_restored_by_tar_with_every_row(bench: &Bench) {
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t").await, rows);
     assert_eq!(one::<String>(&client, "SELECT md5(string_agg(x, ',' ORDER BY i)) FROM s").await, sum);
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM u").await, 0);
+    drop(client);
+    let wal = restored.postgres.data().with_file_name("wal");
+    come_back_by_the_index(&primary, &report, &wal, &rows, &sum).await;
+    a_changed_byte_is_noticed(&primary, &report).await;
     drop(primary.shipper);
+}
+
+/// Several threads for each tar, the tablespace elsewhere; and the same rows, with the WAL in the directory `wal`.
+async fn come_back_by_the_index(primary: &Primary, report: &BackupReport, wal: &Path, rows: &i64, sum: &str) {
+    let mut postgres = Postgres::nowhere();
+    let space = postgres.data().with_file_name("mapped");
+    let options = RestoreOptions {
+        tablespaces: vec![(report.info.tablespaces[0].location.clone(), space.clone())],
+        restore_command: format!("cp {}/%f %p", wal.display()),
+        ..RestoreOptions::default()
+    };
+    let progress = watch::Sender::default();
+    let restored = restore(primary, &postgres.data(), options, &progress).await.unwrap();
+    assert!(restored.verified && restored.files == report.files, "{restored:?} of {report:?}");
+    let told = *progress.borrow();
+    assert!(told.bytes == told.bytes_total && told.bytes > report.file_bytes, "{told:?}");
+    let link = postgres.data().join("pg_tblspc").join(report.info.tablespaces[0].oid.to_string());
+    assert_eq!(std::fs::read_link(link).unwrap(), space);
+    postgres.run("pg_verifybackup", &["--no-parse-wal", postgres.data().to_str().unwrap()]);
+    postgres.configure("archive_mode = off");
+    postgres.start();
+    let client = postgres.connect().await;
+    wait_until("recovery ends", async || !one::<bool>(&client, "SELECT pg_is_in_recovery()").await).await;
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t").await, *rows);
+    assert_eq!(one::<String>(&client, "SELECT md5(string_agg(x, ',' ORDER BY i)) FROM s").await, sum);
+}
+
+async fn a_changed_byte_is_noticed(primary: &Primary, report: &BackupReport) {
+    for name in ["data.tar.gz", "backup_manifest"] {
+        let key = layout().backup(&report.info.id, name);
+        let good = read(&*primary.store, &key).await.unwrap();
+        let mut changed = good.clone();
+        changed[good.len() / 2] ^= 0x04;
+        primary.store.put(&key, Bytes::from(changed).into(), &Metadata::new()).await.unwrap();
+        let postgres = Postgres::nowhere();
+        let options = RestoreOptions {
+            tablespaces: vec![(
+                report.info.tablespaces[0].location.clone(),
+                postgres.data().with_file_name("mapped"),
+            )],
+            ..RestoreOptions::default()
+        };
+        let fault = restore(primary, &postgres.data(), options, &watch::Sender::default()).await.unwrap_err();
+        assert!(matches!(fault, RestoreError::Damaged { .. }), "{name}: {fault}");
+        assert!(!postgres.data().join("global/pg_control").exists());
+        primary.store.put(&key, Bytes::from(good).into(), &Metadata::new()).await.unwrap();
+    }
+}
+
+async fn restore(
+    primary: &Primary,
+    into: &Path,
+    options: RestoreOptions,
+    progress: &watch::Sender<restore::Progress>,
+) -> Result<restore::Restored, RestoreError> {
+    let restorer = Restorer::new(primary.store.clone(), layout(), options);
+    let plan = restorer.plan(&Goal::to(Target::Latest), None).await?;
+    restorer.run(&plan, into, progress, &CancellationToken::new()).await
 }
 
 async fn a_cancelled_backup_leaves_nothing(bench: &Bench) {
