@@ -25,7 +25,8 @@ impl Depot {
     /// # Errors
     /// When MinIO is missing (`make minio`), or something does not come up.
     pub(crate) async fn open(scale: u32, archive: serde_json::Value) -> anyhow::Result<Self> {
-        let parameters = json!({"max_wal_size": "4GB", "wal_keep_size": "2GB", "checkpoint_timeout": "30min"});
+        let parameters =
+            json!({"max_wal_size": "4GB", "wal_keep_size": "2GB", "checkpoint_timeout": "30min"});
         let settings = json!({"postgresql": {"parameters": parameters}, "archive": archive});
         let builder = Builder::new().members(1).archive(Archive::MinioWithTls).settings(settings);
         let depot = Depot { cluster: builder.dcs(json!({"synchronous_mode": false})).start().await? };

@@ -32,8 +32,12 @@ const ABSENT_FILE: Measure = milliseconds("archive, wal-fetch of an absent file"
 const GZIP: Measure = seconds("archive, drain of 24, gzip", Target::Ranks(0.8, 0.8));
 const ZSTD: Measure = seconds("archive, drain of 24, zstd", Target::Ranks(0.9, 0.9));
 const NONE: Measure = seconds("archive, drain of 24, uncompressed", Target::None);
-const MEMORY: Measure =
-    Measure { name: "archive, drain of 24, gzip, most memory more", unit: "MiB", digits: 1, target: Target::Below(64.0) };
+const MEMORY: Measure = Measure {
+    name: "archive, drain of 24, gzip, most memory more",
+    unit: "MiB",
+    digits: 1,
+    target: Target::Below(64.0),
+};
 const PROCESSOR: Measure = Measure {
     name: "archive, drain of 24, gzip, processor time of a GiB",
     unit: "s",
@@ -87,7 +91,11 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
     }
     rows.extend(drains(&depot, &segments, runs).await?);
     for row in &rows {
-        println!("  {}: {}", row.measure.name, row.rank(50).map_or_else(String::new, |half| row.with_unit(half)));
+        println!(
+            "  {}: {}",
+            row.measure.name,
+            row.rank(50).map_or_else(String::new, |half| row.with_unit(half))
+        );
     }
     Ok(Outcome { case: "archive-ship", rows, books: None, faults: Vec::new() })
 }
@@ -109,10 +117,13 @@ async fn drains(depot: &Depot, segments: &[String], runs: u32) -> anyhow::Result
     let store = open(depot)?;
     let mut rows = Vec::new();
     let (mut memory, mut processor) = (Row::new(MEMORY), Row::new(PROCESSOR));
-    for (measure, compression) in [(GZIP, Compression::GZIP), (ZSTD, Compression::ZSTD), (NONE, Compression::None)] {
+    for (measure, compression) in
+        [(GZIP, Compression::GZIP), (ZSTD, Compression::ZSTD), (NONE, Compression::None)]
+    {
         let mut row = Row::new(measure);
         for run in 0..runs {
-            let layout = Layout::new(format!("drain-{}-{run}", compression.suffix().trim_start_matches('.')))?;
+            let layout =
+                Layout::new(format!("drain-{}-{run}", compression.suffix().trim_start_matches('.')))?;
             let before = usage()?;
             let took = drain(&directory, layout, compression, store.clone(), segments, identifier).await?;
             row.figures.push(took.as_secs_f64());

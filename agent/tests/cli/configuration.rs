@@ -250,10 +250,33 @@ fn an_archive_in_s3_needs_keys_and_hides_them() {
         faults(&with(", create_bucket: perhaps, access_key_id: a, secret_access_key: b"))[0]
             .starts_with("archive.create_bucket:")
     );
-    assert!(
-        faults(&with(", compression: lz4"))[0]
-            .starts_with("archive.compression: \"lz4\": expected gzip, zstd or none")
-    );
+}
+
+#[test]
+fn each_compression_has_levels_of_its_own() {
+    let with = |keys: &str| format!("{SMALLEST}archive: {{store: \"file:///archive\", {keys}}}\n");
+    for (keys, level) in [
+        ("fetch_ahead: 0", "compression_level: 1"),
+        ("compression: gzip, compression_level: 9", "compression_level: 9"),
+        ("compression: zstd", "compression_level: 1"),
+        ("compression: zstd, compression_level: 19", "compression_level: 19"),
+        ("compression: none", "compression: none"),
+    ] {
+        let run = check(&with(keys));
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(run.out.contains(level), "{level}: {}", run.out);
+    }
+    for (keys, fault) in [
+        ("compression: lz4", "archive.compression: \"lz4\": expected gzip, zstd or none"),
+        ("compression_level: 10", "archive.compression_level: 10: expected a whole number from 1 to 9"),
+        (
+            "compression: zstd, compression_level: 20",
+            "archive.compression_level: 20: expected a whole number from 1 to 19",
+        ),
+        ("fetch_ahead: 33", "archive.fetch_ahead: 33: expected a whole number from 0 to 32"),
+    ] {
+        assert!(faults(&with(keys))[0].starts_with(fault), "{:?}", faults(&with(keys)));
+    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ async fn a_recovery_stops_at_a_fault_of_the_archive_and_ends_only_where_it_ends(
     client.batch_execute("INSERT INTO t VALUES (-1, 'the last row')").await.unwrap();
     let rows: i64 = one(&client, "SELECT count(*) FROM t").await;
     let last: String = one(&client, "SELECT pg_walfile_name(pg_current_wal_lsn())").await;
-    let end: i64 = one(&client, "SELECT (pg_current_wal_flush_lsn() - '0/0') % 16777216").await;
+    let end: i64 =
+        one(&client, "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint % 16777216").await;
     let written = std::fs::read(primary.pg_wal().join(&last)).unwrap();
     let Ok(WalFileName::Segment(segment)) = last.parse() else { panic!("{last}") };
     let chunk = Layout::new(SERVER).unwrap().stream_chunk(segment, 0, end as u64);
