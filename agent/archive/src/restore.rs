@@ -5,7 +5,7 @@ mod download;
 mod drill;
 mod error;
 mod files;
-mod manifest;
+pub(crate) mod manifest;
 mod place;
 mod plan;
 mod planner;

@@ -2,7 +2,6 @@
 //! says. Changes nothing but its own record. Restores nothing.
 
 mod base;
-mod manifest;
 mod pieces;
 mod record;
 mod wal;
@@ -68,7 +67,8 @@ impl Verification {
         self.faults.is_empty()
     }
 
-    fn fault(&mut self, fault: String) {
+    /// Adds one, as the caller found it.
+    pub fn fault(&mut self, fault: String) {
         if self.faults.len() < FAULTS_MAX {
             self.faults.push(fault);
         } else {

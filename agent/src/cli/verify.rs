@@ -48,10 +48,10 @@ pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
     let place = Place::of(options.config.clone())?;
     let wanted = VerifyOptions { backup: options.backup, full: options.full };
     let (found, drilled) = runtime.block_on(async {
-        let found = verified(&place, &wanted).await?;
+        let mut found = verified(&place, &wanted).await?;
         let drilled = match options.config {
             Some(file) if options.drill => {
-                Some(drill::drill(&file, &place, wanted.backup.clone(), options.scratch).await?)
+                drill::drill(&file, &place, wanted.backup.clone(), options.scratch, &mut found).await?
             }
             Some(_) | None => None,
         };

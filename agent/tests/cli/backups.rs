@@ -114,6 +114,13 @@ fn verify_ends_with_1_when_something_is_wrong_and_writes_it_down() {
     let document: Value = serde_json::from_str(&run.out).expect("it is JSON");
     assert_eq!((run.code, &document["sound"], &document["full"]), (1, &false.into(), &true.into()));
     assert!(document["faults"].as_array().is_some_and(|faults| faults.len() >= 8), "{document}");
+    let run = archive.run(&["verify", "--drill", "--format", "json"]);
+    let document: Value = serde_json::from_str(&run.out).expect("it is JSON");
+    let failed = |fault: &Value| fault.as_str().is_some_and(|fault| fault.starts_with("the drill failed"));
+    assert!(
+        run.code == 1 && document["faults"].as_array().is_some_and(|all| all.iter().any(failed)),
+        "{run:?}"
+    );
     let written = fs::read_to_string(archive.path("outrider/verified.json")).expect("it is there");
     assert!(written.contains("\"ok\": false"), "{written}");
 }

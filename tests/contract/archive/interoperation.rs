@@ -5,13 +5,18 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use outrider_archive::catalog::{Catalog, Keep, mark};
+use outrider_archive::restore::{Goal, RestoreOptions, Restorer, Target};
 use outrider_archive::store::Store;
 use outrider_archive::verify::{self, VerifyOptions};
-use outrider_archive::{BackupId, BackupInfo, BackupOptions, BackupStatus, Layout, Tablespace};
+use outrider_archive::{
+    BackupId, BackupInfo, BackupOptions, BackupStatus, Fetched, Fetcher, Layout, Patience, Tablespace,
+};
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use super::backups::Primary;
 use super::bench::{BUCKET, KEY, SECRET, open, options, wait_until};
@@ -186,6 +191,55 @@ async fn what_barman_wrote_is_known_and_whole() {
     let found = sound(&barman).await;
     // Of each backup the data and the tablespace; of the WAL all but the segment before the first backup.
     assert!(found.objects_read + 1 >= 2 * compressions.len() as u64 + shipped.len() as u64, "{found:?}");
+
+    let wal = fetch_all(&barman, &postgres, &shipped).await;
+    let rows: i64 = one(&client, "SELECT count(*) FROM t").await;
+    for backup in &catalog.backups {
+        let (_restored, restored_client) = restore_ours(&barman, &backup.id, &wal, &location).await;
+        assert_eq!(one::<i64>(&restored_client, "SELECT count(*) FROM t").await, rows);
+        assert_eq!(one::<i64>(&restored_client, "SELECT count(*) FROM u").await, 1000);
+    }
+}
+
+/// Fetches every file that barman shipped, by this program, and compares it.
+async fn fetch_all(barman: &Barman, postgres: &Postgres, names: &[String]) -> TempDir {
+    let wal = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(wal.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let fetcher = Fetcher::new(barman.store(), layout());
+    for name in names {
+        let target = wal.path().join(name);
+        let fetched = fetcher.fetch(name.parse().unwrap(), &target, None, Patience::Recovery).await.unwrap();
+        assert_ne!(fetched, Fetched::Absent, "{name}");
+        // PostgreSQL removes backup histories when there are later ones.
+        if let Ok(original) = std::fs::read(postgres.pg_wal().join(name)) {
+            assert!(std::fs::read(&target).unwrap() == original, "{name}");
+        } else {
+            assert!(name.ends_with(".backup"), "{name}");
+        }
+        // Another user's Postgres copies it.
+        std::fs::set_permissions(&target, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    wal
+}
+
+/// Restores a backup with this program, its tablespace elsewhere, and recovers to the end.
+async fn restore_ours(barman: &Barman, id: &BackupId, wal: &TempDir, location: &str) -> (Postgres, Client) {
+    let mut postgres = Postgres::nowhere();
+    let moved = postgres.data().with_file_name("moved");
+    let options = RestoreOptions {
+        tablespaces: vec![(location.to_owned(), moved)],
+        restore_command: format!("cp {}/%f %p", wal.path().display()),
+        ..RestoreOptions::default()
+    };
+    let restorer = Restorer::new(barman.store(), layout(), options);
+    let plan = restorer.plan(&Goal::to(Target::Latest), Some(id)).await.unwrap();
+    let (progress, cancel) = (watch::Sender::default(), CancellationToken::new());
+    restorer.run(&plan, &postgres.data(), &progress, &cancel).await.unwrap();
+    postgres.configure("archive_mode = off");
+    postgres.start();
+    let client = postgres.connect().await;
+    wait_until("recovery ends", async || !one::<bool>(&client, "SELECT pg_is_in_recovery()").await).await;
+    (postgres, client)
 }
 
 /// Barman reads the file and writes it again.

@@ -10,16 +10,16 @@ use sha2::{Digest as _, Sha256};
 /// What is known of each file of a base backup, by its path in the data directory, where a tablespace's files are below
 /// `pg_tblspc/<oid>/`.
 #[derive(Debug, Default)]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     files: HashMap<Vec<u8>, Stated>,
 }
 
 /// What a manifest states of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stated {
-    pub(super) size: u64,
+pub(crate) struct Stated {
+    pub(crate) size: u64,
     /// `None` when it has another kind of checksum.
-    pub(super) crc32c: Option<u32>,
+    pub(crate) crc32c: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ impl Manifest {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
         check_own(bytes)?;
         let text: Text = serde_json::from_slice(bytes).map_err(|fault| fault.to_string())?;
         let mut files = HashMap::with_capacity(text.files.len());
@@ -64,12 +64,12 @@ impl Manifest {
         Ok(Manifest { files })
     }
 
-    pub(super) fn get(&self, path: &[u8]) -> Option<Stated> {
+    pub(crate) fn get(&self, path: &[u8]) -> Option<Stated> {
         self.files.get(path).copied()
     }
 
     /// The paths of its files, in no order.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &[u8]> {
         self.files.keys().map(Vec::as_slice)
     }
 }

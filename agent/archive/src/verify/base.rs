@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use outrider_wal::Lsn;
 
-use super::manifest::Manifest;
 use super::pieces::read_on_a_thread;
 use super::{Meter, Verification};
 use crate::backup::{exclude, page};
 use crate::catalog::{Backup, read_small, split_suffix, unpacked};
+use crate::restore::manifest::Manifest;
 use crate::store::{self, Store};
 use crate::{BackupInfo, Layout, MANIFEST};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use outrider_archive::BackupId;
-use outrider_archive::restore::{self, DrillOptions, DrillReport, Goal, Progress, Target};
+use outrider_archive::restore::{self, DrillOptions, DrillReport, Goal, Progress, RestoreError, Target};
+use outrider_archive::verify::Verification;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -15,20 +16,23 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::backups::Place;
 use crate::cli::exit::{self, Refusal};
 use crate::cli::restore::{Shown, restore_command};
+use crate::report::causes;
 
 /// For the replay of all WAL since the backup.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
-/// Restores, recovers and looks; the scratch directory is gone afterwards.
+/// Restores, recovers and looks; the scratch directory is gone afterwards. That the server does not come back, or not
+/// whole, is a fault of the archive and among what was `found`.
 ///
 /// # Errors
-/// Why the server does not come back.
+/// When the drill cannot begin, or was interrupted.
 pub(super) async fn drill(
     file: &Path,
     place: &Place,
     backup: Option<BackupId>,
     scratch: Option<PathBuf>,
-) -> Result<DrillReport, Refusal> {
+    found: &mut Verification,
+) -> Result<Option<DrillReport>, Refusal> {
     let config = exit::load(file)?;
     let server = config.archive.as_ref().map(|archive| archive.server().to_owned()).unwrap_or_default();
     let scratch = scratch
@@ -63,7 +67,25 @@ pub(super) async fn drill(
         }
     };
     shown.clear();
-    Ok(done.context("the drill failed: the server would not come back like this")?)
+    match done {
+        Ok(report) => {
+            if report.pages_checked == Some(false) {
+                found.fault(format!(
+                    "backup {}: the restored server has pages with wrong checksums",
+                    report.backup
+                ));
+            }
+            Ok(Some(report))
+        }
+        Err(fault @ RestoreError::Cancelled { .. }) => Err(anyhow::Error::new(fault).into()),
+        Err(fault) => {
+            found.fault(format!(
+                "the drill failed, the server would not come back like this: {}",
+                causes(&fault)
+            ));
+            Ok(None)
+        }
+    }
 }
 
 pub(super) fn document(report: &DrillReport) -> Value {
