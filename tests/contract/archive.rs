@@ -11,6 +11,7 @@ mod fetching;
 mod interference;
 mod interoperation;
 mod interruptions;
+mod killed;
 mod minio;
 mod objects;
 mod pg_wal;

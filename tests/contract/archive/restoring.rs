@@ -30,11 +30,11 @@ super::on_every_store!(the_latest_point_and_a_time_are_reached);
 
 const ID: &str = "20261124T150000";
 /// What a restored directory that must not be started holds.
-const MARK: &str = "outrider.restoring";
+pub(crate) const MARK: &str = "outrider.restoring";
 
 /// An archive with one backup and some commits behind it, and what is known of them.
-struct Scene {
-    store: Arc<dyn Store>,
+pub(crate) struct Scene {
+    pub(crate) store: Arc<dyn Store>,
     /// Between the first and the second commit, on the server's clock.
     between: Timestamp,
     /// Of the third commit.
@@ -46,6 +46,18 @@ struct Scene {
     primary: Postgres,
     /// The same WAL as plain files.
     archive: TempDir,
+}
+
+/// Plans and does it.
+pub(crate) async fn restore(
+    store: Arc<dyn Store>,
+    target: Target,
+    into: &Path,
+    options: RestoreOptions,
+) -> Result<Restored, RestoreError> {
+    let restorer = Restorer::new(store, layout(), options);
+    let plan = restorer.plan(&Goal::to(target), None).await?;
+    restorer.run(&plan, into, &watch::Sender::new(Progress::default()), &CancellationToken::new()).await
 }
 
 fn layout() -> Layout {
@@ -108,7 +120,7 @@ impl Scene {
         Scene { store, between, xid, lsn, last_segment: last, primary, archive }
     }
 
-    async fn in_a_directory() -> (Self, Bench) {
+    pub(crate) async fn in_a_directory() -> (Self, Bench) {
         let bench = Bench::directory();
         (Scene::new(bench.store()).await, bench)
     }
@@ -127,9 +139,7 @@ impl Scene {
         into: &Path,
         options: RestoreOptions,
     ) -> Result<Restored, RestoreError> {
-        let restorer = self.restorer(options);
-        let plan = restorer.plan(&Goal::to(target), None).await?;
-        restorer.run(&plan, into, &watch::Sender::new(Progress::default()), &CancellationToken::new()).await
+        restore(self.store.clone(), target, into, options).await
     }
 
     /// The rows of a server that was restored to this target, and is a primary now.
