@@ -9,10 +9,10 @@ use super::target::Goal;
 use crate::catalog::Gap;
 use crate::{BackupId, BackupInfo};
 
-/// Bytes of tars that were unpacked, checked and written in a second on two cores beside the store itself. Of a
-/// slower network the plan knows nothing.
+/// Bytes of tars that are unpacked, checked and written in a second: a guess, for a store that is near. Of a slower
+/// network the plan knows nothing.
 const FILES_PER_SECOND: u64 = 500 << 20;
-/// Bytes of WAL that Postgres replays in a second, which depends on what is in it: of pgbench's it was twice that.
+/// Bytes of WAL that Postgres replays in a second: a guess too, since it depends on what is in it.
 const WAL_PER_SECOND: u64 = 64 << 20;
 
 /// How a goal is reached.
