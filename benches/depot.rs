@@ -13,6 +13,8 @@ use serde_json::json;
 const SHIP_LIMIT: Duration = Duration::from_secs(60);
 /// Of a segment, when pgbench has written enough and the rest is left empty: as good as full.
 const NEARLY_FULL: u64 = 15 << 20;
+/// Transactions of pgbench at first.
+const BATCH: u64 = 500;
 
 /// The cluster and what is in it.
 pub(crate) struct Depot {
@@ -60,6 +62,7 @@ impl Depot {
         let mut command = guard.command(&guard.programs().postgres.join(name), guard.directory());
         command.env("PGPASSWORD", PASSWORD).env("PGUSER", "postgres").env("PGHOST", "127.0.0.1");
         command.env("PGPORT", self.member().port().to_string()).env("PGDATABASE", "postgres");
+        command.env("PGOPTIONS", "-c synchronous_commit=off");
         let output = command.args(arguments).stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot run {name}"))?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -67,21 +70,28 @@ impl Depot {
         Ok(())
     }
 
+    /// pgbench that waits for no disk: it is here to write WAL.
     pub(crate) fn pgbench(&self, arguments: &[&str]) -> anyhow::Result<()> {
         self.postgres_program("pgbench", arguments)
     }
 
-    /// Lets pgbench nearly fill the current segment and finishes it. Returns its name when PostgreSQL has switched.
+    /// Lets pgbench nearly fill the current segment after a checkpoint, so that it holds pages and records as on a server
+    /// that works, and finishes it. Returns its name when PostgreSQL has switched.
     ///
     /// # Errors
     /// When pgbench fails or Postgres does not answer.
     pub(crate) async fn fill_segment(&self, connection: &Connection) -> anyhow::Result<String> {
-        loop {
-            let end: Lsn = connection.text("SELECT pg_current_wal_lsn()::text").await?.parse()?;
-            if end.get() % SegmentSize::DEFAULT.bytes() >= NEARLY_FULL {
-                break;
-            }
-            self.pgbench(&["-n", "-c", "2", "-t", "150"])?;
+        // How much a transaction writes depends on how many pages it is the first to touch: so by what the last ones did.
+        connection.run("CHECKPOINT").await?;
+        let mut transactions = BATCH;
+        let mut before = position(connection).await?;
+        while before % SegmentSize::DEFAULT.bytes() < NEARLY_FULL {
+            self.pgbench(&["-n", "-t", &transactions.to_string()])?;
+            let now = position(connection).await?;
+            let each = (now - before).div_ceil(transactions).max(1);
+            let left = NEARLY_FULL.saturating_sub(now % SegmentSize::DEFAULT.bytes());
+            transactions = (left / each).clamp(BATCH / 10, BATCH * 20);
+            before = now;
         }
         connection.text("SELECT pg_walfile_name(pg_switch_wal())").await
     }
@@ -112,6 +122,12 @@ impl Depot {
     pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.member().directory().join(name)
     }
+}
+
+/// Where the WAL ends, in bytes.
+async fn position(connection: &Connection) -> anyhow::Result<u64> {
+    let end: Lsn = connection.text("SELECT pg_current_wal_insert_lsn()::text").await?.parse()?;
+    Ok(end.get())
 }
 
 /// A path as an argument.
