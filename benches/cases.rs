@@ -2,6 +2,7 @@
 
 mod archive_backup;
 mod archive_ship;
+mod archive_stream;
 mod crash;
 mod freeze;
 mod idle;
@@ -32,13 +33,15 @@ pub(crate) enum Case {
     WalPush,
     /// WAL into the archive and out of it, over TLS
     ArchiveShip,
+    /// Commits into the archive while their segment is being written, over TLS
+    ArchiveStream,
     /// A base backup and its restore, over TLS
     ArchiveBackup,
 }
 
 impl Case {
     /// In the order of the table.
-    pub(crate) const ALL: [Case; 9] = [
+    pub(crate) const ALL: [Case; 10] = [
         Case::Switchover,
         Case::Crash,
         Case::Node,
@@ -47,6 +50,7 @@ impl Case {
         Case::Idle,
         Case::WalPush,
         Case::ArchiveShip,
+        Case::ArchiveStream,
         Case::ArchiveBackup,
     ];
 
@@ -61,6 +65,7 @@ impl Case {
             Case::Idle => "idle",
             Case::WalPush => "wal-push",
             Case::ArchiveShip => "archive-ship",
+            Case::ArchiveStream => "archive-stream",
             Case::ArchiveBackup => "archive-backup",
         }
     }
@@ -79,6 +84,7 @@ impl Case {
             Case::Idle => idle::run().await,
             Case::WalPush => wal_push::run().await,
             Case::ArchiveShip => archive_ship::run(runs).await,
+            Case::ArchiveStream => archive_stream::run().await,
             Case::ArchiveBackup => archive_backup::run(runs).await,
         }
     }

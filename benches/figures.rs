@@ -82,6 +82,12 @@ impl Row {
         }
     }
 
+    /// Its name and its median.
+    pub(crate) fn summary(&self) -> String {
+        let half = self.rank(50).map_or_else(|| "no figures".to_owned(), |half| self.with_unit(half));
+        format!("{}: {half}", self.measure.name)
+    }
+
     /// One figure with its unit.
     pub(crate) fn with_unit(&self, figure: f64) -> String {
         format!("{figure:.*} {}", self.measure.digits, self.measure.unit)

@@ -62,11 +62,7 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         std::fs::remove_dir_all(&restored)?;
     }
     for row in &rows {
-        println!(
-            "  {}: {}",
-            row.measure.name,
-            row.rank(50).map_or_else(String::new, |half| row.with_unit(half))
-        );
+        println!("  {}", row.summary());
     }
     Ok(Outcome { case: "archive-backup", rows: rows.to_vec(), books: None, faults: Vec::new() })
 }

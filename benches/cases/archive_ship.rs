@@ -45,6 +45,9 @@ const PROCESSOR: Measure = Measure {
     target: Target::None,
 };
 
+const REQUESTS: Measure =
+    Measure { name: "archive, requests of a segment", unit: "", digits: 2, target: Target::None };
+
 const fn milliseconds(name: &'static str, target: Target) -> Measure {
     Measure { name, unit: "ms", digits: 1, target }
 }
@@ -57,7 +60,9 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
     let depot = Depot::open(20, json!({"stream_interval": 0})).await?;
     let connection = depot.connect().await?;
     let socket = depot.socket();
-    let mut rows = [FINISHED, PUSH, FETCH, ABSENT_FILE].map(Row::new).to_vec();
+    let store = depot.cluster.store.as_ref().context("the cluster has no object store")?;
+    let mut rows = [FINISHED, PUSH, FETCH, ABSENT_FILE, REQUESTS].map(Row::new).to_vec();
+    let before = store.requests().await?;
     let mut segments = Vec::new();
     for _ in 0..SEGMENTS {
         let segment = depot.fill_segment(&connection).await?;
@@ -72,6 +77,8 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
     }
     let last = segments.last().context("no segment")?;
     depot.archived(&connection, last).await?;
+    let asked = store.requests().await? - before;
+    rows[4].figures.push(asked as f64 / SEGMENTS as f64);
     let fetched = depot.scratch("fetched");
     for segment in &segments {
         let begun = Instant::now();
@@ -91,11 +98,7 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
     }
     rows.extend(drains(&depot, &segments, runs).await?);
     for row in &rows {
-        println!(
-            "  {}: {}",
-            row.measure.name,
-            row.rank(50).map_or_else(String::new, |half| row.with_unit(half))
-        );
+        println!("  {}", row.summary());
     }
     Ok(Outcome { case: "archive-ship", rows, books: None, faults: Vec::new() })
 }

@@ -54,6 +54,6 @@ fn times(leader: &Member, measure: Measure, arguments: &[&str]) -> anyhow::Resul
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "outrider {} failed: {}", arguments.join(" "), said.trim());
     }
-    println!("  {}: {}", measure.name, row.rank(50).map_or_else(String::new, |half| row.with_unit(half)));
+    println!("  {}", row.summary());
     Ok(row)
 }

@@ -239,8 +239,13 @@ impl Node {
 
 /// A client for local servers: one that does not answer within 2 s does not answer.
 pub(crate) fn http_client() -> anyhow::Result<reqwest::Client> {
+    http_client_builder().build().context("cannot make an HTTP client")
+}
+
+/// The same, to be given an authority.
+pub(crate) fn http_client_builder() -> reqwest::ClientBuilder {
     // There is one provider in the program; whoever comes second finds it there.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let limit = Duration::from_secs(2);
-    reqwest::Client::builder().no_proxy().timeout(limit).build().context("cannot make an HTTP client")
+    reqwest::Client::builder().no_proxy().timeout(limit)
 }

@@ -27,6 +27,8 @@ pub const ACCESS_KEY: &str = "minio";
 pub const SECRET_KEY: &str = "miniosecret";
 
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// MinIO counts its requests anew this often.
+const COUNTED: Duration = Duration::from_secs(12);
 
 /// The store. It can be stopped and started again on its objects; a MinIO dies with the [`Guard`].
 #[derive(Debug)]
@@ -171,6 +173,24 @@ impl ObjectStore {
         std::fs::read(self.directory.join(BUCKET).join(key)).ok()
     }
 
+    /// Requests that MinIO has answered since it began.
+    ///
+    /// # Errors
+    /// When it is the embedded server, or does not tell.
+    pub async fn requests(&self) -> anyhow::Result<u64> {
+        // What it tells is up to ten seconds old.
+        tokio::time::sleep(COUNTED).await;
+        let mut client = crate::etcd::http_client_builder();
+        if let Some(file) = self.ca_file() {
+            client = client.add_root_certificate(reqwest::Certificate::from_pem(&std::fs::read(file)?)?);
+        }
+        let url = format!("{}/minio/v2/metrics/cluster", self.endpoint());
+        let answer = client.build()?.get(&url).send().await?.error_for_status()?.text().await?;
+        anyhow::ensure!(answer.contains("minio_s3_requests_"), "{url} tells nothing of requests");
+        let counted = answer.lines().filter(|line| line.starts_with("minio_s3_requests_total{"));
+        Ok(counted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64)
+    }
+
     fn spawn_minio(&self, guard: &Guard, binary: &Path) -> anyhow::Result<Child> {
         let log =
             std::fs::File::options().create(true).append(true).open(guard.directory().join("minio.log"))?;
@@ -180,6 +200,7 @@ impl ObjectStore {
             command.arg("--certs-dir").arg(certificates);
         }
         command.env("HOME", guard.directory()).env("MINIO_BROWSER", "off");
+        command.env("MINIO_PROMETHEUS_AUTH_TYPE", "public");
         command.env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
         command.stdout(log.try_clone()?).stderr(log).spawn().context("cannot start MinIO")
     }
