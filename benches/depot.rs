@@ -118,7 +118,15 @@ impl Depot {
         Ok(())
     }
 
-    /// A directory of the bed's user that is not there yet.
+    /// Makes a file the bed's user's.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn own(&self, path: &Path) -> anyhow::Result<()> {
+        self.cluster.guard.account().own(path)
+    }
+
+    /// A path for what the bed's user makes there; nothing is there yet.
     pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.member().directory().join(name)
     }

@@ -5,6 +5,7 @@ mod cases;
 mod depot;
 mod figures;
 mod machine;
+mod others;
 mod scene;
 mod table;
 

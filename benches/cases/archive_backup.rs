@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::depot::{Depot, text};
 use crate::figures::{Measure, Outcome, Row, Target};
+use crate::others;
 
 /// Of pgbench's tables: 100 makes 1.6 GB with its indexes.
 const SCALE: u32 = 100;
@@ -61,10 +62,12 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
             .push(time(|| depot.outrider(&["restore", "-c", config, "--into", text(&restored)?]))?);
         std::fs::remove_dir_all(&restored)?;
     }
+    let mut rows = rows.to_vec();
+    rows.extend(others::base_backup(&depot, runs.min(3))?);
     for row in &rows {
         println!("  {}", row.summary());
     }
-    Ok(Outcome { case: "archive-backup", rows: rows.to_vec(), books: None, faults: Vec::new() })
+    Ok(Outcome { case: "archive-backup", rows, books: None, faults: Vec::new() })
 }
 
 fn time(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::depot::{Depot, text};
 use crate::figures::{Measure, Outcome, Row, Target};
+use crate::others::{self, REPLAY};
 
 /// Segments that wait at once, and are then fetched in order.
 const SEGMENTS: usize = 24;
@@ -22,8 +23,6 @@ const SEGMENTS: usize = 24;
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// Questions for a file that is not there.
 const ABSENT: usize = 20;
-/// What a replay does between two files: a segment takes it longer than this.
-const REPLAY: Duration = Duration::from_millis(30);
 
 const FINISHED: Measure = milliseconds("archive, finished segment until stored", Target::Ranks(60.0, 60.0));
 const PUSH: Measure = milliseconds("archive, wal-push of a segment shipped ahead", Target::Ranks(5.0, 5.0));
@@ -96,7 +95,10 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         rows[3].figures.push(in_milliseconds(begun));
         ensure!(output.status.code() == Some(1), "{name} is not there, and wal-fetch ended with {output:?}");
     }
-    rows.extend(drains(&depot, &segments, runs).await?);
+    let waiting = depot.scratch("waiting");
+    lay_out(&depot, &segments, &waiting)?;
+    rows.extend(drains(&depot, &waiting.join("pg_wal"), &segments, runs).await?);
+    rows.extend(others::wal(&depot, &segments, &waiting).await?);
     for row in &rows {
         println!("  {}", row.summary());
     }
@@ -107,14 +109,28 @@ fn in_milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1000.0
 }
 
-/// The same segments, in a directory of their own and all of them waiting, each time into an empty archive.
-async fn drains(depot: &Depot, segments: &[String], runs: u32) -> anyhow::Result<Vec<Row>> {
-    let directory = depot.scratch("waiting");
-    std::fs::create_dir_all(directory.join("archive_status"))?;
-    for segment in segments {
-        std::fs::copy(depot.pg_wal().join(segment), directory.join(segment))?;
-        std::fs::write(directory.join("archive_status").join(format!("{segment}.ready")), "")?;
+/// As much of a data directory as the tools want, in whose pg_wal all these segments wait.
+fn lay_out(depot: &Depot, segments: &[String], directory: &Path) -> anyhow::Result<()> {
+    let mut paths = ["", "global", "pg_wal", "pg_wal/archive_status"].map(str::to_owned).to_vec();
+    for path in &paths {
+        std::fs::create_dir(directory.join(path))?;
     }
+    let data = depot.member().data_directory();
+    let copied = segments.iter().map(|segment| format!("pg_wal/{segment}"));
+    for path in copied.chain(["global/pg_control".to_owned()]) {
+        std::fs::copy(data.join(&path), directory.join(&path))?;
+        paths.push(path);
+    }
+    for segment in segments {
+        let path = format!("pg_wal/archive_status/{segment}.ready");
+        std::fs::write(directory.join(&path), "")?;
+        paths.push(path);
+    }
+    paths.iter().try_for_each(|path| depot.own(&directory.join(path)))
+}
+
+/// Each time into an empty archive.
+async fn drains(depot: &Depot, directory: &Path, segments: &[String], runs: u32) -> anyhow::Result<Vec<Row>> {
     let identifier = std::fs::read(directory.join(&segments[0]))?;
     let identifier = u64::from_ne_bytes(identifier[24..32].try_into().context("a short segment")?);
     let store = open(depot)?;
@@ -128,7 +144,7 @@ async fn drains(depot: &Depot, segments: &[String], runs: u32) -> anyhow::Result
             let layout =
                 Layout::new(format!("drain-{}-{run}", compression.suffix().trim_start_matches('.')))?;
             let before = usage()?;
-            let took = drain(&directory, layout, compression, store.clone(), segments, identifier).await?;
+            let took = drain(directory, layout, compression, store.clone(), segments, identifier).await?;
             row.figures.push(took.as_secs_f64());
             if measure.name == GZIP.name {
                 let after = usage()?;
