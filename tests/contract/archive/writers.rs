@@ -1,16 +1,19 @@
 //! Two who would write to one archive: a former primary beside the new one, and two clusters. One of them is refused,
 //! says why, and nothing is overwritten.
 
+use std::num::NonZeroUsize;
+
 use bytes::Bytes;
 use outrider_archive::store::Metadata;
-use outrider_archive::{Leadership, NotDurable};
+use outrider_archive::{Leadership, NotDurable, ShipOptions, Shipper};
 use tokio::time::timeout;
 
 use super::bench::{Bench, PATIENCE, gunzip, keys, read};
-use super::pg_wal::{PgWal, SERVER, SYSTEM_IDENTIFIER, leadership, segment, shown};
+use super::pg_wal::{PgWal, SERVER, SYSTEM_IDENTIFIER, leadership, segment, ship_options, shown};
 
 super::on_every_store!(
     a_former_primary_finds_out_and_ships_no_more,
+    a_former_primary_sends_nothing_after_the_first_conflict,
     a_later_leader_keeps_an_earlier_one_from_the_first_file_on,
     another_cluster_writes_nothing_to_this_archive,
     an_archive_that_barman_wrote_is_asked_whose_it_is,
@@ -56,6 +59,31 @@ async fn a_former_primary_finds_out_and_ships_no_more(bench: &Bench) {
     assert!(gunzip(&read(&*store, &key(SECOND)).await.unwrap()) == segment(SECOND, 2));
     assert_eq!(read(&*store, &key(THIRD)).await, None);
     assert_eq!(seen.borrow().counters.files, 1);
+}
+
+/// What lies ready behind the file that is refused stays where it is, although nobody has told the former primary yet.
+async fn a_former_primary_sends_nothing_after_the_first_conflict(bench: &Bench) {
+    let (old, new, store) = (PgWal::new(), PgWal::new(), bench.store());
+    old.add(FIRST, &segment(FIRST, 1));
+    let one = NonZeroUsize::MIN;
+    let options = ShipOptions { member: "old".to_owned(), parallelism: one, ..ship_options(old.path()) };
+    let former = Shipper::start(options, store.clone());
+    let mut seen = former.status();
+    former.enable(leadership(1));
+    shown(&mut seen, "one archived", |status| status.counters.files == 1).await;
+
+    new.add(SECOND, &segment(SECOND, 2));
+    let leader = new.shipper_of("new", store.clone());
+    leader.enable(leadership(2));
+    timeout(PATIENCE, leader.durable(SECOND.parse().unwrap())).await.unwrap().unwrap();
+
+    old.add(SECOND, &segment(SECOND, 9));
+    old.add(THIRD, &segment(THIRD, 9));
+    let refused = shown(&mut seen, "another writer", |status| {
+        status.writer_conflict.is_some() && status.in_flight == 0
+    });
+    refused.await;
+    assert_eq!(read(&*store, &key(THIRD)).await, None);
 }
 
 async fn a_later_leader_keeps_an_earlier_one_from_the_first_file_on(bench: &Bench) {

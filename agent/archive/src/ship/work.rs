@@ -254,7 +254,9 @@ impl Work {
                 Done::Claimed(writer::claim(&*store, &layout, leadership, &member).await)
             });
         }
-        if self.claim != Some(Claimed::Ours) {
+        // While a look is due nothing new leaves: who stood still for longer than that, or met another's file, may not be
+        // the leader any more.
+        if self.claim != Some(Claimed::Ours) || self.claim_at <= Instant::now() {
             return;
         }
         self.send(leadership);
