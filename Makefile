@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # Debian packages by the program that tells whether they are there.
 PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config openssl:openssl \
-	barman-cloud-backup-list:barman-cli-cloud
+	barman-cloud-backup-list:barman-cli-cloud faketime:faketime
 # Where everybody may read: Postgres runs as a user of its own.
 POSTGRES18 := /tmp/outrider-postgres18
 MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
@@ -15,7 +15,7 @@ help: ## Show the commands
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /  make \1\t/' | expand -t 18
 
 demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, live
-	@cargo run --quiet --package outrider-bed --bin outrider-demo
+	@target/debug/outrider-demo
 
 test: setup store ## Everything: format, lints, units, scenarios, model, contracts, real clusters
 	cargo fmt --all --check
@@ -42,7 +42,7 @@ lint: setup ## Only format and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 
 build: setup ## Build the program and what the demonstration needs
-	cargo build --package outrider --package outrider-bed
+	cargo build --workspace --bins
 
 minio: ## Build a real MinIO into ~/go/bin, which the tests then use besides the embedded store (3 minutes)
 	@command -v go >/dev/null || { echo "make minio needs Go 1.24 or newer: https://go.dev/dl"; exit 1; }

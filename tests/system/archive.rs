@@ -1,6 +1,7 @@
 //! WAL goes to the archive, waits while the store is down, and can be had back.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use outrider_bed::{Archive, Builder, Cluster, ObjectStore, wait_until};
 
@@ -129,5 +130,21 @@ async fn a_standby_gets_from_the_archive_what_the_primary_has_no_more() {
     };
     wait_until("the primary has removed what the standby needs", LIMIT, oldest_is_gone).await.unwrap();
     standby.start().unwrap();
+    story.end().await;
+}
+
+/// The signature of a request carries the time, and a store refuses one that is too old: nobody guesses that from "403".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_clock_is_wrong_is_told_so() {
+    let story = Story::begin(Builder::new().members(2).archive(Archive::MinioIfThere)).await;
+    let leader = story.leader().await;
+    let (guard, configuration) = (&story.cluster.guard, leader.configuration());
+    let outrider = guard.programs().outrider.clone();
+    let mut command = guard.command(Path::new("faketime"), guard.directory());
+    command.arg("2 hours ago").arg(outrider).arg("backups").arg("-c").arg(configuration);
+    let output = command.output().expect("faketime is one of the packages that `make setup` installs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(said.contains("check the clock of this machine"), "{said}");
     story.end().await;
 }

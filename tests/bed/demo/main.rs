@@ -1,6 +1,8 @@
 //! The demonstration: three members archive to an object store while a writer writes, and lose their primary three times: on
-//! request, by a crash, and with its whole node. On a terminal the cluster then stays until Ctrl-C.
+//! request, by a crash, and with its whole node. Then a backup is taken and a fresh server restored from the archive. On a
+//! terminal the cluster then stays until Ctrl-C.
 
+mod backups;
 mod faults;
 mod screen;
 mod table;
@@ -103,10 +105,11 @@ async fn show(screen: &Screen, cluster: &Cluster) -> anyhow::Result<bool> {
     screen.result(overlaps.is_empty(), format!("two primaries at one time: {}", overlaps.len()));
     drop(watcher);
     archived(screen, cluster).await?;
+    let restored = backups::prove(screen, cluster).await?;
     if screen.is_terminal {
         stay(screen, cluster).await?;
     }
-    Ok(verdict.is_good() && overlaps.is_empty())
+    Ok(verdict.is_good() && overlaps.is_empty() && restored)
 }
 
 /// Closes the current segment and waits until it lies in the store.
