@@ -14,8 +14,8 @@ MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 help: ## Show the commands
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /  make \1\t/' | expand -t 18
 
-demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, live
-	@target/debug/outrider-demo
+demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, backup and restore, live
+	@$${CARGO_TARGET_DIR:-target}/debug/outrider-demo
 
 test: setup store ## Everything: format, lints, units, scenarios, model, contracts, real clusters
 	cargo fmt --all --check
