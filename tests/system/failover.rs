@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrider_bed::process::{self, Signal};
-use outrider_bed::{Builder, Member, fault_lasts};
+use outrider_bed::{Archive, Builder, Member, fault_lasts};
 use serde_json::json;
 
 use crate::story::{Story, logged, timeline};
@@ -105,6 +105,18 @@ async fn a_lost_node_comes_back_as_a_standby() {
     story.writes(100).await;
     lost.start().unwrap();
     logged(lost, "rewinding to where the primary's timeline began").await;
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_archive_has_of_the_last_segment_never_replaces_what_a_standby_has_more() {
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded)).await;
+    let lost = story.leader().await;
+    story.writes(200).await;
+    lost.kill_node();
+    story.cluster.wait_for_another(lost.name()).await.unwrap();
+    story.writes(50).await;
+    lost.start().unwrap();
     story.end().await;
 }
 

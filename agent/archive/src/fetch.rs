@@ -178,6 +178,7 @@ impl Fetcher {
             let chunks = std::mem::take(chunks);
             match stitch::join(&self.archive, segment, chunks, destination.path).await? {
                 Joined::Segment(received) => return put(received, destination),
+                Joined::Known => return Ok(Fetched::Absent),
                 Joined::Changed => return Err(store_error(self.changed(name))),
                 Joined::Nothing => {
                     let partial = self.archive.first(std::mem::take(partials)).await;

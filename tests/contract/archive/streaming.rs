@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use outrider_archive::store::{Metadata, Store};
-use outrider_archive::{FlushPosition, Layout, Shipper, StreamOptions, StreamStatus, Streamer};
+use outrider_archive::{
+    Fetched, Fetcher, FlushPosition, Layout, Patience, Shipper, StreamOptions, StreamStatus, Streamer,
+};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -265,6 +267,43 @@ async fn other_bytes_under_the_name_of_a_chunk_stop_the_segment_and_stay(bench: 
     let status = stage.shown("the next segment", |status| status.segment == Some(parsed(THIRD))).await;
     assert_eq!(status.conflict, None);
     wait_until("it is streamed", async || joined(&*stage.store, THIRD).await.len() == 50).await;
+}
+
+/// What a fetch makes of a segment that was streamed up to 3000, where the server has this file of it.
+async fn fetched_over(own: &[u8]) -> (Fetched, PgWal) {
+    let bench = Bench::directory();
+    let store = bench.store();
+    let whole = content(SECOND);
+    put_chunk(&*store, SECOND, 3000, &whole[..3000]).await;
+    let pg_wal = PgWal::new();
+    std::fs::write(pg_wal.file(SECOND), own).unwrap();
+    let fetcher = Fetcher::new(store, Layout::new(SERVER).unwrap());
+    let (name, target) = (SECOND.parse().unwrap(), pg_wal.file("RECOVERYXLOG"));
+    let fetched = fetcher.fetch(name, &target, None, Patience::Standby).await.unwrap();
+    (fetched, pg_wal)
+}
+
+#[tokio::test]
+async fn what_was_streamed_never_takes_the_place_of_more_that_a_standby_has() {
+    let mut own = content(SECOND);
+    own[5000..].fill(0);
+    let (fetched, pg_wal) = fetched_over(&own).await;
+    assert_eq!(fetched, Fetched::Absent, "PostgreSQL would put it over what only this standby has");
+    assert!(!pg_wal.file("RECOVERYXLOG").exists() && std::fs::read(pg_wal.file(SECOND)).unwrap() == own);
+    // As much is enough: nothing is won.
+    own[3000..].fill(0);
+    assert_eq!(fetched_over(&own).await.0, Fetched::Absent);
+}
+
+#[tokio::test]
+async fn what_was_streamed_serves_a_standby_that_has_less_or_an_older_file_of_that_name() {
+    let mut less = content(SECOND);
+    less[2999..].fill(0);
+    for own in [less, content(THIRD), Vec::new()] {
+        let (fetched, pg_wal) = fetched_over(&own).await;
+        assert_eq!(fetched, Fetched::Written { bytes: SIZE.bytes() });
+        assert!(std::fs::read(pg_wal.file("RECOVERYXLOG")).unwrap()[..3000] == content(SECOND)[..3000]);
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use crate::store::{Error, Listed};
 
 /// Chunks on their way at one time.
 const AT_ONCE: usize = 8;
+/// Bytes that are compared at one time.
+const COMPARED: usize = 64 << 10;
 
 /// One object with a part of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(super) enum Joined {
     Segment(Received),
     /// The beginning is missing, so none of it is of use.
     Nothing,
+    /// The server itself has all of it, and perhaps more.
+    Known,
     /// A chunk went away meanwhile: the segment was finished, as a rule. It is to be looked for anew.
     Changed,
 }
@@ -84,6 +88,16 @@ pub(super) async fn join(
     }
     let system_identifier = archive.system_identifier();
     let path = beside.to_owned();
+    let (same, growing) = {
+        let own = beside.with_file_name(segment.to_string());
+        let comparing =
+            tokio::task::spawn_blocking(move || growing.is_beginning_of(&own).map(|same| (same, growing)));
+        let compared = comparing.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        compared.map_err(cannot_write)?
+    };
+    if same {
+        return Ok(Joined::Known);
+    }
     let ending = tokio::task::spawn_blocking(move || growing.finish(name, first, system_identifier, &path));
     let (received, end) = match ending.await {
         Ok(finished) => match finished? {
@@ -143,6 +157,31 @@ impl Growing {
         file.write_all_at(&plain[overlap..], chunk.from + overlap as u64).map_err(cannot_write)?;
         self.end = self.end.max(chunk.to);
         Ok((self, true))
+    }
+
+    /// Whether a file that the server has is the same up to the end of what was streamed. A standby may have received more of
+    /// it than was streamed, and PostgreSQL would put ours in the place of its own (xlogarchive.c,
+    /// KeepFileRestoredFromArchive): commits that nobody else has would be gone.
+    fn is_beginning_of(&self, own: &Path) -> io::Result<bool> {
+        let own = match File::open(own) {
+            Ok(own) => own,
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(fault) => return Err(fault),
+        };
+        let (mut ours, mut theirs) = (vec![0; COMPARED], vec![0; COMPARED]);
+        let mut at = 0;
+        while at < self.end {
+            let length = usize::try_from(self.end - at).unwrap_or(COMPARED).min(COMPARED);
+            let (ours, theirs) = (&mut ours[..length], &mut theirs[..length]);
+            self.temporary.file.read_exact_at(ours, at)?;
+            match own.read_exact_at(theirs, at) {
+                Ok(()) if ours == theirs => at += length as u64,
+                Ok(()) => return Ok(false),
+                Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(self.end > 0)
     }
 
     /// Fills the rest with zeros and checks. `None` when there is not even a header.
