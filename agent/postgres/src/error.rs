@@ -119,8 +119,10 @@ pub enum Error {
         /// Its last lines.
         tail: Vec<String>,
     },
-    /// The connection to the supervisor ended while one of Postgres' programs ran: how that ended is not known.
-    #[error("the supervisor went away while {tool} ran")]
+    /// What the supervisor told of one of Postgres' programs was missed, or it went away: how that ended is not known.
+    #[error(
+        "it is not known how {tool} ended: the supervisor went away, or told more than could be kept up with"
+    )]
     ToolUnknown {
         /// Which.
         tool: &'static str,

@@ -1,7 +1,8 @@
 //! Runs one of Postgres' programs through the supervisor and waits for its end.
 
 use outrider_supervisor::protocol::{Answer, Command, Event, Exit, Tool};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::info;
 
 use super::{News, Supervisor};
@@ -33,8 +34,9 @@ impl Supervisor {
             return Err(Error::ToolUnknown { tool: name });
         };
         let mut run = Run::default();
+        let mut has_ended = false;
         loop {
-            match news.recv().await {
+            match next(&mut news, has_ended).await {
                 Ok(News::Event(Event::ToolOutput { pid: of, line })) if of == pid => {
                     if shown {
                         info!(tool = name, "{line}");
@@ -53,8 +55,110 @@ impl Supervisor {
                 Ok(News::LineBroke) | Err(RecvError::Closed) => {
                     return Err(Error::ToolUnknown { tool: name });
                 }
-                Ok(News::Event(_)) | Err(RecvError::Lagged(_)) => {}
+                // Its end may be among what was missed. The supervisor tells of the end before it says that nothing runs.
+                Err(RecvError::Lagged(_)) => {
+                    has_ended = self.status().await?.tool.is_none_or(|running| running.pid != pid);
+                }
+                Ok(News::Event(_)) => {}
             }
         }
+    }
+}
+
+/// The next that is told; of a program that has ended only what is told already.
+async fn next(news: &mut broadcast::Receiver<News>, has_ended: bool) -> Result<News, RecvError> {
+    if !has_ended {
+        return news.recv().await;
+    }
+    news.try_recv().map_err(|nothing| match nothing {
+        TryRecvError::Empty | TryRecvError::Closed => RecvError::Closed,
+        TryRecvError::Lagged(missed) => RecvError::Lagged(missed),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use outrider_supervisor::protocol::{Message, Reply, Request, Status};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const PID: i32 = 7;
+
+    /// A supervisor that answers each request with these lines after the answer itself, and says that nothing runs.
+    async fn supervise(socket: &Path, told: Vec<Event>) {
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (read, mut write) = stream.into_split();
+            let mut lines = BufReader::new(read).lines();
+            while let Some(line) = lines.next_line().await.unwrap() {
+                let Request { id, command } = serde_json::from_str(&line).unwrap();
+                let (answer, events) = match command {
+                    Command::Hello { version } => (Answer::Hello { version, supervisor_pid: 1 }, Vec::new()),
+                    Command::RunTool { .. } => (Answer::Started { pid: PID }, told.clone()),
+                    Command::Status => (Answer::Status(Box::new(idle())), Vec::new()),
+                    other => panic!("nobody asks for {other:?}"),
+                };
+                let reply = Message::Reply(Reply { id, ok: Some(answer), error: None });
+                // At once, so that nobody reads before all of it is there.
+                let mut text = serde_json::to_string(&reply).unwrap() + "\n";
+                for event in events {
+                    text += &(serde_json::to_string(&Message::Event(event)).unwrap() + "\n");
+                }
+                write.write_all(text.as_bytes()).await.unwrap();
+            }
+        });
+    }
+
+    fn idle() -> Status {
+        Status {
+            version: 1,
+            supervisor_pid: 1,
+            data_directory: String::new(),
+            postmaster: None,
+            fuse: None,
+            last_exit: None,
+            tool: None,
+            terminating: false,
+            now_ns: 0,
+            log_tail: Vec::new(),
+        }
+    }
+
+    async fn outcome(told: Vec<Event>) -> Result<Run, Error> {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("supervisor");
+        supervise(&socket, told).await;
+        let supervisor = Supervisor::new(socket);
+        let running = supervisor.run_tool(Tool::PgControldata, Vec::new(), Vec::new(), false);
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, running).await.expect("it does not wait for ever")
+    }
+
+    fn line(number: usize) -> Event {
+        Event::ToolOutput { pid: PID, line: number.to_string() }
+    }
+
+    fn exited() -> Event {
+        Event::ToolExited { pid: PID, exit: Exit::Code(0), tail: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_writes_faster_than_anybody_reads_still_ends() {
+        let mut told: Vec<Event> = (0..2000).map(line).collect();
+        told.push(exited());
+        let run = outcome(told).await.unwrap();
+        assert!(run.output.len() < 1000, "all of it was kept up with: {} lines", run.output.len());
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_missed_is_unknown_and_not_waited_for() {
+        let told = [exited()].into_iter().chain((0..2000).map(line)).collect();
+        let fault = outcome(told).await.expect_err("nobody heard of the end");
+        assert!(matches!(fault, Error::ToolUnknown { .. }), "{fault:?}");
     }
 }
