@@ -1,5 +1,6 @@
 //! The round: observe, decide, act, report, and wait for the next thing that happens. The one task that owns all state.
 
+mod archive_slot;
 mod instruments;
 mod memory;
 mod patience;
@@ -136,6 +137,7 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     if let Some(archive) = &instruments.archive {
         archive.follow(memory.lease.map(|lease| lease.term.0), memory.seen.as_ref());
     }
+    instruments.slot.follow(memory.seen.as_ref(), memory.snapshot.as_ref());
     let wait = if entered { Some(Duration::ZERO) } else { plan.look_again };
     let wait = if failed { memory.policy.loop_wait / 4 } else { wait.unwrap_or(memory.policy.loop_wait) };
     // What the plan waits for was counted from the decision on.

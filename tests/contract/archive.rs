@@ -1,6 +1,6 @@
 //! The contract of the archive: every body runs on a directory, on an S3 server in this process and on a real MinIO.
-//! What only some of them can suffer is in `faults`; what needs a real PostgreSQL is in `shipping`, `fetching` and
-//! `backups`.
+//! What only some of them can suffer is in `faults`; what needs a real PostgreSQL is in `shipping`, `fetching`,
+//! `backups` and `slot`.
 
 mod backups;
 mod bench;
@@ -24,6 +24,7 @@ mod refilling;
 mod restoring;
 mod segments;
 mod shipping;
+mod slot;
 mod slow;
 mod streaming;
 mod watched;

@@ -2,10 +2,15 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
-use outrider_bed::{Archive, Builder, Cluster, ObjectStore, wait_until};
+use outrider_bed::process::Signal;
+use outrider_bed::{Archive, Builder, Cluster, Connection, Endpoint, Member, ObjectStore, wait_until};
 
 use crate::story::{LIMIT, Story};
+
+/// For the first base backup, on a machine that does much else.
+const BACKUP_LIMIT: Duration = Duration::from_secs(120);
 
 /// Ends the current segment, and returns the name of its file.
 async fn end_segment(story: &Story) -> String {
@@ -146,5 +151,104 @@ async fn a_machine_whose_clock_is_wrong_is_told_so() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{output:?}");
     assert!(said.contains("check the clock of this machine"), "{said}");
+    story.end().await;
+}
+
+/// A session with the Postgres of a member, whatever it is.
+async fn session(member: &Member) -> Connection {
+    let endpoint = Endpoint { name: member.name().to_owned(), port: member.port() };
+    let connected = async || endpoint.connect().await.ok();
+    wait_until(format!("{} takes a connection", member.name()), LIMIT, connected).await.unwrap()
+}
+
+/// Waits until the cluster has its first base backup.
+async fn backed_up(story: &Story) {
+    let leader = story.leader().await;
+    let good = async || {
+        let listed = leader.get("/backups").await.ok()?;
+        let listed: serde_json::Value = serde_json::from_str(&listed.text).ok()?;
+        listed["backups"].as_array()?.iter().any(|backup| backup["state"] == "good").then_some(())
+    };
+    wait_until("there is a base backup", BACKUP_LIMIT, good).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_while_the_store_is_down_leaves_no_hole_in_the_archive() {
+    let settings = serde_json::json!({"postgresql": {"parameters":
+        {"wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}}});
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(settings)).await;
+    backed_up(&story).await;
+    store(&story.cluster).stop();
+    let mut segments = Vec::new();
+    for _ in 0..4 {
+        story.writes(20).await;
+        segments.push(end_segment(&story).await);
+    }
+    story.writes(20).await;
+    let (leader, standby) = (story.leader().await, story.cluster.standbys().await.unwrap()[0]);
+    // A checkpoint of a standby, which removes WAL, is one of its primary's that it has replayed.
+    session(leader).await.run("CHECKPOINT").await.unwrap();
+    let on_standby = session(standby).await;
+    let after = segments.last().unwrap();
+    let removed = async || {
+        on_standby.run("CHECKPOINT").await.ok()?;
+        let redo = "SELECT redo_wal_file FROM pg_control_checkpoint()";
+        (on_standby.text(redo).await.ok()?.as_str() > after.as_str()).then_some(())
+    };
+    wait_until("the standby has removed the WAL that it does not need", LIMIT, removed).await.unwrap();
+    leader.kill_node();
+    let successor = story.cluster.wait_for_another(leader.name()).await.unwrap();
+    story.writes(20).await;
+    store(&story.cluster).start_again(&story.cluster.guard).await.unwrap();
+    for segment in &segments {
+        let there = async || key_of(&story.cluster, segment);
+        let waited = wait_until(format!("{segment} is in the store"), LIMIT, there).await;
+        assert!(waited.is_ok(), "{waited:?}; the log of its member: {}", successor.log());
+    }
+    leader.start().unwrap();
+    end_segment(&story).await;
+    // Of the last segments some are still on their way.
+    let sound = async || successor.outrider(&["verify"]).ok()?.status.success().then_some(());
+    wait_until("the archive is whole", LIMIT, sound).await.unwrap();
+    story.end().await;
+}
+
+/// The number of the first segment that a member keeps for the archive, as in names of files; empty when it has no slot for
+/// it.
+async fn kept_from(member: &Member) -> Option<String> {
+    let from = "SELECT coalesce(max(lpad(upper(to_hex((pg_wal_lsn_diff(restart_lsn, '0/0') / 16777216)::bigint)), 8, '0')), '') \
+        FROM pg_replication_slots WHERE slot_name = 'outrider_archive'";
+    session(member).await.text(from).await.ok()
+}
+
+/// Waits until no member keeps this segment for the archive, nor an older one.
+async fn let_go(cluster: &Cluster, segment: &str) {
+    let number = &segment[16..];
+    for member in &cluster.members {
+        let moved_on = async || (kept_from(member).await?.as_str() > number).then_some(());
+        let waited = wait_until(format!("{} lets {segment} go", member.name()), LIMIT, moved_on).await;
+        assert!(waited.is_ok(), "{waited:?}; its log: {}", member.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_member_keeps_wal_that_the_archive_has() {
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded)).await;
+    let segment = end_segment(&story).await;
+    let_go(&story.cluster, &segment).await;
+    // The new primary goes on with it, and the old one on the new timeline.
+    let former = story.leader().await;
+    former.kill_node();
+    story.cluster.wait_for_another(former.name()).await.unwrap();
+    former.start().unwrap();
+    story.cluster.wait_until_whole().await.unwrap();
+    let segment = end_segment(&story).await;
+    let_go(&story.cluster, &segment).await;
+    // Without an archive nobody would ever move it on.
+    former.end_agent(Signal::Terminate).unwrap();
+    former.change_configuration(&serde_json::json!({"archive": null})).unwrap();
+    former.start().unwrap();
+    let gone = async || kept_from(former).await?.is_empty().then_some(());
+    wait_until("a member without an archive keeps nothing for it", LIMIT, gone).await.unwrap();
     story.end().await;
 }

@@ -7,6 +7,7 @@ mod line;
 mod listing;
 #[cfg(test)]
 mod shelf;
+mod unbroken;
 mod work;
 mod writer;
 

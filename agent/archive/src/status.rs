@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use outrider_wal::{SegmentName, WalFileName};
+use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 use crate::store::Conditions;
 
@@ -30,6 +30,9 @@ pub struct Status {
     pub in_flight: usize,
     /// The last file that the store confirmed.
     pub last_archived: Option<Archived>,
+    /// All WAL of this timeline and its ancestors before this place is in the archive, or in one of `gaps`; `None` before
+    /// the archive was compared with pg_wal in this term.
+    pub archived_to: Option<(TimelineId, Lsn)>,
     /// The last failure, also when all is well again: compare the times.
     pub last_failure: Option<Failure>,
     /// The store did not take the last file that was sent: nothing is lost, WAL waits in pg_wal.

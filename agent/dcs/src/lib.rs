@@ -26,6 +26,6 @@ pub use memory::MemoryCluster;
 pub use session::SessionError;
 pub use snapshot::{BackupTaken, Entry, Leader, Member, Snapshot};
 pub use values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
-    compact_json,
+    ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent,
+    SyncState, compact_json,
 };

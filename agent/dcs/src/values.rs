@@ -14,5 +14,5 @@ pub use failover::Failover;
 pub use history::HistoryRow;
 pub use intent::SwitchoverIntent;
 pub use json::compact_json;
-pub use status::Status;
+pub use status::{ArchivedTo, Status};
 pub use sync::SyncState;

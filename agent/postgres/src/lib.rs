@@ -1,6 +1,7 @@
 //! Talks to a Postgres and its supervisor: configuration files, positions, start and stop, promotion, clone, rewind.
 //! Obeys; decides nothing, and knows neither the leader lease nor the archive.
 
+mod archive_slot;
 mod backup;
 mod configuration;
 mod conninfo;
@@ -21,6 +22,7 @@ mod statement;
 mod supervisor;
 mod switch;
 
+pub use archive_slot::{ARCHIVE_SLOT, ArchiveSlot};
 pub use backup::{BackupBegun, BackupEnded, BackupSession, TablespaceLocation};
 pub use configuration::{Configuration, slot_name};
 pub use conninfo::Upstream;

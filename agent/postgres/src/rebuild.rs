@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::archive_slot;
 use crate::configuration::{Configuration, write_password_file};
 use crate::conninfo::{Upstream, conninfo};
 use crate::directory::{self, Directory, Work};
@@ -89,6 +90,7 @@ impl Postgres {
         wanted.write(settings)?;
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;
         Work::Rewind.begin(settings)?;
+        archive_slot::forget(settings)?;
         let password_file = write_password_file(settings)?;
         let source = conninfo(upstream, &settings.rewind.name, &password_file, "outrider rewind");
         let mut arguments = vec![

@@ -7,6 +7,7 @@ use postgres_protocol::password::scram_sha_256;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
+use crate::archive_slot::ARCHIVE_SLOT;
 use crate::configuration::{Configuration, slot_name};
 use crate::error::Error;
 use crate::instrument::Postgres;
@@ -157,11 +158,13 @@ pub(crate) async fn create_slots(session: &Session, names: &[String]) -> Result<
     Ok(())
 }
 
-/// Drops physical slots that nobody uses.
+/// Drops physical slots that nobody uses, but not the one that keeps WAL for the archive.
 pub(crate) async fn drop_idle_slots(session: &Session) -> Result<(), Error> {
     const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-        WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND pg_is_in_recovery()";
-    run(session, "drop idle replication slots", DROP).await
+        WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND pg_is_in_recovery() \
+        AND slot_name <> $1";
+    let act = "drop idle replication slots";
+    session.within(act, LIMIT, session.client().execute(DROP, &[&ARCHIVE_SLOT])).await.map(drop)
 }
 
 async fn run(session: &Session, act: &'static str, statement: &str) -> Result<(), Error> {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use outrider_dcs::Session;
+use outrider_dcs::{ArchivedTo, Session};
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
 use outrider_postgres::Role;
+use outrider_wal::{Lsn, TimelineId};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -85,7 +86,7 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
     publish_position(view, instruments, memory).await;
 }
 
-/// As leader: how far Postgres has written, when that has changed.
+/// As leader: how far Postgres has written and up to where the archive has it, when that has changed.
 async fn publish_position(view: &View, instruments: &Instruments, memory: &mut Memory) {
     if memory.lease.is_some()
         && let Postgres::Primary { position, .. } = &view.local.postgres
@@ -96,14 +97,24 @@ async fn publish_position(view: &View, instruments: &Instruments, memory: &mut M
             .and_then(|snapshot| snapshot.status.as_ref())
             .map(|entry| entry.value.clone())
             .unwrap_or_default();
-        if status.optime == *position {
+        let archive = instruments.archive.as_ref();
+        let archived = archive.and_then(|archive| furthest(status.archived, archive.status().archived_to));
+        if status.optime == *position && status.archived == archived {
             return;
         }
-        status.optime = *position;
+        (status.optime, status.archived) = (*position, archived);
         if let Err(fault) = instruments.dcs.write_status(&status).await {
             memory.count_dcs_error(&fault);
         }
     }
+}
+
+/// On one timeline it only grows; of an older one nothing is said any more once this one is known. Before that the standbys
+/// keep what they have.
+fn furthest(published: Option<ArchivedTo>, known: Option<(TimelineId, Lsn)>) -> Option<ArchivedTo> {
+    let Some((timeline, lsn)) = known else { return published };
+    let before = published.filter(|published| published.timeline == timeline);
+    Some(ArchivedTo { timeline, lsn: before.map_or(lsn, |before| before.lsn.max(lsn)) })
 }
 
 /// Patroni's member JSON, with what is ours under `outrider`.

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::Memory;
+use super::archive_slot::SlotKeeper;
 use crate::backup::Shelf;
 use crate::clock;
 use crate::config::{self, Config};
@@ -38,6 +39,7 @@ pub(crate) struct Instruments {
     pub(crate) observer: Observer,
     pub(crate) peers: Peers,
     pub(crate) archive: Option<Archive>,
+    pub(crate) slot: SlotKeeper,
     /// The ttl that a new session begins with.
     pub(crate) first_ttl: Duration,
 }
@@ -73,10 +75,11 @@ impl Instruments {
             Some(archive) => Some(Archive::open(archive, &config.name, postgres.settings()).await?),
             None => None,
         };
+        let slot = SlotKeeper::start(postgres.clone(), archive.is_some());
         let observer = postgres.observer();
         let peers = Peers::new().context("cannot set up the line to the other members")?;
         let first_ttl = policy.ttl;
-        Ok(Instruments { config, dcs, postgres, observer, peers, archive, first_ttl })
+        Ok(Instruments { config, dcs, postgres, observer, peers, archive, slot, first_ttl })
     }
 
     /// Starts the supervisor again when it is gone and this agent is the one who starts it.

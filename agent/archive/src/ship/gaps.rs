@@ -34,6 +34,10 @@ pub(super) struct Found {
     pub(super) gaps: Vec<(SegmentName, SegmentName)>,
     /// Whether there is more of either.
     pub(super) more: bool,
+    /// Segments that the archive lacks and that are marked as ready, oldest first: they leave by themselves.
+    pub(super) ready: Vec<SegmentName>,
+    /// The number of the first segment that was not compared; `None` when pg_wal had none to compare.
+    pub(super) compared_to: Option<u64>,
 }
 
 /// Why the check came to no end.
@@ -127,6 +131,10 @@ pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result
         let before = lost_before(&listing, &pg_wal.stretches, oldest - 1, beginning).await?;
         found.gaps = before;
     }
+    found.compared_to = match missing.last() {
+        Some(last) if found.more => Some(last.number(size) + 1),
+        Some(_) | None => pg_wal.stretches.last().map(|current| current.end),
+    };
     let sorted = tokio::task::spawn_blocking(move || pg_wal.sort(missing, found)).await;
     sorted.map_err(|panicked| CheckError::PgWal(io::Error::other(panicked)))
 }
@@ -240,6 +248,7 @@ impl PgWal {
         let mut lost: Vec<SegmentName> = Vec::new();
         for segment in missing {
             if self.ready.contains(&segment) {
+                found.ready.push(segment);
                 continue;
             }
             if self.segments.contains(&segment) && self.is_whole(segment) {
@@ -455,6 +464,7 @@ mod tests {
         scene.archived(1, 1..=8);
         scene.expect("", "").await;
         assert_eq!(scene.shelf.requests(), 2);
+        assert_eq!(scene.found().await.compared_to, Some(9));
     }
 
     #[tokio::test]
@@ -483,6 +493,7 @@ mod tests {
             scene.ready(&name(1, number).to_string());
         }
         scene.expect("1:6", "").await;
+        assert_eq!(scene.found().await.ready, [name(1, 7), name(1, 8)]);
     }
 
     #[tokio::test]
@@ -541,5 +552,6 @@ mod tests {
         let found = scene.found().await;
         assert!(found.more && found.holes.len() == 1, "{found:?}");
         assert_eq!(found.gaps, [(name(1, 7), name(1, 5 + HOLES_MAX as u64))]);
+        assert_eq!(found.compared_to, Some(6 + HOLES_MAX as u64));
     }
 }

@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::capacity::Growth;
 use super::gaps::{self, CheckError, Found};
 use super::line::Line;
+use super::unbroken::Unbroken;
 use super::writer::{self, Claimed};
 use super::{Leadership, NotDurable, Question};
 use crate::Status;
@@ -52,6 +53,7 @@ pub(super) struct Work {
     claim: Option<Claimed>,
     claim_at: Instant,
     check_at: Instant,
+    unbroken: Option<Unbroken>,
     running: JoinSet<Done>,
     jobs: HashMap<Id, Job>,
     backoff: Backoff,
@@ -103,6 +105,7 @@ impl Work {
             claim: None,
             claim_at: Instant::now(),
             check_at: Instant::now(),
+            unbroken: None,
             running: JoinSet::new(),
             jobs: HashMap::new(),
             backoff: Backoff::default(),
@@ -167,6 +170,7 @@ impl Work {
         self.claim = None;
         self.claim_at = Instant::now();
         self.check_at = Instant::now();
+        self.unbroken = None;
         self.scan_at = Instant::now();
         self.growth = Growth::default();
         self.leadership = leadership;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use outrider_wal::Lsn;
+use outrider_wal::{Lsn, TimelineId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// The key `status`. Shape: `{"optime":67108960,"slots":{"p2":67108960},"retain_slots":["p2"]}`; LSNs are plain numbers.
+/// The key `status`. Shape: `{"optime":67108960,"slots":{"p2":67108960},"retain_slots":["p2"]}`; LSNs are plain
+/// numbers. Ours alone is `"archived":{"timeline":1,"lsn":67108864}`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
     /// How far the primary had written.
@@ -18,9 +19,23 @@ pub struct Status {
     /// Slots of members that were here lately, to be kept for a while.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retain_slots: Vec<String>,
+    /// Up to where the archive has everything, as the leader knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived: Option<ArchivedTo>,
     /// Keys of others, carried along.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// All WAL of a timeline and its ancestors before this place is in the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ArchivedTo {
+    /// Of the primary.
+    #[serde(serialize_with = "timeline_number")]
+    pub timeline: TimelineId,
+    /// The start of a segment.
+    #[serde(serialize_with = "lsn_number")]
+    pub lsn: Lsn,
 }
 
 impl Status {
@@ -43,8 +58,14 @@ impl Status {
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             _ => Vec::new(),
         };
-        Status { optime, slots, retain_slots, other }
+        let archived = other.shift_remove("archived").as_ref().and_then(archived_to);
+        Status { optime, slots, retain_slots, archived, other }
     }
+}
+
+fn archived_to(value: &Value) -> Option<ArchivedTo> {
+    let timeline = value.get("timeline")?.as_u64()?.try_into().ok()?;
+    Some(ArchivedTo { timeline: TimelineId::new(timeline), lsn: value.get("lsn").and_then(lsn)? })
 }
 
 fn lsn(value: &Value) -> Option<Lsn> {
@@ -56,6 +77,10 @@ fn lsn(value: &Value) -> Option<Lsn> {
 
 fn lsn_number<S: serde::Serializer>(at: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(at.get())
+}
+
+fn timeline_number<S: serde::Serializer>(timeline: &TimelineId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(timeline.get())
 }
 
 fn lsn_numbers<S: serde::Serializer>(
@@ -77,6 +102,15 @@ mod tests {
         assert_eq!((status.optime, status.slots["p3"]), (Lsn::new(67_108_960), Lsn::new(67_108_962)));
         assert_eq!(compact_json(&status), text);
         assert_eq!(compact_json(&Status { optime: Lsn::new(1), ..Status::default() }), r#"{"optime":1}"#);
+    }
+
+    #[test]
+    fn what_is_archived_is_ours_and_patroni_need_not_know_it() {
+        let text = r#"{"optime":9,"archived":{"timeline":2,"lsn":16777216}}"#;
+        let status = Status::parse(text);
+        let archived = ArchivedTo { timeline: TimelineId::new(2), lsn: Lsn::new(16_777_216) };
+        assert_eq!((status.archived, compact_json(&status)), (Some(archived), text.to_owned()));
+        assert_eq!(Status::parse(r#"{"optime":9,"archived":7}"#).archived, None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::queue::{Ready, Turn};
 use crate::ship::NotDurable;
 use crate::ship::gaps::{CheckError, Found};
 use crate::ship::line::Refusal;
+use crate::ship::unbroken::Unbroken;
 use crate::ship::writer::Claimed;
 use crate::store::{self, Conditions, causes};
 use crate::upload::{UploadError, Uploaded};
@@ -107,7 +108,7 @@ impl Work {
 
     fn checked(&mut self, found: Result<Found, CheckError>) {
         let now = Instant::now();
-        let Found { holes, gaps, more } = match found {
+        let found = match found {
             Ok(found) => found,
             // What PostgreSQL marks as ready leaves meanwhile, also where nobody may list.
             Err(error) => {
@@ -119,6 +120,10 @@ impl Work {
                 return self.failed(None, format!("cannot compare pg_wal with the archive: {cause}"));
             }
         };
+        if let Some(leadership) = self.leadership {
+            self.unbroken = Unbroken::compared(leadership, &found, |turn| self.line.is_confirmed(turn));
+        }
+        let Found { holes, gaps, more, .. } = found;
         // The rest is found when these have left; gaps alone are only named.
         self.check_at = if more && !holes.is_empty() { now } else { now + CHECK_INTERVAL };
         self.status.compared_at = Some(clock::now());
@@ -145,6 +150,9 @@ impl Work {
 
     fn uploaded(&mut self, turn: Turn, uploaded: Uploaded) {
         let was_hole = self.line.confirm(turn);
+        if let Some(unbroken) = &mut self.unbroken {
+            unbroken.confirm(turn, |turn| self.line.is_confirmed(turn));
+        }
         self.refusals.remove(&turn);
         self.store_works();
         let counters = &mut self.status.counters;
@@ -251,6 +259,7 @@ impl Work {
         self.status.term = self.leadership.map(|leadership| leadership.term);
         self.status.claimed = self.claim == Some(Claimed::Ours);
         self.status.conditions = self.conditions;
+        self.status.archived_to = self.unbroken.as_ref().map(Unbroken::end);
         self.status.waiting = files;
         self.status.waiting_bytes = self.waiting_bytes();
         if files == 0 {

@@ -1,0 +1,76 @@
+//! The slot that keeps WAL for the archive, on a real PostgreSQL.
+
+use std::sync::Arc;
+
+use outrider_postgres::{ArchiveSlot, Postgres as Instrument};
+use outrider_wal::Lsn;
+use tokio_postgres::Client;
+
+use super::postgres::Postgres;
+
+async fn restart_lsn(client: &Client) -> Option<Lsn> {
+    let asked = "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = 'outrider_archive'";
+    let row = client.query_opt(asked, &[]).await.unwrap();
+    row.and_then(|row| row.get::<_, Option<String>>(0)).map(|text| text.parse().unwrap())
+}
+
+async fn flushed(client: &Client) -> Lsn {
+    let row = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
+    row.get::<_, String>(0).parse().unwrap()
+}
+
+#[tokio::test]
+async fn it_moves_on_with_the_archive_and_never_back_nor_beyond_the_server() {
+    let mut postgres = Postgres::nowhere();
+    postgres.initdb();
+    postgres.configure("");
+    postgres.start();
+    let client = postgres.connect().await;
+    let instrument = Instrument::new(Arc::new(postgres.settings()));
+    instrument.drop_archive_slot().await.unwrap();
+    assert_eq!(instrument.hold_archive_slot(None).await.unwrap(), ArchiveSlot::Made);
+    let begin = restart_lsn(&client).await.unwrap();
+    assert_eq!(instrument.hold_archive_slot(None).await.unwrap(), ArchiveSlot::Kept { from: begin });
+
+    client.batch_execute("CREATE TABLE filler AS SELECT generate_series(1, 1000)").await.unwrap();
+    let archived = begin.advanced(100);
+    assert_eq!(
+        instrument.hold_archive_slot(Some(archived)).await.unwrap(),
+        ArchiveSlot::Kept { from: archived }
+    );
+    let back = instrument.hold_archive_slot(Some(begin)).await.unwrap();
+    assert_eq!((back, restart_lsn(&client).await), (ArchiveSlot::Kept { from: archived }, Some(archived)));
+
+    let end = flushed(&client).await;
+    let ArchiveSlot::Kept { from } = instrument.hold_archive_slot(Some(end.advanced(1 << 30))).await.unwrap()
+    else {
+        panic!("it was made anew")
+    };
+    assert!(end <= from && from <= flushed(&client).await, "{from}, the server is at {end}");
+    assert_eq!(restart_lsn(&client).await, Some(from));
+
+    instrument.drop_archive_slot().await.unwrap();
+    let slots = client.query_one("SELECT count(*) FROM pg_replication_slots", &[]).await.unwrap();
+    assert_eq!(slots.get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn one_that_keeps_nothing_any_more_is_made_anew() {
+    let mut postgres = Postgres::nowhere();
+    postgres.initdb();
+    postgres.configure(
+        "wal_keep_size = 0\nmax_slot_wal_keep_size = '16MB'\nmax_wal_size = '32MB'\nmin_wal_size = '32MB'",
+    );
+    postgres.start();
+    let client = postgres.connect().await;
+    let instrument = Instrument::new(Arc::new(postgres.settings()));
+    instrument.hold_archive_slot(None).await.unwrap();
+    for _ in 0..5 {
+        client.batch_execute("CREATE TABLE filler (); DROP TABLE filler").await.unwrap();
+        client.execute("SELECT pg_switch_wal()", &[]).await.unwrap();
+    }
+    client.batch_execute("CHECKPOINT").await.unwrap();
+    assert_eq!(restart_lsn(&client).await, None, "the store was down for longer than there is room");
+    assert_eq!(instrument.hold_archive_slot(None).await.unwrap(), ArchiveSlot::MadeAnew);
+    assert!(restart_lsn(&client).await.is_some());
+}
