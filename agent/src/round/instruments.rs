@@ -133,6 +133,10 @@ impl Archive {
             self.fetcher.expect_system_identifier(seen.system_identifier);
         }
         let segment_size = postgres.and_then(|seen| SegmentSize::new(seen.wal_segment_size));
+        if postgres.is_some_and(Observation::is_primary) {
+            // A primary asks for no more WAL: what a standby read ahead only takes bandwidth and room.
+            self.fetcher.forget_ahead();
+        }
         match (term, postgres.filter(|seen| seen.is_primary()), segment_size) {
             (Some(term), Some(seen), Some(segment_size)) => {
                 let (system_identifier, timeline) = (seen.system_identifier, seen.timeline);
@@ -263,4 +267,77 @@ pub(crate) fn start_supervisor(config: &Config) -> anyhow::Result<()> {
 /// What the supervisor and Postgres write when the agent has started them.
 fn log_path(config: &Config) -> PathBuf {
     config.postgres.state_directory.join("postgres.log")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use outrider_archive::store::Location;
+    use outrider_archive::{Compression, Fetched, Patience};
+    use outrider_postgres::Role;
+    use outrider_wal::{SegmentName, WalFileName};
+
+    use super::*;
+    use crate::http::tests::stage;
+
+    const SIZE: SegmentSize = SegmentSize::new(1 << 20).expect("it is one");
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn segment(number: u64) -> SegmentName {
+        SegmentName::numbered(TimelineId::FIRST, number, SIZE)
+    }
+
+    /// One of the server 7, with nothing in it but its header.
+    fn content(segment: SegmentName) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 20];
+        bytes[0..2].copy_from_slice(&0xD110u16.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&2u16.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&1u32.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&segment.start(SIZE).get().to_ne_bytes());
+        bytes[24..32].copy_from_slice(&7u64.to_ne_bytes());
+        bytes[32..36].copy_from_slice(&(1u32 << 20).to_ne_bytes());
+        bytes
+    }
+
+    fn seen(role: Role) -> Observation {
+        Observation { role, wal_segment_size: SIZE.bytes(), ..stage::observation() }
+    }
+
+    #[tokio::test]
+    async fn a_promoted_member_throws_away_what_it_has_read_ahead() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = stage::config(None);
+        let mut settings = config.postgres;
+        settings.state_directory = directory.path().join("state");
+        let mut archive = config.archive.unwrap();
+        let store = directory.path().join("archive");
+        archive.location = Location::Directory { path: store.clone() };
+        archive.compression = Compression::None;
+        archive.socket = directory.path().join("archive.sock");
+        for number in 1..=8 {
+            let key = archive.layout.wal(WalFileName::Segment(segment(number)), Compression::None);
+            let path = store.join(key);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content(segment(number))).unwrap();
+        }
+        let archive = Archive::open(&archive, "p1", &Arc::new(settings)).await.unwrap();
+        archive.follow(None, Some(&seen(stage::observation().role)));
+        for number in 1..=3 {
+            let name = WalFileName::Segment(segment(number));
+            let to = directory.path().join("fetched");
+            let fetched = archive.fetcher.fetch(name, &to, None, Patience::Standby).await.unwrap();
+            assert_eq!(fetched, Fetched::Written { bytes: SIZE.bytes() });
+        }
+        let ahead = directory.path().join("state/wal-ahead");
+        let files = || std::fs::read_dir(&ahead).unwrap().count();
+        let until = async |is: fn(usize) -> bool| {
+            while !is(files()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until(|files| files > 0)).await.expect("some are read ahead");
+        archive.follow(Some(1), Some(&seen(Role::Primary { flushed: Lsn::new(8 << 20) })));
+        tokio::time::timeout(PATIENCE, until(|files| files == 0)).await.expect("nothing is left of them");
+    }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outrider_dcs::{BackupOutcome, BackupRequest, Dcs, MemoryCluster, Snapshot};
 use outrider_postgres::{Observation, Role};
-use outrider_wal::{Lsn, TimelineId};
+use outrider_wal::Lsn;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{BY_SCHEDULE, Keeper, Order, Pace, Progress, Schedule, TakeError, Taken, Taker};
-use crate::http::tests::stage::{member, report};
+use crate::http::tests::stage::{member, observation, report};
 use crate::report::Report;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -132,34 +132,9 @@ impl Desk {
 }
 
 fn postgres(is_primary: bool) -> Observation {
-    let role = if is_primary {
-        Role::Primary { flushed: Lsn::new(100) }
-    } else {
-        Role::Standby {
-            received: Lsn::new(100),
-            replayed: Lsn::new(100),
-            replayed_timestamp: None,
-            replay_lag_seconds: 0.0,
-            replay_paused: false,
-            streaming: true,
-            upstream: None,
-            archive_recovery: false,
-        }
-    };
-    Observation {
-        system_identifier: 7,
-        server_version: 150_000,
-        postmaster_start_time: String::new(),
-        timeline: TimelineId::new(1),
-        checkpoint_timeline: TimelineId::new(1),
-        role,
-        walsenders: Vec::new(),
-        slots: Vec::new(),
-        synchronous_standby_names: String::new(),
-        pending_restart: Vec::new(),
-        connections: 1,
-        wal_segment_size: 16 << 20,
-    }
+    let standby = observation();
+    let role = if is_primary { Role::Primary { flushed: Lsn::new(100) } } else { standby.role };
+    Observation { role, ..standby }
 }
 
 fn request() -> BackupRequest {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use outrider_archive::store::DirectoryStore;
 use outrider_dcs::{Dcs, Identity, MemoryCluster, Snapshot};
 use outrider_ha::{Plan, Reason, View};
-use outrider_postgres::{Observer, Supervisor};
+use outrider_postgres::{Observation, Observer, Role, Supervisor};
 use outrider_wal::{Lsn, TimelineId};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
@@ -104,7 +104,7 @@ pub(crate) fn member(cluster: &MemoryCluster, name: &str) -> Arc<dyn Dcs> {
 }
 
 /// The configuration of `p1`.
-pub(super) fn config(password: Option<&str>) -> Config {
+pub(crate) fn config(password: Option<&str>) -> Config {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("p1.yaml");
     let authentication = match password {
@@ -139,6 +139,33 @@ pub(crate) fn report() -> Report {
         stream: None,
         database_sizes: [("pg\"1".to_owned(), 8192)].into(),
         counters: Counters::default(),
+    }
+}
+
+/// A standby that has replayed all.
+pub(crate) fn observation() -> Observation {
+    Observation {
+        system_identifier: 7,
+        server_version: 150_000,
+        postmaster_start_time: String::new(),
+        timeline: TimelineId::new(1),
+        checkpoint_timeline: TimelineId::new(1),
+        role: Role::Standby {
+            received: Lsn::new(100),
+            replayed: Lsn::new(100),
+            replayed_timestamp: None,
+            replay_lag_seconds: 0.0,
+            replay_paused: false,
+            streaming: true,
+            upstream: None,
+            archive_recovery: false,
+        },
+        walsenders: Vec::new(),
+        slots: Vec::new(),
+        synchronous_standby_names: String::new(),
+        pending_restart: Vec::new(),
+        connections: 1,
+        wal_segment_size: 16 << 20,
     }
 }
 
