@@ -1,14 +1,15 @@
 //! `GET /backups`: the base backups of the archive and the time from which on it can restore. `GET /archive`: how the
-//! shipping of WAL is, and what could be restored now.
+//! shipping and streaming of WAL are, and what could be restored now.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use outrider_archive::catalog::{Backup, BackupState, Catalog, Window};
-use outrider_archive::{BackupInfo, Status};
+use outrider_archive::{BackupInfo, Status, StreamStatus};
 use serde_json::{Value, json};
 
 use super::Visitors;
@@ -39,11 +40,13 @@ pub(super) async fn archive(State(visitors): State<Visitors>) -> Response {
     };
     let cluster = report.as_ref().and_then(|report| report.cluster.as_ref());
     let shipping = report.as_ref().and_then(|report| report.archive.as_ref());
+    let streaming = report.as_ref().and_then(|report| report.stream.as_ref());
     let window = seen.as_ref().and_then(|seen| seen.catalog.window());
     Json(json!({
         "archive": shelf.url(),
         "told_by": visitors.config.name,
         "shipping": shipping.map(status),
+        "streaming": streaming.map(stream),
         "fault": fault,
         "read_at": seen.as_ref().map(|seen| seen.at.to_string()),
         "window": window.as_ref().map(shown_window),
@@ -116,15 +119,52 @@ fn shown_window(window: &Window) -> Value {
 
 /// What the shipper of this member does; of the others only the leader's ships.
 fn status(status: &Status) -> Value {
+    let archived = status.last_archived.as_ref();
+    let failure = status.last_failure.as_ref();
     json!({
         "enabled": status.term.is_some(),
+        "writer_term": status.term.filter(|_| status.claimed),
+        "writer_conflict": status.writer_conflict,
+        "archived_to": status.archived_to.map(|(timeline, lsn)| json!({"timeline": timeline.get(), "lsn": lsn.to_string()})),
+        "in_flight": status.in_flight,
         "waiting_files": status.waiting,
         "waiting_bytes": status.waiting_bytes,
         "oldest_waiting_seconds": status.oldest_waiting.map(|age| age.as_secs_f64()),
+        "free_bytes": status.free_bytes,
+        "full_in_seconds": status.full_in.map(|left| left.as_secs()),
+        "gaps": status.gaps.iter().map(|(first, last)| format!("{first} to {last}")).collect::<Vec<_>>(),
+        "compared_at": status.compared_at.and_then(wall),
         "store_failing": status.store_failing,
-        "last_archived": status.last_archived.as_ref().map(|archived| archived.name.to_string()),
-        "last_failure": status.last_failure.as_ref().map(|failure| failure.text.as_str()),
+        "last_archived": archived.map(|archived| archived.name.to_string()),
+        "last_archived_at": archived.and_then(|archived| wall(archived.at)),
+        "last_failure": failure.map(|failure| failure.text.as_str()),
+        "last_failure_at": failure.and_then(|failure| wall(failure.at)),
         "conflict": status.conflict.as_ref().map(|conflict| conflict.object.as_str()),
         "refused": status.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>(),
     })
+}
+
+/// How far the segment that is being written is in the archive.
+fn stream(status: &StreamStatus) -> Value {
+    json!({
+        "enabled": status.term.is_some(),
+        "segment": status.segment.map(|segment| segment.to_string()),
+        "streamed_to": status.streamed_to.map(|lsn| lsn.to_string()),
+        "flushed": status.flushed.map(|lsn| lsn.to_string()),
+        "behind_bytes": status.behind_bytes(),
+        "behind_seconds": status.behind().as_secs_f64(),
+        "chunks": status.counters.chunks,
+        "bytes": status.counters.bytes_in,
+        "bytes_stored": status.counters.bytes_out,
+        "last_streamed_at": status.last_streamed.and_then(wall),
+        "store_failing": status.store_failing,
+        "last_failure": status.last_failure.as_ref().map(|(text, _)| text.as_str()),
+        "last_failure_at": status.last_failure.as_ref().and_then(|(_, at)| wall(*at)),
+        "conflict": status.conflict,
+    })
+}
+
+/// As the other times of the document.
+fn wall(at: SystemTime) -> Option<String> {
+    Timestamp::try_from(at).ok().map(|at| at.to_string())
 }

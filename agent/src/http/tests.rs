@@ -1,5 +1,6 @@
 //! The REST API against a DCS in memory and without a Postgres: codes, texts, limits, and the outcome of a switchover.
 
+mod archive;
 mod backups;
 mod limits;
 mod metrics;

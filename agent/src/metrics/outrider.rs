@@ -135,6 +135,30 @@ fn add_archive(archive: &Status, families: &mut Families) {
         "1 if the store did not take the last file",
         archive.store_failing,
     );
+    add_volume(archive, families);
+    families.gauge(
+        "outrider_archive_writer_term",
+        "The term for which the archive is claimed by this member, 0 if it is not",
+        archive.term.filter(|_| archive.claimed).unwrap_or_default(),
+    );
+    families.gauge(
+        "outrider_archive_writer_conflict",
+        "1 if this member leads and another writes to the archive, or it is another cluster's",
+        archive.writer_conflict.is_some(),
+    );
+    let gaps = u64::try_from(archive.gaps.len()).unwrap_or(u64::MAX);
+    families.gauge(
+        "outrider_archive_wal_gaps",
+        "Gaps in the WAL of this server that neither the archive nor pg_wal can fill, 16 at most",
+        gaps,
+    );
+    if let Some((_, lsn)) = archive.archived_to {
+        families.gauge(
+            "outrider_archive_archived_lsn_bytes",
+            "Up to where all finished WAL is in the archive, in bytes since the start of the log",
+            lsn.get(),
+        );
+    }
     families.gauge(
         "outrider_archive_conflict",
         "1 if the archive has another content under the name of a file of ours",
@@ -150,6 +174,20 @@ fn add_archive(archive: &Status, families: &mut Families) {
         help,
         last.unwrap_or_default().as_secs_f64(),
     );
+}
+
+/// What is not known is not shown: 0 would be an alarm.
+fn add_volume(archive: &Status, families: &mut Families) {
+    if let Some(free) = archive.free_bytes {
+        families.gauge("outrider_archive_free_bytes", "What the volume of pg_wal has left", free);
+    }
+    if let Some(left) = archive.full_in {
+        families.gauge(
+            "outrider_archive_full_seconds",
+            "In how long that is used up if the waiting WAL goes on to grow; absent while it does not",
+            left.as_secs_f64(),
+        );
+    }
 }
 
 fn add_stream(stream: &StreamStatus, families: &mut Families) {
@@ -172,6 +210,12 @@ fn add_stream(stream: &StreamStatus, families: &mut Families) {
         "outrider_archive_stream_behind_bytes",
         "Flushed bytes that the archive does not have",
         stream.behind_bytes(),
+    );
+    let last = stream.last_streamed.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    families.gauge(
+        "outrider_archive_last_streamed_timestamp_seconds",
+        "When the store confirmed the last chunk, in seconds since the epoch; 0 for never",
+        last.as_secs_f64(),
     );
     families.gauge(
         "outrider_archive_stream_failing",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::stage::{Stage, report};
 
 /// The samples by name with labels. Every line is a comment or a sample, and every sample belongs to a family.
-fn samples(text: &str) -> BTreeMap<String, f64> {
+pub(super) fn samples(text: &str) -> BTreeMap<String, f64> {
     let mut family = String::new();
     let mut found = BTreeMap::new();
     for line in text.lines().filter(|line| *line != "# EOF") {
