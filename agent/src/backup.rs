@@ -5,6 +5,7 @@
 //! the renewal of the lease does not wait for it.
 
 mod apart;
+mod drill;
 mod hopeless;
 mod keeper;
 mod run;
@@ -21,8 +22,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use apart::apart;
+pub(crate) use drill::{Driller, Drills};
 pub(crate) use keeper::{Keeper, Pace};
 pub(crate) use schedule::Schedule;
+use shelf::ShelfError;
 pub(crate) use shelf::{Seen, Shelf};
 pub(crate) use take::ArchiveTaker;
 

@@ -46,6 +46,8 @@ const FILE_MAX: u64 = 1 << 20;
 /// Everything that one member is told when it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// The file that it was read from.
+    pub(crate) file: PathBuf,
     /// The cluster's name.
     pub(crate) scope: String,
     /// What stands before it in the DCS.
@@ -95,7 +97,9 @@ pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, Con
     environment::apply(environment, &mut document);
     let mut findings = Findings::default();
     keys::check(&document, &mut findings);
-    let config = config(&Section::root(&document), environment, &mut findings);
+    let mut config = config(&Section::root(&document), environment, &mut findings);
+    // Whoever is told of it may run elsewhere.
+    config.file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if !findings.faults.0.is_empty() {
         return Err(ConfigError::Faults { path: path.to_owned(), faults: findings.faults });
     }
@@ -121,6 +125,7 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
     };
     let (postgres, connect_address) = postgresql::read(root, around, findings);
     Config {
+        file: PathBuf::new(),
         scope,
         namespace: root.text("namespace", findings).unwrap_or_else(|| "service".to_owned()),
         name,

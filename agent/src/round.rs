@@ -23,7 +23,7 @@ pub(crate) use wake::{Alarm, Waker};
 
 use self::wake::Wakened;
 use crate::act::{self, Fault};
-use crate::backup::{ArchiveTaker, Keeper, Pace};
+use crate::backup::{ArchiveTaker, Driller, Keeper, Pace};
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
 use crate::report::{Reporter, causes};
@@ -61,6 +61,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         look: instruments.postgres.observer(),
         config: config.clone(),
     };
+    let shelf = visitors.shelf.clone();
     let _shelf = visitors.shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
     let server = tokio::spawn(http::serve(visitors, listener));
     info!(
@@ -71,6 +72,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "the agent makes its rounds"
     );
     let keeper = keep_backups(&instruments, &reporter);
+    let driller = shelf.and_then(|shelf| Driller::start(&config, shelf, reporter.board()));
     loop {
         alarm.round_begins();
         let wait = turn(&instruments, &mut memory, &mut reporter).await;
@@ -78,9 +80,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             break;
         }
     }
-    if let Some(keeper) = keeper {
-        keeper.end().await;
-    }
+    tokio::join!(
+        async {
+            if let Some(keeper) = keeper {
+                keeper.end().await;
+            }
+        },
+        async {
+            if let Some(driller) = driller {
+                driller.end().await;
+            }
+        }
+    );
     act::leave(&instruments, &mut memory).await;
     server.abort();
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use outrider_bed::process;
 use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
 use serde_json::{Value, json};
 
@@ -177,4 +178,52 @@ fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     entries
         .flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] })
         .collect()
+}
+
+/// What a member tells of its archive.
+async fn archive(member: &Member) -> Option<Value> {
+    serde_json::from_str(&member.get("/archive").await.ok()?.text).ok()
+}
+
+/// Waits until the archive says that a backup was restored for proof, and everybody reads it.
+async fn proven(cluster: &Cluster) {
+    for member in &cluster.members {
+        let shown = async || archive(member).await?["last_verified"].as_str().map(str::to_owned);
+        let waited = wait_until(format!("{} shows the proof", member.name()), BACKUP_LIMIT, shown).await;
+        assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(cluster));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_restores_the_first_backup_for_proof_at_once_and_leaves_nothing_of_it() {
+    let due = json!({"archive": {"drill": "0 3 * * *"}});
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(due)).await;
+    proven(&story.cluster).await;
+    let (leader, standby) = (story.leader().await, story.cluster.standbys().await.unwrap()[0]);
+    let done = async || (archive(standby).await?["drill"]["done"] == 1).then_some(());
+    let waited = wait_until("the standby has done it", LIMIT, done).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&story.cluster));
+    assert_eq!(archive(leader).await.unwrap()["drill"]["done"], 0, "once is enough");
+    let scratch = standby.directory().join(format!("{}.drill", standby.name()));
+    assert!(!scratch.exists(), "it is left behind");
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_ends_with_its_agent_even_when_that_is_killed_and_is_made_later() {
+    let due = json!({"archive": {"drill": "0 3 * * *"}});
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(due)).await;
+    let standby = story.cluster.standbys().await.unwrap()[0];
+    let scratch = standby.directory().join(format!("{}.drill", standby.name()));
+    let begun =
+        async || (scratch.exists() || archive(standby).await?["last_verified"].is_string()).then_some(());
+    let waited = wait_until("the drill has begun", BACKUP_LIMIT, begun).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&story.cluster));
+    standby.kill_agent();
+    let gone = async || (!scratch.exists()).then_some(());
+    wait_until("nothing is left of the drill", LIMIT, gone).await.unwrap();
+    assert!(process::postgres_in(&scratch.join("data")).is_empty());
+    standby.start().unwrap();
+    proven(&story.cluster).await;
+    story.end().await;
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::Drills;
 use crate::clock;
 use crate::report::{Board, Said, causes};
 
@@ -31,6 +32,7 @@ pub(crate) struct Shelf {
     layout: Layout,
     seen: Arc<watch::Sender<Option<Arc<Seen>>>>,
     verified: Arc<watch::Sender<Option<Timestamp>>>,
+    drills: Arc<watch::Sender<Drills>>,
     /// One look at a time: whoever waits for it gets what the other saw.
     turn: Arc<Mutex<()>>,
 }
@@ -66,6 +68,7 @@ impl Shelf {
             layout,
             seen: Arc::new(watch::Sender::new(None)),
             verified: Arc::new(watch::Sender::new(None)),
+            drills: Arc::new(watch::Sender::new(Drills::default())),
             turn: Arc::default(),
         }
     }
@@ -83,6 +86,29 @@ impl Shelf {
     /// When `outrider verify` last restored a backup to the end; `None` when it never did.
     pub(crate) fn verified(&self) -> Option<Timestamp> {
         *self.verified.borrow()
+    }
+
+    /// What became of the drills of this member.
+    pub(crate) fn drills(&self) -> Drills {
+        self.drills.borrow().clone()
+    }
+
+    /// Notes something of them.
+    pub(crate) fn note_drill(&self, note: impl FnOnce(&mut Drills)) {
+        self.drills.send_modify(note);
+    }
+
+    /// Reads when `outrider verify` last restored a backup to the end.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(crate) async fn look_verified(&self) -> Result<(), store::Error> {
+        let seen = read_record(&*self.store, &self.layout).await?.and_then(|record| record.restored_at);
+        let before = self.verified.send_replace(seen);
+        if before != seen {
+            info!(at = ?seen.map(|at| at.to_string()), "a backup was last restored for proof");
+        }
+        Ok(())
     }
 
     /// What is there now, or was so long ago at the most.
@@ -163,13 +189,7 @@ async fn look_now_and_then(shelf: Shelf, mut board: Board) {
 async fn verify_watch(shelf: Shelf) {
     loop {
         // A store that does not answer is told of elsewhere; what was seen before still holds.
-        if let Ok(record) = read_record(&*shelf.store, &shelf.layout).await {
-            let seen = record.and_then(|record| record.restored_at);
-            let before = shelf.verified.send_replace(seen);
-            if before != seen {
-                info!(at = ?seen.map(|at| at.to_string()), "a backup was last restored for proof");
-            }
-        }
+        let _ = shelf.look_verified().await;
         sleep(VERIFIED_INTERVAL).await;
     }
 }

@@ -38,6 +38,9 @@ pub(super) struct Verify {
     /// Where to drill, absent or empty; it needs room for the whole server. In the directory for temporary files unless given
     #[arg(long, value_name = "DIR", requires = "drill")]
     scratch: Option<PathBuf>,
+    /// End the drill when standard input is closed: so the agent that began it, and may die, ends it
+    #[arg(long, hide = true, requires = "drill")]
+    while_stdin: bool,
     /// The form of the result
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -51,7 +54,9 @@ pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
         let mut found = verified(&place, &wanted).await?;
         let drilled = match options.config {
             Some(file) if options.drill => {
-                drill::drill(&file, &place, wanted.backup.clone(), options.scratch, &mut found).await?
+                let scratch = options.scratch;
+                let backup = wanted.backup.clone();
+                drill::drill(&file, &place, backup, scratch, options.while_stdin, &mut found).await?
             }
             Some(_) | None => None,
         };

@@ -39,6 +39,10 @@ pub(crate) struct Archive {
     pub(crate) parallelism: NonZeroUsize,
     /// When base backups are due; `None`: on request only.
     pub(crate) schedule: Option<Schedule>,
+    /// When a backup is to be restored for proof; `None`: only by `outrider verify --drill`.
+    pub(crate) drill: Option<Schedule>,
+    /// The directory in which the scratch directory for that is made; beside the data directory unless given.
+    pub(crate) drill_directory: Option<PathBuf>,
     /// Bytes of the data directory that a backup reads in a second at the most.
     pub(crate) backup_rate: Option<NonZeroU64>,
     /// How often the segment that is being written is looked at for new WAL; `None` when it is not streamed.
@@ -125,7 +129,9 @@ pub(super) fn read(
             text.parse::<NonZeroUsize>().ok().filter(|number| number.get() <= 32)
         })
         .unwrap_or_else(ShipOptions::default_parallelism);
-    let schedule = schedule(&section, findings);
+    let backups = schedule(&section, "schedule", SCHEDULE, findings);
+    let drill = schedule(&section, "drill", "never", findings);
+    let drill_directory = section.path("drill_directory", findings);
     let rule =
         "expected bytes in a second, such as 50MB (kB, MB and GB are powers of 1024, as PostgreSQL's are)";
     let backup_rate =
@@ -150,7 +156,9 @@ pub(super) fn read(
         fetch_ahead,
         parallelism,
         stream_interval,
-        schedule,
+        schedule: backups,
+        drill,
+        drill_directory,
         backup_rate,
         retention,
         socket,
@@ -174,13 +182,13 @@ pub(super) fn location(section: &Section<'_>, findings: &mut Findings) -> Option
 }
 
 /// `never`, which YAML's `off` and `false` are too, for none.
-fn schedule(section: &Section<'_>, findings: &mut Findings) -> Option<Schedule> {
-    let text = section.text("schedule", findings).unwrap_or_else(|| SCHEDULE.to_owned());
+fn schedule(section: &Section<'_>, key: &str, usual: &str, findings: &mut Findings) -> Option<Schedule> {
+    let text = section.text(key, findings).unwrap_or_else(|| usual.to_owned());
     if matches!(text.trim(), "never" | "off" | "false") {
         return None;
     }
     text.parse::<Schedule>()
-        .map_err(|fault| findings.missing(section.name("schedule"), format!("{text}: {fault}")))
+        .map_err(|fault| findings.missing(section.name(key), format!("{text}: {fault}")))
         .ok()
 }
 

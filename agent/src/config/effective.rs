@@ -87,6 +87,8 @@ fn shipping(archive: &Archive) -> Value {
         "parallelism": archive.parallelism,
         "stream_interval": archive.stream_interval.unwrap_or_default().as_secs_f64(),
         "schedule": archive.schedule.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string),
+        "drill": archive.drill.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string),
+        "drill_directory": archive.drill_directory,
         "backup_rate": archive.backup_rate,
         "fetch_ahead": archive.fetch_ahead,
         "retention": super::retention::shown(&archive.retention),

@@ -245,6 +245,8 @@ const SECTIONS: &[Keys] = &[
             "fetch_ahead",
             "parallelism",
             "schedule",
+            "drill",
+            "drill_directory",
             "backup_rate",
             "request_timeout",
             "stream_interval",

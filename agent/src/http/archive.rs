@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::Visitors;
 use super::answer::text;
 use super::backup::document;
-use crate::backup::{Seen, Shelf};
+use crate::backup::{Drills, Seen, Shelf};
 use crate::report::causes;
 
 /// How old what is shown may be.
@@ -51,6 +51,7 @@ pub(super) async fn archive(State(visitors): State<Visitors>) -> Response {
         "read_at": seen.as_ref().map(|seen| seen.at.to_string()),
         "window": window.as_ref().map(shown_window),
         "backup": cluster.map(document),
+        "drill": drill(&shelf.drills()),
         "last_verified": shelf.verified().map(|at| at.to_string()),
     }))
     .into_response()
@@ -161,6 +162,19 @@ fn stream(status: &StreamStatus) -> Value {
         "last_failure": status.last_failure.as_ref().map(|(text, _)| text.as_str()),
         "last_failure_at": status.last_failure.as_ref().and_then(|(_, at)| wall(*at)),
         "conflict": status.conflict,
+    })
+}
+
+/// The restore drills of this member.
+fn drill(drills: &Drills) -> Value {
+    let Drills { running, done, failed, skipped, given_up, last_fault } = drills;
+    json!({
+        "running": running,
+        "done": done,
+        "failed": failed,
+        "skipped": skipped,
+        "given_up": given_up,
+        "last_fault": last_fault,
     })
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use outrider_dcs::{BackupOutcome, Snapshot};
 
 use super::family::Families;
-use crate::backup::{Seen, Shelf};
+use crate::backup::{Drills, Seen, Shelf};
 
 pub(super) fn add(cluster: Option<&Snapshot>, shelf: Option<&Shelf>, families: &mut Families) {
     let seen = shelf.and_then(Shelf::last);
@@ -39,6 +39,7 @@ fn add_archive(seen: Option<&Seen>, shelf: &Shelf, families: &mut Families) {
     let help =
         "When outrider verify last restored a backup to the end, in seconds since the epoch; 0 for never";
     families.gauge("outrider_last_verified_restore_timestamp_seconds", help, seconds(shelf.verified()));
+    add_drills(&shelf.drills(), families);
     let Some(seen) = seen else { return };
     let window = seen.catalog.window();
     let gaps = window.as_ref().map_or(0, |window| window.chain.gaps.len());
@@ -55,6 +56,18 @@ fn add_archive(seen: Option<&Seen>, shelf: &Shelf, families: &mut Families) {
     );
     let bytes = seen.catalog.backups.iter().map(|backup| backup.bytes).sum::<u64>();
     families.gauge("outrider_backups_stored_bytes", "Size of all base backups in the archive", bytes);
+}
+
+fn add_drills(drills: &Drills, families: &mut Families) {
+    families.gauge("outrider_drill_running", "1 if this member restores a backup for proof", drills.running);
+    let outcomes = [
+        ("done", drills.done),
+        ("failed", drills.failed),
+        ("skipped", drills.skipped),
+        ("given_up", drills.given_up),
+    ];
+    let help = "Restore drills of this member by their outcome; skipped are those without room";
+    families.counters("outrider_drills", help, "outcome", outcomes);
 }
 
 fn add_running(cluster: &Snapshot, families: &mut Families) {

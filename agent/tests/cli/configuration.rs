@@ -366,6 +366,20 @@ fn backups_are_due_four_times_a_day_unless_something_else_is_said() {
 }
 
 #[test]
+fn a_backup_is_restored_for_proof_only_when_that_is_said() {
+    let run = check(&with_archive("", ""));
+    assert!(run.code == 0 && run.out.contains("  drill: never\n"), "{run:?}");
+    let run = check(&with_archive(", drill: \"TZ=UTC 0 3 1 * *\", drill_directory: /srv/drill", ""));
+    assert!(
+        run.out.contains("TZ=UTC 0 3 1 * *") && run.out.contains("drill_directory: /srv/drill"),
+        "{}",
+        run.out
+    );
+    let found = faults(&with_archive(", drill: weekly", ""));
+    assert!(found[0].contains("archive.drill") && found[0].contains("cron"), "{found:?}");
+}
+
+#[test]
 fn a_cluster_can_begin_with_an_archive_at_one_target() {
     let origin =
         "bootstrap: {method: archive, archive: {server: other, target_time: \"2026-01-01T00:00:00Z\"}}\n";

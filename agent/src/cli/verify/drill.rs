@@ -1,5 +1,6 @@
 //! `outrider verify --drill`: restores a backup into a scratch directory, lets a real Postgres recover it, and looks at it.
 
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub(super) async fn drill(
     place: &Place,
     backup: Option<BackupId>,
     scratch: Option<PathBuf>,
+    while_stdin: bool,
     found: &mut Verification,
 ) -> Result<Option<DrillReport>, Refusal> {
     let config = exit::load(file)?;
@@ -51,6 +53,9 @@ pub(super) async fn drill(
     };
     let progress = watch::Sender::new(Progress::default());
     let cancel = CancellationToken::new();
+    if while_stdin {
+        end_with_stdin(cancel.clone())?;
+    }
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut told = progress.subscribe();
     let mut shown = Shown::new();
@@ -86,6 +91,17 @@ pub(super) async fn drill(
             Ok(None)
         }
     }
+}
+
+/// On a thread that nobody waits for: a read of standard input cannot be broken off.
+fn end_with_stdin(cancel: CancellationToken) -> anyhow::Result<()> {
+    let read = move || {
+        // Whatever comes or fails: when there is no more, nobody wants the drill.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        cancel.cancel();
+    };
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(read).context("cannot start a thread")?;
+    Ok(())
 }
 
 pub(super) fn document(report: &DrillReport) -> Value {

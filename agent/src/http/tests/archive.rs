@@ -107,6 +107,7 @@ async fn the_same_is_in_the_metrics() {
         ("outrider_archive_stream_behind_bytes", f64::from((3 << 24) + 2000)),
         ("outrider_archive_last_streamed_timestamp_seconds", 1_800_000_000.0),
         ("outrider_archive_stream_chunks_total", 7.0),
+        ("outrider_drill_running", 0.0),
     ] {
         let name = format!("{name}{{scope=\"demo\",name=\"p1\"}}");
         assert_eq!(samples.get(&name), Some(&value), "{name} in {text}");
