@@ -87,6 +87,11 @@ pub enum NotDurable {
     Ended,
 }
 
+/// Passes on who leads, to a task that does not know it yet.
+pub(crate) fn tell(known: &watch::Sender<Option<Leadership>>, now: Option<Leadership>) {
+    known.send_if_modified(|known| std::mem::replace(known, now) != now);
+}
+
 /// Files that are compressed at one time: more would only take room.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
@@ -125,16 +130,12 @@ impl Shipper {
 
     /// Ships from now on. With the leadership that it has already, nothing changes.
     pub fn enable(&self, leadership: Leadership) {
-        self.leadership.send_if_modified(|current| {
-            let changed = *current != Some(leadership);
-            *current = Some(leadership);
-            changed
-        });
+        tell(&self.leadership, Some(leadership));
     }
 
     /// Ships no more. A put that the store has received already may still happen; it can only add what is ours.
     pub fn disable(&self) {
-        self.leadership.send_if_modified(|current| current.take().is_some());
+        tell(&self.leadership, None);
     }
 
     /// What is going on. The receiver sees each change.

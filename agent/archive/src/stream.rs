@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use outrider_wal::{Lsn, TimelineId};
 use tokio::sync::watch;
 
+use crate::ship::tell;
 use crate::store::Store;
 use crate::{Layout, Leadership, Shipper};
 pub use status::{StreamCounters, StreamStatus};
@@ -69,16 +70,12 @@ impl Streamer {
 
     /// Streams from now on. With the leadership that it has already, nothing changes.
     pub fn enable(&self, leadership: Leadership) {
-        self.leadership.send_if_modified(|current| {
-            let changed = *current != Some(leadership);
-            *current = Some(leadership);
-            changed
-        });
+        tell(&self.leadership, Some(leadership));
     }
 
     /// Streams no more. A put that the store has received already may still happen; it can only add what is ours.
     pub fn disable(&self) {
-        self.leadership.send_if_modified(|current| current.take().is_some());
+        tell(&self.leadership, None);
     }
 
     /// What is going on. The receiver sees each change.
