@@ -1,5 +1,7 @@
 //! Reads one file of pg_wal, checks that it is what its name says, and compresses it. Sends nothing.
 
+mod commits;
+
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,6 +9,9 @@ use std::path::{Path, PathBuf};
 use outrider_wal::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use self::commits::CommitTimes;
+
+use self::commits::Commits;
 use crate::Compression;
 use crate::compression::{Packer, buffer, pack_whole, packs_whole};
 use crate::store::Payload;
@@ -69,6 +74,8 @@ pub(crate) struct Packed {
     /// SHA-256 of the plain bytes in hexadecimal digits.
     pub(crate) sha256: String,
     pub(crate) bytes_in: u64,
+    /// Of a segment, when it has commits.
+    pub(crate) commits: Option<CommitTimes>,
 }
 
 /// Reads, checks and compresses `name` in the directory `pg_wal`. Blocks, and computes for a tenth of a second.
@@ -181,32 +188,49 @@ pub(crate) fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// Compresses the `length` bytes that `source` should have.
+/// Compresses the `length` bytes that `source` should have, and finds the commits in them when they are WAL.
+///
+/// One piece at a time goes through all of it while it is in the cache of the core. With the segment as a whole that
+/// takes 16 MiB of memory, and 7 ms more on the CPU even when that memory is used again (17 ms when it is fresh).
 fn compress(source: &mut dyn Read, length: u64, compression: Compression) -> io::Result<Packed> {
     if packs_whole(compression, length) {
-        let mut plain = buffer(usize::try_from(length).map_err(io::Error::other)?);
-        source.read_exact(&mut plain)?;
-        let sha256 = format!("{:x}", Sha256::digest(&plain));
-        // More than there was a moment ago is not the same file any more, which the caller finds by the length.
-        let bytes_in = length + source.read(&mut [0])? as u64;
-        return Ok(Packed { body: pack_whole(&plain, compression)?, sha256, bytes_in });
+        return compress_whole(source, length, compression);
     }
     let mut packer = Packer::new(compression, length)?;
-    let mut sum = Sha256::new();
+    let (mut sum, mut commits) = (Sha256::new(), Commits::default());
     let mut bytes_in = 0;
-    let mut piece = vec![0; PIECE];
+    // Before a new piece lie the bytes of a record that was not complete.
+    let (mut window, mut left) = (Vec::new(), 0);
     loop {
-        let read = match source.read(&mut piece) {
+        window.resize(left + PIECE, 0);
+        let read = match source.read(&mut window[left..]) {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        sum.update(&piece[..read]);
-        packer.write_all(&piece[..read])?;
+        let piece = &window[left..left + read];
+        sum.update(piece);
+        packer.write_all(piece)?;
         bytes_in += read as u64;
+        let end = left + read;
+        let done = commits.step(&window[..end]);
+        window.copy_within(done..end, 0);
+        left = end - done;
     }
-    Ok(Packed { body: packer.finish()?, sha256: format!("{:x}", sum.finalize()), bytes_in })
+    let sha256 = format!("{:x}", sum.finalize());
+    Ok(Packed { body: packer.finish()?, sha256, bytes_in, commits: commits.times() })
+}
+
+fn compress_whole(source: &mut dyn Read, length: u64, compression: Compression) -> io::Result<Packed> {
+    let mut plain = buffer(usize::try_from(length).map_err(io::Error::other)?);
+    source.read_exact(&mut plain)?;
+    let sha256 = format!("{:x}", Sha256::digest(&plain));
+    // More than there was a moment ago is not the same file any more, which the caller finds by the length.
+    let bytes_in = length + source.read(&mut [0])? as u64;
+    let mut commits = Commits::default();
+    commits.step(&plain);
+    Ok(Packed { body: pack_whole(&plain, compression)?, sha256, bytes_in, commits: commits.times() })
 }
 
 #[cfg(test)]

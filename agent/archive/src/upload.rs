@@ -1,7 +1,5 @@
 //! Puts one file into the archive, once: what is there already is compared, never replaced. Chooses no file.
 
-mod commits;
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +10,17 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::content::{self, Expected, Packed};
+use crate::content::{self, CommitTimes, Expected, Packed};
 use crate::status::Conflict;
 use crate::store::{self, Metadata, Store, Stored, causes};
 use crate::{Compression, Fault, Layout};
 
 /// The name under which the SHA-256 of the plain bytes lies beside the object.
 const SHA256: &str = "outrider-sha256";
+/// The times of the first and the last commit of a segment, in microseconds since the Unix epoch: so a restore knows by
+/// them, without the bytes, which segment a time is in.
+const FIRST_COMMIT: &str = "outrider-first-commit";
+const LAST_COMMIT: &str = "outrider-last-commit";
 
 /// What is needed to put any file of one server into its archive.
 #[derive(Clone, Debug)]
@@ -64,17 +66,14 @@ impl Uploader {
         let started = Instant::now();
         let (pg_wal, compression) = (self.pg_wal.clone(), self.compression);
         let packing = tokio::task::spawn_blocking(move || {
-            let packed = content::pack(&pg_wal, name, expected, compression)?;
-            let mut metadata = Metadata::from([(SHA256.to_owned(), packed.sha256.clone())]);
-            if matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_)) {
-                commits::add_commits(&pg_wal.join(name.to_string()), &mut metadata);
-            }
+            let packed = content::pack(&pg_wal, name, expected, compression);
             drop(turn);
-            Ok((packed, metadata))
+            packed
         });
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
-        let (Packed { body, sha256, bytes_in }, metadata) = packed.map_err(UploadError::Fault)?;
+        let Packed { body, sha256, bytes_in, commits } = packed.map_err(UploadError::Fault)?;
         let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };
+        let metadata = metadata(&sha256, commits);
 
         let key = self.layout.wal(name, self.compression);
         match self.store.put_if_absent(&key, body, &metadata).await.map_err(UploadError::Store)? {
@@ -110,6 +109,16 @@ impl Uploader {
             Err(_) => Ok("unreadable".to_owned()),
         }
     }
+}
+
+/// What lies beside the object.
+fn metadata(sha256: &str, commits: Option<CommitTimes>) -> Metadata {
+    let mut metadata = Metadata::from([(SHA256.to_owned(), sha256.to_owned())]);
+    if let Some(CommitTimes { first, last }) = commits {
+        metadata.insert(FIRST_COMMIT.to_owned(), first.to_string());
+        metadata.insert(LAST_COMMIT.to_owned(), last.to_string());
+    }
+    metadata
 }
 
 struct Sum(Sha256);

@@ -15,6 +15,7 @@ mod timeline;
 pub use file_name::{BadFileName, SegmentName, SegmentSize, WalFileName};
 pub use lsn::{BadLsn, Lsn};
 pub use record::{
-    Carried, Crc32c, Ending, NotWal, Notable, Record, Scanned, Stopped, scan_records, stated_segment_size,
+    Carried, Crc32c, Ending, NotWal, Notable, PiecewiseScan, Record, Scanned, Stopped, scan_records,
+    stated_segment_size,
 };
 pub use timeline::{BadHistory, TimelineHistory, TimelineId, TimelineSwitch};

@@ -5,6 +5,7 @@
 
 mod notable;
 mod page;
+mod piecewise;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,6 +13,7 @@ use alloc::vec::Vec;
 use crate::{Lsn, SegmentSize};
 pub use page::NotWal;
 use page::{Pages, Stop, Walk, eight, four};
+pub use piecewise::PiecewiseScan;
 
 /// Bytes of `XLogRecord`, the header that each record begins with.
 const HEADER: usize = 24;
@@ -166,7 +168,12 @@ struct Header {
 impl Scan<'_, '_> {
     /// Takes all records up to a switch, which is the only good end before that of the bytes.
     fn all(&mut self, carried: Option<Carried>) -> Result<(), Stop> {
-        let mut at = self.begin(carried)?;
+        let at = self.begin(carried)?;
+        self.from(at)
+    }
+
+    /// Takes all records from the place `at` on, where one is due.
+    fn from(&mut self, mut at: usize) -> Result<(), Stop> {
         loop {
             at = match self.pages.enter(at).and_then(|at| self.record(at)) {
                 Ok(false) => self.end,
@@ -409,6 +416,7 @@ mod tests {
     }
 
     const LONG: u16 = 2;
+    const LONG_PAGE: usize = 40;
 
     fn scan(bytes: &[u8]) -> (Vec<Record>, Scanned) {
         let mut records = Vec::new();
@@ -599,6 +607,40 @@ mod tests {
             prop_assert_eq!(&records, &whole.iter().filter(in_time).cloned().collect::<Vec<_>>());
             let next = whole.get(records.len());
             prop_assert!(next.is_none_or(|next| next.end > end), "{:?} was left out", next);
+        }
+
+        #[test]
+        fn pieces_give_the_records_of_the_whole(
+            filler in 0usize..300_000,
+            pieces in prop::collection::vec(1usize..20_000, 1..30),
+            changes in prop::collection::vec((40usize..45_000, any::<u8>()), 0..3),
+        ) {
+            let mut wal = Wal::new();
+            wal.page_header(30, 1);
+            wal.bytes.resize(wal.bytes.len() + 32, 5);
+            for xid in 1..60 {
+                wal.put(10, 0, xid, &[7; 700]);
+                wal.commit(xid, 1);
+            }
+            wal.put(10, 0, 9, &vec![7; filler]);
+            wal.commit(9, 2);
+            wal.put(0, 0x40, 0, &[]);
+            let mut bytes = wal.padded();
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            let mut whole = Vec::new();
+            scan_records(&bytes, None, None, &mut |record| whole.push(record)).unwrap();
+            let (mut found, mut from, mut to) = (Vec::new(), 0, 0);
+            let mut scan = PiecewiseScan::begin(&bytes[..LONG_PAGE]).unwrap();
+            for piece in pieces.iter().cycle() {
+                to = (to + piece).min(bytes.len());
+                from += scan.step(&bytes[from..to], &mut |record| found.push(record));
+                if to == bytes.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, whole);
         }
 
         #[test]

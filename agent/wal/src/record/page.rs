@@ -26,10 +26,12 @@ impl fmt::Display for NotWal {
 
 impl core::error::Error for NotWal {}
 
-/// A segment, or its first part.
-#[derive(Clone, Copy)]
+/// A segment, or a part of it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Pages<'bytes> {
     bytes: &'bytes [u8],
+    /// Where in the segment the bytes begin.
+    base: usize,
     start: u64,
     page: usize,
     pub(super) magic: u16,
@@ -70,7 +72,19 @@ impl<'bytes> Pages<'bytes> {
             return Err(NotWal);
         }
         let bytes = &bytes[..bytes.len().min(segment_size.bytes() as usize)];
-        Ok(Pages { bytes, start, page, magic: two(bytes, 0), segment_size })
+        Ok(Pages { bytes, base: 0, start, page, magic: two(bytes, 0), segment_size })
+    }
+
+    /// The same segment without its bytes.
+    pub(super) fn without_bytes(self) -> Pages<'static> {
+        let Pages { start, page, magic, segment_size, .. } = self;
+        Pages { bytes: &[], base: 0, start, page, magic, segment_size }
+    }
+
+    /// The same segment with these bytes of it, from `base` on.
+    pub(super) fn with_bytes<'other>(&self, base: usize, bytes: &'other [u8]) -> Pages<'other> {
+        let room = (self.segment_size.bytes() as usize).saturating_sub(base);
+        Pages { bytes: &bytes[..bytes.len().min(room)], base, ..self.without_bytes() }
     }
 
     /// The position of a place in the segment.
@@ -80,6 +94,7 @@ impl<'bytes> Pages<'bytes> {
 
     /// These very bytes, which lie on one page.
     pub(super) fn bytes(&self, at: usize, length: usize) -> Result<&'bytes [u8], Stop> {
+        let at = at.checked_sub(self.base).ok_or(Stop::NoMore)?;
         self.bytes.get(at..at + length).ok_or(Stop::NoMore)
     }
 
@@ -131,8 +146,9 @@ impl Walk {
                 self.turn(pages)?;
             }
             let on_page = (pages.page - self.at % pages.page).min(count);
-            let there = pages.bytes.len().saturating_sub(self.at).min(on_page);
-            each(pages.bytes.get(self.at..self.at + there).unwrap_or_default());
+            let from = self.at.saturating_sub(pages.base);
+            let there = pages.bytes.len().saturating_sub(from).min(on_page);
+            each(pages.bytes.get(from..from + there).unwrap_or_default());
             self.at += there;
             self.left -= there;
             count -= there;

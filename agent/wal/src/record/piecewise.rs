@@ -1,0 +1,51 @@
+//! The records of a segment that comes piece by piece, so that nobody has to hold all of it. Without checksums.
+
+use alloc::vec::Vec;
+
+use super::page::{Pages, Stop};
+use super::{NotWal, Record, Scan};
+use crate::Lsn;
+
+/// A scan that goes on with each piece. It finds what [`super::scan_records`] finds in the whole, without `carried`.
+#[derive(Debug)]
+pub struct PiecewiseScan {
+    pages: Pages<'static>,
+    /// Where in the segment the bytes of the next step begin.
+    base: usize,
+    /// The end of the last complete record. 0 until that is passed over which began in the segment before.
+    end: usize,
+    previous: Option<Lsn>,
+    ended: bool,
+}
+
+impl PiecewiseScan {
+    /// Begins a scan of the segment that begins with these bytes, of which it takes none yet.
+    ///
+    /// # Errors
+    /// When they do not begin as a segment does.
+    pub fn begin(segment: &[u8]) -> Result<Self, NotWal> {
+        let pages = Pages::open(segment)?.without_bytes();
+        Ok(PiecewiseScan { pages, base: 0, end: 0, previous: None, ended: false })
+    }
+
+    /// Takes the records that are complete in `bytes`; each notable one goes to `each`, in order. Returns how many of the
+    /// bytes are done with: the next step wants the others again, with more behind them. More than one record, and the
+    /// rest of a page, is never left.
+    pub fn step(&mut self, bytes: &[u8], each: &mut dyn FnMut(Record)) -> usize {
+        if self.ended {
+            return bytes.len();
+        }
+        let pages = self.pages.with_bytes(self.base, bytes);
+        let (end, previous) = (self.end, self.previous);
+        let mut scan = Scan { pages, end, previous, carried: None, checksum: None, bytes: Vec::new(), each };
+        let stopped = if end == 0 { scan.all(None) } else { scan.from(end) };
+        self.ended = stopped != Err(Stop::NoMore);
+        if self.ended {
+            return bytes.len();
+        }
+        (self.end, self.previous) = (scan.end, scan.previous);
+        let done = self.end.saturating_sub(self.base).min(bytes.len());
+        self.base += done;
+        done
+    }
+}
