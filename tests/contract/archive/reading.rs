@@ -368,6 +368,24 @@ async fn a_file_costs_one_request_and_an_absent_one_two_or_three() {
     assert_eq!(cost("00000002.history").await, (false, 1));
 }
 
+#[tokio::test]
+async fn the_end_of_the_archive_costs_two_requests_when_it_was_seen_ahead() {
+    let (bench, directory) = (Bench::directory(), tempfile::tempdir().unwrap());
+    let (store, target) = (Counted::new(bench.store()), Target::new());
+    for number in 1..=3 {
+        let bytes = packed(Format::Gzip, &segment(&name(number), 1));
+        put(&*store, &wal_key(&name(number), ".gz"), bytes).await;
+    }
+    store.requests.store(0, Ordering::Relaxed);
+    let fetcher = ahead(store.clone(), directory.path(), 1);
+    for number in 1..=3 {
+        assert!(target.get(&fetcher, &name(number)).await == segment(&name(number), 1), "{number}");
+    }
+    target.assert_absent(&fetcher, &name(4)).await;
+    // One GET for each, of which those for the last two were sent ahead, and two lists.
+    assert_eq!(store.requests.load(Ordering::Relaxed), 4 + 2);
+}
+
 /// A store that counts what is asked of it.
 #[derive(Debug)]
 struct Counted {

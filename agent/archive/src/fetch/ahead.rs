@@ -87,7 +87,11 @@ impl Ahead {
                 return Some(received);
             }
             Ok(Ok(Some(_))) => "it was checked for another server".to_owned(),
-            Ok(Ok(None)) => "it was not there".to_owned(),
+            Ok(Ok(None)) => {
+                // At the end of the archive: no reason to begin with the same question.
+                self.archive.was_absent(WalFileName::Segment(segment));
+                "it was not there".to_owned()
+            }
             Ok(Err(failure)) => failure.to_string(),
             Err(cancelled) => cancelled.to_string(),
         };

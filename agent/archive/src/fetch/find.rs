@@ -3,7 +3,8 @@
 //! A file that is there costs one request as long as the archive has one suffix. One that is not costs three when it
 //! is a segment (a GET with the suffix seen last, then at once a list of its other suffixes and one of its streamed
 //! chunks, so the time of two) and two when it is not. Asked for again, as a standby does at the end of the archive,
-//! it costs only the lists. Nothing but a list of this moment says that a file is absent.
+//! or when it could not be read ahead, it costs only the lists. Nothing but a list of this moment says that a file is
+//! absent.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub(super) struct Archive {
     pub(super) room: Room,
     /// The suffix that is tried first.
     format: Mutex<Format>,
-    /// The file that had no whole object when it was asked for last. It only decides what is asked first.
+    /// The file that had no object with the suffix seen last. It only decides what is asked first.
     absent: Mutex<Option<WalFileName>>,
     /// The segment that was joined of chunks last, which is told once.
     pub(super) joined: Mutex<Option<SegmentName>>,
@@ -92,6 +93,11 @@ impl Archive {
         Ok(self.store.get(&key).await?.map(|download| (key, format, download)))
     }
 
+    /// There was no such object when the file was to be read ahead.
+    pub(super) fn was_absent(&self, name: WalFileName) {
+        *lock(&self.absent) = Some(name);
+    }
+
     /// Looks everywhere.
     pub(super) async fn find(&self, name: WalFileName) -> Result<Found, Error> {
         if *lock(&self.absent) != Some(name)
@@ -108,7 +114,7 @@ impl Archive {
             *lock(&self.absent) = None;
             return Ok(found);
         }
-        *lock(&self.absent) = Some(name);
+        self.was_absent(name);
         if !chunks.is_empty() {
             return Ok(Found::Chunks { chunks, partials });
         }
