@@ -176,7 +176,7 @@ impl Fetcher {
         let mut found = self.archive.find(name).await.map_err(store_error)?;
         if let (Found::Chunks { chunks, partials }, WalFileName::Segment(segment)) = (&mut found, name) {
             let chunks = std::mem::take(chunks);
-            match stitch::join(&self.archive, segment, chunks, destination.path).await? {
+            match stitch::join(&self.archive, self.ahead.as_ref(), segment, chunks, destination.path).await? {
                 Joined::Segment(received) => return put(received, destination),
                 Joined::Known => return Ok(Fetched::Absent),
                 Joined::Changed => return Err(store_error(self.changed(name))),

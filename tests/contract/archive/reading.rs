@@ -240,20 +240,61 @@ async fn what_was_streamed_of_a_segment_is_joined(bench: &Bench) {
     foreign[24] ^= 1;
     stream(&*store, 8, 0, 8192, &foreign[..8192]).await;
 
-    let fetcher = fetcher(store.clone());
-    for _ in 0..2 {
-        assert!(target.get(&fetcher, &name(1)).await == padded(1, 40_001));
-        assert!(target.get(&fetcher, &name(2)).await == padded(2, 8192));
-        target.assert_absent(&fetcher, &name(3)).await;
-        assert!(target.get(&fetcher, &name(4)).await == whole(4));
-        assert!(target.get(&fetcher, &name(5)).await == whole(5));
-        assert!(target.get(&fetcher, &name(6)).await == padded(6, 9500));
-        target.assert_refused(&fetcher, &name(7), "it has 8000 bytes").await;
-        target.assert_refused(&fetcher, &name(8), "system identifier").await;
+    let (plain, directory) = (fetcher(store.clone()), tempfile::tempdir().unwrap());
+    let keeping = ahead(store.clone(), directory.path(), 4);
+    for fetcher in [&plain, &keeping, &plain, &keeping] {
+        assert!(target.get(fetcher, &name(1)).await == padded(1, 40_001));
+        assert!(target.get(fetcher, &name(2)).await == padded(2, 8192));
+        target.assert_absent(fetcher, &name(3)).await;
+        assert!(target.get(fetcher, &name(4)).await == whole(4));
+        assert!(target.get(fetcher, &name(5)).await == whole(5));
+        assert!(target.get(fetcher, &name(6)).await == padded(6, 9500));
+        target.assert_refused(fetcher, &name(7), "it has 8000 bytes").await;
+        target.assert_refused(fetcher, &name(8), "system identifier").await;
     }
     // It was streamed and is finished now.
     put(&*store, &wal_key(&name(1), ".gz"), packed(Format::Gzip, &whole(1))).await;
-    assert!(target.get(&fetcher, &name(1)).await == whole(1));
+    for fetcher in [&plain, &keeping] {
+        assert!(target.get(fetcher, &name(1)).await == whole(1));
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_grows_costs_only_what_was_streamed_since() {
+    let (bench, directory) = (Bench::directory(), tempfile::tempdir().unwrap());
+    let (store, target) = (Counted::new(bench.store()), Target::new());
+    let whole = segment(&name(1), 5);
+    let chunk = async |from: usize, to: usize| stream(&*store, 1, from, to, &whole[from..to]).await;
+    let fetcher = ahead(store.clone(), directory.path(), 4);
+    let cost = async |end: usize| {
+        store.requests.store(0, Ordering::Relaxed);
+        let mut expected = whole.clone();
+        expected[end..].fill(0);
+        assert!(target.get(&fetcher, &name(1)).await == expected, "up to {end}");
+        store.requests.load(Ordering::Relaxed)
+    };
+    chunk(0, 8192).await;
+    chunk(8192, 16_384).await;
+    assert_eq!(cost(16_384).await, 3 + 2, "a GET, two lists and two chunks");
+    assert_eq!(cost(16_384).await, 2, "the lists");
+    chunk(16_384, 20_000).await;
+    assert_eq!(cost(20_000).await, 2 + 1);
+    // They are joined into a larger one.
+    chunk(0, 20_000).await;
+    let joined = [(0, 8192), (8192, 16_384), (16_384, 20_000)];
+    for (from, to) in joined {
+        store.delete(&layout().stream_chunk(segment_of(name(1).parse().unwrap()), from, to)).await.unwrap();
+    }
+    assert_eq!(cost(20_000).await, 2 + 1);
+    assert_eq!(names(directory.path()).len(), 1);
+    // What is kept does not hide that the archive says something else now, however that came about.
+    let key = layout().stream_chunk(segment_of(name(1).parse().unwrap()), 0, 20_000);
+    store.delete(&key).await.unwrap();
+    chunk(0, 12_000).await;
+    assert_eq!(cost(12_000).await, 2 + 1);
+    fetcher.forget_ahead();
+    assert_eq!(names(directory.path()), Vec::<String>::new());
+    assert_eq!(cost(12_000).await, 2 + 1);
 }
 
 /// A fetcher that reads ahead into `directory`.

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::FetchError;
 use super::find::{Archive, lock};
 use super::receive::{Received, Temporary, receive};
+use super::stitch::Growing;
 
 /// What all files together may take, at most; but always one segment.
 const BYTES_MAX: u64 = 1 << 30;
@@ -48,6 +49,8 @@ struct Run {
     /// is nothing ahead, does not ask for many in vain.
     window: usize,
     coming: BTreeMap<SegmentName, Coming>,
+    /// What was streamed of a segment that is not finished, for when it is asked for again.
+    growing: Option<(SegmentName, Growing)>,
     asked: Option<Instant>,
     /// Ends the run when nobody asks any more.
     janitor: Option<Aborted<()>>,
@@ -105,6 +108,7 @@ impl Ahead {
         let Some(size) = SegmentSize::new(bytes) else { return };
         let most = self.options.segments.min(usize::try_from(BYTES_MAX / bytes).unwrap_or(1).max(1));
         let mut run = lock(&self.run);
+        run.growing = None;
         let follows = run.last.is_some_and(|last| last.next(size) == segment);
         run.window = if follows { (2 * run.window).clamp(1, most) } else { 0 };
         run.last = Some(segment);
@@ -124,6 +128,27 @@ impl Ahead {
         }
     }
 
+    /// Where a file of this segment may lie.
+    pub(super) fn place(&self, segment: SegmentName) -> PathBuf {
+        self.options.directory.join(segment.to_string())
+    }
+
+    /// Keeps what there is of a segment that is not finished: one file at a time, as long as it is asked for.
+    pub(super) fn keep(self: &Arc<Self>, segment: SegmentName, growing: Growing) {
+        let mut run = lock(&self.run);
+        run.growing = Some((segment, growing));
+        run.asked = Some(Instant::now());
+        if run.janitor.is_none() {
+            run.janitor = Some(self.clear_when_idle());
+        }
+    }
+
+    /// What was kept of this segment. Of another one it is of no use any more.
+    pub(super) fn kept(&self, segment: SegmentName) -> Option<Growing> {
+        let kept = lock(&self.run).growing.take();
+        kept.filter(|(kept, _)| *kept == segment).map(|(_, growing)| growing)
+    }
+
     /// Throws away what is here and stops what is coming.
     pub(super) fn clear(&self) {
         *lock(&self.run) = Run::default();
@@ -131,12 +156,13 @@ impl Ahead {
 
     /// Whether something is here or coming.
     pub(super) fn is_empty(&self) -> bool {
-        lock(&self.run).coming.is_empty()
+        let run = lock(&self.run);
+        run.coming.is_empty() && run.growing.is_none()
     }
 
     fn fetch(self: &Arc<Self>, segment: SegmentName) -> Coming {
         let (archive, name) = (self.archive.clone(), WalFileName::Segment(segment));
-        let beside = self.options.directory.join(segment.to_string());
+        let beside = self.place(segment);
         Aborted(tokio::spawn(async move {
             // Only a whole segment is the same today and tomorrow.
             let found = archive.direct(name).await.map_err(|source| FetchError::Store { name, source })?;

@@ -1,15 +1,18 @@
-//! Joins what was streamed of a segment before it was finished: the last second before everything was lost.
+//! Joins what was streamed of a segment before it was finished: the last second before everything was lost. A standby
+//! asks for it again every few seconds; then only what was streamed since comes from the store.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use outrider_wal::{SegmentName, WalFileName};
 use tracing::{info, warn};
 
 use super::FetchError;
+use super::ahead::Ahead;
 use super::find::{Archive, lock};
 use super::receive::{self, Received, Temporary};
 use crate::compression::{Format, WHOLE_MAX, gunzip_whole, reader};
@@ -57,35 +60,43 @@ pub(super) enum Joined {
 /// Joins the chunks, sorted by their place, as far as there is no gap between them.
 pub(super) async fn join(
     archive: &Archive,
+    ahead: Option<&Arc<Ahead>>,
     segment: SegmentName,
     chunks: Vec<Chunk>,
     beside: &Path,
 ) -> Result<Joined, FetchError> {
     let name = WalFileName::Segment(segment);
-    let known = chunks.len();
-    let chunks = contiguous(chunks);
-    if chunks.len() < known {
-        warn!(%segment, used = chunks.len(), known, "there is a gap in what was streamed of a segment");
+    let listed = chunks.len();
+    let mut chunks = contiguous(chunks);
+    if chunks.len() < listed {
+        warn!(%segment, used = chunks.len(), listed, "there is a gap in what was streamed of a segment");
     }
     let Some(first) = chunks.first().map(|chunk| chunk.key.clone()) else { return Ok(Joined::Nothing) };
     let cannot_write = |source| FetchError::Write { path: beside.to_owned(), source };
-    let mut growing = Growing { temporary: Temporary::create(beside).map_err(cannot_write)?, end: 0 };
+    let mut growing = match ahead.and_then(|ahead| ahead.kept(segment)) {
+        Some(kept) => kept,
+        None => Growing::begin(ahead, segment, beside).map_err(cannot_write)?,
+    };
+    chunks.drain(..growing.resume(&chunks));
     let coming = futures_util::stream::iter(chunks).map(|chunk| load(archive, chunk)).buffered(AT_ONCE);
     let mut coming = std::pin::pin!(coming);
+    let mut differs = false;
     while let Some((chunk, packed)) =
         coming.try_next().await.map_err(|source| FetchError::Store { name, source })?
     {
         let Some(packed) = packed else { return Ok(Joined::Changed) };
         let path = beside.to_owned();
-        let adding = tokio::task::spawn_blocking(move || growing.add(&chunk, &packed, &path)).await;
+        let adding = tokio::task::spawn_blocking(move || growing.add(chunk, &packed, &path)).await;
         let (grown, same) =
             adding.unwrap_or_else(|panicked| Err(cannot_write(io::Error::other(panicked))))?;
         growing = grown;
         if !same {
             warn!(%segment, end = growing.end, "two streams of a segment differ, what is before that is used");
+            differs = true;
             break;
         }
     }
+    let end = growing.end;
     let system_identifier = archive.system_identifier();
     let path = beside.to_owned();
     let (same, growing) = {
@@ -96,16 +107,22 @@ pub(super) async fn join(
         compared.map_err(cannot_write)?
     };
     if same {
+        if let (Some(ahead), true, false) = (ahead, growing.stays, differs) {
+            ahead.keep(segment, growing);
+        }
         return Ok(Joined::Known);
     }
     let ending = tokio::task::spawn_blocking(move || growing.finish(name, first, system_identifier, &path));
-    let (received, end) = match ending.await {
+    let (received, kept) = match ending.await {
         Ok(finished) => match finished? {
             Some(finished) => finished,
             None => return Ok(Joined::Nothing),
         },
         Err(panicked) => return Err(cannot_write(io::Error::other(panicked))),
     };
+    if let (Some(ahead), Some(kept), false) = (ahead, kept, differs) {
+        ahead.keep(segment, kept);
+    }
     if lock(&archive.joined).replace(segment) != Some(segment) {
         info!(%segment, bytes = end, "a segment that was never finished was joined of what was streamed of it");
     }
@@ -135,17 +152,45 @@ async fn load(archive: &Archive, chunk: Chunk) -> Result<(Chunk, Option<Vec<u8>>
 }
 
 /// The file of the segment, which is good up to `end`.
-struct Growing {
+#[derive(Debug)]
+pub(super) struct Growing {
     temporary: Temporary,
     end: u64,
+    /// The keys of the chunks in it.
+    known: Vec<String>,
+    /// It lies where it can stay for the next time, and PostgreSQL gets a copy.
+    stays: bool,
 }
 
 impl Growing {
+    fn begin(ahead: Option<&Arc<Ahead>>, segment: SegmentName, beside: &Path) -> io::Result<Self> {
+        let place = ahead.and_then(|ahead| Temporary::create(&ahead.place(segment)).ok());
+        let stays = place.is_some();
+        let temporary = match place {
+            Some(temporary) => temporary,
+            None => Temporary::create(beside)?,
+        };
+        Ok(Growing { temporary, end: 0, known: Vec::new(), stays })
+    }
+
+    /// How many of the chunks that there are now are in it already. A chunk is written once, so the same key is the same
+    /// bytes; from the first other one on all come anew, and are compared where they overlap.
+    fn resume(&mut self, chunks: &[Chunk]) -> usize {
+        let again = chunks.iter().take_while(|chunk| self.known.contains(&chunk.key));
+        let (mut count, mut end) = (0, 0);
+        for chunk in again {
+            (count, end) = (count + 1, end.max(chunk.to));
+        }
+        self.known = chunks[..count].iter().map(|chunk| chunk.key.clone()).collect();
+        self.end = end;
+        count
+    }
+
     /// Adds a chunk that begins at the end or before it. False when it says something else than what is there.
-    fn add(mut self, chunk: &Chunk, packed: &[u8], path: &Path) -> Result<(Self, bool), FetchError> {
+    fn add(mut self, chunk: Chunk, packed: &[u8], path: &Path) -> Result<(Self, bool), FetchError> {
         let cannot_write = |source| FetchError::Write { path: path.to_owned(), source };
         let plain =
-            unpack(chunk, packed).map_err(|fault| FetchError::Damaged { key: chunk.key.clone(), fault })?;
+            unpack(&chunk, packed).map_err(|fault| FetchError::Damaged { key: chunk.key.clone(), fault })?;
         let overlap = usize::try_from(self.end - chunk.from).unwrap_or(usize::MAX).min(plain.len());
         let mut before = vec![0; overlap];
         let file: &File = &self.temporary.file;
@@ -156,6 +201,7 @@ impl Growing {
         }
         file.write_all_at(&plain[overlap..], chunk.from + overlap as u64).map_err(cannot_write)?;
         self.end = self.end.max(chunk.to);
+        self.known.push(chunk.key);
         Ok((self, true))
     }
 
@@ -184,14 +230,14 @@ impl Growing {
         Ok(self.end > 0)
     }
 
-    /// Fills the rest with zeros and checks. `None` when there is not even a header.
+    /// Fills the rest with zeros and checks. `None` when there is not even a header. Comes back when it stays.
     fn finish(
-        mut self,
+        self,
         name: WalFileName,
         key: String,
         system_identifier: Option<u64>,
         path: &Path,
-    ) -> Result<Option<(Received, u64)>, FetchError> {
+    ) -> Result<Option<(Received, Option<Self>)>, FetchError> {
         let cannot_write = |source| FetchError::Write { path: path.to_owned(), source };
         if self.end < HEADER as u64 {
             return Ok(None);
@@ -199,17 +245,34 @@ impl Growing {
         let mut header = [0; HEADER];
         self.temporary.file.read_exact_at(&mut header, 0).map_err(cannot_write)?;
         let size = content::stated_size(&header).map_or(0, |size| size.bytes());
-        let bytes = size.max(self.end);
-        receive::check(name, system_identifier, &header, bytes)
+        let end = self.end;
+        receive::check(name, system_identifier, &header, size.max(end))
             .map_err(|source| FetchError::Fault { key, source })?;
-        // Real zeros, since PostgreSQL uses the file again and must not run out of room within it.
-        self.temporary.file.set_len(self.end).map_err(cannot_write)?;
-        let mut end = &self.temporary.file;
-        io::Seek::seek(&mut end, io::SeekFrom::Start(self.end)).map_err(cannot_write)?;
-        io::copy(&mut io::repeat(0).take(size - self.end), &mut end).map_err(cannot_write)?;
-        self.temporary.file.flush().map_err(cannot_write)?;
-        Ok(Some((Received::new(self.temporary, size, system_identifier), self.end)))
+        let (temporary, kept) = if self.stays {
+            (self.copy(path).map_err(cannot_write)?, Some(self))
+        } else {
+            (self.temporary, None)
+        };
+        fill(&temporary.file, end, size).map_err(cannot_write)?;
+        Ok(Some((Received::new(temporary, size, system_identifier), kept)))
     }
+
+    /// What is good of it, in a file beside the destination.
+    fn copy(&self, destination: &Path) -> io::Result<Temporary> {
+        let copy = Temporary::create(destination)?;
+        let mut from = &self.temporary.file;
+        from.rewind()?;
+        let copied = io::copy(&mut from.take(self.end), &mut &copy.file)?;
+        if copied == self.end { Ok(copy) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+/// Real zeros, since PostgreSQL uses the file again and must not run out of room within it.
+fn fill(mut file: &File, from: u64, to: u64) -> io::Result<()> {
+    file.set_len(from)?;
+    file.seek(SeekFrom::Start(from))?;
+    io::copy(&mut io::repeat(0).take(to - from), &mut file)?;
+    file.flush()
 }
 
 fn unpack(chunk: &Chunk, packed: &[u8]) -> Result<Vec<u8>, String> {
