@@ -11,20 +11,21 @@ pub(crate) use unpack::{gunzip_whole, reader};
 
 /// How files are compressed before they leave. Gzip is what every reader of barman's archives knows.
 ///
-/// Measured on WAL of pgbench (PostgreSQL 15, scale 50, 8 clients, 12 segments of 16 MiB) on one core of a busy
-/// machine, by the time of the thread on the CPU; reading is not in it, nor the SHA-256 of the plain bytes, which
-/// takes 10.7 ms (1566 MB/s: sha2 uses the CPU's own instructions):
+/// Measured on WAL of pgbench (PostgreSQL 15, scale 50, 8 clients, 5 segments of 16 MiB three times) on a busy machine:
+/// the quickest by the time of the thread on the CPU; reading is not in it, nor the SHA-256 of the plain bytes, which
+/// takes 11 ms (1.5 GB/s: sha2 uses the CPU's own instructions, and so does zlib-rs with `runtime_detection` of flate2):
 ///
 /// | | ms a segment | what is left | | ms a segment | what is left |
 /// |---|---|---|---|---|---|
-/// | zlib-rs 1 | 41 | 1/5.26 | libdeflate 1 | 57 | 1/6.47 |
-/// | zlib-rs 2 | 65 | 1/6.31 | libdeflate 2 | 75 | 1/6.59 |
-/// | zlib-rs 4 | 109 | 1/6.71 | libdeflate 4 | 87 | 1/6.75 |
-/// | zlib-rs 6 | 173 | 1/6.89 | libdeflate 6 | 112 | 1/6.95 |
-/// | zstd 1 | 26 | 1/7.47 | zstd 3 | 50 | 1/7.60 |
+/// | zlib-rs 1 | 23 | 1/6.86 | libdeflate 1 | 54 | 1/8.85 |
+/// | zlib-rs 2 | 39 | 1/8.62 | libdeflate 2 | 67 | 1/9.14 |
+/// | zlib-rs 4 | 76 | 1/8.94 | libdeflate 3 | 65 | 1/9.20 |
+/// | zlib-rs 6 | 98 | 1/9.20 | libdeflate 5 | 77 | 1/9.48 |
 ///
 /// So level 1 of gzip is zlib-rs, and the others are libdeflate, one level lower than their number: each is smaller
-/// than zlib-rs with that number, and faster. ISA-L needs autotools and nasm to build and was left out for that.
+/// than zlib-rs with that number, and from 4 on faster. ISA-L takes 13 ms and leaves 1/8.60; it is left out for what it
+/// takes to build (ARCHITECTURE.md). Zstd at level 1 took 26 ms for other WAL and left 1/7.47 of it, of which zlib-rs 1
+/// left 1/5.26; level 3 took 50 and left 1/7.60.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// As they are.
