@@ -13,13 +13,14 @@ use tokio::time::sleep;
 
 use super::exit::{self, Refusal};
 use super::member::{Member, Whom};
+use crate::clock;
 
 /// Between two questions how far it is.
-const INTERVAL: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_millis(100);
 /// Without a terminal a line says how far it is after so many of them.
-const LINE_EVERY: u32 = 20;
-/// A member that does not answer so often is not asked any more.
-const SILENCES_MAX: u32 = 60;
+const LINE_EVERY: u32 = 100;
+/// A member that has not answered for so long is not asked any more.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Take a base backup of the cluster into its archive, and show how far it is
 ///
@@ -100,11 +101,11 @@ fn already(words: &str) -> String {
 /// Until it has ended.
 async fn follow(member: &Member, id: &str) -> Result<ExitCode, Refusal> {
     let mut shown = Shown::new();
-    let mut silences = 0;
+    let mut answered = clock::monotonic();
     loop {
         match member.get("/backup").await {
             Ok(document) => {
-                silences = 0;
+                answered = clock::monotonic();
                 if document["last"]["request"] == id {
                     shown.clear();
                     return ended(&document["last"]);
@@ -116,8 +117,7 @@ async fn follow(member: &Member, id: &str) -> Result<ExitCode, Refusal> {
                 shown.show(&document["running"]);
             }
             Err(fault) => {
-                silences += 1;
-                if silences == SILENCES_MAX {
+                if answered.elapsed() > SILENCE_MAX {
                     shown.clear();
                     let lost = "the member does not answer any more, and the backup may go on; ask another with --url";
                     return Err(fault.context(lost).into());
