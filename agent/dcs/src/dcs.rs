@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest,
+    Status, SwitchoverIntent, SyncState,
 };
 
 /// A confirmed hold on the leader lease, and the time from which it counts.
@@ -188,6 +189,41 @@ pub trait Dcs: Send + Sync {
     /// # Errors
     /// `Conflict` when the claim is not this session's.
     async fn finish_backup(&self, outcome: &BackupOutcome, seen: i64) -> Result<i64, Error>;
+
+    /// Asks for a rollback of the running cluster. Returns the revision of the request.
+    ///
+    /// # Errors
+    /// `Conflict` when one was asked for already and has not ended.
+    async fn request_rollback(&self, value: &RollbackRequest) -> Result<i64, Error>;
+
+    /// Takes back the request that was `seen`; whoever prepares the rollback gives it up then.
+    async fn withdraw_rollback(&self, seen: i64) -> Result<(), Error>;
+
+    /// Takes up the request that was `seen`, as [`Dcs::claim_backup`] does.
+    async fn claim_rollback(
+        &self,
+        claim: &RollbackClaim,
+        request: &RollbackRequest,
+        seen: i64,
+    ) -> Result<i64, Error>;
+
+    /// Writes how far this member's rollback is; `Conflict` when it is not this session's any more.
+    async fn report_rollback(&self, claim: &RollbackClaim) -> Result<(), Error>;
+
+    /// From here on the rollback cannot be taken back: `request` takes the place of the one that was `seen`. Returns its new
+    /// revision.
+    ///
+    /// # Errors
+    /// `Conflict` when the claim is not this session's, or the request was taken back.
+    async fn begin_rollback_swap(
+        &self,
+        claim: &RollbackClaim,
+        request: &RollbackRequest,
+        seen: i64,
+    ) -> Result<i64, Error>;
+
+    /// Ends this member's rollback, as [`Dcs::finish_backup`] does.
+    async fn finish_rollback(&self, outcome: &RollbackOutcome, seen: i64) -> Result<i64, Error>;
 
     /// Moves all that hangs on this session to a new session with this ttl, in one transaction: a new `ttl` setting, or
     /// a longer lease for a planned restart. Renew afterwards to learn the new deadline.

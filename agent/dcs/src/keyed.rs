@@ -1,10 +1,10 @@
 //! The DCS on any key-value store: which keys are compared before which is written. Does not know the store, and does
 //! not decide: each call is one intention of the agent.
 
-mod backups;
 mod entries;
 mod leader;
 mod lease;
+mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ use crate::session::{SessionError, SessionFile};
 use crate::snapshot::Snapshot;
 use crate::store::{Committed, KeyValue, Op, Repeat, Store, Transaction};
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
-    compact_json,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest,
+    Status, SwitchoverIntent, SyncState, compact_json,
 };
 
 use lease::Lease;
@@ -190,11 +190,11 @@ impl<S: Store> Dcs for Keyed<S> {
     }
 
     async fn request_backup(&self, value: &BackupRequest) -> Result<i64, Error> {
-        self.replace(self.operation("create"), self.keys.backup_request(), compact_json(value), 0).await
+        self.replace(self.operation("create"), self.backups().asked, compact_json(value), 0).await
     }
 
     async fn withdraw_backup(&self, seen: i64) -> Result<(), Error> {
-        self.take_back_backup(self.operation("delete"), seen).await
+        self.take_back(self.operation("delete"), self.backups(), seen).await
     }
 
     async fn claim_backup(
@@ -203,19 +203,56 @@ impl<S: Store> Dcs for Keyed<S> {
         request: &BackupRequest,
         seen: i64,
     ) -> Result<i64, Error> {
-        self.take_up_backup(self.operation("claim"), claim, request, seen).await
+        let both = (compact_json(claim), compact_json(request));
+        self.take_up(self.operation("claim"), self.backups(), both, seen).await
     }
 
     async fn report_backup(&self, claim: &BackupClaim) -> Result<(), Error> {
-        self.show_backup(self.operation("write"), claim).await.map(drop)
+        self.show(self.operation("write"), self.backups(), compact_json(claim)).await.map(drop)
     }
 
     async fn release_backup(&self) -> Result<i64, Error> {
-        self.drop_backup(self.operation("release")).await
+        self.give_back(self.operation("release"), self.backups()).await
     }
 
     async fn finish_backup(&self, outcome: &BackupOutcome, seen: i64) -> Result<i64, Error> {
-        self.end_backup(self.operation("end"), outcome, seen).await
+        self.end_work(self.operation("end"), self.backups(), compact_json(outcome), seen).await
+    }
+
+    async fn request_rollback(&self, value: &RollbackRequest) -> Result<i64, Error> {
+        self.replace(self.operation("create"), self.rollbacks().asked, compact_json(value), 0).await
+    }
+
+    async fn withdraw_rollback(&self, seen: i64) -> Result<(), Error> {
+        self.take_back(self.operation("delete"), self.rollbacks(), seen).await
+    }
+
+    async fn claim_rollback(
+        &self,
+        claim: &RollbackClaim,
+        request: &RollbackRequest,
+        seen: i64,
+    ) -> Result<i64, Error> {
+        let both = (compact_json(claim), compact_json(request));
+        self.take_up(self.operation("claim"), self.rollbacks(), both, seen).await
+    }
+
+    async fn report_rollback(&self, claim: &RollbackClaim) -> Result<(), Error> {
+        self.show(self.operation("write"), self.rollbacks(), compact_json(claim)).await.map(drop)
+    }
+
+    async fn begin_rollback_swap(
+        &self,
+        claim: &RollbackClaim,
+        request: &RollbackRequest,
+        seen: i64,
+    ) -> Result<i64, Error> {
+        let both = (compact_json(claim), compact_json(request));
+        self.show_both(self.operation("write"), self.rollbacks(), both, seen).await
+    }
+
+    async fn finish_rollback(&self, outcome: &RollbackOutcome, seen: i64) -> Result<i64, Error> {
+        self.end_work(self.operation("end"), self.rollbacks(), compact_json(outcome), seen).await
     }
 
     async fn set_ttl(&self, ttl: Duration) -> Result<(), Error> {

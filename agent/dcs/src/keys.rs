@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::dcs::Changes;
-use crate::snapshot::{BackupTaken, Entry, Leader, Member, Snapshot};
+use crate::snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 use crate::store::{KeyValue, Range};
-use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, parse_backup_record};
+use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, parse_record};
 
 /// The base path as Patroni builds it: `/<namespace>/<scope>/`, with `service` for an empty namespace.
 #[must_use]
@@ -101,6 +101,18 @@ impl Keys {
         self.at("outrider/backup-last")
     }
 
+    pub(crate) fn rollback_request(&self) -> String {
+        self.at("outrider/rollback-request")
+    }
+
+    pub(crate) fn rollback(&self) -> String {
+        self.at("outrider/rollback")
+    }
+
+    pub(crate) fn rollback_last(&self) -> String {
+        self.at("outrider/rollback-last")
+    }
+
     fn at(&self, key: &str) -> String {
         format!("{}{key}", self.base)
     }
@@ -132,14 +144,24 @@ impl Keys {
                     seen.intent = SwitchoverIntent::parse(&pair.text()).map(|intent| entry(pair, intent));
                 }
                 "outrider/backup-request" => {
-                    seen.backup_request = Some(entry(pair, parse_backup_record(&pair.text())));
+                    seen.backup_request = Some(entry(pair, parse_record(&pair.text())));
                 }
                 "outrider/backup" => {
                     let mine = pair.lease != 0 && mine.contains(&pair.lease);
-                    seen.backup = Some(BackupTaken { claim: parse_backup_record(&pair.text()), mine });
+                    seen.backup = Some(BackupTaken { claim: parse_record(&pair.text()), mine });
                 }
                 "outrider/backup-last" => {
-                    seen.backup_last = Some(entry(pair, parse_backup_record(&pair.text())));
+                    seen.backup_last = Some(entry(pair, parse_record(&pair.text())));
+                }
+                "outrider/rollback-request" => {
+                    seen.rollback_request = Some(entry(pair, parse_record(&pair.text())));
+                }
+                "outrider/rollback" => {
+                    let mine = pair.lease != 0 && mine.contains(&pair.lease);
+                    seen.rollback = Some(RollbackTaken { claim: parse_record(&pair.text()), mine });
+                }
+                "outrider/rollback-last" => {
+                    seen.rollback_last = Some(entry(pair, parse_record(&pair.text())));
                 }
                 other => seen.members.extend(other.strip_prefix("members/").map(|name| member(pair, name))),
             }
@@ -165,9 +187,9 @@ impl Keys {
         changes.all = changes.all.wrapping_add(1);
         let key = key.strip_prefix(base).unwrap_or(key);
         let moves_with_the_wal = key.starts_with("members/") || key == "status" || key == "optime/leader";
-        // How far a backup is changes no decision; that one begins or ends does.
-        let moves_with_a_backup = key.starts_with("outrider/backup");
-        if fresh || !(moves_with_the_wal || moves_with_a_backup) {
+        // How far a backup or a rollback is changes no decision; that one begins or ends does.
+        let moves_with_work = key.starts_with("outrider/backup") || key == "outrider/rollback";
+        if fresh || !(moves_with_the_wal || moves_with_work) {
             changes.urgent = changes.urgent.wrapping_add(1);
         }
     }

@@ -24,8 +24,8 @@ pub use keyed::Identity;
 pub use keys::base_path;
 pub use memory::MemoryCluster;
 pub use session::SessionError;
-pub use snapshot::{BackupTaken, Entry, Leader, Member, Snapshot};
+pub use snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 pub use values::{
-    ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent,
-    SyncState, compact_json,
+    ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest,
+    RollbackSwap, RollbackTarget, Status, SwitchoverIntent, SyncState, compact_json,
 };

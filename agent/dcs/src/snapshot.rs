@@ -6,7 +6,8 @@ use outrider_wal::Lsn;
 use serde_json::Value;
 
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest,
+    Status, SwitchoverIntent, SyncState,
 };
 
 /// A value with the revision of its last change, to be handed back as `seen`.
@@ -103,6 +104,15 @@ pub struct BackupTaken {
     pub mine: bool,
 }
 
+/// The rollback that is being prepared or carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollbackTaken {
+    /// How far it is.
+    pub claim: RollbackClaim,
+    /// It hangs on my session. It may be left from an agent that has died, which was resumed with the session.
+    pub mine: bool,
+}
+
 /// All that the DCS holds for one cluster, at one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -136,6 +146,12 @@ pub struct Snapshot {
     pub backup: Option<BackupTaken>,
     /// How the last one ended.
     pub backup_last: Option<Entry<BackupOutcome>>,
+    /// A rollback that somebody wants, until it has ended.
+    pub rollback_request: Option<Entry<RollbackRequest>>,
+    /// The rollback that is being prepared or carried out.
+    pub rollback: Option<RollbackTaken>,
+    /// How the last one ended.
+    pub rollback_last: Option<Entry<RollbackOutcome>>,
 }
 
 impl Snapshot {

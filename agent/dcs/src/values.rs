@@ -5,14 +5,16 @@ mod failover;
 mod history;
 mod intent;
 mod json;
+mod rollback;
 mod status;
 mod sync;
 
-pub(crate) use backup::parse as parse_backup_record;
+pub(crate) use backup::parse as parse_record;
 pub use backup::{BackupClaim, BackupOutcome, BackupRequest};
 pub use failover::Failover;
 pub use history::HistoryRow;
 pub use intent::SwitchoverIntent;
 pub use json::compact_json;
+pub use rollback::{RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap, RollbackTarget};
 pub use status::{ArchivedTo, Status};
 pub use sync::SyncState;

@@ -10,6 +10,7 @@ use outrider_wal::{TimelineHistory, TimelineId};
 
 use crate::error::Error;
 use crate::file;
+use crate::rollback;
 use crate::settings::Settings;
 
 /// What is in the place of the data directory.
@@ -83,6 +84,11 @@ pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
     let path = &settings.data_directory;
     let failed = |source| Error::Read { path: path.clone(), source };
     let metadata = match fs::metadata(path) {
+        // Whoever took it for an empty member would clone over a swap that was broken off.
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound && rollback::is_swapping(settings)? => {
+            let why = "is missing in the middle of a rollback: restart the agent, which puts the data back";
+            return Ok(Directory::Refused(format!("{}: {why}", path.display())));
+        }
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(Directory::Empty),
         Err(source) => return Err(failed(source)),
         Ok(metadata) => metadata,
@@ -211,7 +217,7 @@ fn remove_content(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn remove_all(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -163,6 +163,12 @@ pub enum Error {
         /// That of the cluster.
         expected: u64,
     },
+    /// The data cannot be rolled back in its place.
+    #[error("cannot roll back: {problem}")]
+    Rollback {
+        /// Why not.
+        problem: String,
+    },
     /// The files could not be had from the archive.
     #[error("cannot restore from the archive: {problem}")]
     Archive {
@@ -195,6 +201,7 @@ impl Error {
             | Error::NotRecovered { .. }
             | Error::ForeignBackup { .. }
             | Error::BackupLabel { .. }
+            | Error::Rollback { .. }
             | Error::Archive { .. } => None,
         }
     }
@@ -227,6 +234,7 @@ impl Error {
             | Error::NotRecovered { .. }
             | Error::ForeignBackup { .. }
             | Error::BackupLabel { .. }
+            | Error::Rollback { .. }
             | Error::Archive { .. } => None,
         }
     }

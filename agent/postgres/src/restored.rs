@@ -5,6 +5,7 @@ use outrider_supervisor::protocol::Tool;
 use tracing::info;
 
 use crate::configuration::{self, Configuration};
+use crate::control::ControlData;
 use crate::directory::{self, Directory, Work};
 use crate::error::Error;
 use crate::file;
@@ -38,6 +39,18 @@ impl Postgres {
     /// # Errors
     /// When it does not come to that; the data directory stays marked.
     pub async fn recover(&self, wanted: &Configuration, target: &[(String, String)]) -> Result<(), Error> {
+        self.replay(wanted, target, Tool::PostgresSingleUser).await?;
+        directory::set_unrecorded(&self.settings, true)?;
+        Work::Initialize.finish(&self.settings)
+    }
+
+    /// The recovery itself, by `tool`; the control file that it ended with.
+    pub(crate) async fn replay(
+        &self,
+        wanted: &Configuration,
+        target: &[(String, String)],
+        tool: Tool,
+    ) -> Result<ControlData, Error> {
         let settings = &self.settings;
         let directory = &settings.data_directory;
         wanted.write(settings)?;
@@ -52,14 +65,13 @@ impl Postgres {
         arguments.push("template1".to_owned());
         let environment = vec![("LC_ALL".to_owned(), "C".to_owned())];
         info!(?target, "recovering from the archive");
-        self.supervisor.run_tool(Tool::PostgresSingleUser, arguments, environment, true).await?;
+        self.supervisor.run_tool(tool, arguments, environment, true).await?;
         let control = self.control_data().await?;
         let signal = directory.join("recovery.signal");
         if !control.is_clean_primary() || signal.exists() {
             return Err(Error::NotRecovered { path: directory.clone() });
         }
-        directory::set_unrecorded(settings, true)?;
-        Work::Initialize.finish(settings)
+        Ok(control)
     }
 
     /// Whether its data was recovered to begin a cluster, and has not. If another member began the cluster from the same

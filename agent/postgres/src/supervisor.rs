@@ -146,6 +146,10 @@ impl Supervisor {
         self.ask("stop Postgres", Command::Stop { mode }).await.map(drop)
     }
 
+    pub(crate) async fn cancel_tool(&self) -> Result<(), Error> {
+        self.ask("end one of Postgres' programs", Command::CancelTool).await.map(drop)
+    }
+
     pub(crate) async fn reload(&self) -> Result<(), Error> {
         self.ask("reload Postgres' configuration", Command::Reload).await.map(drop)
     }

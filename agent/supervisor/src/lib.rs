@@ -34,3 +34,4 @@ pub use error::Error;
 pub use options::Options;
 pub use supervisor::run;
 pub use system::boottime_ns;
+pub use tool::rollback_directory;

@@ -65,8 +65,7 @@ pub enum Command {
         /// A child of the postmaster.
         pid: i32,
     },
-    /// Runs one of PostgreSQL's programs, one at a time. Answered with [`Answer::Started`] when it runs;
-    /// its output and end are events.
+    /// Runs one of PostgreSQL's programs, one at a time. Answered with [`Answer::Started`]; output and end are events.
     RunTool {
         /// Which.
         tool: Tool,
@@ -111,9 +110,10 @@ pub enum Tool {
     PgChecksums,
     /// `pg_waldump`.
     PgWaldump,
-    /// `postgres --single -D <data directory>` with nothing to read: recovers from a crash and ends.
-    /// Refused while Postgres runs.
+    /// `postgres --single` with nothing to read: recovers from a crash and ends. Refused while Postgres runs.
     PostgresSingleUser,
+    /// The same in [`crate::rollback_directory`], beside a Postgres that runs: killed when another tool is asked for.
+    PostgresRecovery,
 }
 
 /// A line from the supervisor: an answer to a request, or news.

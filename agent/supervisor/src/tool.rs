@@ -1,7 +1,7 @@
 //! The one tool that runs beside or instead of Postgres: initdb, pg_basebackup, pg_rewind and their like.
 //! Does not say whether it may run now, and does not kill it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::child::{self, Child};
 use crate::descendants::ToolMarks;
@@ -36,10 +36,14 @@ impl RunningTool {
     ) -> Result<Self, Refusal> {
         let (bin_directory, data_directory) = directories;
         let mut all = match tool {
-            Tool::PostgresSingleUser => {
-                vec!["--single".to_owned(), "-D".to_owned(), data_directory.display().to_string()]
-            }
-            _ => Vec::new(),
+            Tool::PostgresSingleUser => single_user(data_directory),
+            Tool::PostgresRecovery => single_user(&rollback_directory(data_directory)),
+            Tool::Initdb
+            | Tool::PgBasebackup
+            | Tool::PgRewind
+            | Tool::PgControldata
+            | Tool::PgChecksums
+            | Tool::PgWaldump => Vec::new(),
         };
         all.extend_from_slice(arguments);
         let program = bin_directory.join(tool.program());
@@ -68,6 +72,18 @@ impl RunningTool {
     }
 }
 
+/// Where a rollback prepares the data that takes the place of the data directory: beside it, on the same disk.
+#[must_use]
+pub fn rollback_directory(data_directory: &Path) -> PathBuf {
+    let mut name = data_directory.file_name().unwrap_or_default().to_owned();
+    name.push(".rollback");
+    data_directory.with_file_name(name)
+}
+
+fn single_user(directory: &Path) -> Vec<String> {
+    vec!["--single".to_owned(), "-D".to_owned(), directory.display().to_string()]
+}
+
 /// Whether it changes the data directory, so that Postgres must not run in it meanwhile. A base backup goes
 /// into a directory that is empty, but Postgres must not start in it before it is whole.
 pub(crate) fn keeps_postgres_from_starting(tool: Tool) -> bool {
@@ -75,15 +91,20 @@ pub(crate) fn keeps_postgres_from_starting(tool: Tool) -> bool {
         Tool::Initdb | Tool::PgRewind | Tool::PgChecksums | Tool::PostgresSingleUser | Tool::PgBasebackup => {
             true
         }
-        Tool::PgControldata | Tool::PgWaldump => false,
+        Tool::PgControldata | Tool::PgWaldump | Tool::PostgresRecovery => false,
     }
+}
+
+/// Whether it works for nobody's sake but its own, and ends when Postgres needs another one.
+pub(crate) fn gives_way(tool: Tool) -> bool {
+    tool == Tool::PostgresRecovery
 }
 
 /// Whether it must not run while Postgres does.
 pub(crate) fn needs_postgres_stopped(tool: Tool) -> bool {
     match tool {
         Tool::Initdb | Tool::PgRewind | Tool::PgChecksums | Tool::PostgresSingleUser => true,
-        Tool::PgBasebackup | Tool::PgControldata | Tool::PgWaldump => false,
+        Tool::PgBasebackup | Tool::PgControldata | Tool::PgWaldump | Tool::PostgresRecovery => false,
     }
 }
 
@@ -98,7 +119,7 @@ impl Tool {
             Tool::PgControldata => "pg_controldata",
             Tool::PgChecksums => "pg_checksums",
             Tool::PgWaldump => "pg_waldump",
-            Tool::PostgresSingleUser => "postgres",
+            Tool::PostgresSingleUser | Tool::PostgresRecovery => "postgres",
         }
     }
 }

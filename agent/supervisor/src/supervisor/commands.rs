@@ -219,7 +219,8 @@ impl Supervisor {
         environment: &[(String, String)],
     ) -> Result<Answer, Refusal> {
         let name = tool.program();
-        if let Some(running) = &self.tool {
+        if let Some(running) = &mut self.tool {
+            running.cancelled |= tool::gives_way(running.tool) && !tool::gives_way(tool);
             let (runs, pid) = (running.tool.program(), running.pid);
             return refuse(RefusalCode::ToolRunning, format!("{name} refused: {runs} ({pid}) runs"));
         }

@@ -1,0 +1,314 @@
+//! A rollback of the data in its place: what stands against it, the recovery beside the running Postgres, and the swap of the
+//! two directories with its journal. Knows no archive, and does not decide when to swap.
+//!
+//! The journal lies in the state directory. It says `preparing` from before anything is written beside the data until that is
+//! removed, and `swapping` from before the first rename. The second rename is the point of no return: an agent that finds
+//! the data directory missing puts the old one back, and one that finds both renames done goes on with the new one.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_supervisor::protocol::{Tool, ToolStatus};
+use outrider_supervisor::rollback_directory;
+use outrider_wal::{Lsn, TimelineId};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use crate::configuration::Configuration;
+use crate::control::ControlData;
+use crate::directory;
+use crate::error::Error;
+use crate::file;
+use crate::instrument::Postgres;
+use crate::settings::Settings;
+
+/// In the state directory.
+const JOURNAL: &str = "rollback.json";
+/// For a recovery that was told to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const END_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How far a rollback is, on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Journal {
+    /// Of the request.
+    id: String,
+    /// Where the old data goes; `None` before the swap.
+    #[serde(default)]
+    aside: Option<PathBuf>,
+}
+
+/// What an agent finds of a rollback that an earlier one began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing.
+    Nothing,
+    /// It did not come to the swap, or the swap was undone: the data is what it was. What lies beside it is to be removed.
+    Undone {
+        /// Of the request.
+        id: String,
+    },
+    /// The data directory is the rolled back one.
+    Swapped(Swap),
+}
+
+/// A rollback whose data is in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// Of the request.
+    pub id: String,
+    /// Where the old data lies.
+    pub aside: PathBuf,
+}
+
+impl Postgres {
+    /// Where the data of a rollback is prepared.
+    #[must_use]
+    pub fn rollback_directory(&self) -> PathBuf {
+        rollback_directory(&self.settings.data_directory)
+    }
+
+    /// What stands against a rollback of this data directory, in words; and whether `needed` bytes have room beside it.
+    ///
+    /// # Errors
+    /// When the directory cannot be looked at.
+    pub fn rollback_obstacle(&self, needed: u64) -> Result<Option<String>, Error> {
+        obstacle(&self.settings, needed)
+    }
+
+    /// Notes durably that what lies beside the data is of this rollback.
+    ///
+    /// # Errors
+    /// When it cannot be noted.
+    pub fn begin_rollback(&self, id: &str) -> Result<(), Error> {
+        Journal { id: id.to_owned(), aside: None }.write(&self.settings)
+    }
+
+    /// Recovers the files beside the data up to where `target` says, while Postgres goes on. They end as a primary that was
+    /// shut down cleanly on a timeline of its own; its control file comes back.
+    ///
+    /// # Errors
+    /// When it does not come to that, or another of Postgres' programs was needed meanwhile.
+    pub async fn recover_beside(
+        &self,
+        wanted: &Configuration,
+        target: &[(String, String)],
+    ) -> Result<ControlData, Error> {
+        let settings = Settings { data_directory: self.rollback_directory(), ..(*self.settings).clone() };
+        let beside = Postgres { settings: Arc::new(settings), supervisor: self.supervisor.clone() };
+        beside.replay(wanted, target, Tool::PostgresRecovery).await
+    }
+
+    /// Stopped in good order, so that whoever starts the old data again loses nothing: the end of its WAL.
+    ///
+    /// # Errors
+    /// When it was not, or the control file cannot be read.
+    pub async fn clean_end(&self) -> Result<(TimelineId, Lsn), Error> {
+        let control = self.control_data().await?;
+        if !control.is_clean_primary() {
+            let problem =
+                format!("Postgres did not stop in good order (its state is {:?})", control.state);
+            return Err(Error::Rollback { problem });
+        }
+        Ok((control.timeline(), control.checkpoint))
+    }
+
+    /// Puts the prepared data in the place of the data directory, which goes to `aside`. Nothing may run on either. It does not
+    /// wait, so that it is done or not whatever becomes of its caller.
+    ///
+    /// # Errors
+    /// When that cannot be done; the data directory is the old one again.
+    pub fn swap_in(&self, id: &str, aside: &Path) -> Result<Swap, Error> {
+        let settings = &self.settings;
+        let data = &settings.data_directory;
+        // From the journal on, what is there tells how far the swap is.
+        let prepared = rollback_directory(data);
+        if is_there(aside)? || !is_there(&prepared)? {
+            let problem = format!("{} is there, or {} is not", aside.display(), prepared.display());
+            return Err(Error::Rollback { problem });
+        }
+        Journal { id: id.to_owned(), aside: Some(aside.to_owned()) }.write(settings)?;
+        let moved = rename(data, aside).and_then(|()| rename(&prepared, data));
+        if let Err(fault) = moved {
+            settle(settings)?;
+            return Err(fault);
+        }
+        Ok(Swap { id: id.to_owned(), aside: aside.to_owned() })
+    }
+
+    /// Finishes or undoes what an earlier agent began; before anybody looks at the data directory.
+    ///
+    /// # Errors
+    /// When the disk refuses, or both directories are missing.
+    pub fn settle_rollback(&self) -> Result<Settled, Error> {
+        settle(&self.settings)
+    }
+
+    /// The rolled back data is the cluster's; the journal is not needed any more.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn finish_rollback(&self) -> Result<(), Error> {
+        file::remove(&journal_path(&self.settings))
+    }
+
+    /// Ends the recovery, if one runs, and removes what lies beside the data, if it is of a rollback.
+    ///
+    /// # Errors
+    /// When it does not end or cannot be removed; to be tried again.
+    pub async fn discard_rollback(&self) -> Result<(), Error> {
+        let Some(journal) = Journal::read(&self.settings)? else { return Ok(()) };
+        if journal.aside.is_some() {
+            return Err(Error::Rollback { problem: "the swap has begun".to_owned() });
+        }
+        self.end_recovery().await?;
+        let directory = self.rollback_directory();
+        let problem = |fault: String| Error::Rollback { problem: fault };
+        let removing = directory.clone();
+        let removed = tokio::task::spawn_blocking(move || directory::remove_all(&removing)).await;
+        removed.map_err(|fault| problem(fault.to_string()))??;
+        let failed = |source| Error::Write { path: directory.clone(), source };
+        file::sync_directory(&directory).map_err(failed)?;
+        file::remove(&journal_path(&self.settings))
+    }
+
+    async fn end_recovery(&self) -> Result<(), Error> {
+        let begun = Instant::now();
+        loop {
+            let status = self.supervisor.status().await?;
+            if !status.tool.as_ref().is_some_and(is_recovery) {
+                return Ok(());
+            }
+            if begun.elapsed() > END_LIMIT {
+                return Err(Error::TooSlow { act: "end its recovery", limit: END_LIMIT });
+            }
+            match self.supervisor.cancel_tool().await {
+                // It has ended meanwhile.
+                Ok(()) | Err(Error::SupervisorRefused { .. }) => {}
+                Err(fault) => return Err(fault),
+            }
+            sleep(END_INTERVAL).await;
+        }
+    }
+}
+
+fn is_recovery(tool: &ToolStatus) -> bool {
+    tool.tool == Tool::PostgresRecovery
+}
+
+/// Whether a swap was begun and not finished.
+pub(crate) fn is_swapping(settings: &Settings) -> Result<bool, Error> {
+    Ok(Journal::read(settings)?.is_some_and(|journal| journal.aside.is_some()))
+}
+
+fn settle(settings: &Settings) -> Result<Settled, Error> {
+    let Some(journal) = Journal::read(settings)? else { return Ok(Settled::Nothing) };
+    let Journal { id, aside: Some(aside) } = journal else {
+        return Ok(Settled::Undone { id: journal.id });
+    };
+    let data = &settings.data_directory;
+    match (is_there(data)?, is_there(&aside)?) {
+        // Both renames are done only when nothing is left beside.
+        (true, true) => return Ok(Settled::Swapped(Swap { id, aside })),
+        (true, false) => {}
+        (false, true) => {
+            rename(&aside, data)?;
+            warn!(data = %data.display(), "a rollback was broken off in its swap: the old data is back in its place");
+        }
+        (false, false) => {
+            let problem = format!(
+                "neither {} nor {} is there, and a rollback says that it moved one to the other",
+                data.display(),
+                aside.display()
+            );
+            return Err(Error::Rollback { problem });
+        }
+    }
+    Journal { id: id.clone(), aside: None }.write(settings)?;
+    Ok(Settled::Undone { id })
+}
+
+fn obstacle(settings: &Settings, needed: u64) -> Result<Option<String>, Error> {
+    let data = &settings.data_directory;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Read { path, source }
+    };
+    let linked = |path: &Path| fs::symlink_metadata(path).map(|found| found.is_symlink());
+    let shown = data.display();
+    if linked(data).map_err(failed(data))? {
+        return Ok(Some(format!("{shown} is a symbolic link: set data_dir to where it leads")));
+    }
+    let wal = data.join("pg_wal");
+    if linked(&wal).map_err(failed(&wal))? {
+        return Ok(Some(format!("{} is a symbolic link, and would be shared with the old data", wal.display())));
+    }
+    let parent = data.parent().unwrap_or(Path::new("/"));
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).map_err(failed(path));
+    if device(data)? != device(parent)? {
+        return Ok(Some(format!(
+            "{shown} is a volume of its own and cannot be renamed: set data_dir to a directory below it"
+        )));
+    }
+    let spaces = data.join("pg_tblspc");
+    if fs::read_dir(&spaces).map_err(failed(&spaces))?.next().is_some() {
+        let why = "the cluster has tablespaces, which lie outside its data directory: restore with `outrider restore` instead";
+        return Ok(Some(why.to_owned()));
+    }
+    let beside = rollback_directory(data);
+    if is_there(&beside)? && Journal::read(settings)?.is_none() {
+        return Ok(Some(format!("{} is in the way, and is of no rollback: remove it", beside.display())));
+    }
+    let disk = rustix::fs::statvfs(parent).map_err(|fault| failed(parent)(fault.into()))?;
+    let room = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if room < needed {
+        return Ok(Some(format!(
+            "{} has {} MiB of room and the prepared data needs about {}",
+            parent.display(),
+            room >> 20,
+            needed >> 20
+        )));
+    }
+    Ok(None)
+}
+
+impl Journal {
+    fn read(settings: &Settings) -> Result<Option<Self>, Error> {
+        let path = journal_path(settings);
+        let Some(text) = file::read_if_there(&path)? else { return Ok(None) };
+        let bad = |fault: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, fault);
+        serde_json::from_str(&text).map(Some).map_err(|fault| Error::Read { path, source: bad(fault) })
+    }
+
+    fn write(&self, settings: &Settings) -> Result<(), Error> {
+        let path = journal_path(settings);
+        let text = serde_json::to_string(self).map_err(|fault| Error::Write {
+            path: path.clone(),
+            source: io::Error::new(io::ErrorKind::InvalidData, fault),
+        })?;
+        file::replace(&path, &text, 0o600)
+    }
+}
+
+fn journal_path(settings: &Settings) -> PathBuf {
+    settings.state_directory.join(JOURNAL)
+}
+
+fn is_there(path: &Path) -> Result<bool, Error> {
+    path.try_exists().map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Durably. What is there already is never written over: the names of old data are unlike.
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |source| Error::MoveAside { path: from.to_owned(), aside: to.to_owned(), source };
+    if is_there(to)? {
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    }
+    fs::rename(from, to).and_then(|()| file::sync_directory(to)).map_err(failed)
+}
