@@ -58,6 +58,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             require(!matches!(cluster.initialize, Initialize::Done(_)), "no second cluster is made")?;
             require(mine, "only the holder of the lease makes the cluster")
         }
+        Step::Rollback => roll_back(view, plan),
         Step::Clone { .. } => require(
             !matches!(view.local.postgres, Postgres::Primary { .. } | Postgres::Standby { .. }),
             "a running Postgres is not cloned over",
@@ -92,6 +93,20 @@ fn start_primary(view: &View, plan: &Plan, synchronous: &[crate::MemberName]) ->
         recorded.is_none_or(|sync| sync.standbys.iter().all(|name| synchronous.contains(name))),
         "commits wait for every recorded standby from the first one on",
     )
+}
+
+/// Data is rolled back only by the leader whose lease was just confirmed, while nobody else may be promoted.
+fn roll_back(view: &View, plan: &Plan) -> Result<(), Violation> {
+    let Dcs::Seen(cluster) = &view.dcs else { return Err("unreachable: the caller has seen the DCS") };
+    require(cluster.lease == Lease::Mine, "only the holder of the lease rolls its data back")?;
+    require(plan.steps.first() == Some(&Step::RenewLease), "the lease is confirmed before a rollback")?;
+    require(
+        matches!(view.local.postgres, Postgres::Primary { .. }),
+        "only a running primary is rolled back",
+    )?;
+    let alone =
+        cluster.sync.as_ref().is_none_or(|sync| sync.leader.as_ref() == Some(&view.me) && sync.standbys.is_empty());
+    require(alone, "nobody else may be promoted when data is rolled back")
 }
 
 /// Whoever is recorded as promotable is waited for.

@@ -124,6 +124,8 @@ pub enum Step {
         /// For these members.
         names: Vec<MemberName>,
     },
+    /// Stop the postmaster and put the rolled back data in the place of its own. Nobody else may be promotable.
+    Rollback,
     /// CHECKPOINT, so that the stop or the restart after it is short.
     Checkpoint,
     /// Copy the data directory of a primary; what is here is moved aside first.
@@ -148,6 +150,7 @@ impl Step {
             | Step::Start(_)
             | Step::Stop(_)
             | Step::Checkpoint
+            | Step::Rollback
             | Step::Clone { .. }
             | Step::Rewind { .. } => true,
             Step::AcquireLease { .. }

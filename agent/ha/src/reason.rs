@@ -154,6 +154,9 @@ reasons! {
     /// The container ends: Postgres is stopped and the lease is handed to whoever has all of its WAL.
     Terminating => "terminating", "told to end; stopping Postgres and handing over";
 
+    /// Postgres is being stopped, and rolled back data takes the place of its own.
+    RollingBack => "rolling_back", "rolling back: stopping Postgres to put the prepared data in its place";
+
     /// A switchover is being prepared; serving goes on.
     PreparingSwitchover {
         /// The candidate.

@@ -74,4 +74,6 @@ pub enum Job {
     Rewind,
     /// A `CHECKPOINT` before a switchover.
     Checkpoint,
+    /// The postmaster is being stopped, and rolled back data takes the place of its own.
+    Rollback,
 }

@@ -94,9 +94,10 @@ impl Act {
             | Step::RecordInitialize { .. }
             | Step::Initdb
             | Step::PostBootstrap
+            | Step::Rollback
             | Step::ClearSync { .. }
             | Step::CreateSlots { .. } => {
-                panic!("{step:?} in a cluster that is made, has its slots and keeps its mode")
+                panic!("{step:?} in a cluster that is made, has its slots, keeps its mode and is not rolled back")
             }
         }
     }

@@ -7,7 +7,7 @@ use outrider_ha::{
     RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
     Term, View, WalSender, whom_to_ask,
 };
-use outrider_wal::Lsn;
+use outrider_wal::{Lsn, TimelineId};
 
 use crate::setup::Setup;
 use crate::state::{Node, NodeId, Nodes, Postgres, Published, State};
@@ -111,6 +111,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
         }),
         last_position: Lsn::new(dcs.last_position.into()),
         history: dcs.branches.history(),
+        least_timeline: TimelineId::default(),
         request: dcs.request.map(|to| Request {
             kind: RequestKind::Switchover,
             from: None,
@@ -145,6 +146,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: here.terminating,
+        rollback_prepared: false,
         slots: state.ids().map(name).collect(),
     }
 }

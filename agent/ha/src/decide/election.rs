@@ -146,5 +146,5 @@ fn rank(
 pub(super) fn newest_timeline(view: &View, cluster: &Cluster) -> TimelineId {
     let recorded = cluster.history.switches().last().map(|switch| TimelineId::new(switch.timeline.get() + 1));
     let answered = view.members.iter().filter_map(|member| Some(member.answered()?.timeline));
-    answered.chain(recorded).max().unwrap_or_default()
+    answered.chain(recorded).max().unwrap_or_default().max(cluster.least_timeline)
 }

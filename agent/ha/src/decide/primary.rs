@@ -8,7 +8,7 @@ use outrider_wal::{Lsn, TimelineId};
 use super::{switchover, synchronous};
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
-use crate::view::cluster::{Cluster, Initialize};
+use crate::view::cluster::{Cluster, Initialize, SyncState};
 use crate::view::local::{Postgres, Shutdown};
 use crate::view::member::{MemberName, MemberState, Role};
 use crate::view::{Job, View};
@@ -32,7 +32,15 @@ pub(super) fn is_writable(postgres: &Postgres) -> bool {
 pub(super) fn keep(view: &View, cluster: &Cluster) -> Plan {
     match view.job {
         None | Some(Job::Checkpoint) => {}
-        Some(Job::Initdb | Job::PostBootstrap | Job::Start | Job::Stop | Job::Clone | Job::Rewind) => {
+        Some(
+            Job::Initdb
+            | Job::PostBootstrap
+            | Job::Start
+            | Job::Stop
+            | Job::Clone
+            | Job::Rewind
+            | Job::Rollback,
+        ) => {
             return Plan::step(Reason::JobUnderWay, Step::RenewLease);
         }
     }
@@ -61,6 +69,9 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
     if let Some(plan) = synchronous::maintain(view, cluster) {
         return plan;
     }
+    if let Some(plan) = roll_back(view, cluster) {
+        return plan;
+    }
     if let Some(plan) = switchover::lead(view, cluster) {
         return plan;
     }
@@ -81,6 +92,15 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
         return Plan::step(Reason::Leading, Step::CreateSlots { names });
     }
     Plan::wait(Reason::Leading)
+}
+
+/// Prepared data takes the place of this primary's own once nobody else may be promoted: `synchronous::maintain` has seen to
+/// that, and in asynchronous mode the lease does. A switchover that was announced goes first, and ends the rollback.
+fn roll_back(view: &View, cluster: &Cluster) -> Option<Plan> {
+    let alone = |sync: &SyncState| sync.leader.as_ref() == Some(&view.me) && sync.standbys.is_empty();
+    let alone = cluster.sync.as_ref().is_none_or(alone);
+    let free = view.local.rollback_prepared && cluster.switchover.is_none() && view.job.is_none();
+    (alone && free).then(|| Plan::step(Reason::RollingBack, Step::Rollback))
 }
 
 /// Whether the DCS does not yet tell where this timeline came from, by which former primaries find out that they diverged.
@@ -121,7 +141,15 @@ pub(super) fn step_down(view: &View) -> Plan {
     match view.job {
         Some(Job::Stop) => Plan::wait(Reason::SteppingDown),
         None
-        | Some(Job::Initdb | Job::PostBootstrap | Job::Start | Job::Clone | Job::Rewind | Job::Checkpoint) => {
+        | Some(
+            Job::Initdb
+            | Job::PostBootstrap
+            | Job::Start
+            | Job::Clone
+            | Job::Rewind
+            | Job::Checkpoint
+            | Job::Rollback,
+        ) => {
             Plan::step(Reason::SteppingDown, Step::Stop(StopMode::Immediate))
         }
     }
@@ -150,7 +178,8 @@ pub(super) fn wait_for_answer(view: &View, cluster: &Cluster, since: Duration) -
 }
 
 fn wait_or_give_up(view: &View, reason: Reason, overdue: bool) -> Plan {
-    if overdue && view.job != Some(Job::Stop) {
+    // A rollback stops Postgres as a stop does, and bounds it itself.
+    if overdue && !matches!(view.job, Some(Job::Stop | Job::Rollback)) {
         return Plan::steps(Reason::GivingUpOnStart, [Step::RenewLease, Step::Stop(StopMode::Immediate)]);
     }
     Plan::step(reason, Step::RenewLease)

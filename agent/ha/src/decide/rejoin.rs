@@ -50,10 +50,19 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
         return if same { Lineage::Ancestor } else { Lineage::Namesake };
     }
     match cluster.history.left_at(timeline) {
+        // After a rollback to before this timeline the leader's history does not know it at all, but knows another end of one
+        // that both come from.
+        None if timeline < cluster.least_timeline || parted(view, cluster) => Lineage::Diverged,
         None => Lineage::Unknown,
         Some(left) if end <= left => Lineage::Ancestor,
         Some(_) => Lineage::Diverged,
     }
+}
+
+/// Whether this member's timeline and the leader's come from one that they left at different places.
+fn parted(view: &View, cluster: &Cluster) -> bool {
+    let own = view.local.history.switches().iter();
+    own.filter_map(|own| Some((own, cluster.history.left_at(own.timeline)?))).any(|(own, left)| own.end != left)
 }
 
 /// The leader leads, and Postgres is stopped here.

@@ -57,7 +57,7 @@ fn hold(
         |name: &&MemberName| walsenders.iter().any(|sender| sender.name == **name && sender.streaming);
 
     // A standby that is gone, or one more than the policy asks for, may no longer be promoted ...
-    let count = view.policy.synchronous_node_count as usize;
+    let count = wanted(view);
     let kept: Vec<MemberName> = recorded.iter().filter(streams).take(count).cloned().collect();
     if kept != recorded {
         return record(Reason::SynchronousRelaxed, kept);
@@ -94,11 +94,17 @@ fn choose(
     });
     let mut names: Vec<MemberName> = fit
         .iter()
-        .take(view.policy.synchronous_node_count as usize)
+        .take(wanted(view))
         .map(|sender| sender.name.clone())
         .collect();
     names.sort();
     names
+}
+
+/// For how many standbys commits wait. Before the data of this primary is rolled back none may be promoted: it would bring
+/// back what the rollback throws away.
+fn wanted(view: &View) -> usize {
+    if view.local.rollback_prepared { 0 } else { view.policy.synchronous_node_count as usize }
 }
 
 /// Whether commits may wait for this standby: a member that may lead, streaming, and not so far behind that every

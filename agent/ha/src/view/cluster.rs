@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use outrider_wal::{Lsn, TimelineHistory};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::member::MemberName;
@@ -48,6 +48,9 @@ pub struct Cluster {
     pub last_position: Lsn,
     /// Where the cluster's timelines were left, as its leaders recorded it.
     pub history: TimelineHistory,
+    /// The timeline that the last rollback began: whoever is on an earlier one has what it threw away.
+    #[serde(default)]
+    pub least_timeline: TimelineId,
     /// What somebody asks for (`/failover`).
     pub request: Option<Request>,
     /// The switchover that the leader has begun.

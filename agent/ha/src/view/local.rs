@@ -48,6 +48,9 @@ pub struct Local {
     /// The supervisor was told to end, and Postgres with it: the lease is handed over while there is time.
     #[serde(default)]
     pub terminating: bool,
+    /// Rolled back data is prepared beside that of this primary, and waits to take its place.
+    #[serde(default)]
+    pub rollback_prepared: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,

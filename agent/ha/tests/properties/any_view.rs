@@ -69,9 +69,20 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         5 => system().prop_map(Initialize::Done),
     ];
     let keys = (option::of(sync()), position(), history(), option::of(request()), option::of(switchover()));
-    (lease, 0_u64..4, initialize, keys).prop_map(|(lease, term, initialize, keys)| {
+    (lease, 0_u64..4, initialize, keys, 0_u32..3).prop_map(|(lease, term, initialize, keys, least)| {
         let (sync, last_position, history, request, switchover) = keys;
-        Cluster { lease, term: Term(term), initialize, sync, last_position, history, request, switchover }
+        let least_timeline = TimelineId::new(least);
+        Cluster {
+            lease,
+            term: Term(term),
+            initialize,
+            sync,
+            last_position,
+            history,
+            least_timeline,
+            request,
+            switchover,
+        }
     })
 }
 
@@ -102,8 +113,9 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), 0_u64..3, 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    (postgres(), option::weighted(0.9, system()), numbers, flags, names()).prop_map(
-        |(postgres, system, numbers, flags, slots)| {
+    let marks = (names(), any::<bool>());
+    (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
+        |(postgres, system, numbers, flags, (slots, rollback_prepared))| {
             let (fuse, term, held_term, last_position, history, recent_crashes) = numbers;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
@@ -120,6 +132,7 @@ fn local() -> impl Strategy<Value = Local> {
                 users_ready,
                 awaiting_checkpoint,
                 terminating,
+                rollback_prepared,
                 slots,
             }
         },
@@ -248,5 +261,6 @@ fn job() -> impl Strategy<Value = Job> {
         Job::Clone,
         Job::Rewind,
         Job::Checkpoint,
+        Job::Rollback,
     ])
 }

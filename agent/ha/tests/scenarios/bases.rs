@@ -107,6 +107,7 @@ fn cluster(lease: Lease) -> Cluster {
         sync: Some(SyncState { leader: Some("a".into()), standbys: vec!["b".into()], revision: 40 }),
         last_position: POSITION,
         history: TimelineHistory::default(),
+        least_timeline: TimelineId::default(),
         request: None,
         switchover: None,
     }
@@ -127,6 +128,7 @@ fn local(postgres: Postgres) -> Local {
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: false,
+        rollback_prepared: false,
         slots: Vec::new(),
     }
 }
