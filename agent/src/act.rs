@@ -1,11 +1,12 @@
 //! Carries out a plan, one step after the other, until one fails. Chooses nothing: a step and the call it becomes are one line.
 
 mod cluster_keys;
-mod from_archive;
+pub(crate) mod from_archive;
 mod gap;
 mod job;
 mod postgres;
 mod publish;
+mod rollback;
 
 use outrider_ha::{MemberName, Plan, Step, Term};
 use outrider_postgres::ArmedFuse;
@@ -109,6 +110,7 @@ impl Actor<'_> {
                 self.checkpoint();
                 Ok(())
             }
+            Step::Rollback => self.roll_back(),
             Step::Clone { from } => self.clone(from),
             Step::Rewind { from } => self.rewind(from),
         }

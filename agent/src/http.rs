@@ -9,6 +9,7 @@ mod body;
 mod cluster;
 mod door;
 mod health;
+mod rollback;
 mod rules;
 mod scrape;
 mod status;
@@ -63,6 +64,7 @@ fn router(visitors: Visitors) -> Router {
         .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
         .route("/failover", post(switchover::failover).fallback(health::check))
         .route("/backup", get(backup::show).post(backup::ask).delete(backup::cancel))
+        .route("/rollback", get(rollback::show).post(rollback::ask).delete(rollback::cancel))
         .route("/backups", get(archive::backups))
         .route("/archive", get(archive::archive))
         .route("/metrics", get(scrape::show))

@@ -9,6 +9,7 @@ mod http;
 mod metrics;
 mod observe;
 mod report;
+mod rollback;
 mod round;
 
 use std::process::ExitCode;

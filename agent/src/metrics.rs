@@ -5,6 +5,7 @@ mod cnpg;
 mod family;
 mod outrider;
 mod patroni;
+mod rollbacks;
 
 use std::borrow::Cow;
 
@@ -32,6 +33,7 @@ pub(crate) fn encode(
     patroni::add(report, config, &mut families);
     cnpg::add(report, config, &mut families);
     outrider::add(report, &mut families);
+    rollbacks::add(report.cluster.as_ref(), &mut families);
     backups::add(report.cluster.as_ref(), shelf, &mut families);
     let labels = [("scope", &config.scope), ("name", &config.name)];
     let labels = labels.map(|(label, value)| (Cow::Borrowed(label), Cow::Owned(value.clone())));

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_ha::{Dcs, Plan, Step, View, decide, invariant};
+use outrider_postgres::Postgres;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -27,7 +28,7 @@ use crate::backup::{ArchiveTaker, Driller, Keeper, Pace};
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
 use crate::report::{Reporter, causes};
-use crate::{clock, observe};
+use crate::{clock, observe, rollback};
 
 /// So many rounds a `loop_wait` has when something that should take moments takes longer.
 const PATIENT_ROUNDS: u32 = 10;
@@ -49,6 +50,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         format!("cannot listen on {} (restapi.listen): is another agent running?", config.rest.listen)
     })?;
     let policy = config::first_policy(&config);
+    // Before anybody looks at the data directory, which may be missing in the middle of a swap.
+    let settled = Postgres::new(Arc::new(config.postgres.clone())).settle_rollback()?;
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
     let mut memory = Memory::new(TermFile::open(&config.postgres.state_directory)?, policy);
     let mut alarm = Alarm::new(instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
@@ -73,6 +76,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     );
     let keeper = keep_backups(&instruments, &reporter);
     let driller = shelf.and_then(|shelf| Driller::start(&config, shelf, reporter.board()));
+    let rollbacks = rollback::Keeper::start(&instruments, reporter.board(), alarm.waker(), settled);
     loop {
         alarm.round_begins();
         let wait = turn(&instruments, &mut memory, &mut reporter).await;
@@ -90,7 +94,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             if let Some(driller) = driller {
                 driller.end().await;
             }
-        }
+        },
+        rollbacks.end(),
     );
     act::leave(&instruments, &mut memory).await;
     server.abort();

@@ -34,6 +34,6 @@ pub use flushed::FlushedWal;
 pub use instrument::Postgres;
 pub use observation::{Observation, Role, WalSender};
 pub use observer::Observer;
-pub use rollback::{Settled, Swap};
+pub use rollback::{Prepared, Settled, Swap};
 pub use settings::{Password, Settings, User};
 pub use supervisor::{ArmedFuse, News, Supervisor};

@@ -20,7 +20,6 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::configuration::Configuration;
-use crate::control::ControlData;
 use crate::directory;
 use crate::error::Error;
 use crate::file;
@@ -29,6 +28,9 @@ use crate::settings::Settings;
 
 /// In the state directory.
 const JOURNAL: &str = "rollback.json";
+/// Files of the data directory that people write, or Postgres for them; what the agent writes it writes anew.
+const CARRIED_OVER: [&str; 4] =
+    ["postgresql.auto.conf", "postgresql.base.conf", "pg_hba.base.conf", "pg_ident.conf"];
 /// For a recovery that was told to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks whether it has.
@@ -56,6 +58,17 @@ pub enum Settled {
     },
     /// The data directory is the rolled back one.
     Swapped(Swap),
+}
+
+/// Data that is prepared beside the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its system identifier.
+    pub system_identifier: u64,
+    /// The timeline that it is on, which nobody was on before.
+    pub timeline: TimelineId,
+    /// Where that timeline begins.
+    pub begins: Lsn,
 }
 
 /// A rollback whose data is in its place.
@@ -91,7 +104,7 @@ impl Postgres {
     }
 
     /// Recovers the files beside the data up to where `target` says, while Postgres goes on. They end as a primary that was
-    /// shut down cleanly on a timeline of its own; its control file comes back.
+    /// shut down cleanly on a timeline of its own.
     ///
     /// # Errors
     /// When it does not come to that, or another of Postgres' programs was needed meanwhile.
@@ -99,10 +112,14 @@ impl Postgres {
         &self,
         wanted: &Configuration,
         target: &[(String, String)],
-    ) -> Result<ControlData, Error> {
+    ) -> Result<Prepared, Error> {
         let settings = Settings { data_directory: self.rollback_directory(), ..(*self.settings).clone() };
         let beside = Postgres { settings: Arc::new(settings), supervisor: self.supervisor.clone() };
-        beside.replay(wanted, target, Tool::PostgresRecovery).await
+        let control = beside.replay(wanted, target, Tool::PostgresRecovery).await?;
+        let history = beside.history(control.timeline())?;
+        let begins = history.switches().last().map_or(control.checkpoint, |last| last.end);
+        let system_identifier = control.system_identifier;
+        Ok(Prepared { system_identifier, timeline: control.timeline(), begins })
     }
 
     /// Stopped in good order, so that whoever starts the old data again loses nothing: the end of its WAL.
@@ -133,6 +150,7 @@ impl Postgres {
             let problem = format!("{} is there, or {} is not", aside.display(), prepared.display());
             return Err(Error::Rollback { problem });
         }
+        carry_over(data, &prepared)?;
         Journal { id: id.to_owned(), aside: Some(aside.to_owned()) }.write(settings)?;
         let moved = rename(data, aside).and_then(|()| rename(&prepared, data));
         if let Err(fault) = moved {
@@ -196,6 +214,16 @@ impl Postgres {
             sleep(END_INTERVAL).await;
         }
     }
+}
+
+/// What people set up is not data: it stays as it is, not as it was at the time of the backup.
+fn carry_over(data: &Path, prepared: &Path) -> Result<(), Error> {
+    for name in CARRIED_OVER {
+        if let Some(text) = file::read_if_there(&data.join(name))? {
+            file::replace(&prepared.join(name), &text, 0o600)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_recovery(tool: &ToolStatus) -> bool {

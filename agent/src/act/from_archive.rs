@@ -1,7 +1,7 @@
 //! Data from an archive: the first of a new cluster, and that of a new member. Jobs beside the round; each ends as initdb
 //! or a clone would, or leaves the mark that it did not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,10 @@ pub(super) async fn bootstrap(
     }
     info!(backup = %plan.id(), target = %goal.target, about = %plan.estimate(), "restoring from the archive");
     postgres.prepare_first().await?;
-    copied(&origin.archive, plan.clone(), &postgres, String::new()).await?;
+    let directory = postgres.settings().data_directory.clone();
+    let (told, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
+    let _stop: DropGuard = cancel.clone().drop_guard();
+    copied(&origin.archive, plan.clone(), directory, String::new(), told, cancel).await?;
     let door = if origin.foreign { Some(Door::open(&config, shipper, &origin.archive).await?) } else { None };
     let socket = door.as_ref().map(|door| door.socket.as_path());
     let command = match (socket, &postgres.settings().restore_command) {
@@ -109,12 +112,18 @@ async fn from_backup(postgres: &Postgres, archive: &config::Archive, system: u64
     info!(backup = %plan.id(), "copying the data of this member from the archive");
     let command = postgres.settings().restore_command.clone().unwrap_or_default();
     postgres.prepare_standby().await?;
-    copied(archive, plan, postgres, command).await?;
+    let directory = postgres.settings().data_directory.clone();
+    let (told, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
+    let _stop: DropGuard = cancel.clone().drop_guard();
+    copied(archive, plan, directory, command, told, cancel).await?;
     postgres.finish_standby(system).await
 }
 
 /// Whether and how the goal can be reached.
-async fn planned(
+///
+/// # Errors
+/// Why not, with the nearest that can.
+pub(crate) async fn planned(
     archive: &config::Archive,
     goal: Goal,
     backup: Option<outrider_archive::BackupId>,
@@ -131,16 +140,20 @@ async fn planned(
     planning.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))
 }
 
-/// Brings the files. When this is dropped the copying stops.
-async fn copied(
+/// Brings the files, and tells how far it is. When `cancel` is called it comes back soon, and nothing of them is left; dropped,
+/// it goes on until then.
+///
+/// # Errors
+/// When they do not all come.
+pub(crate) async fn copied(
     archive: &config::Archive,
     plan: Plan,
-    postgres: &Postgres,
+    directory: PathBuf,
     restore_command: String,
+    told: watch::Sender<Progress>,
+    cancel: CancellationToken,
 ) -> Result<(), Error> {
-    let (archive, directory) = (archive.clone(), postgres.settings().data_directory.clone());
-    let cancel = CancellationToken::new();
-    let _stop: DropGuard = cancel.clone().drop_guard();
+    let archive = archive.clone();
     let copying = apart("restore", move || async move {
         let store = archive.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
         // What an earlier try left has the mark of the work that this belongs to.
@@ -151,7 +164,7 @@ async fn copied(
             ..RestoreOptions::default()
         };
         let restorer = Restorer::new(store, archive.layout, options);
-        let (told, heard) = watch::channel(Progress::default());
+        let heard = told.subscribe();
         run(&restorer, &plan, &directory, &told, &cancel, heard).await
     });
     copying.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))

@@ -147,7 +147,7 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
     memory.control = None;
     match (kind, &outcome) {
         (Job::Initdb | Job::Clone, _) => memory.forget_data(),
-        (Job::Rewind, Ok(())) => memory.forget_data(),
+        (Job::Rewind, Ok(())) | (Job::Rollback, _) => memory.forget_data(),
         // A primary that cannot be reached is no reason to give the data up.
         (Job::Rewind, Err(fault)) => {
             memory.rewind_failed = !matches!(fault, Error::Reach { .. } | Error::SupervisorRefused { .. });
@@ -168,7 +168,10 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
         Ok(()) => info!(job = ?kind, ?took, "done"),
         Err(fault) => {
             error!(job = ?kind, ?took, fault = %causes(&fault), "failed");
-            memory.cool_down();
+            // Nobody writes until Postgres is up again, with the data that it had.
+            if kind != Job::Rollback {
+                memory.cool_down();
+            }
         }
     }
 }
@@ -204,7 +207,7 @@ async fn come_up(postgres: &Postgres, observer: &Observer, members: &[String]) -
 }
 
 impl Actor<'_> {
-    fn begin(&mut self, kind: Job, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+    pub(super) fn begin(&mut self, kind: Job, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
         info!(job = ?kind, "begins");
         // The plan never begins a second one while one is under way; should it, the older one is not waited for.
         if let Some(older) = self.memory.job.take() {
@@ -298,7 +301,7 @@ impl Actor<'_> {
 
     /// The walsenders that a fast stop need not wait for: all but those of the members that could take over, which are the
     /// candidate of a switchover, else the synchronous ones, else the furthest.
-    fn cut_off(&self, candidate: Option<String>) -> Vec<i32> {
+    pub(super) fn cut_off(&self, candidate: Option<String>) -> Vec<i32> {
         let walsenders = self.memory.seen.as_ref().map(|seen| seen.walsenders.as_slice()).unwrap_or_default();
         let mut kept: Vec<String> = candidate.into_iter().collect();
         if kept.is_empty() {
@@ -331,7 +334,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    fn set_stopping(&self, stopping: bool) {
+    pub(super) fn set_stopping(&self, stopping: bool) {
         if let Some(archive) = &self.instruments.archive {
             archive.set_stopping(stopping);
         }

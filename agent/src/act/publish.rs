@@ -178,6 +178,7 @@ pub(crate) fn state(view: &View) -> &'static str {
         (Some(Job::Clone), _) => "creating replica",
         (Some(Job::Rewind), _) => "running pg_rewind",
         (Some(Job::Stop), _) => "stopping",
+        (Some(Job::Rollback), _) => "rolling back",
         (_, Postgres::Primary { .. } | Postgres::Standby { .. }) => "running",
         (_, Postgres::Starting { .. }) | (Some(Job::Start), _) => "starting",
         (_, Postgres::Unresponsive { .. }) => "unknown",

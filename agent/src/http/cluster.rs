@@ -49,6 +49,7 @@ fn ours(report: &Report, name: &str) -> Value {
         "told_by": name,
         "dcs_last_seen": report.dcs_last_seen.map(|seen| seen.to_string()),
         "term": report.cluster.as_ref().map(|cluster| cluster.term),
+        "rollback": report.cluster.as_ref().and_then(|cluster| cluster.rollback.as_ref()).map(|taken| &taken.claim),
         "switchover": report.cluster.as_ref().and_then(|cluster| cluster.intent.as_ref()).map(|intent| &intent.value),
     })
 }

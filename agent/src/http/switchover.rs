@@ -57,6 +57,13 @@ async fn ask(visitors: Visitors, action: Action, request: Request) -> Response {
         Ok(cluster) => cluster,
         Err(fault) => return dcs_fault(&fault),
     };
+    if let (None, Some(taken), Action::Switchover) = (&wish.scheduled_at, &cluster.rollback, action) {
+        let words = format!(
+            "{} prepares a rollback ({}), which a switchover would end: wait for it, or cancel it",
+            taken.claim.member, taken.claim.phase
+        );
+        return text(StatusCode::PRECONDITION_FAILED, words);
+    }
     if wish.scheduled_at.is_none()
         && let Err(words) = wish.check(&cluster, &visitors).await
     {

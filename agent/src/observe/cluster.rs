@@ -47,6 +47,11 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
         }),
         last_position: snapshot.status.as_ref().map_or(Lsn::INVALID, |entry| entry.value.optime),
         history: history(snapshot),
+        least_timeline: snapshot
+            .rollback_last
+            .as_ref()
+            .and_then(|entry| entry.value.least_timeline)
+            .unwrap_or_default(),
         request: snapshot.failover.as_ref().map(|entry| request(&entry.value, entry.revision)),
         switchover: switchover(snapshot, remembered.switchover),
     }

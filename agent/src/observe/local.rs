@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrider_dcs::Snapshot;
 use outrider_ha::{Local, MemberName, Postgres, Shutdown, Streaming, SystemId, Unusable, WalSender};
 use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
-use outrider_supervisor::protocol::{PostmasterStatus, Status};
+use outrider_supervisor::protocol::{PostmasterStatus, Status, Tool};
 use tracing::{error, warn};
 
 use crate::clock;
@@ -43,7 +43,7 @@ pub(super) async fn look(instruments: &Instruments, known: Option<&ControlData>,
                 let directory = inspect(instruments.postgres.settings());
                 let control = match (&directory, known) {
                     (Ok(Directory::Complete), Some(known)) => Some(Ok(known.clone())),
-                    (Ok(Directory::Complete), None) if !tool_runs && status.tool.is_none() => {
+                    (Ok(Directory::Complete), None) if !tool_runs && !is_kept_busy(status) => {
                         Some(instruments.postgres.control_data().await)
                     }
                     _ => None,
@@ -53,6 +53,11 @@ pub(super) async fn look(instruments: &Instruments, known: Option<&ControlData>,
         },
     };
     Look { status, found }
+}
+
+/// Whether a program works on the data directory. A recovery beside it does not, and ends when another one is asked for.
+fn is_kept_busy(status: &Status) -> bool {
+    status.tool.as_ref().is_some_and(|running| running.tool != Tool::PostgresRecovery)
 }
 
 /// The local part of the view, and what is to be remembered of it.
@@ -68,7 +73,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         }
     };
     // A program that an earlier agent began still works on the data directory: what it leaves is looked at when it has ended.
-    let tool_of_another = memory.job.is_none() && status.as_ref().is_some_and(|status| status.tool.is_some());
+    let tool_of_another = memory.job.is_none() && status.as_ref().is_some_and(is_kept_busy);
     let postgres = match look.found {
         Found::Nothing => unresponsive(memory, memory.was_writable),
         Found::Directory(..) if tool_of_another => unresponsive(memory, false),
@@ -99,6 +104,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
             .as_ref()
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
         terminating: memory.terminating,
+        rollback_prepared: instruments.rollback.is_offered(),
         slots: slots(memory.seen.as_ref(), memory.snapshot.as_ref()),
         postgres,
     }

@@ -23,6 +23,7 @@ use crate::backup::Shelf;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::observe::peers::Peers;
+use crate::rollback::Gate;
 
 /// A log of Postgres that is larger is put aside when a supervisor starts.
 const LOG_MAX: u64 = 64 << 20;
@@ -40,6 +41,8 @@ pub(crate) struct Instruments {
     pub(crate) peers: Peers,
     pub(crate) archive: Option<Archive>,
     pub(crate) slot: SlotKeeper,
+    /// Where prepared data waits for its swap.
+    pub(crate) rollback: Gate,
     /// The ttl that a new session begins with.
     pub(crate) first_ttl: Duration,
 }
@@ -79,7 +82,8 @@ impl Instruments {
         let observer = postgres.observer();
         let peers = Peers::new().context("cannot set up the line to the other members")?;
         let first_ttl = policy.ttl;
-        Ok(Instruments { config, dcs, postgres, observer, peers, archive, slot, first_ttl })
+        let rollback = Gate::default();
+        Ok(Instruments { config, dcs, postgres, observer, peers, archive, slot, rollback, first_ttl })
     }
 
     /// Starts the supervisor again when it is gone and this agent is the one who starts it.

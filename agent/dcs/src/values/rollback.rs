@@ -4,7 +4,7 @@
 use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
-/// Where to, as a person asked for it; one of the first five.
+/// Where to, as a person asked for it; one of the first six.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RollbackTarget {
@@ -23,6 +23,9 @@ pub struct RollbackTarget {
     /// As soon as the base backup is consistent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub immediate: bool,
+    /// At the end of the archive's WAL: with an earlier timeline, the way back from a rollback.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub latest: bool,
     /// Stop just before the time, position or transaction.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub exclusive: bool,

@@ -1,0 +1,56 @@
+//! The swap of a rollback, as a job: stop in good order, see that the lease is still held, put the prepared data in its place.
+
+use std::time::Duration;
+
+use outrider_ha::Job;
+use outrider_postgres::{Error, Postgres};
+use outrider_supervisor::protocol;
+use tracing::{info, warn};
+
+use super::{Actor, Fault};
+use crate::clock;
+use crate::report::causes;
+use crate::rollback::{Order, Swapped};
+
+impl Actor<'_> {
+    /// Begins the swap that the keeper has offered. One that was withdrawn at this moment is not begun.
+    pub(super) fn roll_back(&mut self) -> Result<(), Fault> {
+        self.live_lease("roll its data back")?;
+        let Some(order) = self.instruments.rollback.take() else { return Ok(()) };
+        let postgres = self.instruments.postgres.clone();
+        self.set_stopping(true);
+        self.memory.errand = None;
+        // What the standbys do not have yet is thrown away.
+        let cut_off = self.cut_off(Some(String::new()));
+        self.memory.forget_synchronous();
+        self.begin(Job::Rollback, async move {
+            let stopping = clock::monotonic();
+            let done = swap(&postgres, &order, &cut_off).await;
+            let told = done.as_ref().map(|()| Swapped { stopping }).map_err(|fault| causes(fault));
+            // A keeper that is gone finds the journal.
+            let _ = order.done.send(told);
+            done
+        });
+        Ok(())
+    }
+}
+
+/// When this is dropped, or fails, the data is what it was.
+async fn swap(postgres: &Postgres, order: &Order, cut_off: &[i32]) -> Result<(), Error> {
+    postgres.stop(protocol::StopMode::Fast, cut_off).await?;
+    let (timeline, end) = postgres.clean_end().await?;
+    info!(%timeline, %end, "stopped in good order");
+    // The rounds renew the lease meanwhile and arm the fuse with it.
+    let status = postgres.supervisor().status().await?;
+    let left = status.fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns));
+    if left.is_none_or(|left| left < LEFT_LEAST) {
+        warn!(?left, "the lease is not sure to be held any more");
+        return Err(Error::Rollback { problem: "the leader lease was lost while Postgres stopped".to_owned() });
+    }
+    let swap = postgres.swap_in(&order.id, &order.aside)?;
+    info!(old = %swap.aside.display(), "the rolled back data is in its place");
+    Ok(())
+}
+
+/// The fuse lives at least so long when the data is swapped.
+const LEFT_LEAST: Duration = Duration::from_millis(300);

@@ -1,0 +1,69 @@
+//! Rolls the running cluster back to a point in time, in its place. The leader prepares the data beside its own while Postgres
+//! goes on, and swaps the two when all is ready; the others find themselves diverged and come back by themselves.
+//!
+//! The keeper is a task of its own beside the round, like that of base backups. The one thing it asks of the round is the
+//! swap, which it offers at the gate: `ha` sees that data is prepared and decides when it takes the place of the old.
+
+mod goal;
+mod keeper;
+mod offer;
+mod prepare;
+mod run;
+mod taking;
+
+use std::path::PathBuf;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+pub(crate) use goal::goal;
+pub(crate) use keeper::Keeper;
+
+/// Prepared data that waits for its swap.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Of the request.
+    pub(crate) id: String,
+    /// Where the old data goes.
+    pub(crate) aside: PathBuf,
+    /// Whom to tell; dropped when the swap was broken off before it did anything.
+    pub(crate) done: oneshot::Sender<Result<Swapped, String>>,
+}
+
+/// The prepared data is in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Swapped {
+    /// When Postgres was told to stop.
+    pub(crate) stopping: Instant,
+}
+
+/// Where the keeper leaves an order for the round. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    order: watch::Sender<Option<Order>>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate { order: watch::Sender::new(None) }
+    }
+}
+
+impl Gate {
+    /// Leaves the order, in the place of any other; tells what became of it.
+    pub(crate) fn offer(&self, id: String, aside: PathBuf) -> oneshot::Receiver<Result<Swapped, String>> {
+        let (done, outcome) = oneshot::channel();
+        self.order.send_replace(Some(Order { id, aside, done }));
+        outcome
+    }
+
+    /// Whether an order waits.
+    pub(crate) fn is_offered(&self) -> bool {
+        self.order.borrow().is_some()
+    }
+
+    /// Takes it, to carry it out or to withdraw it.
+    pub(crate) fn take(&self) -> Option<Order> {
+        self.order.send_replace(None)
+    }
+}
