@@ -10,9 +10,11 @@ mod list;
 mod member;
 mod replay;
 mod restore;
+mod rollback;
 mod show;
 mod supervise;
 mod switchover;
+mod target;
 mod verify;
 mod wal;
 
@@ -53,6 +55,8 @@ enum Command {
     Backup(backup::Backup),
     /// Get a server back from the archive into a fresh directory, to any point that the archive has
     Restore(restore::Restore),
+    /// Roll the running cluster back to a point in time, in its place; the old data is kept beside
+    Rollback(rollback::Rollback),
     /// Show when which member became the leader
     History(show::History),
     /// Show the rules of the cluster, which are in the DCS
@@ -157,6 +161,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Failover(options) => switchover::failover(options),
         Command::Backup(options) => backup::run(options),
         Command::Restore(options) => restore::run(options),
+        Command::Rollback(options) => rollback::run(options),
         Command::History(options) => show::history(options),
         Command::ShowConfig(options) => show::config(options),
         Command::Replay(options) => replay::run(&options),

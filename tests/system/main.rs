@@ -12,6 +12,7 @@ mod dcs;
 mod failover;
 mod partition;
 mod refusals;
+mod rollback;
 mod startup;
 mod story;
 mod switchover;

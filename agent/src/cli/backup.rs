@@ -144,14 +144,14 @@ fn ended(last: &Value) -> Result<ExitCode, Refusal> {
 }
 
 /// A bar on a terminal, and now and then a line elsewhere.
-struct Shown {
+pub(super) struct Shown {
     bar: Option<ProgressBar>,
     looks: u32,
     phase: String,
 }
 
 impl Shown {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {msg}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -159,7 +159,8 @@ impl Shown {
         Shown { bar, looks: 0, phase: String::new() }
     }
 
-    fn show(&mut self, running: &Value) {
+    /// `running`: what a member says of a backup or a rollback that is under way.
+    pub(super) fn show(&mut self, running: &Value) {
         let number = |key: &str| running[key].as_u64().unwrap_or_default();
         let phase = running["phase"].as_str().unwrap_or("waiting for a member to take it");
         let member = running["member"].as_str().unwrap_or_default();
@@ -190,7 +191,7 @@ impl Shown {
         }
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -198,7 +199,7 @@ impl Shown {
 }
 
 /// On standard error; without one there is still the exit status.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

@@ -22,7 +22,7 @@ const ANSWER_MAX: usize = 4 << 20;
 pub(super) struct Whom {
     /// The configuration file of a member: its restapi says where to ask, and with which password
     #[arg(short, long, value_name = "FILE", env = "OUTRIDER_CONFIG")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// The REST API of a member instead, such as http://10.0.0.1:8008
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     url: Option<String>,

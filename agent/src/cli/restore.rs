@@ -7,15 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{ArgGroup, Args};
+use clap::Args;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use outrider_archive::BackupId;
 use outrider_archive::restore::{
-    Goal, Phase, Plan, Point, Progress, RestoreOptions, Restored, Restorer, Target, TargetAction,
-    TargetTimeline,
+    Goal, Phase, Plan, Point, Progress, RestoreOptions, Restored, Restorer, TargetAction,
 };
 use outrider_archive::store::Location;
-use outrider_wal::Lsn;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -23,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Refusal};
 use super::format::{Format, Rows, json as as_json, yaml};
-use crate::clock;
+use super::target::TargetOptions;
 use crate::config::{Archive, Config, quoted};
 
 /// Without a terminal a line says how far it is after so much time.
@@ -35,35 +33,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// that cannot be reached is refused before anything is touched, with the nearest one that can. Nothing is ever written to the
 /// archive, and nothing is restored over what is there.
 #[derive(Args)]
-#[command(after_help = EXAMPLES, group = ArgGroup::new("target"))]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Restore {
     /// The member's YAML file, which says where the archive is
     #[arg(short, long, value_name = "FILE", env = "OUTRIDER_CONFIG")]
     config: PathBuf,
-    /// To this time: with a zone, or as "5 minutes ago"
-    #[arg(long, value_name = "TIME", group = "target")]
-    to: Option<String>,
-    /// To the record at this position, such as 0/3000148
-    #[arg(long, value_name = "LSN", group = "target")]
-    lsn: Option<Lsn>,
-    /// To the commit of this transaction
-    #[arg(long, value_name = "NUMBER", group = "target")]
-    xid: Option<u32>,
-    /// To a point that pg_create_restore_point made
-    #[arg(long, value_name = "NAME", group = "target")]
-    name: Option<String>,
-    /// As soon as the base backup is consistent
-    #[arg(long, group = "target")]
-    immediate: bool,
-    /// To the end of the archive [the default]
-    #[arg(long, group = "target")]
-    latest: bool,
-    /// Stop just before the time, position or transaction
-    #[arg(long)]
-    exclusive: bool,
-    /// Along this timeline: latest, current (that of the backup), or its number
-    #[arg(long, value_name = "TIMELINE", default_value = "latest")]
-    timeline: TargetTimeline,
+    #[command(flatten)]
+    target: TargetOptions,
     /// What Postgres does at the target
     #[arg(long, value_enum, default_value_t = Action::Promote)]
     then: Action,
@@ -149,29 +125,12 @@ pub(super) fn run(asked: Restore) -> Result<ExitCode, Refusal> {
 }
 
 fn goal(asked: &Restore) -> Result<Goal, Refusal> {
-    let usage = |fault: outrider_archive::restore::BadTarget| Refusal::Usage(fault.to_string());
-    let target = if let Some(time) = &asked.to {
-        Target::time(time, clock::wall()).map_err(usage)?
-    } else if let Some(lsn) = asked.lsn {
-        Target::Lsn(lsn)
-    } else if let Some(xid) = asked.xid {
-        Target::Xid(xid)
-    } else if let Some(name) = &asked.name {
-        Target::name(name).map_err(usage)?
-    } else if asked.immediate {
-        Target::Immediate
-    } else {
-        Target::Latest
-    };
-    if asked.exclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
-        return Err(Refusal::Usage("--exclusive goes with --to, --lsn or --xid".to_owned()));
-    }
     let action = match asked.then {
         Action::Promote => TargetAction::Promote,
         Action::Pause => TargetAction::Pause,
         Action::Shutdown => TargetAction::Shutdown,
     };
-    Ok(Goal { target, inclusive: !asked.exclusive, timeline: asked.timeline, action })
+    Ok(Goal { action, ..asked.target.goal()? })
 }
 
 /// The archive to read: the member's own, or another one that is reached by the same options.
@@ -230,7 +189,7 @@ fn point(point: &Point) -> String {
     format!("{time}LSN {}", point.lsn)
 }
 
-fn show_plan(plan: &Plan, format: Format) -> anyhow::Result<String> {
+pub(super) fn show_plan(plan: &Plan, format: Format) -> anyhow::Result<String> {
     match format {
         Format::Json => return as_json(&plan.to_json()),
         Format::Yaml => return yaml(&plan.to_json()),

@@ -1,0 +1,288 @@
+//! A running cluster rolled back in its place: the rows, the timelines, the standbys, the archive; and every way in which it
+//! does not come to that, after which nothing has changed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use outrider_bed::process::postgres_in;
+use outrider_bed::{Archive, Builder, Cluster, Connection, Member, wait_until};
+use serde_json::{Value, json};
+
+use crate::story::{LIMIT, logged, timeline};
+
+/// For a backup, or a rollback with its recovery, on a machine that does much else.
+const WORK_LIMIT: Duration = Duration::from_secs(120);
+
+fn logs(cluster: &Cluster) -> String {
+    cluster.members.iter().map(|member| format!("== {} ==\n{}\n", member.name(), member.log())).collect()
+}
+
+async fn primary(cluster: &Cluster) -> Connection {
+    let connected = async || {
+        for endpoint in cluster.endpoints() {
+            if let Ok(connection) = endpoint.connect_to_primary().await {
+                return Some(connection);
+            }
+        }
+        None
+    };
+    wait_until("a primary lets us in", WORK_LIMIT, connected)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)))
+}
+
+async fn insert(cluster: &Cluster, rows: &str) {
+    let statement = format!("CREATE TABLE IF NOT EXISTS kept (row int); INSERT INTO kept VALUES {rows}");
+    primary(cluster).await.run(&statement).await.unwrap();
+}
+
+const ROWS: &str = "SELECT string_agg(row::text, ',' ORDER BY row) FROM kept";
+
+async fn rows(cluster: &Cluster) -> String {
+    primary(cluster).await.text(ROWS).await.unwrap()
+}
+
+async fn position(cluster: &Cluster) -> String {
+    primary(cluster).await.text("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
+}
+
+async fn back_up(cluster: &Cluster) {
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let answer = leader.request(reqwest::Method::POST, "/backup?wait=true", None).await.unwrap();
+    assert_eq!(answer.status, 200, "{}; {}", answer.text, logs(cluster));
+}
+
+/// Everybody streams, and has these rows.
+async fn everybody_has(cluster: &Cluster, wanted: &str) {
+    cluster.wait_until_whole().await.unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
+    for endpoint in cluster.endpoints() {
+        let has = async || {
+            let connection = endpoint.connect().await.ok()?;
+            (connection.text(ROWS).await.ok()? == wanted).then_some(())
+        };
+        wait_until(format!("{} has the rows {wanted}", endpoint.name), LIMIT, has)
+            .await
+            .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
+    }
+}
+
+async fn records(cluster: &Cluster) -> Option<Value> {
+    for member in &cluster.members {
+        if let Ok(answer) = member.get("/rollback").await
+            && answer.status == 200
+        {
+            return serde_json::from_str(&answer.text).ok();
+        }
+    }
+    None
+}
+
+/// Asks for a rollback; the id of the request.
+async fn ask(member: &Member, target: &Value) -> String {
+    let answer = member.post("/rollback", target).await.unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let document: Value = serde_json::from_str(&answer.text).unwrap();
+    document["id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until it has ended; how.
+async fn ended(cluster: &Cluster, id: &str) -> Value {
+    let ended = async || {
+        let last = records(cluster).await?["last"].clone();
+        (last["request"] == id).then_some(last)
+    };
+    wait_until(format!("the rollback {id} has ended"), WORK_LIMIT, ended)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)))
+}
+
+fn prepared(member: &Member) -> PathBuf {
+    member.directory().join("data.rollback")
+}
+
+async fn is_removed(cluster: &Cluster, path: PathBuf) {
+    let gone = async || (!path.exists()).then_some(());
+    wait_until(format!("{} is removed", path.display()), LIMIT, gone)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
+}
+
+/// Two members with a backup, row 1 before it, row 2 up to the position that comes back, row 3 after it.
+async fn with_history(builder: Builder) -> (Cluster, String) {
+    let never = json!({"archive": {"schedule": "never"}});
+    let cluster = builder.settings(never).start().await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    insert(&cluster, "(1)").await;
+    back_up(&cluster).await;
+    insert(&cluster, "(2)").await;
+    let until = position(&cluster).await;
+    insert(&cluster, "(3)").await;
+    cluster.wait_until_synchronous().await.unwrap();
+    (cluster, until)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_goes_back_to_a_position_and_on_from_there() {
+    let (cluster, until) = with_history(Builder::new().archive(Archive::MinioIfThere)).await;
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let before = timeline(leader).await;
+    let standby = cluster.standbys().await.unwrap()[0];
+    let output = standby.outrider(&["rollback", "--target-lsn", &until, "--exclusive", "--yes"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}; {}", logs(&cluster));
+    println!("{said}");
+    assert!(said.contains("nobody could write for") && said.contains("the old data lies on"), "{said}");
+    let last = records(&cluster).await.unwrap()["last"].clone();
+    assert_eq!((&last["member"], &last["error"]), (&json!(leader.name()), &Value::Null), "{last}");
+    assert!(last["new_timeline"].as_u64().unwrap() > before, "{last}");
+    assert!(leader.leads().await && timeline(leader).await > before);
+    everybody_has(&cluster, "1,2").await;
+    // The old data lies beside, whole.
+    let old = PathBuf::from(last["old_data"].as_str().unwrap());
+    assert!(old.join("global/pg_control").exists() && !prepared(leader).exists(), "{last}");
+    insert(&cluster, "(4)").await;
+    everybody_has(&cluster, "1,2,4").await;
+    // The archive goes on with the new timeline.
+    back_up(&cluster).await;
+    cluster.wait_until_synchronous().await.unwrap();
+    let again = ended(&cluster, &ask(leader, &json!({"latest": true, "timeline": before.to_string()})).await).await;
+    assert_eq!(again["error"], Value::Null, "what was thrown away can be had back: {again}; {}", logs(&cluster));
+    everybody_has(&cluster, "1,2,3").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_asynchronous_mode_a_cluster_goes_back_beyond_a_failover() {
+    let rules = json!({"synchronous_mode": "off", "maximum_lag_on_failover": 1 << 20});
+    let never = json!({"archive": {"schedule": "never"}});
+    let builder = Builder::new().members(2).archive(Archive::MinioIfThere).dcs(rules).settings(never);
+    let cluster = builder.start().await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    insert(&cluster, "(1)").await;
+    back_up(&cluster).await;
+    let until = position(&cluster).await;
+    insert(&cluster, "(2)").await;
+    let former = cluster.wait_for_leader().await.unwrap();
+    let answer = former.post("/switchover", &json!({"leader": former.name()})).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    cluster.wait_until_whole().await.unwrap();
+    insert(&cluster, "(3)").await;
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let last = ended(&cluster, &ask(former, &json!({"target_lsn": until, "exclusive": true})).await).await;
+    assert_eq!((&last["member"], &last["error"]), (&json!(leader.name()), &Value::Null), "{last}; {}", logs(&cluster));
+    // The standby's timeline is no ancestor of the new one: it has to find out that it diverged all the same.
+    everybody_has(&cluster, "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_reached_is_refused_and_nothing_is_touched() {
+    let (cluster, _) = with_history(Builder::new().members(2).archive(Archive::Embedded)).await;
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let pid = leader.postmaster_pid();
+    let id = ask(leader, &json!({"target_time": "2020-01-01T00:00:00Z"})).await;
+    let last = ended(&cluster, &id).await;
+    let error = last["error"].as_str().unwrap();
+    assert!(error.contains("2020-01-01") && error.contains("first"), "it names the nearest: {last}");
+    for target in [json!({"target_xid": 3, "immediate": true}), json!({}), json!({"target_lsn": "0/1", "x": 1})] {
+        let answer = leader.post("/rollback", &target).await.unwrap();
+        assert_eq!(answer.status, 400, "{target}: {}", answer.text);
+    }
+    let spaces = primary(&cluster).await;
+    let place = cluster.guard.make_directory("space").unwrap();
+    spaces.run(&format!("CREATE TABLESPACE apart LOCATION '{}'", place.display())).await.unwrap();
+    let last = ended(&cluster, &ask(leader, &json!({"immediate": true})).await).await;
+    assert!(last["error"].as_str().unwrap().contains("tablespaces"), "{last}");
+    assert_eq!(leader.postmaster_pid(), pid);
+    assert!(!prepared(leader).exists());
+    assert_eq!(rows(&cluster).await, "1,2,3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_is_taken_back_while_it_is_prepared() {
+    let (cluster, until) = with_history(Builder::new().members(2).archive(Archive::Embedded)).await;
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let pid = leader.postmaster_pid();
+    let store = cluster.store.as_ref().unwrap();
+    // The last WAL does not get there, and the planning waits for it.
+    store.stop();
+    let id = ask(leader, &json!({"target_lsn": until})).await;
+    let begun = async || (records(&cluster).await?["running"]["request"] == id.as_str()).then_some(());
+    wait_until("the leader prepares it", LIMIT, begun).await.unwrap();
+    let second = leader.post("/rollback", &json!({"immediate": true})).await.unwrap();
+    assert_eq!(second.status, 409, "{}", second.text);
+    let switchover = leader.post("/switchover", &json!({"leader": leader.name()})).await.unwrap();
+    assert!(switchover.status == 412 && switchover.text.contains("rollback"), "{}", switchover.text);
+    let output = cluster.standbys().await.unwrap()[0].outrider(&["rollback", "--cancel"]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let last = ended(&cluster, &id).await;
+    assert_eq!(last["cancelled"], true, "{last}");
+    store.start_again(&cluster.guard).await.unwrap();
+    assert_eq!((leader.postmaster_pid(), rows(&cluster).await.as_str()), (pid, "1,2,3"));
+    is_removed(&cluster, prepared(leader)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_while_it_prepares_changes_nothing_and_its_remains_are_removed() {
+    let (cluster, until) = with_history(Builder::new().members(2).archive(Archive::Embedded)).await;
+    // So that the recovery has something to do.
+    for row in 4..=9 {
+        insert(&cluster, &format!("({row})")).await;
+        primary(&cluster).await.text("SELECT pg_switch_wal()::text").await.unwrap();
+    }
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let pid = leader.postmaster_pid();
+    let id = ask(leader, &json!({"latest": true})).await;
+    let recovers = async || (!postgres_in(&prepared(leader)).is_empty()).then_some(());
+    wait_until("it recovers beside the data", WORK_LIMIT, recovers).await.unwrap();
+    leader.kill_agent();
+    leader.start().unwrap();
+    let last = ended(&cluster, &id).await;
+    assert!(last["error"].as_str().unwrap().contains("nothing was changed"), "{last}; {}", logs(&cluster));
+    is_removed(&cluster, prepared(leader)).await;
+    assert!(postgres_in(&prepared(leader)).is_empty());
+    assert_eq!((leader.postmaster_pid(), rows(&cluster).await.as_str()), (pid, "1,2,3,4,5,6,7,8,9"));
+    // A person decides anew.
+    let last = ended(&cluster, &ask(leader, &json!({"target_lsn": until, "exclusive": true})).await).await;
+    assert_eq!(last["error"], Value::Null, "{last}; {}", logs(&cluster));
+    everybody_has(&cluster, "1,2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_in_the_swap_finishes_it_or_has_undone_it() {
+    let (cluster, until) = with_history(Builder::new().members(2).archive(Archive::Embedded)).await;
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let id = ask(leader, &json!({"target_lsn": until, "exclusive": true})).await;
+    let journal = leader.state_directory().join("rollback.json");
+    let swapping = async || std::fs::read_to_string(&journal).ok()?.contains("before-rollback").then_some(());
+    wait_until("the data is being swapped", WORK_LIMIT, swapping).await.unwrap();
+    leader.kill_agent();
+    leader.start().unwrap();
+    let last = ended(&cluster, &id).await;
+    let wanted = if last["error"].is_null() { "1,2" } else { "1,2,3" };
+    everybody_has(&cluster, wanted).await;
+    is_removed(&cluster, journal).await;
+    is_removed(&cluster, prepared(leader)).await;
+}
+
+/// As it is between the two renames: nothing is in the place of the data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_lost_between_the_renames_gets_its_old_data_back_and_is_no_empty_member() {
+    let (cluster, _) = with_history(Builder::new().members(2).archive(Archive::Embedded)).await;
+    cluster.members.iter().for_each(Member::kill_node);
+    for member in &cluster.members {
+        let aside = member.directory().join("data.before-rollback-20260101T000000Z");
+        std::fs::rename(member.data_directory(), &aside).unwrap();
+        let journal = member.state_directory().join("rollback.json");
+        let text = json!({"id": "lost", "aside": aside}).to_string();
+        std::fs::write(&journal, text).unwrap();
+        cluster.guard.account().own(&journal).unwrap();
+        cluster.guard.make_directory(&format!("{}/data.rollback", member.name())).unwrap();
+    }
+    for member in &cluster.members {
+        member.start().unwrap();
+    }
+    everybody_has(&cluster, "1,2,3").await;
+    for member in &cluster.members {
+        logged(member, "the old data is back in its place").await;
+        is_removed(&cluster, prepared(member)).await;
+    }
+}
