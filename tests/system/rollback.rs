@@ -167,10 +167,15 @@ async fn in_asynchronous_mode_a_cluster_goes_back_beyond_a_failover() {
     cluster.wait_until_whole().await.unwrap();
     insert(&cluster, "(3)").await;
     let leader = cluster.wait_for_leader().await.unwrap();
+    let before = timeline(leader).await;
     let last = ended(&cluster, &ask(former, &json!({"target_lsn": until, "exclusive": true})).await).await;
     assert_eq!((&last["member"], &last["error"]), (&json!(leader.name()), &Value::Null), "{last}; {}", logs(&cluster));
     // The standby's timeline is no ancestor of the new one: it has to find out that it diverged all the same.
     everybody_has(&cluster, "1").await;
+    let back = json!({"latest": true, "timeline": before.to_string()});
+    let last = ended(&cluster, &ask(leader, &back).await).await;
+    assert_eq!(last["error"], Value::Null, "{last}; {}", logs(&cluster));
+    everybody_has(&cluster, "1,2,3").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

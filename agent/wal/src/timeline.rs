@@ -101,7 +101,9 @@ impl TimelineHistory {
 impl FromStr for TimelineHistory {
     type Err = BadHistory;
 
-    /// Reads the text of a `.history` file: `timeline TAB lsn TAB reason` a line, `#` comments, ascending.
+    /// Reads the text of a `.history` file: `timeline TAB lsn TAB reason` a line, `#` comments, ascending. A recovery along a
+    /// timeline that stops before that one begins names it as its parent all the same (PostgreSQL, StartupXLOG): what comes
+    /// before it was then left there too.
     fn from_str(text: &str) -> Result<Self, BadHistory> {
         let mut switches: Vec<TimelineSwitch> = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -120,6 +122,11 @@ impl FromStr for TimelineHistory {
             }
             let reason = fields.next().unwrap_or_default().to_string();
             switches.push(TimelineSwitch { timeline: TimelineId(timeline), end, reason });
+        }
+        let mut least = Lsn::new(u64::MAX);
+        for switch in switches.iter_mut().rev() {
+            least = least.min(switch.end);
+            switch.end = least;
         }
         Ok(TimelineHistory { switches })
     }
@@ -148,6 +155,13 @@ mod tests {
         assert!(!history.is_ancestor(own, TimelineId::new(2), Lsn::new(0x0500_00A1)));
         assert!(!history.is_ancestor(own, TimelineId::new(7), Lsn::INVALID));
         assert!(history.is_ancestor(own, own, Lsn::new(u64::MAX)));
+    }
+
+    #[test]
+    fn a_timeline_that_ended_before_its_parent_was_left_ended_the_parent_too() {
+        let history: TimelineHistory = "1\t0/5000000\tx\n2\t0/3000000\ty\n".parse().unwrap();
+        let left = |timeline| history.left_at(TimelineId::new(timeline));
+        assert_eq!((left(1), left(2)), (Some(Lsn::new(0x0300_0000)), Some(Lsn::new(0x0300_0000))));
     }
 
     #[test]

@@ -122,7 +122,9 @@ impl ArchivedWal {
             let read = read_history(store, &key).await?;
             if let History::Told(history) = &read {
                 for (place, switch) in history.switches().iter().enumerate().skip(1) {
-                    if histories.remove(&switch.timeline).is_some() {
+                    // One that ended where it began tells nothing of where it really began.
+                    let told = history.switches()[place - 1].end < switch.end;
+                    if told && histories.remove(&switch.timeline).is_some() {
                         wal.tell(switch.timeline, beginning(history, place));
                     }
                 }
