@@ -145,8 +145,14 @@ async fn a_cluster_goes_back_to_a_position_and_on_from_there() {
     // The archive goes on with the new timeline.
     back_up(&cluster).await;
     cluster.wait_until_synchronous().await.unwrap();
-    let again = ended(&cluster, &ask(leader, &json!({"latest": true, "timeline": before.to_string()})).await).await;
-    assert_eq!(again["error"], Value::Null, "what was thrown away can be had back: {again}; {}", logs(&cluster));
+    let again =
+        ended(&cluster, &ask(leader, &json!({"latest": true, "timeline": before.to_string()})).await).await;
+    assert_eq!(
+        again["error"],
+        Value::Null,
+        "what was thrown away can be had back: {again}; {}",
+        logs(&cluster)
+    );
     everybody_has(&cluster, "1,2,3").await;
 }
 
@@ -169,7 +175,12 @@ async fn in_asynchronous_mode_a_cluster_goes_back_beyond_a_failover() {
     let leader = cluster.wait_for_leader().await.unwrap();
     let before = timeline(leader).await;
     let last = ended(&cluster, &ask(former, &json!({"target_lsn": until, "exclusive": true})).await).await;
-    assert_eq!((&last["member"], &last["error"]), (&json!(leader.name()), &Value::Null), "{last}; {}", logs(&cluster));
+    assert_eq!(
+        (&last["member"], &last["error"]),
+        (&json!(leader.name()), &Value::Null),
+        "{last}; {}",
+        logs(&cluster)
+    );
     // The standby's timeline is no ancestor of the new one: it has to find out that it diverged all the same.
     everybody_has(&cluster, "1").await;
     let back = json!({"latest": true, "timeline": before.to_string()});
@@ -187,7 +198,9 @@ async fn what_cannot_be_reached_is_refused_and_nothing_is_touched() {
     let last = ended(&cluster, &id).await;
     let error = last["error"].as_str().unwrap();
     assert!(error.contains("2020-01-01") && error.contains("first"), "it names the nearest: {last}");
-    for target in [json!({"target_xid": 3, "immediate": true}), json!({}), json!({"target_lsn": "0/1", "x": 1})] {
+    for target in
+        [json!({"target_xid": 3, "immediate": true}), json!({}), json!({"target_lsn": "0/1", "x": 1})]
+    {
         let answer = leader.post("/rollback", &target).await.unwrap();
         assert_eq!(answer.status, 400, "{target}: {}", answer.text);
     }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest,
-    Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome,
+    RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A confirmed hold on the leader lease, and the time from which it counts.

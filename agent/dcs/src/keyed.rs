@@ -22,8 +22,8 @@ use crate::session::{SessionError, SessionFile};
 use crate::snapshot::Snapshot;
 use crate::store::{Committed, KeyValue, Op, Repeat, Store, Transaction};
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest,
-    Status, SwitchoverIntent, SyncState, compact_json,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome,
+    RollbackRequest, Status, SwitchoverIntent, SyncState, compact_json,
 };
 
 use lease::Lease;

@@ -6,8 +6,8 @@ use outrider_wal::Lsn;
 use serde_json::Value;
 
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest,
-    Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RollbackClaim, RollbackOutcome,
+    RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A value with the revision of its last change, to be handed back as `seen`.

@@ -104,8 +104,10 @@ fn roll_back(view: &View, plan: &Plan) -> Result<(), Violation> {
         matches!(view.local.postgres, Postgres::Primary { .. }),
         "only a running primary is rolled back",
     )?;
-    let alone =
-        cluster.sync.as_ref().is_none_or(|sync| sync.leader.as_ref() == Some(&view.me) && sync.standbys.is_empty());
+    let alone = cluster
+        .sync
+        .as_ref()
+        .is_none_or(|sync| sync.leader.as_ref() == Some(&view.me) && sync.standbys.is_empty());
     require(alone, "nobody else may be promoted when data is rolled back")
 }
 

@@ -207,7 +207,11 @@ async fn come_up(postgres: &Postgres, observer: &Observer, members: &[String]) -
 }
 
 impl Actor<'_> {
-    pub(super) fn begin(&mut self, kind: Job, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+    pub(super) fn begin(
+        &mut self,
+        kind: Job,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
         info!(job = ?kind, "begins");
         // The plan never begins a second one while one is under way; should it, the older one is not waited for.
         if let Some(older) = self.memory.job.take() {

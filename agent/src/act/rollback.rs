@@ -45,7 +45,9 @@ async fn swap(postgres: &Postgres, order: &Order, cut_off: &[i32]) -> Result<(),
     let left = status.fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns));
     if left.is_none_or(|left| left < LEFT_LEAST) {
         warn!(?left, "the lease is not sure to be held any more");
-        return Err(Error::Rollback { problem: "the leader lease was lost while Postgres stopped".to_owned() });
+        return Err(Error::Rollback {
+            problem: "the leader lease was lost while Postgres stopped".to_owned(),
+        });
     }
     let swap = postgres.swap_in(&order.id, &order.aside)?;
     info!(old = %swap.aside.display(), "the rolled back data is in its place");

@@ -61,7 +61,17 @@ pub(super) fn show(cluster: &Value, format: Format) -> anyhow::Result<String> {
         return Ok(shown);
     }
     let scope = cluster["scope"].as_str().unwrap_or_default();
-    Ok(format!("Cluster: {scope}\n{shown}{}", schedule(cluster)))
+    Ok(format!("Cluster: {scope}\n{shown}{}{}", schedule(cluster), rollback(cluster)))
+}
+
+fn rollback(cluster: &Value) -> String {
+    let running = &cluster["outrider"]["rollback"];
+    let text = |key: &str| running[key].as_str().unwrap_or_default();
+    if running.is_object() {
+        format!("Rollback to {} by {}: {}\n", text("target"), text("member"), text("phase"))
+    } else {
+        String::new()
+    }
 }
 
 fn schedule(cluster: &Value) -> String {

@@ -78,7 +78,9 @@ pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     let goal = asked.target.goal()?;
     if asked.plan {
         let Some(file) = &asked.whom.config else {
-            return Err(Refusal::Usage("--plan reads the archive itself: give a member's file with -c".to_owned()));
+            return Err(Refusal::Usage(
+                "--plan reads the archive itself: give a member's file with -c".to_owned(),
+            ));
         };
         let _inside = runtime.enter();
         return runtime.block_on(plan(file, &goal, asked.backup.as_ref()));
@@ -120,7 +122,9 @@ fn confirm(cluster: &Value, goal: &Goal, yes: bool) -> Result<(), Refusal> {
         )));
     }
     exit::print(&list::show(cluster, Format::Table)?)?;
-    exit::print(&format!("Everything that was written after that is gone then. Are you sure you want to {act}? [y/N]: "))?;
+    exit::print(&format!(
+        "Everything that was written after that is gone then. Are you sure you want to {act}? [y/N]: "
+    ))?;
     io::stdout().flush().map_err(anyhow::Error::new)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(anyhow::Error::new)?;
@@ -189,7 +193,9 @@ fn already(words: &str) -> String {
     match (running["member"].as_str(), document["request"]["by"].as_str()) {
         (Some(member), _) => {
             let phase = running["phase"].as_str().unwrap_or_default();
-            format!("{member} rolls the cluster back already ({phase}); wait for it, or take it back with --cancel")
+            format!(
+                "{member} rolls the cluster back already ({phase}); wait for it, or take it back with --cancel"
+            )
         }
         (None, Some(by)) => {
             format!("a rollback was asked for by {by}; wait for it, or take it back with --cancel")
@@ -263,13 +269,15 @@ mod tests {
         goal.inclusive = false;
         goal.timeline = "2".parse().unwrap();
         let backup = "20261124T150405".parse().unwrap();
-        let expected = json!({"target_xid": 7, "exclusive": true, "timeline": "2", "backup": "20261124T150405"});
+        let expected =
+            json!({"target_xid": 7, "exclusive": true, "timeline": "2", "backup": "20261124T150405"});
         assert_eq!(request(&goal, Some(&backup)), expected);
     }
 
     #[test]
     fn who_asks_while_one_runs_is_told_who_does_it() {
-        let running = r#"{"request": {"by": "p1"}, "running": {"member": "p2", "phase": "recovering"}, "last": null}"#;
+        let running =
+            r#"{"request": {"by": "p1"}, "running": {"member": "p2", "phase": "recovering"}, "last": null}"#;
         assert!(already(running).starts_with("p2 rolls the cluster back already (recovering)"));
         assert_eq!(already("a line of text"), "a line of text");
     }

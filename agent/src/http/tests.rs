@@ -5,5 +5,6 @@ mod backups;
 mod limits;
 mod metrics;
 mod requests;
+mod rollbacks;
 pub(crate) mod stage;
 mod verdicts;

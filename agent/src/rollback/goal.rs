@@ -26,9 +26,8 @@ pub(crate) fn goal(asked: &RollbackTarget, now: Timestamp) -> Result<Goal, Strin
     targets.extend(asked.immediate.then_some(Target::Immediate));
     targets.extend(asked.latest.then_some(Target::Latest));
     let [target] = targets.as_slice() else {
-        return Err(
-            "name one target: target_time, target_lsn, target_xid, target_name, immediate or latest".to_owned()
-        );
+        return Err("name one target: target_time, target_lsn, target_xid, target_name, immediate or latest"
+            .to_owned());
     };
     let mut goal = Goal::to(target.clone());
     if asked.exclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
@@ -52,7 +51,8 @@ mod tests {
     #[test]
     fn exactly_one_target_is_read_with_what_goes_with_it() {
         let time = Some("5 minutes ago".to_owned());
-        let asked = RollbackTarget { target_time: time.clone(), exclusive: true, ..RollbackTarget::default() };
+        let asked =
+            RollbackTarget { target_time: time.clone(), exclusive: true, ..RollbackTarget::default() };
         let goal = read(asked).unwrap();
         assert_eq!(goal.target, Target::Time("2026-11-24T11:55:00Z".parse().unwrap()));
         assert!(!goal.inclusive);

@@ -166,7 +166,8 @@ impl Desk {
         let Some(run) = &mut self.run else { return };
         let swap = run.request.swap.clone().unwrap_or_default();
         let leads = cluster.leader.as_ref().map(|leader| leader.mine);
-        let up = report.postgres.as_ref().filter(|seen| seen.is_primary() && seen.timeline >= swap.new_timeline);
+        let up =
+            report.postgres.as_ref().filter(|seen| seen.is_primary() && seen.timeline >= swap.new_timeline);
         match (leads, up) {
             (Some(true), Some(seen)) => {
                 let stopping = match run.stage {
@@ -232,7 +233,10 @@ impl Desk {
         let given_up = run.given_up();
         outcome.cancelled = given_up.as_ref().is_some_and(|given_up| given_up.cancelled);
         let why = given_up.map_or(why, |given_up| given_up.why);
-        error!(request = run.request.id, why, "the cluster was not rolled back, and goes on with what it has");
+        error!(
+            request = run.request.id,
+            why, "the cluster was not rolled back, and goes on with what it has"
+        );
         outcome.error = Some(why);
         self.discard = true;
         self.ended = Some(Ended { outcome, request: run.request.clone(), seen: run.seen });
@@ -287,7 +291,10 @@ impl Desk {
     /// The agent ends. What is being swapped is in the journal.
     async fn leave(mut self) {
         let Some(run) = &mut self.run else { return };
-        run.give_up(GivenUp { why: "the agent of the leader was told to end".to_owned(), cancelled: false }, &self.gate);
+        run.give_up(
+            GivenUp { why: "the agent of the leader was told to end".to_owned(), cancelled: false },
+            &self.gate,
+        );
         if run.given_up().is_none() {
             return;
         }

@@ -162,7 +162,11 @@ async fn copy(
     }
 }
 
-async fn recover(work: &Work, planned: &Plan, told: &watch::Sender<RollbackClaim>) -> Result<Prepared, Error> {
+async fn recover(
+    work: &Work,
+    planned: &Plan,
+    told: &watch::Sender<RollbackClaim>,
+) -> Result<Prepared, Error> {
     phase(told, "recovering", planned.wal_bytes);
     let Some(command) = work.postgres.settings().restore_command.clone() else {
         return Err(Error::Archive { problem: "there is no restore_command".to_owned() });

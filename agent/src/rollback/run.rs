@@ -63,7 +63,12 @@ impl Drop for Run {
 
 impl Run {
     /// Begins with a request that was claimed.
-    pub(super) fn begin(work: Work, (request, seen): (RollbackRequest, i64), claim: RollbackClaim, term: u64) -> Self {
+    pub(super) fn begin(
+        work: Work,
+        (request, seen): (RollbackRequest, i64),
+        claim: RollbackClaim,
+        term: u64,
+    ) -> Self {
         let timeline = work.timeline;
         let (tell, told) = watch::channel(claim.clone());
         let cancel = CancellationToken::new();
@@ -147,7 +152,9 @@ impl Run {
             outcome.target = claim.target;
         }
         outcome.began = claim.began;
-        if let Some(swap) = self.request.swap.as_ref().filter(|_| matches!(self.stage, Stage::Starting { .. })) {
+        if let Some(swap) =
+            self.request.swap.as_ref().filter(|_| matches!(self.stage, Stage::Starting { .. }))
+        {
             outcome.old_timeline = Some(swap.old_timeline);
             outcome.old_lsn = Some(swap.old_lsn);
             outcome.new_timeline = Some(swap.new_timeline);

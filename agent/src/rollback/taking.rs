@@ -31,7 +31,9 @@ impl Desk {
         let resumes = self.swapped.as_ref().is_some_and(|swap| swap.id == asked.value.id);
         match mine {
             Some(false) => {}
-            Some(true) if resumes => self.resume(asked, cluster.rollback.as_ref().map(|taken| taken.claim.clone())),
+            Some(true) if resumes => {
+                self.resume(asked, cluster.rollback.as_ref().map(|taken| taken.claim.clone()))
+            }
             Some(true) => self.give_up_anothers(&asked, cluster).await,
             None if resumes => {
                 let claim = self.claim(&asked.value);
@@ -97,7 +99,8 @@ impl Desk {
                 wanted: Configuration { parameters, pg_hba, ..Configuration::default() },
                 system: postgres.system_identifier,
                 timeline: postgres.timeline,
-                segment_size: SegmentSize::new(postgres.wal_segment_size).ok_or("its WAL segments have no size")?,
+                segment_size: SegmentSize::new(postgres.wal_segment_size)
+                    .ok_or("its WAL segments have no size")?,
             })
         });
         let Some(seen) = self.take_up(&claim, &asked).await else { return };
@@ -125,7 +128,11 @@ impl Desk {
         }
     }
 
-    pub(super) async fn take_up(&mut self, claim: &RollbackClaim, asked: &Entry<RollbackRequest>) -> Option<i64> {
+    pub(super) async fn take_up(
+        &mut self,
+        claim: &RollbackClaim,
+        asked: &Entry<RollbackRequest>,
+    ) -> Option<i64> {
         let request = RollbackRequest { begun: true, ..asked.value.clone() };
         match self.dcs.claim_rollback(claim, &request, asked.revision).await {
             Ok(revision) => {

@@ -55,8 +55,14 @@ impl Played {
                 "/config",
                 get(|| async { (StatusCode::BAD_GATEWAY, "the cluster has no configuration yet") }),
             )
-            .route("/switchover", post(change))
-            .route("/failover", post(change))
+            .route("/switchover", post(change.clone()))
+            .route("/failover", post(change.clone()))
+            .route(
+                "/rollback",
+                get(|| async { Json(json!({"request": null, "running": null, "last": rolled_back()})) })
+                    .post(change)
+                    .delete(|| async { (StatusCode::CONFLICT, "the data is being swapped") }),
+            )
             .with_state(asked.clone());
         runtime.spawn(async move { axum::serve(listener, router).await });
         Played { url: format!("http://{address}"), asked, _runtime: runtime }
@@ -106,6 +112,38 @@ fn nothing_is_asked_for_without_a_confirmation() {
         assert!(run.err.contains("add --force"), "{}", run.err);
     }
     assert!(played.asked.lock().unwrap().is_empty());
+}
+
+fn rolled_back() -> Value {
+    json!({
+        "request": "p1-7", "member": "p1", "target": "the LSN 0/3000148", "backup": "20261124T150405",
+        "old_timeline": 2, "old_lsn": "0/9000000", "new_timeline": 3, "new_lsn": "0/3000148",
+        "old_data": "/srv/pg/data.before-rollback-20261124T151000Z", "write_gap_seconds": 0.4321,
+    })
+}
+
+#[test]
+fn a_rollback_is_confirmed_waited_for_and_says_where_the_old_data_lies() {
+    let played = Played::new(202, r#"{"id": "p1-7"}"#);
+    let run = played.run(&["rollback", "--target-lsn", "0/3000148"]);
+    assert!(run.code == 64 && run.err.contains("throws away all that came after: add --yes"), "{run:?}");
+    let run = played.run(&["rollback", "--yes"]);
+    assert!(run.code == 64 && run.err.contains("up to where?"), "{run:?}");
+    let run = played.run(&["rollback", "--immediate", "--plan"]);
+    assert!(run.code == 64 && run.err.contains("give a member's file with -c"), "{run:?}");
+    assert!(played.asked.lock().unwrap().is_empty(), "nothing was asked for");
+    let run = played.run(&["rollback", "--lsn", "0/3000148", "--exclusive", "--yes"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let expected = "rolled back to the LSN 0/3000148 from the backup 20261124T150405; nobody could write for 0.43 s\n\
+        timeline 3 began at 0/3000148; timeline 2 was left at 0/9000000\n\
+        the old data lies on p1 in /srv/pg/data.before-rollback-20261124T151000Z: remove it when it is not needed\n";
+    assert_eq!(run.out, expected);
+    let request = json!({"target_lsn": "0/3000148", "exclusive": true});
+    assert_eq!(*played.asked.lock().unwrap(), [(request, None)]);
+    let run = played.run(&["rollback", "--immediate", "--yes", "--no-wait"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "asked for a rollback: p1-7\n"));
+    let run = played.run(&["rollback", "--cancel"]);
+    assert!(run.code == 1 && run.err.contains("the data is being swapped (409)"), "{run:?}");
 }
 
 #[test]

@@ -97,7 +97,9 @@ impl Act {
             | Step::Rollback
             | Step::ClearSync { .. }
             | Step::CreateSlots { .. } => {
-                panic!("{step:?} in a cluster that is made, has its slots, keeps its mode and is not rolled back")
+                panic!(
+                    "{step:?} in a cluster that is made, has its slots, keeps its mode and is not rolled back"
+                )
             }
         }
     }

@@ -169,7 +169,10 @@ mod tests {
         let target = RollbackTarget { target_xid: Some(7), exclusive: true, ..RollbackTarget::default() };
         let request = RollbackRequest { id: "p1-1".to_owned(), target, ..RollbackRequest::default() };
         let text = compact_json(&request);
-        assert_eq!(text, r#"{"id":"p1-1","by":"","at":"","target":{"target_xid":7,"exclusive":true},"begun":false}"#);
+        assert_eq!(
+            text,
+            r#"{"id":"p1-1","by":"","at":"","target":{"target_xid":7,"exclusive":true},"begun":false}"#
+        );
         assert_eq!(parse_record::<RollbackRequest>(&text), request);
         assert_eq!(parse_record::<RollbackRequest>("nonsense"), RollbackRequest::default());
     }

@@ -149,9 +149,7 @@ pub(super) fn step_down(view: &View) -> Plan {
             | Job::Rewind
             | Job::Checkpoint
             | Job::Rollback,
-        ) => {
-            Plan::step(Reason::SteppingDown, Step::Stop(StopMode::Immediate))
-        }
+        ) => Plan::step(Reason::SteppingDown, Step::Stop(StopMode::Immediate)),
     }
 }
 

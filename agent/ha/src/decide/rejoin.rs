@@ -62,7 +62,8 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
 /// Whether this member's timeline and the leader's come from one that they left at different places.
 fn parted(view: &View, cluster: &Cluster) -> bool {
     let own = view.local.history.switches().iter();
-    own.filter_map(|own| Some((own, cluster.history.left_at(own.timeline)?))).any(|(own, left)| own.end != left)
+    own.filter_map(|own| Some((own, cluster.history.left_at(own.timeline)?)))
+        .any(|(own, left)| own.end != left)
 }
 
 /// The leader leads, and Postgres is stopped here.

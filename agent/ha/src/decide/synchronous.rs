@@ -92,11 +92,8 @@ fn choose(
         let newcomer = !synchronous.names.contains(&sender.name);
         (!recorded.contains(&sender.name), newcomer, core::cmp::Reverse(sender.flushed), sender.name.clone())
     });
-    let mut names: Vec<MemberName> = fit
-        .iter()
-        .take(wanted(view))
-        .map(|sender| sender.name.clone())
-        .collect();
+    let mut names: Vec<MemberName> =
+        fit.iter().take(wanted(view)).map(|sender| sender.name.clone()).collect();
     names.sort();
     names
 }

@@ -330,7 +330,7 @@ fn initdb(data_directory: &Path) {
     assert!(initdb.status().unwrap().success(), "initdb failed");
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 

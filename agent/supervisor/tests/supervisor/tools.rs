@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrider_supervisor::protocol::{Answer, Command, Event, Exit, RefusalCode, StopMode, Tool};
 
-use crate::member::{Member, all_pids, state_and_parent, wait_until};
+use crate::member::{Member, all_pids, copy, state_and_parent, wait_until};
 
 #[test]
 fn a_tool_streams_its_output_and_tells_its_end() {
@@ -113,6 +113,28 @@ fn a_single_user_postgres_recovers_what_a_crash_left() {
     let (end, lines) = agent.event_after_output();
     assert!(matches!(end, Event::ToolExited { exit: Exit::Code(0), .. }), "{end:?} {lines:?}");
     assert_eq!(member.control_state(), "shut down");
+}
+
+#[test]
+fn a_recovery_beside_a_running_postgres_gives_way_to_the_next_tool() {
+    let member = Member::new();
+    let beside = outrider_supervisor::rollback_directory(&member.data_directory);
+    copy(&member.data_directory, &beside);
+    let mut agent = member.agent();
+    let postmaster = member.start_writable(&mut agent);
+    std::fs::write(beside.join("recovery.signal"), "").unwrap();
+    // It asks for a history first, and never gets an answer.
+    agent.run_tool(Tool::PostgresRecovery, &["-c", "restore_command=sleep 600", "template1"]);
+    let asked = Command::RunTool { tool: Tool::PostgresRecovery, arguments: vec![], environment: vec![] };
+    assert_eq!(agent.refused(asked), RefusalCode::ToolRunning, "not to another of its kind");
+    assert_eq!(agent.status().tool.map(|it| it.cancelled), Some(false));
+    let next = Command::RunTool { tool: Tool::PgControldata, arguments: vec![], environment: vec![] };
+    assert_eq!(agent.refused(next), RefusalCode::ToolRunning);
+    let (end, _) = agent.event_after_output();
+    assert!(matches!(end, Event::ToolExited { exit: Exit::Signal(9), .. }), "{end:?}");
+    agent.run_tool(Tool::PgControldata, &["-D", &member.data_directory.display().to_string()]);
+    assert!(matches!(agent.event_after_output().0, Event::ToolExited { exit: Exit::Code(0), .. }));
+    assert_eq!(agent.status().postmaster.map(|it| it.pid), Some(postmaster));
 }
 
 #[test]
