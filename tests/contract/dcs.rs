@@ -9,6 +9,7 @@ mod faults;
 mod lease;
 mod proxy;
 mod records;
+mod rollbacks;
 mod session;
 
 /// Makes two tests of each body: one on a real etcd, one in memory.

@@ -165,8 +165,9 @@ impl<S: Store> Keyed<S> {
         let granted = self.store.grant(ttl, operation.until).await;
         let next = granted.map_err(|fault| fault.before_the_act().on(operation.act, &key))?;
         self.lease.remember(|state| state.moving_to = Some(next)).await;
-        let moves = [self.keys.my_member(), self.keys.leader(), self.keys.initialize(), self.keys.backup()]
-            .map(|key| {
+        let keys = &self.keys;
+        let moves =
+            [keys.my_member(), keys.leader(), keys.initialize(), keys.backup(), keys.rollback()].map(|key| {
                 let when = vec![Compare::Lease(key.clone(), own)];
                 Op::Nested(Transaction {
                     when,
