@@ -55,8 +55,8 @@ impl Played {
                 "/config",
                 get(|| async { (StatusCode::BAD_GATEWAY, "the cluster has no configuration yet") }),
             )
-            .route("/switchover", post(change.clone()))
-            .route("/failover", post(change.clone()))
+            .route("/switchover", post(change))
+            .route("/failover", post(change))
             .route(
                 "/rollback",
                 get(|| async { Json(json!({"request": null, "running": null, "last": rolled_back()})) })
