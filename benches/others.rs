@@ -170,6 +170,7 @@ impl<'depot> Other<'depot> {
                 std::fs::read(&fetched)? == std::fs::read(pg_wal.join(segment))?,
                 "{segment} came back different"
             );
+            std::fs::remove_file(&fetched)?;
             sleep(REPLAY).await;
         }
         for _ in 0..ABSENT {
@@ -196,6 +197,7 @@ impl<'depot> Other<'depot> {
             let begun = Instant::now();
             self.barman("wal-restore", &[], &[segment, text(&fetched)?], true)?;
             fetch.figures.push(milliseconds_since(begun));
+            std::fs::remove_file(&fetched)?;
             sleep(REPLAY).await;
         }
         for _ in 0..ABSENT {
