@@ -169,13 +169,14 @@ fn sorted(fault: &BackupError) -> TakeError {
         BackupError::Source { .. }
         | BackupError::SessionLost
         | BackupError::TimelineChanged { .. }
+        | BackupError::WalMissing(WalMissing::TimelineLeft { .. })
         | BackupError::Read { .. }
         | BackupError::Thread { .. } => TakeError::Here(causes(fault)),
         BackupError::Store { .. }
         | BackupError::Newer { .. }
         | BackupError::Compress { .. }
         | BackupError::Checksums { .. }
-        | BackupError::WalMissing(_)
+        | BackupError::WalMissing(WalMissing::Late { .. })
         | BackupError::Swept { .. }
         | BackupError::Unknown { .. } => TakeError::Failed(causes(fault)),
     }

@@ -16,10 +16,11 @@ use outrider_archive::restore::{self, Goal, RestoreError, RestoreOptions, Restor
 use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{
     BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Layout, Leadership, Progress,
-    Shipper, Source, SourceError, StoredWal, Tablespace, sweep_abandoned, take_backup,
+    Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived, WalMissing, sweep_abandoned,
+    take_backup,
 };
 use outrider_postgres::BackupSession;
-use outrider_wal::{SegmentSize, TimelineId};
+use outrider_wal::{SegmentName, SegmentSize, TimelineId};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use super::postgres::Postgres;
 super::on_every_store!(
     a_backup_under_load_is_restored_by_tar_with_every_row,
     a_cancelled_backup_leaves_nothing,
+    a_segment_within_which_its_timeline_ended_is_not_waited_for,
 );
 
 /// A session with a real server, as the program connects it.
@@ -141,7 +143,7 @@ impl Primary {
             other => panic!("{other}"),
         };
         let wal = StoredWal { store: self.store.clone(), layout: layout(), limit: PATIENCE };
-        outrider_archive::WalArchived::wait(&wal, segment, segment, SegmentSize::DEFAULT).await.unwrap();
+        WalArchived::wait(&wal, segment, segment, SegmentSize::DEFAULT).await.unwrap();
     }
 }
 
@@ -400,6 +402,27 @@ async fn a_cancelled_backup_leaves_nothing(bench: &Bench) {
     assert_eq!(primary.store.sweep_uploads("").await.unwrap(), 0);
     // Nothing is in its way.
     primary.backup(plain_options()).await.unwrap();
+}
+
+/// A failover at the moment when the backup began: the segment comes only as the part that the timeline has of it.
+async fn a_segment_within_which_its_timeline_ended_is_not_waited_for(bench: &Bench) {
+    let store = bench.store();
+    let put = async |name: &str| {
+        let key = format!("{}{}/{name}", layout().wals(), &name[..16]);
+        store.put_if_absent(&key, Bytes::from_static(b"x").into(), &Metadata::new()).await.unwrap();
+    };
+    let segment = |number| SegmentName::numbered(TimelineId::FIRST, number, SegmentSize::DEFAULT);
+    let wal = StoredWal { store: store.clone(), layout: layout(), limit: Duration::ZERO };
+    let wait = async |last| WalArchived::wait(&wal, segment(4), segment(last), SegmentSize::DEFAULT).await;
+    put("000000010000000000000004.gz").await;
+    wait(4).await.unwrap();
+    let late = wait(5).await.unwrap_err();
+    assert!(matches!(&late, WalMissing::Late { missing, .. } if *missing == segment(5)), "{late}");
+    put("000000010000000000000005.partial.gz").await;
+    let left = wait(5).await.unwrap_err();
+    assert!(matches!(&left, WalMissing::TimelineLeft { segment: found } if *found == segment(5)), "{left}");
+    put("000000010000000000000005.zst").await;
+    wait(5).await.unwrap();
 }
 
 #[tokio::test]

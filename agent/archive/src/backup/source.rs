@@ -79,20 +79,31 @@ pub trait WalArchived: Send + Sync {
     /// Returns once the archive has every segment from `first` to `last`, which are of one timeline.
     ///
     /// # Errors
-    /// When it has not within the time that this is given: names the first that is missing.
+    /// When it has not within the time that this is given, or never will: names the first that is missing.
     async fn wait(&self, first: SegmentName, last: SegmentName, size: SegmentSize) -> Result<(), WalMissing>;
 }
 
 /// WAL that the backup needs did not come into the archive.
 #[derive(Debug, thiserror::Error)]
-#[error("{missing} is not in the archive after {waited:?}{}", because(.last))]
-pub struct WalMissing {
-    /// The first segment that is not there.
-    pub missing: SegmentName,
-    /// How long it was waited for.
-    pub waited: Duration,
-    /// Why the store could not be asked the last time.
-    pub last: Option<String>,
+pub enum WalMissing {
+    /// It may still come.
+    #[error("{missing} is not in the archive after {waited:?}{}", because(.last))]
+    Late {
+        /// The first segment that is not there.
+        missing: SegmentName,
+        /// How long it was waited for.
+        waited: Duration,
+        /// Why the store could not be asked the last time.
+        last: Option<String>,
+    },
+    /// It never will: a failover ended the timeline of the backup at the moment when it began.
+    #[error(
+        "{segment} will never be whole: its timeline was left within it, and the archive has what there is of it"
+    )]
+    TimelineLeft {
+        /// Of which the archive has the `.partial`.
+        segment: SegmentName,
+    },
 }
 
 fn because(last: &Option<String>) -> String {
@@ -115,6 +126,9 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// What may stand behind the name of a segment in the archive, whoever wrote it (reference of barman, 1.1).
 const SUFFIXES: [&str; 7] = ["", ".gz", ".zst", ".lz4", ".bz2", ".xz", ".snappy"];
 
+/// What stands behind the name of a segment that a timeline ended within.
+const PARTIAL: &str = ".partial";
+
 #[async_trait]
 impl WalArchived for StoredWal {
     async fn wait(&self, first: SegmentName, last: SegmentName, size: SegmentSize) -> Result<(), WalMissing> {
@@ -124,18 +138,28 @@ impl WalArchived for StoredWal {
             let outcome = self.first_missing(next, last, size).await;
             let failure = match outcome {
                 Ok(None) => return Ok(()),
-                Ok(Some(missing)) => {
-                    next = missing;
+                Ok(Some(Missing { segment, is_partial: true })) => {
+                    return Err(WalMissing::TimelineLeft { segment });
+                }
+                Ok(Some(Missing { segment, is_partial: false })) => {
+                    next = segment;
                     None
                 }
                 Err(error) => Some(store::causes(&error)),
             };
             if begun.elapsed() >= self.limit {
-                return Err(WalMissing { missing: next, waited: self.limit, last: failure });
+                return Err(WalMissing::Late { missing: next, waited: self.limit, last: failure });
             }
             sleep(INTERVAL).await;
         }
     }
+}
+
+/// A segment that the archive does not have.
+struct Missing {
+    segment: SegmentName,
+    /// It has the part of it that a timeline ended with.
+    is_partial: bool,
 }
 
 impl StoredWal {
@@ -145,14 +169,16 @@ impl StoredWal {
         first: SegmentName,
         last: SegmentName,
         size: SegmentSize,
-    ) -> Result<Option<SegmentName>, store::Error> {
+    ) -> Result<Option<Missing>, store::Error> {
         let mut next = first;
         while next.number(size) <= last.number(size) {
             let folder = next.folder();
             let present = self.folder(&folder).await?;
             while next.folder() == folder && next.number(size) <= last.number(size) {
-                if !present.contains(&next.to_string()) {
-                    return Ok(Some(next));
+                let name = next.to_string();
+                if !present.contains(&name) {
+                    let is_partial = present.contains(&format!("{name}{PARTIAL}"));
+                    return Ok(Some(Missing { segment: next, is_partial }));
                 }
                 next = next.next(size);
             }
@@ -160,7 +186,7 @@ impl StoredWal {
         Ok(None)
     }
 
-    /// The names of the whole segments in a folder; at most as many as there are segments in 4 GiB.
+    /// The names of the segments in a folder, without what tells the compression; about as many as there are in 4 GiB.
     async fn folder(&self, folder: &str) -> Result<BTreeSet<String>, store::Error> {
         let prefix = format!("{}{folder}/", self.layout.wals());
         let mut present = BTreeSet::new();
@@ -169,11 +195,12 @@ impl StoredWal {
             let page = self.store.list(&prefix, after.as_deref(), 1000).await?;
             for object in &page.objects {
                 let name = object.key.strip_prefix(&prefix).unwrap_or_default();
-                if let Some((segment, suffix)) = name.split_at_checked(24)
-                    && SUFFIXES.contains(&suffix)
-                {
-                    present.insert(segment.to_owned());
-                }
+                let Some((segment, suffix)) = name.split_at_checked(24) else { continue };
+                match suffix.strip_prefix(PARTIAL) {
+                    None if SUFFIXES.contains(&suffix) => present.insert(segment.to_owned()),
+                    Some(rest) if SUFFIXES.contains(&rest) => present.insert(format!("{segment}{PARTIAL}")),
+                    None | Some(_) => false,
+                };
             }
             after = page.objects.last().map(|object| object.key.clone());
             if !page.more || after.is_none() {
