@@ -120,7 +120,7 @@ async fn archived(screen: &Screen, cluster: &Cluster) -> anyhow::Result<()> {
         cluster.endpoints().into_iter().find(|it| it.name == leader).context("the leader has a port")?;
     let connection = endpoint.connect().await?;
     let last = connection.text("SELECT pg_walfile_name(pg_switch_wal())").await?;
-    let found = async || store.keys().into_iter().find(|key| key.contains(&last));
+    let found = async || store.keys().into_iter().find(|key| key.contains("/wals/") && key.contains(&last));
     let key = wait_until(format!("{last} is archived"), LIMIT, found).await?;
     let segments = store.keys().iter().filter(|key| key.contains("/wals/")).count();
     screen.result(

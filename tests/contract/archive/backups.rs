@@ -129,6 +129,28 @@ impl Primary {
         take_backup(self.store.clone(), source, &wal, &options, progress, cancel).await
     }
 
+    /// One that streams.
+    fn standby(&self) -> Postgres {
+        let mut standby = Postgres::nowhere();
+        let host = self.postgres.settings().socket_directory;
+        // With its WAL: without, pg_basebackup would wait for an archive_command that succeeds.
+        let (data, from) = (standby.data(), host.to_str().unwrap());
+        let clone =
+            ["--checkpoint=fast", "--wal-method=stream", "--username=postgres", "--host", from, "--pgdata"];
+        standby.run("pg_basebackup", &[&clone[..], &[data.to_str().unwrap()]].concat());
+        let from = format!("primary_conninfo = 'host={} user=postgres'\nhot_standby = on", host.display());
+        standby.configure(&from);
+        std::fs::write(standby.data().join("standby.signal"), "").unwrap();
+        standby.start();
+        standby
+    }
+
+    /// Finishes the segment that a backup waits for: a standby cannot.
+    async fn finish_segment_of(&self, mut progress: watch::Receiver<Progress>) {
+        progress.wait_for(|seen| seen.phase == outrider_archive::Phase::WaitingForWal).await.unwrap();
+        self.all_archived().await;
+    }
+
     async fn backup_keys(&self) -> Vec<String> {
         let all = keys(&*self.store).await;
         let prefix = layout().backups();
@@ -430,17 +452,7 @@ async fn a_standby_gives_a_backup_and_one_that_is_promoted_meanwhile_does_not() 
     let bench = Bench::directory();
     let primary = Primary::start(bench.store()).await;
     primary.client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 1000) i").await.unwrap();
-    let mut standby = Postgres::nowhere();
-    let host = primary.postgres.settings().socket_directory;
-    // With its WAL: without, pg_basebackup would wait for an archive_command that succeeds.
-    let (data, from) = (standby.data(), host.to_str().unwrap());
-    let clone =
-        ["--checkpoint=fast", "--wal-method=stream", "--username=postgres", "--host", from, "--pgdata"];
-    standby.run("pg_basebackup", &[&clone[..], &[data.to_str().unwrap()]].concat());
-    let from = format!("primary_conninfo = 'host={} user=postgres'\nhot_standby = on", host.display());
-    standby.configure(&from);
-    std::fs::write(standby.data().join("standby.signal"), "").unwrap();
-    standby.start();
+    let standby = primary.standby();
     let on_standby = standby.connect().await;
     primary.client.batch_execute("INSERT INTO t SELECT generate_series(1, 1000); CHECKPOINT").await.unwrap();
     wait_until("the standby has it", async || {
@@ -449,14 +461,7 @@ async fn a_standby_gives_a_backup_and_one_that_is_promoted_meanwhile_does_not() 
     .await;
 
     let (progress, cancel) = (watch::Sender::<Progress>::default(), CancellationToken::new());
-    let switching = {
-        let (mut seen, primary) = (progress.subscribe(), &primary);
-        async move {
-            seen.wait_for(|progress| progress.phase == outrider_archive::Phase::WaitingForWal).await.unwrap();
-            // A standby cannot finish the segment: the primary does.
-            primary.all_archived().await;
-        }
-    };
+    let switching = primary.finish_segment_of(progress.subscribe());
     let backup = primary.backup_of(&standby, plain_options(), &progress, &cancel);
     let (report, ()) = tokio::try_join!(backup, async {
         switching.await;
@@ -488,6 +493,29 @@ async fn a_standby_gives_a_backup_and_one_that_is_promoted_meanwhile_does_not() 
     let text = format!("{source} {:?}", source.source());
     assert!(text.contains("promoted during online backup"), "{text}");
     assert_eq!(primary.backup_keys().await.len(), 4, "only the first backup's objects");
+}
+
+/// The copy is consistent from the end of a segment on whose last record is the switch: replay stands there after it.
+#[tokio::test]
+async fn a_backup_of_a_standby_that_rests_at_a_switch_can_be_restored() {
+    let bench = Bench::directory();
+    let primary = Primary::start(bench.store()).await;
+    primary.client.batch_execute("CREATE TABLE t (i int)").await.unwrap();
+    let standby = primary.standby();
+    let on_standby = standby.connect().await;
+    // Pages that the standby writes when its backup begins, which notes how far it has replayed.
+    let rows = "CHECKPOINT; INSERT INTO t SELECT generate_series(1, 1000)";
+    primary.client.batch_execute(rows).await.unwrap();
+    let end: String = one(&primary.client, "SELECT (pg_switch_wal() + 24)::text").await;
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn");
+    wait_until("the standby has the switch", async || one(&on_standby, &replayed).await).await;
+
+    let (progress, cancel) = (watch::Sender::<Progress>::default(), CancellationToken::new());
+    let backup = primary.backup_of(&standby, plain_options(), &progress, &cancel);
+    let (report, ()) = tokio::join!(backup, primary.finish_segment_of(progress.subscribe()));
+    report.unwrap();
+    let restorer = Restorer::new(bench.store(), layout(), RestoreOptions::default());
+    restorer.plan(&Goal::to(Target::Latest), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -207,8 +207,9 @@ impl<'a> Planner<'a> {
 
     async fn tail(&mut self, base: &Base<'_>, reach: &Reach) -> Result<Tail, RestoreError> {
         let tail = self.reader.tail(self.wal, &self.path, reach).await?;
-        let tail = tail.unwrap_or(Tail { end: reach.end_lsn(self.wal), last: None });
-        if tail.end >= base.end {
+        let nothing = reach.end_lsn(self.wal);
+        let tail = tail.unwrap_or(Tail { end: nothing, replayed: nothing, last: None });
+        if tail.replayed >= base.end {
             return Ok(tail);
         }
         // The listing promised more than is in the last file.

@@ -46,6 +46,8 @@ pub(super) struct Times {
 pub(super) struct Tail {
     /// The end of the last valid record.
     pub(super) end: Lsn,
+    /// Where replay stands after it: there, or at the next segment when the record ended this one early (`EndRecPtr`).
+    pub(super) replayed: Lsn,
     /// The latest time at which a transaction ended in it; `None` when none did.
     pub(super) last: Option<i64>,
 }
@@ -119,7 +121,7 @@ impl Reader {
         // What follows a switch is void: no record begins there. The record of the switch is a header without a body.
         let switch = records.iter().find(|record| record.what == Notable::Switch);
         let end = switch.map_or(scanned.end, |switch| switch.start.advanced(SWITCH_BYTES));
-        let mut tail = Tail { end, last: latest(&records).max(found) };
+        let mut tail = Tail { end, replayed: scanned.end, last: latest(&records).max(found) };
         let mut number = number.saturating_sub(1);
         while tail.last.is_none() && number > reach.first {
             number -= 1;
