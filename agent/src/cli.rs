@@ -4,6 +4,7 @@ mod agent;
 mod backup;
 mod backups;
 mod check_config;
+mod confirm;
 mod exit;
 mod format;
 mod list;
@@ -17,6 +18,7 @@ mod switchover;
 mod target;
 mod verify;
 mod wal;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-pub(crate) use goal::goal;
+pub(crate) use goal::{goal, target};
 pub(crate) use keeper::Keeper;
 
 /// Prepared data that waits for its swap.

@@ -1,31 +1,23 @@
 //! `outrider rollback`: asks the cluster to roll itself back, shows how far it is, and says in the end where the old data lies.
 //! The leader does it, whoever watches.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use outrider_archive::BackupId;
-use outrider_archive::restore::{Goal, RestoreOptions, Restorer, Target, TargetTimeline};
-use serde_json::{Map, Value, json};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
+use outrider_archive::restore::{Goal, RestoreOptions, Restorer};
+use serde_json::{Value, json};
 
-use super::backup::{Shown, say};
+use super::confirm::confirm;
 use super::exit::{self, Refusal};
 use super::format::Format;
-use super::list;
 use super::member::{Member, Whom};
 use super::restore;
 use super::target::TargetOptions;
-
-/// Between two questions how far it is.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// A member that does not answer so often is not asked any more.
-const SILENCES_MAX: u32 = 60;
+use super::work::Work;
+use crate::rollback;
 
 /// Roll the running cluster back to a point in time, in its place
 ///
@@ -64,11 +56,20 @@ Examples:
   outrider rollback -c member.yml --name before_migration --yes --no-wait
   outrider rollback -c member.yml --cancel";
 
+const WORK: Work = Work {
+    path: "/rollback",
+    name: "rollback",
+    taken_back: "; nothing was changed",
+    goes_on: "the rollback goes on without this command; `outrider rollback --cancel` takes it back until the swap begins",
+    under_way: |member, phase| format!("{member} rolls the cluster back already ({phase})"),
+    ended,
+};
+
 pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
     if asked.cancel {
         let member = Member::of(asked.whom)?;
-        return runtime.block_on(cancel(&member));
+        return runtime.block_on(WORK.cancel(&member));
     }
     if asked.target.point.target()?.is_none() {
         return Err(Refusal::Usage(
@@ -87,8 +88,8 @@ pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     }
     let member = Member::of(asked.whom)?;
     let cluster = runtime.block_on(member.get("/cluster"))?;
-    confirm(&cluster, &goal, asked.yes)?;
-    runtime.block_on(ask(&member, &request(&goal, asked.backup.as_ref()), asked.no_wait))
+    sure(&cluster, &goal, asked.yes)?;
+    runtime.block_on(WORK.ask(&member, &request(&goal, asked.backup.as_ref()), asked.no_wait))
 }
 
 async fn plan(file: &Path, goal: &Goal, backup: Option<&BackupId>) -> Result<ExitCode, Refusal> {
@@ -101,138 +102,22 @@ async fn plan(file: &Path, goal: &Goal, backup: Option<&BackupId>) -> Result<Exi
     exit::print(&restore::show_plan(&planned, Format::Table)?)
 }
 
-async fn cancel(member: &Member) -> Result<ExitCode, Refusal> {
-    let answer = member.delete("/rollback").await?;
-    let words = answer.body.trim();
-    if !answer.status.is_success() {
-        return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
-    }
-    exit::print("the rollback was taken back; nothing was changed\n")
-}
-
-fn confirm(cluster: &Value, goal: &Goal, yes: bool) -> Result<(), Refusal> {
-    if yes {
-        return Ok(());
-    }
+fn sure(cluster: &Value, goal: &Goal, yes: bool) -> Result<(), Refusal> {
     let scope = cluster["scope"].as_str().unwrap_or_default();
     let act = format!("roll cluster {scope} back to {}", goal.target);
-    if !io::stdin().is_terminal() {
-        return Err(Refusal::Usage(format!(
-            "nobody is at a terminal to confirm to {act}, which throws away all that came after: add --yes"
-        )));
-    }
-    exit::print(&list::show(cluster, Format::Table)?)?;
-    exit::print(&format!(
+    let question = format!(
         "Everything that was written after that is gone then. Are you sure you want to {act}? [y/N]: "
-    ))?;
-    io::stdout().flush().map_err(anyhow::Error::new)?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(anyhow::Error::new)?;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        return Ok(());
-    }
-    Err(anyhow!("nothing was changed").into())
+    );
+    let alone = format!("{act}, which throws away all that came after: add --yes");
+    confirm(cluster, &question, &alone, yes)
 }
 
-/// A time that counts from now is one on the wall by now.
 fn request(goal: &Goal, backup: Option<&BackupId>) -> Value {
-    let mut request = Map::new();
-    let (key, value) = match &goal.target {
-        Target::Latest => ("latest", json!(true)),
-        Target::Immediate => ("immediate", json!(true)),
-        Target::Time(time) => ("target_time", json!(time.to_string())),
-        Target::Lsn(lsn) => ("target_lsn", json!(lsn.to_string())),
-        Target::Xid(xid) => ("target_xid", json!(xid)),
-        Target::Name(name) => ("target_name", json!(name)),
-    };
-    request.insert(key.to_owned(), value);
-    if !goal.inclusive {
-        request.insert("exclusive".to_owned(), json!(true));
-    }
-    match goal.timeline {
-        TargetTimeline::Latest => {}
-        TargetTimeline::Current => drop(request.insert("timeline".to_owned(), json!("current"))),
-        TargetTimeline::Number(number) => {
-            request.insert("timeline".to_owned(), json!(number.to_string()));
-        }
-    }
+    let mut request = json!(rollback::target(goal));
     if let Some(backup) = backup {
-        request.insert("backup".to_owned(), json!(backup.to_string()));
+        request["backup"] = json!(backup.to_string());
     }
-    Value::Object(request)
-}
-
-async fn ask(member: &Member, request: &Value, no_wait: bool) -> Result<ExitCode, Refusal> {
-    let answer = member.post("/rollback", request).await?;
-    let words = answer.body.trim();
-    if answer.status.as_u16() == 409 {
-        return Err(anyhow!("{}", already(words)).into());
-    }
-    if !answer.status.is_success() {
-        return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
-    }
-    let document: Value = serde_json::from_str(words).context("the member does not answer with JSON")?;
-    let id = document["id"].as_str().context("the member does not say how the request is called")?;
-    if no_wait {
-        return exit::print(&format!("asked for a rollback: {id}\n"));
-    }
-    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    tokio::select! {
-        ended = follow(member, id) => ended,
-        _ = interrupted.recv() => {
-            say("the rollback goes on without this command; `outrider rollback --cancel` takes it back until the swap begins");
-            Ok(ExitCode::from(1))
-        }
-    }
-}
-
-/// What a member says that has one already.
-fn already(words: &str) -> String {
-    let Ok(document) = serde_json::from_str::<Value>(words) else { return words.to_owned() };
-    let running = &document["running"];
-    match (running["member"].as_str(), document["request"]["by"].as_str()) {
-        (Some(member), _) => {
-            let phase = running["phase"].as_str().unwrap_or_default();
-            format!(
-                "{member} rolls the cluster back already ({phase}); wait for it, or take it back with --cancel"
-            )
-        }
-        (None, Some(by)) => {
-            format!("a rollback was asked for by {by}; wait for it, or take it back with --cancel")
-        }
-        (None, None) => "another rollback was asked for at this moment".to_owned(),
-    }
-}
-
-/// Until it has ended.
-async fn follow(member: &Member, id: &str) -> Result<ExitCode, Refusal> {
-    let mut shown = Shown::new();
-    let mut silences = 0;
-    loop {
-        match member.get("/rollback").await {
-            Ok(document) => {
-                silences = 0;
-                if document["last"]["request"] == id {
-                    shown.clear();
-                    return ended(&document["last"]);
-                }
-                if document["request"]["id"] != id && document["running"]["request"] != id {
-                    shown.clear();
-                    return Err(anyhow!("the rollback was taken back before anybody began with it").into());
-                }
-                shown.show(&document["running"]);
-            }
-            Err(fault) => {
-                silences += 1;
-                if silences == SILENCES_MAX {
-                    shown.clear();
-                    let lost = "the member does not answer any more, and the rollback may go on; ask another with --url";
-                    return Err(fault.context(lost).into());
-                }
-            }
-        }
-        sleep(INTERVAL).await;
-    }
+    request
 }
 
 fn ended(last: &Value) -> Result<ExitCode, Refusal> {
@@ -260,6 +145,8 @@ fn ended(last: &Value) -> Result<ExitCode, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use outrider_archive::restore::Target;
+
     use super::*;
 
     #[test]
@@ -278,7 +165,7 @@ mod tests {
     fn who_asks_while_one_runs_is_told_who_does_it() {
         let running =
             r#"{"request": {"by": "p1"}, "running": {"member": "p2", "phase": "recovering"}, "last": null}"#;
-        assert!(already(running).starts_with("p2 rolls the cluster back already (recovering)"));
-        assert_eq!(already("a line of text"), "a line of text");
+        assert!(WORK.already(running).starts_with("p2 rolls the cluster back already (recovering)"));
+        assert_eq!(WORK.already("a line of text"), "a line of text");
     }
 }

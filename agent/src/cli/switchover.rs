@@ -1,16 +1,14 @@
 //! `outrider switchover` and `outrider failover`: asks the leader, waits for the outcome, and shows how long nobody could
 //! write.
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::confirm::confirm;
 use super::exit::{self, Refusal};
-use super::format::Format;
-use super::list;
 use super::member::{Member, Whom};
 
 /// Hand the leadership to another member, in good order
@@ -58,7 +56,7 @@ pub(super) fn switchover(asked: Switchover) -> Result<ExitCode, Refusal> {
     };
     let to = asked.candidate.as_deref().unwrap_or("the best standby");
     let at = asked.scheduled.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
-    confirm(&cluster, &format!("switch over from {leader} to {to}{at}"), asked.force)?;
+    sure(&cluster, &format!("switch over from {leader} to {to}{at}"), asked.force)?;
     let request = json!({"leader": leader, "candidate": asked.candidate, "scheduled_at": asked.scheduled});
     runtime.block_on(ask(&member, &cluster, "/switchover", &request))
 }
@@ -67,7 +65,7 @@ pub(super) fn failover(asked: Failover) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
     let member = Member::of(asked.whom)?;
     let cluster = runtime.block_on(member.get("/cluster"))?;
-    confirm(&cluster, &format!("fail over to {}", asked.candidate), asked.force)?;
+    sure(&cluster, &format!("fail over to {}", asked.candidate), asked.force)?;
     let request = json!({"candidate": asked.candidate});
     runtime.block_on(ask(&member, &cluster, "/failover", &request))
 }
@@ -88,23 +86,10 @@ async fn ask(member: &Member, cluster: &Value, path: &str, request: &Value) -> R
     exit::print(&format!("{words}{gap}\n"))
 }
 
-fn confirm(cluster: &Value, act: &str, force: bool) -> Result<(), Refusal> {
-    if force {
-        return Ok(());
-    }
-    if !io::stdin().is_terminal() {
-        return Err(Refusal::Usage(format!("nobody is at a terminal to confirm to {act}: add --force")));
-    }
-    exit::print(&list::show(cluster, Format::Table)?)?;
+fn sure(cluster: &Value, act: &str, force: bool) -> Result<(), Refusal> {
     let scope = cluster["scope"].as_str().unwrap_or_default();
-    exit::print(&format!("Are you sure you want to {act} in cluster {scope}? [y/N]: "))?;
-    io::stdout().flush().map_err(anyhow::Error::new)?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(anyhow::Error::new)?;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        return Ok(());
-    }
-    Err(anyhow!("nothing was changed").into())
+    let question = format!("Are you sure you want to {act} in cluster {scope}? [y/N]: ");
+    confirm(cluster, &question, &format!("{act}: add --force"), force)
 }
 
 fn never_arrived(fault: &anyhow::Error) -> bool {

@@ -40,6 +40,25 @@ pub(crate) fn goal(asked: &RollbackTarget, now: Timestamp) -> Result<Goal, Strin
     Ok(goal)
 }
 
+/// What [`goal`] reads as this one. A time that counts from now is one on the wall by now.
+pub(crate) fn target(goal: &Goal) -> RollbackTarget {
+    let mut asked = RollbackTarget { exclusive: !goal.inclusive, ..RollbackTarget::default() };
+    match &goal.target {
+        Target::Latest => asked.latest = true,
+        Target::Immediate => asked.immediate = true,
+        Target::Time(time) => asked.target_time = Some(time.to_string()),
+        Target::Lsn(lsn) => asked.target_lsn = Some(lsn.to_string()),
+        Target::Xid(xid) => asked.target_xid = Some(*xid),
+        Target::Name(name) => asked.target_name = Some(name.clone()),
+    }
+    asked.timeline = match goal.timeline {
+        TargetTimeline::Latest => None,
+        TargetTimeline::Current => Some("current".to_owned()),
+        TargetTimeline::Number(number) => Some(number.to_string()),
+    };
+    asked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +75,7 @@ mod tests {
         let goal = read(asked).unwrap();
         assert_eq!(goal.target, Target::Time("2026-11-24T11:55:00Z".parse().unwrap()));
         assert!(!goal.inclusive);
+        assert_eq!(read(target(&goal)).unwrap(), goal);
         assert!(read(RollbackTarget::default()).unwrap_err().starts_with("name one target"));
         let two = RollbackTarget { target_time: time, immediate: true, ..RollbackTarget::default() };
         assert!(read(two).unwrap_err().starts_with("name one target"));

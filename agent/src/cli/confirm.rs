@@ -1,0 +1,29 @@
+//! Asks a person whether it is meant, with the members before his eyes.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use anyhow::anyhow;
+use serde_json::Value;
+
+use super::exit::{self, Refusal};
+use super::format::Format;
+use super::list;
+
+/// Comes back when it is meant, or `sure` says so. `alone`: what cannot be confirmed without a terminal, and the option for it.
+pub(super) fn confirm(cluster: &Value, question: &str, alone: &str, sure: bool) -> Result<(), Refusal> {
+    if sure {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Refusal::Usage(format!("nobody is at a terminal to confirm to {alone}")));
+    }
+    exit::print(&list::show(cluster, Format::Table)?)?;
+    exit::print(question)?;
+    io::stdout().flush().map_err(anyhow::Error::new)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(anyhow::Error::new)?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(anyhow!("nothing was changed").into())
+}

@@ -1,0 +1,190 @@
+//! Work that the cluster does on request, a base backup or a rollback: asks for it, shows how far it is, and takes it back. What
+//! comes of it, each command says itself.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+use super::exit::{self, Refusal};
+use super::member::Member;
+use crate::clock;
+
+/// Between two questions how far it is.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Without a terminal a line says how far it is after so many of them.
+const LINE_EVERY: u32 = 100;
+/// A member that has not answered for so long is not asked any more.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// One kind of work.
+pub(super) struct Work {
+    /// Where members are asked, such as `/backup`.
+    pub(super) path: &'static str,
+    /// What it is called, such as `backup`.
+    pub(super) name: &'static str,
+    /// What it means that it was taken back.
+    pub(super) taken_back: &'static str,
+    /// What goes on when this command is interrupted, and what to do.
+    pub(super) goes_on: &'static str,
+    /// Who does it already, by the member and the phase.
+    pub(super) under_way: fn(&str, &str) -> String,
+    /// What the end of it says.
+    pub(super) ended: fn(&Value) -> Result<ExitCode, Refusal>,
+}
+
+impl Work {
+    /// Takes back what was asked for or is under way.
+    pub(super) async fn cancel(&self, member: &Member) -> Result<ExitCode, Refusal> {
+        let answer = member.delete(self.path).await?;
+        let words = answer.body.trim();
+        if !answer.status.is_success() {
+            return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
+        }
+        exit::print(&format!("the {} was taken back{}\n", self.name, self.taken_back))
+    }
+
+    /// Asks for it, and follows it to its end unless `detach`.
+    pub(super) async fn ask(
+        &self,
+        member: &Member,
+        request: &Value,
+        detach: bool,
+    ) -> Result<ExitCode, Refusal> {
+        let answer = member.post(self.path, request).await?;
+        let words = answer.body.trim();
+        if answer.status.as_u16() == 409 {
+            return Err(anyhow!("{}", self.already(words)).into());
+        }
+        if !answer.status.is_success() {
+            return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
+        }
+        let document: Value = serde_json::from_str(words).context("the member does not answer with JSON")?;
+        let id = document["id"].as_str().context("the member does not say how the request is called")?;
+        if detach {
+            return exit::print(&format!("asked for a {}: {id}\n", self.name));
+        }
+        let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+        tokio::select! {
+            ended = self.follow(member, id) => ended,
+            _ = interrupted.recv() => {
+                say(self.goes_on);
+                Ok(ExitCode::from(1))
+            }
+        }
+    }
+
+    /// What a member says that has one already.
+    pub(super) fn already(&self, words: &str) -> String {
+        let Ok(document) = serde_json::from_str::<Value>(words) else { return words.to_owned() };
+        let (name, running) = (self.name, &document["running"]);
+        let advice = "wait for it, or take it back with --cancel";
+        match (running["member"].as_str(), document["request"]["by"].as_str()) {
+            (Some(member), _) => {
+                let phase = running["phase"].as_str().unwrap_or_default();
+                format!("{}; {advice}", (self.under_way)(member, phase))
+            }
+            (None, Some(by)) => format!("a {name} was asked for by {by}; {advice}"),
+            (None, None) => format!("another {name} was asked for at this moment"),
+        }
+    }
+
+    /// Until it has ended.
+    async fn follow(&self, member: &Member, id: &str) -> Result<ExitCode, Refusal> {
+        let name = self.name;
+        let mut shown = Shown::new();
+        let mut answered = clock::monotonic();
+        loop {
+            match member.get(self.path).await {
+                Ok(document) => {
+                    answered = clock::monotonic();
+                    if document["last"]["request"] == id {
+                        shown.clear();
+                        return (self.ended)(&document["last"]);
+                    }
+                    if document["request"]["id"] != id && document["running"]["request"] != id {
+                        shown.clear();
+                        return Err(anyhow!("the {name} was taken back before anybody began with it").into());
+                    }
+                    shown.show(&document["running"]);
+                }
+                Err(fault) => {
+                    if answered.elapsed() > SILENCE_MAX {
+                        shown.clear();
+                        return Err(fault
+                            .context(format!(
+                                "the member does not answer any more, and the {name} may go on; ask another with --url"
+                            ))
+                            .into());
+                    }
+                }
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+}
+
+/// A bar on a terminal, and now and then a line elsewhere.
+struct Shown {
+    bar: Option<ProgressBar>,
+    looks: u32,
+    phase: String,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {msg}");
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Shown { bar, looks: 0, phase: String::new() }
+    }
+
+    /// `running`: what a member says of a backup or a rollback that is under way.
+    fn show(&mut self, running: &Value) {
+        let number = |key: &str| running[key].as_u64().unwrap_or_default();
+        let phase = running["phase"].as_str().unwrap_or("waiting for a member to take it");
+        let member = running["member"].as_str().unwrap_or_default();
+        let (done, total) = (number("bytes_done"), number("bytes_total"));
+        let left =
+            running["seconds_left"].as_u64().map(|seconds| HumanDuration(Duration::from_secs(seconds)));
+        let left = left.map(|left| format!(", {left} left")).unwrap_or_default();
+        let rate = HumanBytes(number("rate"));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total.max(1));
+                bar.set_position(done.min(total));
+                bar.set_prefix(format!("{member} {phase}"));
+                bar.set_message(format!("{rate}/s{left}"));
+            }
+            None => {
+                if phase != self.phase || self.looks.is_multiple_of(LINE_EVERY) {
+                    let percent = (done.min(total) * 100).checked_div(total).unwrap_or_default();
+                    say(&format!(
+                        "{member} {phase}: {percent} %, {} of {}, {rate}/s{left}",
+                        HumanBytes(done),
+                        HumanBytes(total)
+                    ));
+                }
+                phase.clone_into(&mut self.phase);
+                self.looks = self.looks.wrapping_add(1);
+            }
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// On standard error; without one there is still the exit status.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
