@@ -87,9 +87,9 @@ pub enum NotDurable {
     Ended,
 }
 
-/// Passes on who leads, to a task that does not know it yet.
-pub(crate) fn tell(known: &watch::Sender<Option<Leadership>>, now: Option<Leadership>) {
-    known.send_if_modified(|known| std::mem::replace(known, now) != now);
+/// Passes on who leads, to a task that does not know it yet. Whether it was news.
+pub(crate) fn tell(known: &watch::Sender<Option<Leadership>>, now: Option<Leadership>) -> bool {
+    known.send_if_modified(|known| std::mem::replace(known, now) != now)
 }
 
 /// Files that are compressed at one time: more would only take room.
@@ -128,9 +128,9 @@ impl Shipper {
         Shipper { leadership: Arc::new(leadership), questions, status }
     }
 
-    /// Ships from now on. With the leadership that it has already, nothing changes.
-    pub fn enable(&self, leadership: Leadership) {
-        tell(&self.leadership, Some(leadership));
+    /// Ships from now on. With the leadership that it has already, nothing changes. Whether it is a new one.
+    pub fn enable(&self, leadership: Leadership) -> bool {
+        tell(&self.leadership, Some(leadership))
     }
 
     /// Ships no more. A put that the store has received already may still happen; it can only add what is ours.

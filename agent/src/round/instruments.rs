@@ -137,15 +137,14 @@ impl Archive {
             self.fetcher.expect_system_identifier(seen.system_identifier);
         }
         let segment_size = postgres.and_then(|seen| SegmentSize::new(seen.wal_segment_size));
-        if postgres.is_some_and(Observation::is_primary) {
-            // A primary asks for no more WAL: what a standby read ahead only takes bandwidth and room.
-            self.fetcher.forget_ahead();
-        }
         match (term, postgres.filter(|seen| seen.is_primary()), segment_size) {
             (Some(term), Some(seen), Some(segment_size)) => {
                 let (system_identifier, timeline) = (seen.system_identifier, seen.timeline);
                 let leadership = Leadership { term, system_identifier, segment_size, timeline };
-                self.shipper.enable(leadership);
+                if self.shipper.enable(leadership) {
+                    // What a standby read ahead only takes bandwidth and room now.
+                    self.fetcher.forget_ahead();
+                }
                 if let Some(streamer) = &self.streamer {
                     streamer.enable(leadership);
                 }
