@@ -6,6 +6,7 @@ mod cli;
 mod clock;
 mod config;
 mod http;
+mod keeper;
 mod metrics;
 mod observe;
 mod report;

@@ -6,20 +6,18 @@ use std::time::Duration;
 
 use outrider_dcs::{BackupClaim, BackupOutcome, BackupRequest, Dcs, Snapshot};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::hopeless::Hopeless;
 use super::run::{GivenUp, Run};
 use super::{BY_SCHEDULE, Order, Schedule, TakeError, Taken, Taker, turn};
 use crate::clock;
+use crate::keeper::{Freshness, Task};
 use crate::report::{Board, Report, causes};
 
 /// A request that was begun with so often is given up: whoever takes it dies of it.
 const ATTEMPTS_MAX: u32 = 5;
-/// For a backup to come back when the agent ends.
-const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the keeper waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +41,7 @@ impl Pace {
 
 /// The task of one member. It ends when this is dropped.
 pub(crate) struct Keeper {
-    end: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: Task,
 }
 
 impl Keeper {
@@ -62,7 +53,6 @@ impl Keeper {
         taker: Arc<dyn Taker>,
         pace: Pace,
     ) -> Self {
-        let (end, told) = oneshot::channel();
         let desk = Desk {
             dcs,
             board,
@@ -72,22 +62,15 @@ impl Keeper {
             ended: None,
             open_since: None,
             declined: None,
-            known: 0,
-            shown: 0,
+            freshness: Freshness::default(),
             pace,
         };
-        Keeper { end: Some(end), task: tokio::spawn(desk.keep(told)) }
+        Keeper { task: Task::spawn(|told| desk.keep(told)) }
     }
 
     /// Gives a backup under way back for another member to take, and ends.
-    pub(crate) async fn end(mut self) {
-        if let Some(end) = self.end.take() {
-            // A keeper that is gone already has nothing to give back.
-            let _ = end.send(());
-        }
-        if timeout(END_LIMIT, &mut self.task).await.is_err() {
-            warn!(limit = ?END_LIMIT, "the backup does not come to its end; the claim runs out with the session");
-        }
+    pub(crate) async fn end(self) {
+        self.task.end("the backup does not come to its end; the claim runs out with the session").await;
     }
 }
 
@@ -104,10 +87,7 @@ struct Desk {
     open_since: Option<(String, Instant)>,
     /// The request that this member could not answer, and since when.
     declined: Option<(String, Instant)>,
-    /// The revision of this keeper's last change: a board that was hung up before it says nothing.
-    known: i64,
-    /// The revision of the last board.
-    shown: i64,
+    freshness: Freshness,
     pace: Pace,
 }
 
@@ -141,12 +121,7 @@ impl Desk {
 
     async fn step(&mut self, report: &Report) {
         let Some(cluster) = &report.cluster else { return };
-        // A store that was put back to an earlier state counts from there.
-        if cluster.revision < self.shown {
-            self.known = 0;
-        }
-        self.shown = cluster.revision;
-        if cluster.revision < self.known {
+        if !self.freshness.is_news(cluster.revision) {
             return;
         }
         if self.ended.is_some() {
@@ -182,7 +157,8 @@ impl Desk {
             let (claim, request) = (run.claim(), wanted.value.clone());
             match self.dcs.claim_backup(&claim, &request, wanted.revision).await {
                 Ok(revision) => {
-                    (run.seen, self.known) = (revision, revision);
+                    run.seen = revision;
+                    self.freshness.changed(revision);
                     info!(request = run.request.id, "claimed the backup under way anew");
                 }
                 Err(fault) => warn!(fault = %causes(&fault), "cannot claim the backup under way anew"),
@@ -335,7 +311,7 @@ impl Desk {
         let Some(ended) = &mut self.ended else { return };
         match self.dcs.finish_backup(&ended.outcome, ended.seen).await {
             Ok(revision) => {
-                self.known = revision;
+                self.freshness.changed(revision);
                 self.ended = None;
             }
             Err(fault) if fault.is_conflict() => {
@@ -368,7 +344,7 @@ impl Desk {
     async fn note(&mut self, outcome: Result<i64, outrider_dcs::Error>, act: &str) -> Option<i64> {
         match outcome {
             Ok(revision) => {
-                self.known = self.known.max(revision);
+                self.freshness.changed(revision);
                 Some(revision)
             }
             // Somebody else was first.
@@ -377,7 +353,7 @@ impl Desk {
                 warn!(fault = %causes(&fault), "cannot {act}");
                 // It may have happened after all: only what is read from now on counts.
                 if let Ok(cluster) = self.dcs.read().await {
-                    self.known = self.known.max(cluster.revision);
+                    self.freshness.changed(cluster.revision);
                 }
                 None
             }

@@ -8,38 +8,28 @@ use outrider_archive::Shipper;
 use outrider_dcs::{Dcs, RollbackOutcome, RollbackRequest, Snapshot};
 use outrider_postgres::{Postgres, Settled, Swap};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::offer::why_not;
 use super::run::{GivenUp, Happened, Run, Stage};
 use super::{Gate, Swapped};
 use crate::config::Config;
+use crate::keeper::{Freshness, Task};
 use crate::report::{Board, Report, causes};
 use crate::round::{Archive, Instruments, Waker};
 
 /// At the most so often how far it is is written.
 const PACE: Duration = Duration::from_secs(1);
-/// For what is under way to come to its end when the agent ends.
-const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// The task of one member. It ends when this is dropped.
 pub(crate) struct Keeper {
-    end: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: Task,
 }
 
 impl Keeper {
     /// Begins to look at the board. `settled`: what was found of an earlier agent's rollback.
     pub(crate) fn start(instruments: &Instruments, board: Board, waker: Waker, settled: Settled) -> Self {
-        let (end, told) = oneshot::channel();
         let (discard, swapped) = match settled {
             Settled::Nothing => (false, None),
             Settled::Undone { .. } => (true, None),
@@ -57,21 +47,16 @@ impl Keeper {
             ended: None,
             discard,
             swapped,
-            known: 0,
-            shown: 0,
+            freshness: Freshness::default(),
         };
-        Keeper { end: Some(end), task: tokio::spawn(desk.keep(told)) }
+        Keeper { task: Task::spawn(|told| desk.keep(told)) }
     }
 
     /// Gives up what is being prepared, and ends.
-    pub(crate) async fn end(mut self) {
-        if let Some(end) = self.end.take() {
-            // A keeper that is gone already has nothing to give up.
-            let _ = end.send(());
-        }
-        if timeout(END_LIMIT, &mut self.task).await.is_err() {
-            warn!(limit = ?END_LIMIT, "the rollback does not come to its end; the next agent removes what is left of it");
-        }
+    pub(crate) async fn end(self) {
+        self.task
+            .end("the rollback does not come to its end; the next agent removes what is left of it")
+            .await;
     }
 }
 
@@ -91,10 +76,7 @@ pub(super) struct Desk {
     pub(super) discard: bool,
     /// An earlier agent has put rolled back data in its place.
     pub(super) swapped: Option<Swap>,
-    /// The revision of this keeper's last change: a board that was hung up before it says nothing.
-    pub(super) known: i64,
-    /// The revision of the last board.
-    pub(super) shown: i64,
+    pub(super) freshness: Freshness,
 }
 
 /// An end that is to be recorded.
@@ -126,12 +108,7 @@ impl Desk {
 
     async fn step(&mut self, report: &Report) {
         let Some(cluster) = &report.cluster else { return };
-        // A store that was put back to an earlier state counts from there.
-        if cluster.revision < self.shown {
-            self.known = 0;
-        }
-        self.shown = cluster.revision;
-        if cluster.revision < self.known {
+        if !self.freshness.is_news(cluster.revision) {
             return;
         }
         if self.ended.is_some() {
@@ -253,7 +230,7 @@ impl Desk {
         ended.outcome.least_timeline = ended.outcome.least_timeline.or(before);
         match self.dcs.finish_rollback(&ended.outcome, ended.seen).await {
             Ok(revision) => {
-                self.known = revision;
+                self.freshness.changed(revision);
                 self.ended = None;
                 // Whoever is on an earlier timeline is not promoted from now on.
                 self.waker.wake();

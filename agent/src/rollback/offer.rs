@@ -40,7 +40,8 @@ impl Desk {
         }
         match self.dcs.begin_rollback_swap(&claim, &request, run.seen).await {
             Ok(revision) => {
-                (run.seen, run.request, self.known) = (revision, request, revision);
+                (run.seen, run.request) = (revision, request);
+                self.freshness.changed(revision);
                 let done = self.gate.offer(run.request.id.clone(), aside);
                 run.stage = Stage::Offered { done, since: clock::monotonic() };
                 self.waker.wake();

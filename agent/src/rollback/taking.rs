@@ -136,7 +136,7 @@ impl Desk {
         let request = RollbackRequest { begun: true, ..asked.value.clone() };
         match self.dcs.claim_rollback(claim, &request, asked.revision).await {
             Ok(revision) => {
-                self.known = revision;
+                self.freshness.changed(revision);
                 Some(revision)
             }
             // It was taken back, or somebody else was first.
