@@ -12,6 +12,9 @@ use crate::clock;
 use crate::report::causes;
 use crate::rollback::{Order, Swapped};
 
+/// The fuse lives at least so long when the data is swapped.
+const LEFT_LEAST: Duration = Duration::from_millis(300);
+
 impl Actor<'_> {
     /// Begins the swap that the keeper has offered. One that was withdrawn at this moment is not begun.
     pub(super) fn roll_back(&mut self) -> Result<(), Fault> {
@@ -53,6 +56,3 @@ async fn swap(postgres: &Postgres, order: &Order, cut_off: &[i32]) -> Result<(),
     info!(old = %swap.aside.display(), "the rolled back data is in its place");
     Ok(())
 }
-
-/// The fuse lives at least so long when the data is swapped.
-const LEFT_LEAST: Duration = Duration::from_millis(300);
