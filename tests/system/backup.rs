@@ -6,7 +6,7 @@ use outrider_bed::process;
 use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
 use serde_json::{Value, json};
 
-use crate::story::{LIMIT, Story};
+use crate::story::{LIMIT, Story, logs, records};
 
 /// For a backup on a machine that does much else: checkpoint, copy, the last WAL.
 const BACKUP_LIMIT: Duration = Duration::from_secs(120);
@@ -23,22 +23,10 @@ async fn ask(member: &Member) -> String {
     document["id"].as_str().unwrap().to_owned()
 }
 
-/// The three records, as any member tells them.
-async fn records(cluster: &Cluster) -> Option<Value> {
-    for member in &cluster.members {
-        if let Ok(answer) = member.get("/backup").await
-            && answer.status == 200
-        {
-            return serde_json::from_str(&answer.text).ok();
-        }
-    }
-    None
-}
-
 /// Waits until the backup has ended well.
 async fn taken(cluster: &Cluster, id: &str) -> Value {
     let ended = async || {
-        let last = records(cluster).await?["last"].clone();
+        let last = records(cluster, "/backup").await?["last"].clone();
         (last["request"] == id).then_some(last)
     };
     let last = wait_until(format!("the backup {id} has ended"), BACKUP_LIMIT, ended).await;
@@ -47,13 +35,9 @@ async fn taken(cluster: &Cluster, id: &str) -> Value {
     last
 }
 
-fn logs(cluster: &Cluster) -> String {
-    cluster.members.iter().map(|member| format!("== {} ==\n{}\n", member.name(), member.log())).collect()
-}
-
 /// Waits until somebody takes the backup; who.
 async fn taker(cluster: &Cluster) -> String {
-    let begun = async || Some(records(cluster).await?["running"]["member"].as_str()?.to_owned());
+    let begun = async || Some(records(cluster, "/backup").await?["running"]["member"].as_str()?.to_owned());
     wait_until("somebody takes the backup", LIMIT, begun).await.unwrap()
 }
 
@@ -96,7 +80,7 @@ async fn another_member_takes_over_when_the_one_that_takes_it_is_killed() {
     assert_ne!(first, leader.name());
     story.cluster.member(&first).kill_node();
     let another = async || {
-        let second = records(&story.cluster).await?["running"]["member"].as_str()?.to_owned();
+        let second = records(&story.cluster, "/backup").await?["running"]["member"].as_str()?.to_owned();
         (second != first).then_some(second)
     };
     let second = wait_until("another takes it over", LIMIT, another).await.unwrap();
@@ -143,7 +127,7 @@ async fn a_backup_that_is_taken_back_leaves_nothing_in_the_archive() {
     let output = leader.outrider(&["backup", "--cancel"]).unwrap();
     assert!(output.status.success(), "{output:?}");
     let cancelled = async || {
-        let last = records(&story.cluster).await?["last"].clone();
+        let last = records(&story.cluster, "/backup").await?["last"].clone();
         (last["request"] == id.as_str()).then_some(last)
     };
     let last = wait_until("it has ended", LIMIT, cancelled).await.unwrap();

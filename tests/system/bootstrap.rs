@@ -1,33 +1,11 @@
 //! Clusters and members that begin with what the archive has: after all members are lost, at a point in time from another
 //! cluster's archive, and a new standby.
 
-use std::time::Duration;
-
-use outrider_bed::{Archive, Builder, Cluster, Connection, wait_until};
+use outrider_bed::{Archive, Builder, Cluster, wait_until};
 use serde_json::{Value, json};
 
-use crate::story::LIMIT;
-
-/// For a backup, or a restore with its recovery, on a machine that does much else.
-const WORK_LIMIT: Duration = Duration::from_secs(120);
-
-async fn primary(cluster: &Cluster) -> Connection {
-    let connected = async || {
-        for endpoint in cluster.endpoints() {
-            if let Ok(connection) = endpoint.connect_to_primary().await {
-                return Some(connection);
-            }
-        }
-        None
-    };
-    wait_until("a primary lets us in", WORK_LIMIT, connected)
-        .await
-        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)))
-}
-
-fn logs(cluster: &Cluster) -> String {
-    cluster.members.iter().map(|member| format!("== {} ==\n{}\n", member.name(), member.log())).collect()
-}
+use crate::kept::{WORK_LIMIT, back_up, insert, primary, rows};
+use crate::story::{LIMIT, logs};
 
 /// Whether the store has this segment of the WAL, of the server `server`.
 fn has(cluster: &Cluster, server: &str, segment: &str) -> bool {
@@ -43,21 +21,6 @@ async fn archived(cluster: &Cluster, server: &str) {
     wait_until(format!("{segment} is in the archive"), LIMIT, there)
         .await
         .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
-}
-
-async fn back_up(cluster: &Cluster) {
-    let leader = cluster.wait_for_leader().await.unwrap();
-    let answer = leader.request(reqwest::Method::POST, "/backup?wait=true", None).await.unwrap();
-    assert_eq!(answer.status, 200, "{}; {}", answer.text, logs(cluster));
-}
-
-async fn insert(cluster: &Cluster, rows: &str) {
-    let statement = format!("CREATE TABLE IF NOT EXISTS kept (row int); INSERT INTO kept VALUES {rows}");
-    primary(cluster).await.run(&statement).await.unwrap();
-}
-
-async fn rows(cluster: &Cluster) -> String {
-    primary(cluster).await.text("SELECT string_agg(row::text, ',' ORDER BY row) FROM kept").await.unwrap()
 }
 
 fn lose_everything(cluster: &Cluster) {

@@ -10,6 +10,7 @@ mod bootstrap;
 mod commands;
 mod dcs;
 mod failover;
+mod kept;
 mod partition;
 mod refusals;
 mod rollback;

@@ -2,54 +2,16 @@
 //! does not come to that, after which nothing has changed.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use outrider_bed::process::postgres_in;
-use outrider_bed::{Archive, Builder, Cluster, Connection, Member, wait_until};
+use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
 use serde_json::{Value, json};
 
-use crate::story::{LIMIT, logged, timeline};
-
-/// For a backup, or a rollback with its recovery, on a machine that does much else.
-const WORK_LIMIT: Duration = Duration::from_secs(120);
-
-fn logs(cluster: &Cluster) -> String {
-    cluster.members.iter().map(|member| format!("== {} ==\n{}\n", member.name(), member.log())).collect()
-}
-
-async fn primary(cluster: &Cluster) -> Connection {
-    let connected = async || {
-        for endpoint in cluster.endpoints() {
-            if let Ok(connection) = endpoint.connect_to_primary().await {
-                return Some(connection);
-            }
-        }
-        None
-    };
-    wait_until("a primary lets us in", WORK_LIMIT, connected)
-        .await
-        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)))
-}
-
-async fn insert(cluster: &Cluster, rows: &str) {
-    let statement = format!("CREATE TABLE IF NOT EXISTS kept (row int); INSERT INTO kept VALUES {rows}");
-    primary(cluster).await.run(&statement).await.unwrap();
-}
-
-const ROWS: &str = "SELECT string_agg(row::text, ',' ORDER BY row) FROM kept";
-
-async fn rows(cluster: &Cluster) -> String {
-    primary(cluster).await.text(ROWS).await.unwrap()
-}
+use crate::kept::{ROWS, WORK_LIMIT, back_up, insert, primary, rows};
+use crate::story::{LIMIT, logged, logs, records, timeline};
 
 async fn position(cluster: &Cluster) -> String {
     primary(cluster).await.text("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
-}
-
-async fn back_up(cluster: &Cluster) {
-    let leader = cluster.wait_for_leader().await.unwrap();
-    let answer = leader.request(reqwest::Method::POST, "/backup?wait=true", None).await.unwrap();
-    assert_eq!(answer.status, 200, "{}; {}", answer.text, logs(cluster));
 }
 
 /// Everybody streams, and has these rows.
@@ -66,17 +28,6 @@ async fn everybody_has(cluster: &Cluster, wanted: &str) {
     }
 }
 
-async fn records(cluster: &Cluster) -> Option<Value> {
-    for member in &cluster.members {
-        if let Ok(answer) = member.get("/rollback").await
-            && answer.status == 200
-        {
-            return serde_json::from_str(&answer.text).ok();
-        }
-    }
-    None
-}
-
 /// Asks for a rollback; the id of the request.
 async fn ask(member: &Member, target: &Value) -> String {
     let answer = member.post("/rollback", target).await.unwrap();
@@ -88,7 +39,7 @@ async fn ask(member: &Member, target: &Value) -> String {
 /// Waits until it has ended; how.
 async fn ended(cluster: &Cluster, id: &str) -> Value {
     let ended = async || {
-        let last = records(cluster).await?["last"].clone();
+        let last = records(cluster, "/rollback").await?["last"].clone();
         (last["request"] == id).then_some(last)
     };
     wait_until(format!("the rollback {id} has ended"), WORK_LIMIT, ended)
@@ -132,7 +83,7 @@ async fn a_cluster_goes_back_to_a_position_and_on_from_there() {
     assert!(output.status.success(), "{output:?}; {}", logs(&cluster));
     println!("{said}");
     assert!(said.contains("nobody could write for") && said.contains("the old data lies on"), "{said}");
-    let last = records(&cluster).await.unwrap()["last"].clone();
+    let last = records(&cluster, "/rollback").await.unwrap()["last"].clone();
     assert_eq!((&last["member"], &last["error"]), (&json!(leader.name()), &Value::Null), "{last}");
     assert!(last["new_timeline"].as_u64().unwrap() > before, "{last}");
     assert!(leader.leads().await && timeline(leader).await > before);
@@ -223,7 +174,8 @@ async fn a_rollback_is_taken_back_while_it_is_prepared() {
     // The last WAL does not get there, and the planning waits for it.
     store.stop();
     let id = ask(leader, &json!({"target_lsn": until})).await;
-    let begun = async || (records(&cluster).await?["running"]["request"] == id.as_str()).then_some(());
+    let begun =
+        async || (records(&cluster, "/rollback").await?["running"]["request"] == id.as_str()).then_some(());
     wait_until("the leader prepares it", LIMIT, begun).await.unwrap();
     let second = leader.post("/rollback", &json!({"immediate": true})).await.unwrap();
     assert_eq!(second.status, 409, "{}", second.text);

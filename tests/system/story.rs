@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use outrider_bed::{Builder, Cluster, Member, Options, Oracle, Watcher, wait_until};
+use serde_json::Value;
 
 /// For something that should happen within a few rounds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
@@ -80,4 +81,21 @@ pub(crate) fn was_fenced(member: &Member) -> bool {
 pub(crate) async fn timeline(member: &Member) -> u64 {
     let known = async || member.patroni().await?["timeline"].as_u64();
     wait_until(format!("{} tells its timeline", member.name()), LIMIT, known).await.unwrap()
+}
+
+/// The logs of all members, for the words of a test that failed.
+pub(crate) fn logs(cluster: &Cluster) -> String {
+    cluster.members.iter().map(|member| format!("== {} ==\n{}\n", member.name(), member.log())).collect()
+}
+
+/// The three records of a kind of work (`/backup`, `/rollback`), as any member tells them.
+pub(crate) async fn records(cluster: &Cluster, path: &str) -> Option<Value> {
+    for member in &cluster.members {
+        if let Ok(answer) = member.get(path).await
+            && answer.status == 200
+        {
+            return serde_json::from_str(&answer.text).ok();
+        }
+    }
+    None
 }

@@ -2,9 +2,10 @@
 //! says why, and nothing is overwritten.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use outrider_archive::store::Metadata;
+use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{Leadership, NotDurable, ShipOptions, Shipper};
 use tokio::time::timeout;
 
@@ -32,18 +33,23 @@ fn writer() -> String {
     format!("{SERVER}/outrider/writer.json")
 }
 
-async fn a_former_primary_finds_out_and_ships_no_more(bench: &Bench) {
-    let (old, new, store) = (PgWal::new(), PgWal::new(), bench.store());
+/// The former primary has archived the first segment, and the new one, which is returned, the second.
+async fn overtaken(former: &Shipper, old: &PgWal, new: &PgWal, store: &Arc<dyn Store>) -> Shipper {
     old.add(FIRST, &segment(FIRST, 1));
-    let former = old.shipper_of("old", store.clone());
-    let mut seen = former.status();
     former.enable(leadership(1));
-    shown(&mut seen, "one archived", |status| status.counters.files == 1).await;
-
+    shown(&mut former.status(), "one archived", |status| status.counters.files == 1).await;
     new.add(SECOND, &segment(SECOND, 2));
     let leader = new.shipper_of("new", store.clone());
     leader.enable(leadership(2));
     timeout(PATIENCE, leader.durable(SECOND.parse().unwrap())).await.unwrap().unwrap();
+    leader
+}
+
+async fn a_former_primary_finds_out_and_ships_no_more(bench: &Bench) {
+    let (old, new, store) = (PgWal::new(), PgWal::new(), bench.store());
+    let former = old.shipper_of("old", store.clone());
+    let _leader = overtaken(&former, &old, &new, &store).await;
+    let mut seen = former.status();
 
     // The former one has not heard of it and writes the same segment with other content.
     old.add(SECOND, &segment(SECOND, 9));
@@ -64,18 +70,11 @@ async fn a_former_primary_finds_out_and_ships_no_more(bench: &Bench) {
 /// What lies ready behind the file that is refused stays where it is, although nobody has told the former primary yet.
 async fn a_former_primary_sends_nothing_after_the_first_conflict(bench: &Bench) {
     let (old, new, store) = (PgWal::new(), PgWal::new(), bench.store());
-    old.add(FIRST, &segment(FIRST, 1));
     let one = NonZeroUsize::MIN;
     let options = ShipOptions { member: "old".to_owned(), parallelism: one, ..ship_options(old.path()) };
     let former = Shipper::start(options, store.clone());
+    let _leader = overtaken(&former, &old, &new, &store).await;
     let mut seen = former.status();
-    former.enable(leadership(1));
-    shown(&mut seen, "one archived", |status| status.counters.files == 1).await;
-
-    new.add(SECOND, &segment(SECOND, 2));
-    let leader = new.shipper_of("new", store.clone());
-    leader.enable(leadership(2));
-    timeout(PATIENCE, leader.durable(SECOND.parse().unwrap())).await.unwrap().unwrap();
 
     old.add(SECOND, &segment(SECOND, 9));
     old.add(THIRD, &segment(THIRD, 9));

@@ -7,7 +7,7 @@ use outrider_postgres::{Observation, Role};
 use outrider_wal::{Lsn, TimelineId};
 use serde_json::Value;
 
-use super::stage::{Stage, config, report};
+use super::stage::{self, Stage, config, report};
 use crate::clock;
 use crate::config::Config;
 use crate::http::health::judge;
@@ -16,18 +16,12 @@ use crate::report::Report;
 
 fn observation(role: Role) -> Observation {
     Observation {
-        system_identifier: 7,
-        server_version: 150_000,
         postmaster_start_time: "2026-11-24 10:00:00+00".to_owned(),
         timeline: TimelineId::new(2),
         checkpoint_timeline: TimelineId::new(2),
         role,
-        walsenders: Vec::new(),
-        slots: Vec::new(),
-        synchronous_standby_names: String::new(),
-        pending_restart: Vec::new(),
         connections: 3,
-        wal_segment_size: 16 << 20,
+        ..stage::observation()
     }
 }
 
