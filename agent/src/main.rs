@@ -5,6 +5,7 @@ mod backup;
 mod cli;
 mod clock;
 mod config;
+mod heap;
 mod http;
 mod keeper;
 mod metrics;

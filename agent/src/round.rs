@@ -28,7 +28,7 @@ use crate::backup::{ArchiveTaker, Driller, Keeper, Pace};
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
 use crate::report::{Reporter, causes};
-use crate::{clock, observe, rollback};
+use crate::{clock, heap, observe, rollback};
 
 /// So many rounds a `loop_wait` has when something that should take moments takes longer.
 const PATIENT_ROUNDS: u32 = 10;
@@ -74,6 +74,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "the agent makes its rounds"
     );
+    let heap = tokio::spawn(heap::keep_small());
     let keeper = keep_backups(&instruments, &reporter);
     let driller = shelf.and_then(|shelf| Driller::start(&config, shelf, reporter.board()));
     let rollbacks = rollback::Keeper::start(&instruments, reporter.board(), alarm.waker(), settled);
@@ -99,6 +100,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     );
     act::leave(&instruments, &mut memory).await;
     server.abort();
+    heap.abort();
     Ok(())
 }
 

@@ -107,7 +107,7 @@ impl Fetcher {
     }
 
     /// Throws away what was read ahead and stops reading: PostgreSQL is promoted or stopped, and nothing must take its
-    /// bandwidth. The next segments in a row that are asked for begin it anew.
+    /// bandwidth. What is asked for next begins it anew.
     pub fn forget_ahead(&self) {
         if let Some(ahead) = &self.ahead {
             ahead.clear();
@@ -139,7 +139,7 @@ impl Fetcher {
         let mut backoff = Backoff::default();
         let mut last = None;
         loop {
-            let attempt = timeout(end - Instant::now(), self.attempt(name, destination)).await;
+            let attempt = timeout(end - Instant::now(), self.attempt(name, destination, patience)).await;
             let failure = match attempt {
                 Ok(Ok(fetched)) => {
                     self.silent_until.send_replace(None);
@@ -168,8 +168,13 @@ impl Fetcher {
         }
     }
 
-    async fn attempt(&self, name: WalFileName, destination: Destination<'_>) -> Result<Fetched, FetchError> {
-        if let Some(fetched) = self.take_ahead(name, destination).await {
+    async fn attempt(
+        &self,
+        name: WalFileName,
+        destination: Destination<'_>,
+        patience: Patience,
+    ) -> Result<Fetched, FetchError> {
+        if let Some(fetched) = self.take_ahead(name, destination, patience).await {
             return Ok(fetched);
         }
         let store_error = |source| FetchError::Store { name, source };
@@ -191,19 +196,24 @@ impl Fetcher {
         let received = receive(download, &self.archive.room, wanted).await?;
         let fetched = put(received, destination)?;
         if let (true, Fetched::Written { bytes }) = (whole, fetched) {
-            self.advance(name, bytes);
+            self.advance(name, bytes, patience);
         }
         Ok(fetched)
     }
 
     /// Answers with a file that is here already.
-    async fn take_ahead(&self, name: WalFileName, destination: Destination<'_>) -> Option<Fetched> {
+    async fn take_ahead(
+        &self,
+        name: WalFileName,
+        destination: Destination<'_>,
+        patience: Patience,
+    ) -> Option<Fetched> {
         let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) else { return None };
         let received = ahead.take(segment).await?;
         let bytes = received.bytes;
         match put(received, destination) {
             Ok(fetched) => {
-                self.advance(name, bytes);
+                self.advance(name, bytes, patience);
                 Some(fetched)
             }
             Err(failure) => {
@@ -213,9 +223,9 @@ impl Fetcher {
         }
     }
 
-    fn advance(&self, name: WalFileName, bytes: u64) {
+    fn advance(&self, name: WalFileName, bytes: u64, patience: Patience) {
         if let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) {
-            ahead.advance(segment, bytes);
+            ahead.advance(segment, bytes, patience);
         }
     }
 

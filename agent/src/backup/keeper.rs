@@ -112,11 +112,16 @@ impl Desk {
                         return;
                     }
                 }
-                () = sleep(self.pace.progress) => {}
+                () = sleep(self.pace.progress), if self.is_waiting() => {}
                 ended = ended(self.run.as_mut()) => self.conclude(ended).await,
                 _ = &mut told => return self.leave().await,
             }
         }
+    }
+
+    /// Whether something may come to pass between two boards.
+    fn is_waiting(&self) -> bool {
+        self.run.is_some() || self.ended.is_some() || self.open_since.is_some()
     }
 
     async fn step(&mut self, report: &Report) {

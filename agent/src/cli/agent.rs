@@ -11,8 +11,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::exit::{self, Refusal};
 use crate::config::{Log, LogFormat};
+use crate::heap;
 
 pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
+    heap::share();
     let config = exit::load(file)?;
     start_log(config.log);
     // One thread is enough: the round waits for others most of the time, and an idle agent is to stay small.

@@ -99,11 +99,16 @@ impl Desk {
                         return;
                     }
                 }
-                () = sleep(PACE) => {}
+                () = sleep(PACE), if self.is_waiting() => {}
                 happened = happened(self.run.as_mut()) => self.conclude(happened).await,
                 _ = &mut told => return self.leave().await,
             }
         }
+    }
+
+    /// Whether something may come to pass between two boards.
+    fn is_waiting(&self) -> bool {
+        self.run.is_some() || self.ended.is_some() || self.discard
     }
 
     async fn step(&mut self, report: &Report) {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use outrider_dcs::Snapshot;
-use outrider_postgres::{ArchiveSlot, Error, Observation, Postgres};
+use outrider_postgres::{ARCHIVE_SLOT, ArchiveSlot, Error, Observation, Postgres};
 use outrider_wal::Lsn;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,8 +14,10 @@ use tracing::{debug, info, warn};
 
 use crate::report::{Said, causes};
 
-/// Somebody may drop the slot, and a slot may come to keep too much.
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// What the round does not see: a slot that stands where this server has not come to.
+const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// While this server has not come to where the archive is: the slot is moved no further than the server.
+const BEHIND_INTERVAL: Duration = Duration::from_secs(60);
 /// From one that did not work to the next.
 const AGAIN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -30,6 +32,8 @@ pub(crate) struct SlotKeeper {
 struct Wanted {
     /// Names the run of the server.
     started: String,
+    /// Whether it was there when the round looked: somebody may drop it, and it may come to keep too much.
+    stands: bool,
     /// Up to where the archive has everything; `None` when nobody says so of this server's timeline.
     archived: Option<Lsn>,
 }
@@ -51,6 +55,7 @@ impl SlotKeeper {
     pub(crate) fn follow(&self, seen: Option<&Observation>, cluster: Option<&Snapshot>) {
         let wanted = seen.map(|seen| Wanted {
             started: seen.postmaster_start_time.clone(),
+            stands: seen.slots.iter().any(|slot| slot == ARCHIVE_SLOT),
             archived: archived(seen, cluster),
         });
         self.wanted.send_if_modified(|current| {
@@ -74,7 +79,12 @@ async fn keep(postgres: Postgres, archives: bool, mut wanted: watch::Receiver<Op
         let mut wait = LOOK_INTERVAL;
         if let Some(Wanted { archived, .. }) = now {
             match tend(&postgres, archives, archived).await {
-                Ok(()) => fault.forget(),
+                Ok(kept) => {
+                    fault.forget();
+                    if kept.is_some_and(|from| archived.is_some_and(|archived| from < archived)) {
+                        wait = BEHIND_INTERVAL;
+                    }
+                }
                 Err(error) => {
                     wait = AGAIN_INTERVAL;
                     tell(&error, &mut fault);
@@ -88,19 +98,23 @@ async fn keep(postgres: Postgres, archives: bool, mut wanted: watch::Receiver<Op
     }
 }
 
-async fn tend(postgres: &Postgres, archives: bool, archived: Option<Lsn>) -> Result<(), Error> {
+/// From where on the WAL is kept, when the slot was there already.
+async fn tend(postgres: &Postgres, archives: bool, archived: Option<Lsn>) -> Result<Option<Lsn>, Error> {
     if !archives {
-        return postgres.drop_archive_slot().await;
+        return postgres.drop_archive_slot().await.map(|()| None);
     }
     match postgres.hold_archive_slot(archived).await? {
-        ArchiveSlot::Kept { from } => debug!(%from, "keeping the WAL that the archive lacks"),
+        ArchiveSlot::Kept { from } => {
+            debug!(%from, "keeping the WAL that the archive lacks");
+            return Ok(Some(from));
+        }
         ArchiveSlot::Made => info!("keeping the WAL that the archive lacks, from the last checkpoint on"),
         ArchiveSlot::MadeAnew => warn!(
             "the WAL that the archive lacks was more than max_slot_wal_keep_size, or this server was put back: what \
              is older than the last checkpoint may be removed here"
         ),
     }
-    Ok(())
+    Ok(None)
 }
 
 fn tell(error: &Error, said: &mut Said) {

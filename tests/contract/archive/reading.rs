@@ -331,9 +331,10 @@ async fn segments_in_order_are_read_ahead_and_are_the_same(bench: &Bench) {
     target.assert_absent(&fetcher, &name(13)).await;
     put(&*store, &wal_key(&name(13), ".gz"), packed(Format::Gzip, &body(13))).await;
     assert!(target.get(&fetcher, &name(13)).await == body(13));
-    // Elsewhere: what was ahead goes.
+    // Elsewhere: what was ahead goes, and what comes then is a recovery's from its first segment on.
     assert!(target.get(&fetcher, &name(1)).await == body(1));
-    wait_until("nothing is ahead", async || names(directory.path()).is_empty()).await;
+    wait_until("two are here", async || names(directory.path()).len() == 2).await;
+    assert!(names(directory.path()).iter().all(|file| (2..=3).any(|number| file.starts_with(&name(number)))));
     for number in 2..=4 {
         assert!(target.get(&fetcher, &name(number)).await == body(number), "{number}");
     }
@@ -423,8 +424,31 @@ async fn the_end_of_the_archive_costs_two_requests_when_it_was_seen_ahead() {
         assert!(target.get(&fetcher, &name(number)).await == segment(&name(number), 1), "{number}");
     }
     target.assert_absent(&fetcher, &name(4)).await;
-    // One GET for each, of which those for the last two were sent ahead, and two lists.
+    // One GET for each, of which all but the first were sent ahead, and two lists.
     assert_eq!(store.requests.load(Ordering::Relaxed), 4 + 2);
+}
+
+#[tokio::test]
+async fn a_standby_reads_nothing_ahead_before_it_asks_for_segments_in_a_row() {
+    let (bench, directory) = (Bench::directory(), tempfile::tempdir().unwrap());
+    let (store, target) = (Counted::new(bench.store()), Target::new());
+    for number in 1..=6 {
+        let bytes = packed(Format::Gzip, &segment(&name(number), 1));
+        put(&*store, &wal_key(&name(number), ".gz"), bytes).await;
+    }
+    store.requests.store(0, Ordering::Relaxed);
+    let fetcher = ahead(store.clone(), directory.path(), 4);
+    let ask = async |number: u32| {
+        let wanted = name(number).parse().unwrap();
+        fetcher.fetch(wanted, &target.path(), None, Patience::Standby).await.unwrap();
+    };
+    for number in [1, 3, 5, 2] {
+        ask(number).await;
+    }
+    assert_eq!(store.requests.load(Ordering::Relaxed), 4);
+    ask(3).await;
+    wait_until("the next is here", async || names(directory.path()).len() == 1).await;
+    assert_eq!(store.requests.load(Ordering::Relaxed), 6);
 }
 
 /// A store that counts what is asked of it.

@@ -14,13 +14,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::FetchError;
 use super::find::{Archive, lock};
 use super::receive::{Received, Temporary, receive};
 use super::stitch::Growing;
+use super::{FetchError, Patience};
 
 /// What all files together may take, at most; but always one segment.
 const BYTES_MAX: u64 = 1 << 30;
+/// So many that follow its first segment a recovery wants surely: it replays up to its end, one after the other.
+const RECOVERY_WINDOW: usize = 2;
 /// When nobody has asked for so long, the recovery is over and the files go.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -103,14 +105,19 @@ impl Ahead {
         None
     }
 
-    /// PostgreSQL has got this segment. Reads on behind it when the one before was asked for before it.
-    pub(super) fn advance(self: &Arc<Self>, segment: SegmentName, bytes: u64) {
+    /// PostgreSQL has got this segment. Reads on behind it: for a standby, which streams as a rule, only when the one
+    /// before was asked for before it.
+    pub(super) fn advance(self: &Arc<Self>, segment: SegmentName, bytes: u64, patience: Patience) {
         let Some(size) = SegmentSize::new(bytes) else { return };
         let most = self.options.segments.min(usize::try_from(BYTES_MAX / bytes).unwrap_or(1).max(1));
         let mut run = lock(&self.run);
         run.growing = None;
         let follows = run.last.is_some_and(|last| last.next(size) == segment);
-        run.window = if follows { (2 * run.window).clamp(1, most) } else { 0 };
+        run.window = match (follows, patience) {
+            (true, _) => (2 * run.window).clamp(1, most),
+            (false, Patience::Recovery) => RECOVERY_WINDOW.min(most),
+            (false, Patience::Standby) => 0,
+        };
         run.last = Some(segment);
         run.asked = Some(Instant::now());
         let mut wanted = Vec::new();
