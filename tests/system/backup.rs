@@ -16,7 +16,7 @@ fn on_request() -> Value {
 }
 
 /// Asks for a backup; the id of the request.
-async fn ask(member: &Member) -> String {
+pub(crate) async fn ask(member: &Member) -> String {
     let answer = member.post("/backup", &json!({})).await.unwrap();
     assert_eq!(answer.status, 202, "{}", answer.text);
     let document: Value = serde_json::from_str(&answer.text).unwrap();
@@ -24,7 +24,7 @@ async fn ask(member: &Member) -> String {
 }
 
 /// Waits until the backup has ended well.
-async fn taken(cluster: &Cluster, id: &str) -> Value {
+pub(crate) async fn taken(cluster: &Cluster, id: &str) -> Value {
     let ended = async || {
         let last = records(cluster, "/backup").await?["last"].clone();
         (last["request"] == id).then_some(last)

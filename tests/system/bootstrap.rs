@@ -4,38 +4,22 @@
 use outrider_bed::{Archive, Builder, Cluster, wait_until};
 use serde_json::{Value, json};
 
-use crate::kept::{WORK_LIMIT, back_up, insert, primary, rows};
+use crate::kept::{WORK_LIMIT, archived, back_up, insert, primary, rows};
 use crate::story::{LIMIT, logs};
 
-/// Whether the store has this segment of the WAL, of the server `server`.
-fn has(cluster: &Cluster, server: &str, segment: &str) -> bool {
-    let wanted = format!("bed/{server}/wals/{}/{segment}.gz", &segment[..16]);
-    cluster.store.as_ref().unwrap().keys().contains(&wanted)
-}
-
-/// Ends the segment, and waits until the archive has it.
-async fn archived(cluster: &Cluster, server: &str) {
-    let connection = primary(cluster).await;
-    let segment = connection.text("SELECT pg_walfile_name(pg_switch_wal())").await.unwrap();
-    let there = async || has(cluster, server, &segment).then_some(());
-    wait_until(format!("{segment} is in the archive"), LIMIT, there)
-        .await
-        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
-}
-
-fn lose_everything(cluster: &Cluster) {
+pub(crate) fn lose_everything(cluster: &Cluster) {
     cluster.members.iter().for_each(outrider_bed::Member::kill_node);
     cluster.members.iter().for_each(|member| member.lose_disk().unwrap());
 }
 
-fn restart(cluster: &Cluster, settings: &Value) {
+pub(crate) fn restart(cluster: &Cluster, settings: &Value) {
     for member in &cluster.members {
         member.change_configuration(settings).unwrap();
         member.start().unwrap();
     }
 }
 
-fn with_archive() -> Builder {
+pub(crate) fn with_archive() -> Builder {
     Builder::new()
         .members(2)
         .archive(Archive::MinioIfThere)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrider_bed::{Cluster, Connection, wait_until};
 
-use crate::story::logs;
+use crate::story::{LIMIT, logs};
 
 /// For a backup, or a recovery, on a machine that does much else.
 pub(crate) const WORK_LIMIT: Duration = Duration::from_secs(120);
@@ -38,4 +38,34 @@ pub(crate) async fn back_up(cluster: &Cluster) {
     let leader = cluster.wait_for_leader().await.unwrap();
     let answer = leader.request(reqwest::Method::POST, "/backup?wait=true", None).await.unwrap();
     assert_eq!(answer.status, 200, "{}; {}", answer.text, logs(cluster));
+}
+
+/// Whether the store has this segment of the WAL, of the server `server`.
+fn has(cluster: &Cluster, server: &str, segment: &str) -> bool {
+    let wanted = format!("bed/{server}/wals/{}/{segment}.gz", &segment[..16]);
+    cluster.store.as_ref().unwrap().keys().contains(&wanted)
+}
+
+/// Ends the segment, and waits until the archive has it.
+pub(crate) async fn archived(cluster: &Cluster, server: &str) {
+    let connection = primary(cluster).await;
+    let segment = connection.text("SELECT pg_walfile_name(pg_switch_wal())").await.unwrap();
+    let there = async || has(cluster, server, &segment).then_some(());
+    wait_until(format!("{segment} is in the archive"), LIMIT, there)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
+}
+
+/// Everybody streams, and has these rows.
+pub(crate) async fn everybody_has(cluster: &Cluster, wanted: &str) {
+    cluster.wait_until_whole().await.unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
+    for endpoint in cluster.endpoints() {
+        let has = async || {
+            let connection = endpoint.connect().await.ok()?;
+            (connection.text(ROWS).await.ok()? == wanted).then_some(())
+        };
+        wait_until(format!("{} has the rows {wanted}", endpoint.name), LIMIT, has)
+            .await
+            .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
+    }
 }

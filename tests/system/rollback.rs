@@ -7,25 +7,11 @@ use outrider_bed::process::postgres_in;
 use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
 use serde_json::{Value, json};
 
-use crate::kept::{ROWS, WORK_LIMIT, back_up, insert, primary, rows};
+use crate::kept::{WORK_LIMIT, back_up, everybody_has, insert, primary, rows};
 use crate::story::{LIMIT, logged, logs, records, timeline};
 
 async fn position(cluster: &Cluster) -> String {
     primary(cluster).await.text("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
-}
-
-/// Everybody streams, and has these rows.
-async fn everybody_has(cluster: &Cluster, wanted: &str) {
-    cluster.wait_until_whole().await.unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
-    for endpoint in cluster.endpoints() {
-        let has = async || {
-            let connection = endpoint.connect().await.ok()?;
-            (connection.text(ROWS).await.ok()? == wanted).then_some(())
-        };
-        wait_until(format!("{} has the rows {wanted}", endpoint.name), LIMIT, has)
-            .await
-            .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
-    }
 }
 
 /// Asks for a rollback; the id of the request.

@@ -181,7 +181,12 @@ pub(crate) fn make_room(settings: &Settings) -> Result<(), Error> {
     let path = &settings.data_directory;
     match inspect(settings)? {
         Directory::Empty => Ok(()),
-        Directory::HalfInitialized | Directory::HalfCloned => remove_content(path),
+        Directory::HalfInitialized | Directory::HalfCloned => {
+            for tablespace in half_made_tablespaces(path)? {
+                remove_content(&tablespace)?;
+            }
+            remove_content(path)
+        }
         Directory::Complete | Directory::HalfRewound => {
             let aside = with_suffix(path, ".replaced");
             remove_all(&aside)?;
@@ -197,6 +202,32 @@ pub(crate) fn make_room(settings: &Settings) -> Result<(), Error> {
             source: io::Error::new(io::ErrorKind::PermissionDenied, why),
         }),
     }
+}
+
+/// The tablespaces that belong to half a data directory. Restore and pg_basebackup take empty directories only, so what is
+/// in them is of the same work; they would not take them a second time. A restore links them at its end; before that its
+/// mark names them, and they carry it too.
+fn half_made_tablespaces(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Read { path, source }
+    };
+    let text = file::read_if_there(&path.join(RESTORING))?.unwrap_or_default();
+    let named = text.lines().filter(|line| line.starts_with('/')).map(PathBuf::from);
+    let mut found: Vec<PathBuf> = named.filter(|place| place.join(RESTORING).exists()).collect();
+    let links = path.join("pg_tblspc");
+    let entries = match fs::read_dir(&links) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.map_err(failed(&links))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed(&links))?;
+        // One in place is a directory, and goes with the rest.
+        if entry.file_type().map_err(failed(&entry.path()))?.is_symlink() {
+            found.push(fs::read_link(entry.path()).map_err(failed(&entry.path()))?);
+        }
+    }
+    Ok(found)
 }
 
 /// Empties the directory and keeps it: it may be where a volume is mounted.
@@ -229,4 +260,25 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tablespaces_of_half_a_directory_are_those_that_it_links_and_those_with_its_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        let data = place("data");
+        assert_eq!(half_made_tablespaces(&data).unwrap(), Vec::<PathBuf>::new());
+        for name in ["linked", "marked", "foreign", "data/pg_tblspc/16385"] {
+            fs::create_dir_all(place(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(place("linked"), data.join("pg_tblspc/16384")).unwrap();
+        fs::write(place("marked").join(RESTORING), "").unwrap();
+        let text = format!("Not finished.\n{}\n{}\n", place("marked").display(), place("foreign").display());
+        fs::write(data.join(RESTORING), text).unwrap();
+        assert_eq!(half_made_tablespaces(&data).unwrap(), [place("marked"), place("linked")]);
+    }
 }

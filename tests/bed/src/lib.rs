@@ -13,6 +13,7 @@ mod oracle;
 mod ports;
 pub mod process;
 mod programs;
+mod seed;
 mod wait;
 
 pub use account::Account;
@@ -22,8 +23,9 @@ pub use etcd::Etcd;
 pub use guard::Guard;
 pub use link::{Link, Passage};
 pub use member::{Answer, Member, PASSWORD, lay_over};
-pub use object_store::{ACCESS_KEY, BUCKET, ObjectStore, SECRET_KEY};
+pub use object_store::{ACCESS_KEY, BUCKET, ObjectStore, SECRET_KEY, Uploads};
 pub use oracle::{Books, Options, Oracle, Overlap, Verdict, Watcher};
 pub use ports::Port;
 pub use programs::Programs;
+pub use seed::Seed;
 pub use wait::{fault_lasts, wait_until};

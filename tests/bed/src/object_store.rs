@@ -1,5 +1,7 @@
 //! An S3 object store on files: one in this process (s3s-fs), or a real MinIO when its binary is on this machine.
 
+mod uploads;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -8,9 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::response::Response;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -18,6 +19,8 @@ use tokio::runtime::Runtime;
 
 use crate::etcd::http_client;
 use crate::{Guard, Port, programs, wait_until};
+
+pub use uploads::Uploads;
 
 /// The bucket that is there from the start.
 pub const BUCKET: &str = "postgres-backups";
@@ -37,6 +40,8 @@ pub struct ObjectStore {
     address: SocketAddr,
     port: Port,
     server: Mutex<Server>,
+    /// Those of the embedded server; they outlive a stop, as with any store.
+    uploads: Uploads,
     minio: Option<PathBuf>,
     /// With TLS: MinIO's directory of certificates, and in it `CAs/ca.crt`, the authority.
     certificates: Option<PathBuf>,
@@ -100,7 +105,8 @@ impl ObjectStore {
         let port = Port::free()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port.number()));
         let server = Mutex::new(Server::Stopped);
-        let store = ObjectStore { directory, address, port, server, minio, certificates };
+        let uploads = Uploads::default();
+        let store = ObjectStore { directory, address, port, server, uploads, minio, certificates };
         store.start_again(guard).await?;
         Ok(store)
     }
@@ -112,7 +118,7 @@ impl ObjectStore {
     pub async fn start_again(&self, guard: &Guard) -> anyhow::Result<()> {
         self.port.release();
         let server = match &self.minio {
-            None => Server::Embedded(serve(&self.directory, self.address)?),
+            None => Server::Embedded(serve(&self.directory, self.address, self.uploads.clone())?),
             Some(binary) => Server::Minio(self.spawn_minio(guard, binary)?),
         };
         *self.server() = server;
@@ -171,6 +177,31 @@ impl ObjectStore {
     /// The bytes of an object; `None` when it is absent. Of the embedded server's only.
     pub fn object(&self, key: &str) -> Option<Vec<u8>> {
         std::fs::read(self.directory.join(BUCKET).join(key)).ok()
+    }
+
+    /// The keys of the uploads under way, and of those that nobody goes on with. Of the embedded server's only.
+    pub fn uploading(&self) -> Vec<String> {
+        self.uploads.keys()
+    }
+
+    /// Bytes of the parts of all uploads. Of the embedded server's only.
+    pub fn uploaded_bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let parts = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".upload_id-"));
+        parts.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+    }
+
+    /// Gives all objects and uploads of a folder the name that they would have if they had been written at another time.
+    /// Of the embedded server's only.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn rename_folder(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        let bucket = self.directory.join(BUCKET);
+        std::fs::rename(bucket.join(from), bucket.join(to))
+            .with_context(|| format!("cannot rename {from}"))?;
+        self.uploads.rename(&format!("{from}/"), &format!("{to}/"));
+        Ok(())
     }
 
     /// Requests that MinIO has answered since it began.
@@ -236,14 +267,15 @@ struct Embedded {
     service: S3Service,
     /// s3s-fs looks and then writes, so two conditional puts at one time could both succeed: one after the other here.
     puts: Arc<tokio::sync::Mutex<()>>,
+    uploads: Uploads,
 }
 
-fn serve(directory: &Path, address: SocketAddr) -> anyhow::Result<Runtime> {
+fn serve(directory: &Path, address: SocketAddr, uploads: Uploads) -> anyhow::Result<Runtime> {
     let files = s3s_fs::FileSystem::new(directory);
     let files = files.map_err(|fault| anyhow::anyhow!("cannot open {}: {fault:?}", directory.display()))?;
     let mut builder = S3ServiceBuilder::new(files);
     builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-    let embedded = Embedded { service: builder.build(), puts: Arc::default() };
+    let embedded = Embedded { service: builder.build(), puts: Arc::default(), uploads };
     let listener = std::net::TcpListener::bind(address).context("cannot listen for the object store")?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -258,15 +290,7 @@ fn serve(directory: &Path, address: SocketAddr) -> anyhow::Result<Runtime> {
 
 async fn answer(State(embedded): State<Embedded>, request: Request) -> Response {
     let _turn = if request.method() == Method::PUT { Some(embedded.puts.lock().await) } else { None };
-    let request = request.map(s3s::Body::http_body_unsync);
-    match embedded.service.call(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(fault) => {
-            let mut response = Response::new(Body::from(format!("{fault:?}")));
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response
-        }
-    }
+    embedded.uploads.answer(&embedded.service, BUCKET, request).await
 }
 
 fn collect(root: &Path, directory: &Path, keys: &mut Vec<String>) {

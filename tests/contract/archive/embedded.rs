@@ -1,6 +1,5 @@
 //! An S3 server in this process, on files. Can be stopped and started, and can be made to overwrite.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use outrider_bed::Uploads;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
@@ -31,6 +31,7 @@ pub(crate) struct Embedded {
     directory: TempDir,
     address: SocketAddr,
     obedience: Obedience,
+    uploads: Uploads,
     /// A runtime of its own, so that stopping it cuts the connections too.
     runtime: Option<Runtime>,
 }
@@ -50,7 +51,8 @@ impl Embedded {
         std::fs::create_dir(directory.path().join(BUCKET)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut embedded = Embedded { directory, address, obedience, runtime: None };
+        let mut embedded =
+            Embedded { directory, address, obedience, uploads: Uploads::default(), runtime: None };
         embedded.serve(listener);
         embedded
     }
@@ -83,7 +85,7 @@ impl Embedded {
             service,
             obedience: self.obedience,
             writes: Arc::default(),
-            uploads: Uploads::default(),
+            uploads: self.uploads.clone(),
         };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -123,47 +125,5 @@ async fn answer(State(server): State<Server>, mut request: Request) -> Response 
     }
     let writes = matches!(*request.method(), Method::PUT | Method::POST | Method::DELETE);
     let _turn = if writes { Some(server.writes.lock().await) } else { None };
-    let uploads = server.uploads.clone();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    if method == Method::GET && query.starts_with("uploads=") {
-        return Response::new(Body::from(uploads.listing()));
-    }
-    let body = std::mem::replace(request.body_mut(), Body::empty());
-    let request = request.map(|_| s3s::Body::http_body_unsync(body));
-    let response = server.service.call(request).await.unwrap().map(Body::new);
-    if !response.status().is_success() {
-        return response;
-    }
-    if let Some(id) = query.strip_prefix("uploadId=") {
-        // Completed or aborted.
-        uploads.0.lock().unwrap().remove(id);
-    }
-    if method != Method::POST || !query.starts_with("uploads") {
-        return response;
-    }
-    let (head, body) = response.into_parts();
-    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    uploads.begun(&path, &String::from_utf8_lossy(&body));
-    Response::from_parts(head, Body::from(body))
-}
-
-/// The uploads under way, each with its bucket and key: s3s-fs does not list them.
-#[derive(Clone, Default)]
-struct Uploads(Arc<std::sync::Mutex<BTreeMap<String, String>>>);
-
-impl Uploads {
-    fn begun(&self, path: &str, answer: &str) {
-        let (_, id) = answer.split_once("<UploadId>").unwrap();
-        self.0.lock().unwrap().insert(id.split('<').next().unwrap().to_owned(), path.to_owned());
-    }
-
-    fn listing(&self) -> String {
-        let mut text = String::from("<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>");
-        for (id, path) in self.0.lock().unwrap().iter() {
-            let key = path.strip_prefix(&format!("/{BUCKET}/")).unwrap();
-            text.push_str(&format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId></Upload>"));
-        }
-        text + "</ListMultipartUploadsResult>"
-    }
+    server.uploads.answer(&server.service, BUCKET, request).await
 }

@@ -82,17 +82,15 @@ impl Place {
             let path = path.to_owned();
             move |source| RestoreError::File { act, path, source }
         };
-        for tablespace in &self.tablespaces {
-            let mark = tablespace.join(MARK);
-            fs::remove_file(&mark).map_err(failed("remove", &mark))?;
-            sync_directory(tablespace)?;
-        }
         let control = self.root.join(CONTROL);
         fs::rename(self.root.join(CONTROL_MEANWHILE), &control).map_err(failed("rename", &control))?;
         sync_directory(&self.root.join("global"))?;
-        let mark = self.root.join(MARK);
-        fs::remove_file(&mark).map_err(failed("remove", &mark))?;
-        sync_directory(&self.root)?;
+        // Those of the tablespaces last: as long as the one that names them is there, they show what may be removed.
+        for directory in [&self.root].into_iter().chain(&self.tablespaces) {
+            let mark = directory.join(MARK);
+            fs::remove_file(&mark).map_err(failed("remove", &mark))?;
+            sync_directory(directory)?;
+        }
         // The entry of a directory that was made is in the one above.
         self.made.iter().filter_map(|made| made.parent()).try_for_each(sync_directory)
     }
@@ -324,6 +322,19 @@ mod tests {
         assert!(bench.root.join(CONTROL).exists() && !bench.root.join(MARK).exists());
         assert!(!bench.space.join(MARK).exists());
         assert_eq!(fs::metadata(&bench.root).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn one_that_breaks_off_at_its_very_end_can_be_removed_too() {
+        let bench = Bench::new();
+        let place = bench.claim(false).unwrap();
+        write_something(&place);
+        fs::remove_file(place.root.join(CONTROL_MEANWHILE)).unwrap();
+        place.finish().unwrap_err();
+        assert!(bench.root.join(MARK).exists());
+        let place = bench.claim(true).unwrap();
+        assert_eq!(names(&bench.space).unwrap(), [MARK]);
+        drop(place);
     }
 
     #[test]

@@ -1,0 +1,72 @@
+//! A Postgres that a person starts in a directory, without an agent: what a restore left, and whether anything starts on it.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use outrider_bed::{Cluster, Connection, Endpoint, Port, wait_until};
+
+use crate::kept::WORK_LIMIT;
+
+/// What a restored directory that must not be started holds.
+pub(crate) const MARK: &str = "outrider.restoring";
+/// Without it Postgres does not start.
+pub(crate) const CONTROL: &str = "global/pg_control";
+
+/// Every file below a directory, relative to it; one that comes or goes meanwhile may be missing.
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(next).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                Ok(_) => found.extend(entry.path().strip_prefix(directory).map(Path::to_owned)),
+                Err(_) => {}
+            }
+        }
+    }
+    found
+}
+
+/// Runs a program of PostgreSQL's to its end.
+pub(crate) fn run(cluster: &Cluster, program: &str, arguments: &[&str]) -> Output {
+    let program = cluster.guard.programs().postgres.join(program);
+    cluster.guard.command(&program, cluster.guard.directory()).args(arguments).output().unwrap()
+}
+
+/// Starts Postgres in a directory that must not be started; its last words. It has a configuration of its own, so that it is
+/// the data that it refuses.
+pub(crate) fn refused(cluster: &Cluster, data: &Path) -> String {
+    let configuration = cluster.guard.directory().join("by_hand.conf");
+    std::fs::write(&configuration, "listen_addresses = ''\n").unwrap();
+    let file = format!("config_file={}", configuration.display());
+    let output = run(cluster, "postgres", &["-D", data.to_str().unwrap(), "-c", &file]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "Postgres ran in {}: {said}", data.display());
+    said
+}
+
+/// Starts Postgres in a restored directory and waits until it has recovered and is a primary. It dies with the bed.
+pub(crate) async fn start(cluster: &Cluster, data: &Path) -> Connection {
+    let port = Port::free().unwrap();
+    let number = port.number();
+    let log_path = data.with_extension("log");
+    let log = std::fs::File::create(&log_path).unwrap();
+    let program = cluster.guard.programs().postgres.join("postgres");
+    let mut command = cluster.guard.command(&program, cluster.guard.directory());
+    command.arg("-D").arg(data).args(["-c", &format!("port={number}"), "-c", "listen_addresses=127.0.0.1"]);
+    command.args(["-c", "fsync=off"]);
+    command.arg("-c").arg(format!("unix_socket_directories={}", cluster.guard.directory().display()));
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    port.release();
+    let mut child = command.spawn().unwrap();
+    let endpoint = Endpoint { name: data.display().to_string(), port: number };
+    let mut ended = None;
+    let connected = async || {
+        ended = child.try_wait().unwrap();
+        if ended.is_some() { Some(None) } else { endpoint.connect_to_primary().await.ok().map(Some) }
+    };
+    let connected = wait_until(format!("{} has recovered", data.display()), WORK_LIMIT, connected).await;
+    let log = std::fs::read_to_string(log_path).unwrap_or_default();
+    connected.unwrap_or_else(|fault| panic!("{fault}: {log}")).unwrap_or_else(|| panic!("it ended: {log}"))
+}
