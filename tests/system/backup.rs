@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use outrider_bed::process;
-use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
+use outrider_bed::{Archive, Builder, Cluster, Member, fault_lasts, wait_until};
 use serde_json::{Value, json};
 
+use crate::kept::back_up;
 use crate::story::{LIMIT, Story, logs, records};
 
 /// For a backup on a machine that does much else: checkpoint, copy, the last WAL.
@@ -154,6 +156,47 @@ async fn the_first_backup_and_those_that_are_due_are_taken_by_themselves_and_old
         .await
         .unwrap();
     story.end().await;
+}
+
+/// A schedule with the two whole seconds after this time and none else for a year, and when they have passed.
+fn two_seconds_after(now: Timestamp) -> (String, Timestamp) {
+    let mut from = now.as_second();
+    loop {
+        let [first, last] = [1, 2].map(|more| Timestamp::from_second(from + more).unwrap());
+        let [one, other] = [first, last].map(|at| at.strftime("%M %H %d %m *").to_string());
+        if one == other {
+            return (format!("{},{} {one}", first.strftime("%S"), last.strftime("%S")), last);
+        }
+        from += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_due_while_every_member_was_down_is_made_up_for_once() {
+    let builder = Builder::new().members(2).archive(Archive::Embedded).settings(on_request());
+    let cluster = builder.start().await.unwrap();
+    back_up(&cluster).await;
+    cluster.members.iter().for_each(Member::kill_node);
+    let (schedule, passed) = two_seconds_after(Timestamp::now());
+    let left = passed.duration_since(Timestamp::now()).unsigned_abs();
+    fault_lasts(left + Duration::from_millis(1)).await;
+    for member in &cluster.members {
+        member.change_configuration(&json!({"archive": {"schedule": schedule}})).unwrap();
+        member.start().unwrap();
+    }
+    let made_up = async || (records(&cluster, "/backup").await?["last"]["by"] == "schedule").then_some(());
+    let waited = wait_until("it is made up for", BACKUP_LIMIT, made_up).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&cluster));
+    // The one that leads next has the same schedule, and nothing to make up for any more.
+    cluster.wait_until_synchronous().await.unwrap();
+    let former = cluster.wait_for_leader().await.unwrap();
+    let answer = former.post("/switchover", &json!({"leader": former.name()})).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    cluster.wait_until_whole().await.unwrap();
+    back_up(&cluster).await;
+    let keys = cluster.store.as_ref().unwrap().keys();
+    let backups: Vec<&String> = keys.iter().filter(|key| key.ends_with("/backup.info")).collect();
+    assert_eq!(backups.len(), 3, "one before, one that was due, one after: {backups:?}; {}", logs(&cluster));
 }
 
 /// Every file below a directory.
