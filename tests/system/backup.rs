@@ -1,9 +1,10 @@
 //! Base backups of a real cluster: taken by a standby, taken over when that member dies, taken by themselves, taken back.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use outrider_bed::process;
+use outrider_bed::process::{self, Signal};
 use outrider_bed::{Archive, Builder, Cluster, Member, fault_lasts, wait_until};
 use serde_json::{Value, json};
 
@@ -234,6 +235,58 @@ async fn a_standby_restores_the_first_backup_for_proof_at_once_and_leaves_nothin
     let scratch = standby.directory().join(format!("{}.drill", standby.name()));
     assert!(!scratch.exists(), "it is left behind");
     story.end().await;
+}
+
+/// The member that drills is promoted while all of its drill stands still, as on a disk that hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promotion_waits_for_no_drill_which_is_given_up_and_made_by_the_next_standby() {
+    let due = json!({"archive": {"drill": "0 3 * * *"}});
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(due)).await;
+    let (former, standby) = (story.leader().await, story.cluster.standbys().await.unwrap()[0]);
+    let scratch = standby.directory().join(format!("{}.drill", standby.name()));
+    let frozen = async || {
+        let servers = process::postgres_in(&scratch.join("data"));
+        let programs = drills_in(&scratch);
+        let both = !servers.is_empty() && !programs.is_empty();
+        let drill: Vec<i32> = both.then(|| programs.into_iter().chain(servers).collect())?;
+        drill.iter().for_each(|pid| process::send(*pid, Signal::Stop));
+        Some(drill)
+    };
+    let drill = wait_until("a server recovers for the drill", BACKUP_LIMIT, frozen).await;
+    let drill = drill.unwrap_or_else(|fault| panic!("{fault}; the logs: {}", logs(&story.cluster)));
+    former.kill_node();
+    story.cluster.wait_for_another(former.name()).await.unwrap();
+    story.writes(50).await;
+    former.start().unwrap();
+    story.cluster.wait_until_whole().await.unwrap();
+    assert!(drill.iter().all(|pid| process::is_alive(*pid)), "the drill was over, and nothing is shown");
+    drill.iter().for_each(|pid| process::send(*pid, Signal::Continue));
+    let ended = async || {
+        let nothing = drills_in(&scratch).is_empty() && process::postgres_in(&scratch).is_empty();
+        (nothing && !scratch.exists()).then_some(())
+    };
+    let waited = wait_until("nothing is left of the drill", LIMIT, ended).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&story.cluster));
+    let told = async |member: &Member, what: &str| archive(member).await?["drill"][what].as_u64();
+    let as_it_was = async || {
+        let given_up = (told(standby, "given_up").await?, told(standby, "done").await?);
+        (given_up == (1, 0) && told(former, "done").await? == 1).then_some(())
+    };
+    let waited = wait_until("one has given it up and the other made it", LIMIT, as_it_was).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&story.cluster));
+    assert_eq!(told(standby, "failed").await, Some(0));
+    story.end().await;
+}
+
+/// The processes of the program that drill in this directory.
+fn drills_in(scratch: &Path) -> Vec<i32> {
+    let drills = |pid: &i32| {
+        let arguments = process::arguments(*pid);
+        arguments.iter().any(|argument| argument == "verify")
+            && arguments.iter().any(|argument| Path::new(argument) == scratch)
+            && process::is_alive(*pid)
+    };
+    process::all().into_iter().filter(drills).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
