@@ -22,6 +22,7 @@ const AGAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// The task. It ends when this is dropped.
 pub(crate) struct SlotKeeper {
     wanted: watch::Sender<Option<Wanted>>,
+    kept_for_gap: watch::Receiver<Option<Lsn>>,
     task: JoinHandle<()>,
 }
 
@@ -32,6 +33,8 @@ struct Wanted {
     started: String,
     /// Up to where the archive has everything; `None` when nobody says so of this server's timeline.
     archived: Option<Lsn>,
+    /// Where the gaps begin which the leader cannot fill.
+    gaps: Vec<Lsn>,
 }
 
 impl Drop for SlotKeeper {
@@ -44,15 +47,18 @@ impl SlotKeeper {
     /// `archives`: whether this member has an archive; without one the slot is dropped.
     pub(crate) fn start(postgres: Postgres, archives: bool) -> Self {
         let (wanted, seen) = watch::channel(None);
-        SlotKeeper { wanted, task: tokio::spawn(keep(postgres, archives, seen)) }
+        let (kept, kept_for_gap) = watch::channel(None);
+        SlotKeeper { wanted, kept_for_gap, task: tokio::spawn(keep(postgres, archives, seen, kept)) }
+    }
+
+    /// Where the WAL begins that this member keeps because it alone may fill a gap of the archive.
+    pub(crate) fn kept_for_gap(&self) -> Option<Lsn> {
+        *self.kept_for_gap.borrow()
     }
 
     /// Takes in what the round saw.
     pub(crate) fn follow(&self, seen: Option<&Observation>, cluster: Option<&Snapshot>) {
-        let wanted = seen.map(|seen| Wanted {
-            started: seen.postmaster_start_time.clone(),
-            archived: archived(seen, cluster),
-        });
+        let wanted = seen.map(|seen| wanted(seen, cluster));
         self.wanted.send_if_modified(|current| {
             let changed = *current != wanted;
             *current = wanted;
@@ -62,19 +68,34 @@ impl SlotKeeper {
 }
 
 /// Of another timeline it says nothing: this server's WAL may be another from where the two part.
-fn archived(seen: &Observation, cluster: Option<&Snapshot>) -> Option<Lsn> {
-    let archived = cluster?.status.as_ref()?.value.archived?;
-    (archived.timeline == seen.timeline).then_some(archived.lsn)
+fn wanted(seen: &Observation, cluster: Option<&Snapshot>) -> Wanted {
+    let archived = cluster.and_then(|cluster| cluster.status.as_ref()?.value.archived.as_ref());
+    let archived = archived.filter(|archived| archived.timeline == seen.timeline);
+    // It is the primary that has looked and found nothing to fill them with.
+    let gaps = archived.filter(|_| !seen.is_primary()).map(|archived| archived.gaps.clone());
+    Wanted {
+        started: seen.postmaster_start_time.clone(),
+        archived: archived.map(|archived| archived.lsn),
+        gaps: gaps.unwrap_or_default(),
+    }
 }
 
-async fn keep(postgres: Postgres, archives: bool, mut wanted: watch::Receiver<Option<Wanted>>) {
+async fn keep(
+    postgres: Postgres,
+    archives: bool,
+    mut wanted: watch::Receiver<Option<Wanted>>,
+    kept_for_gap: watch::Sender<Option<Lsn>>,
+) {
     let mut fault = Said::default();
     loop {
         let now = wanted.borrow_and_update().clone();
         let mut wait = LOOK_INTERVAL;
-        if let Some(Wanted { archived, .. }) = now {
-            match tend(&postgres, archives, archived).await {
-                Ok(()) => fault.forget(),
+        if let Some(now) = now {
+            match tend(&postgres, archives, &now).await {
+                Ok(gap) => {
+                    fault.forget();
+                    note(&kept_for_gap, gap);
+                }
                 Err(error) => {
                     wait = AGAIN_INTERVAL;
                     tell(&error, &mut fault);
@@ -88,19 +109,34 @@ async fn keep(postgres: Postgres, archives: bool, mut wanted: watch::Receiver<Op
     }
 }
 
-async fn tend(postgres: &Postgres, archives: bool, archived: Option<Lsn>) -> Result<(), Error> {
+/// The begin of what is kept for a gap.
+async fn tend(postgres: &Postgres, archives: bool, wanted: &Wanted) -> Result<Option<Lsn>, Error> {
     if !archives {
-        return postgres.drop_archive_slot().await;
+        return postgres.drop_archive_slot().await.map(|()| None);
     }
-    match postgres.hold_archive_slot(archived).await? {
+    match postgres.hold_archive_slot(wanted.archived, &wanted.gaps).await? {
         ArchiveSlot::Kept { from } => debug!(%from, "keeping the WAL that the archive lacks"),
+        ArchiveSlot::KeptForGap { from } => return Ok(Some(from)),
         ArchiveSlot::Made => info!("keeping the WAL that the archive lacks, from the last checkpoint on"),
         ArchiveSlot::MadeAnew => warn!(
             "the WAL that the archive lacks was more than max_slot_wal_keep_size, or this server was put back: what \
              is older than the last checkpoint may be removed here"
         ),
     }
-    Ok(())
+    Ok(None)
+}
+
+fn note(kept_for_gap: &watch::Sender<Option<Lsn>>, gap: Option<Lsn>) {
+    let is_news = kept_for_gap.send_if_modified(|known| std::mem::replace(known, gap) != gap);
+    match gap.filter(|_| is_news) {
+        Some(from) => warn!(
+            %from,
+            "keeping WAL that neither the archive nor the leader has, up to max_slot_wal_keep_size: switch over to this \
+             member, and it ships it; or drop its slot outrider_archive to give it up"
+        ),
+        None if is_news => info!("keeping no WAL for a gap of the archive any more"),
+        None => {}
+    }
 }
 
 fn tell(error: &Error, said: &mut Said) {
@@ -111,5 +147,33 @@ fn tell(error: &Error, said: &mut Said) {
     let text = causes(error);
     if said.is_news(&text) {
         warn!(fault = %text, "cannot keep the WAL that the archive lacks");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_dcs::{ArchivedTo, Entry, Status};
+    use outrider_postgres::Role;
+    use outrider_wal::TimelineId;
+
+    use super::*;
+    use crate::http::tests::stage::observation;
+
+    #[test]
+    fn a_standby_minds_the_gaps_of_its_timeline_and_the_primary_that_found_them_does_not() {
+        let archived = |timeline| {
+            let archived = ArchivedTo { timeline, lsn: Lsn::new(900), gaps: vec![Lsn::new(100)] };
+            let status = Status { archived: Some(archived), ..Status::default() };
+            Snapshot { status: Some(Entry { value: status, revision: 1 }), ..Snapshot::default() }
+        };
+        let standby = observation();
+        let cluster = archived(standby.timeline);
+        let seen = wanted(&standby, Some(&cluster));
+        assert_eq!((seen.archived, seen.gaps), (Some(Lsn::new(900)), vec![Lsn::new(100)]));
+        let primary = Observation { role: Role::Primary { flushed: Lsn::new(950) }, ..observation() };
+        let seen = wanted(&primary, Some(&cluster));
+        assert_eq!((seen.archived, seen.gaps), (Some(Lsn::new(900)), Vec::new()));
+        let another = wanted(&standby, Some(&archived(TimelineId::new(7))));
+        assert_eq!((another.archived, another.gaps), (None, Vec::new()));
     }
 }
