@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use outrider_dcs::Snapshot;
 use outrider_ha::{Plan, Step, View};
 use outrider_postgres::{Observation, Observer};
+use outrider_wal::Lsn;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -53,6 +54,8 @@ pub(crate) struct Report {
     pub(crate) archive: Option<outrider_archive::Status>,
     /// How far the segment that is being written is streamed; `None` when it is not to be.
     pub(crate) stream: Option<outrider_archive::StreamStatus>,
+    /// Where the WAL begins that this member keeps because it may fill a gap of the archive.
+    pub(crate) kept_for_gap: Option<Lsn>,
     /// Sizes of the databases in bytes, by name; a minute old at most.
     pub(crate) database_sizes: BTreeMap<String, u64>,
     /// Sums since the start of the agent.
@@ -168,6 +171,7 @@ impl Reporter {
             next_round,
             archive: instruments.archive.as_ref().map(|archive| archive.status()),
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
+            kept_for_gap: instruments.slot.kept_for_gap(),
             database_sizes: self.sizes.borrow().clone(),
             counters: memory.counters.clone(),
         };

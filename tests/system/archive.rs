@@ -172,10 +172,28 @@ async fn backed_up(story: &Story) {
     wait_until("there is a base backup", BACKUP_LIMIT, good).await.unwrap();
 }
 
+/// Waits until a standby does not need this segment any more to recover, nor an older one, and has removed what nobody keeps.
+async fn needs_no_longer(leader: &Member, standby: &Member, segment: &str) {
+    // A checkpoint of a standby, which removes WAL, is one of its primary's that it has replayed.
+    session(leader).await.run("CHECKPOINT").await.unwrap();
+    let on_standby = session(standby).await;
+    let removed = async || {
+        on_standby.run("CHECKPOINT").await.ok()?;
+        let redo = "SELECT redo_wal_file FROM pg_control_checkpoint()";
+        (on_standby.text(redo).await.ok()?.as_str() > segment).then_some(())
+    };
+    wait_until("the standby has removed the WAL that it does not need", LIMIT, removed).await.unwrap();
+}
+
+/// WAL of a member that nobody keeps but slots and recovery.
+fn kept_for_slots_alone() -> serde_json::Value {
+    serde_json::json!({"postgresql": {"parameters":
+        {"wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}}})
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_while_the_store_is_down_leaves_no_hole_in_the_archive() {
-    let settings = serde_json::json!({"postgresql": {"parameters":
-        {"wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}}});
+    let settings = kept_for_slots_alone();
     let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(settings)).await;
     backed_up(&story).await;
     store(&story.cluster).stop();
@@ -186,16 +204,7 @@ async fn a_failover_while_the_store_is_down_leaves_no_hole_in_the_archive() {
     }
     story.writes(20).await;
     let (leader, standby) = (story.leader().await, story.cluster.standbys().await.unwrap()[0]);
-    // A checkpoint of a standby, which removes WAL, is one of its primary's that it has replayed.
-    session(leader).await.run("CHECKPOINT").await.unwrap();
-    let on_standby = session(standby).await;
-    let after = segments.last().unwrap();
-    let removed = async || {
-        on_standby.run("CHECKPOINT").await.ok()?;
-        let redo = "SELECT redo_wal_file FROM pg_control_checkpoint()";
-        (on_standby.text(redo).await.ok()?.as_str() > after.as_str()).then_some(())
-    };
-    wait_until("the standby has removed the WAL that it does not need", LIMIT, removed).await.unwrap();
+    needs_no_longer(leader, standby, segments.last().unwrap()).await;
     leader.kill_node();
     let successor = story.cluster.wait_for_another(leader.name()).await.unwrap();
     story.writes(20).await;
@@ -250,5 +259,55 @@ async fn no_member_keeps_wal_that_the_archive_has() {
     former.start().unwrap();
     let gone = async || kept_from(former).await?.is_empty().then_some(());
     wait_until("a member without an archive keeps nothing for it", LIMIT, gone).await.unwrap();
+    story.end().await;
+}
+
+/// What a member tells of its archive.
+async fn told(member: &Member) -> Option<serde_json::Value> {
+    serde_json::from_str(&member.get("/archive").await.ok()?.text).ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_that_the_leader_cannot_fill_is_filled_by_a_standby_that_has_kept_it() {
+    let settings = kept_for_slots_alone();
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(settings)).await;
+    backed_up(&story).await;
+    let (leader, standby) = (story.leader().await, story.cluster.standbys().await.unwrap()[0]);
+    store(&story.cluster).stop();
+    story.writes(20).await;
+    let lost = end_segment(&story).await;
+    story.writes(20).await;
+    let after = end_segment(&story).await;
+    // Its agent knows nothing of what went from under it.
+    leader.kill_agent();
+    let pg_wal = leader.data_directory().join("pg_wal");
+    std::fs::remove_file(pg_wal.join(&lost)).unwrap();
+    std::fs::remove_file(pg_wal.join(format!("archive_status/{lost}.ready"))).unwrap();
+    leader.start().unwrap();
+    store(&story.cluster).start_again(&story.cluster.guard).await.unwrap();
+
+    let gap = format!("{lost} to {lost}");
+    let found = async || (told(leader).await?["shipping"]["gaps"] == serde_json::json!([gap])).then_some(());
+    let waited = wait_until("the leader has found the gap", LIMIT, found).await;
+    assert!(waited.is_ok(), "{waited:?}; its log: {}", leader.log());
+    let keeps = async || told(standby).await?["kept_for_gap"].as_str().map(str::to_owned);
+    let waited = wait_until("the standby keeps what is missing", LIMIT, keeps).await;
+    assert!(waited.is_ok(), "{waited:?}; its log: {}", standby.log());
+    story.writes(20).await;
+    let next = end_segment(&story).await;
+    needs_no_longer(leader, standby, &next).await;
+    let moved_on = async || (kept_from(leader).await?.as_str() > &after[16..]).then_some(());
+    wait_until("the leader has nothing to keep", LIMIT, moved_on).await.unwrap();
+    assert_eq!(kept_from(standby).await.unwrap(), lost[16..]);
+
+    story.cluster.wait_until_synchronous().await.unwrap();
+    let answer = leader.post("/switchover", &serde_json::json!({"leader": leader.name()})).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let there = async || key_of(&story.cluster, &lost);
+    let waited = wait_until(format!("{lost} is in the store"), LIMIT, there).await;
+    assert!(waited.is_ok(), "{waited:?}; the log of its member: {}", standby.log());
+    let_go(&story.cluster, &next).await;
+    let sound = async || standby.outrider(&["verify"]).ok()?.status.success().then_some(());
+    wait_until("the archive is whole", LIMIT, sound).await.unwrap();
     story.end().await;
 }

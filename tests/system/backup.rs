@@ -1,11 +1,14 @@
 //! Base backups of a real cluster: taken by a standby, taken over when that member dies, taken by themselves, taken back.
 
+use std::path::Path;
 use std::time::Duration;
 
-use outrider_bed::process;
-use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
+use jiff::Timestamp;
+use outrider_bed::process::{self, Signal};
+use outrider_bed::{Archive, Builder, Cluster, Member, fault_lasts, wait_until};
 use serde_json::{Value, json};
 
+use crate::kept::back_up;
 use crate::story::{LIMIT, Story, logs, records};
 
 /// For a backup on a machine that does much else: checkpoint, copy, the last WAL.
@@ -156,6 +159,47 @@ async fn the_first_backup_and_those_that_are_due_are_taken_by_themselves_and_old
     story.end().await;
 }
 
+/// A schedule with the two whole seconds after this time and none else for a year, and when they have passed.
+fn two_seconds_after(now: Timestamp) -> (String, Timestamp) {
+    let mut from = now.as_second();
+    loop {
+        let [first, last] = [1, 2].map(|more| Timestamp::from_second(from + more).unwrap());
+        let [one, other] = [first, last].map(|at| at.strftime("%M %H %d %m *").to_string());
+        if one == other {
+            return (format!("{},{} {one}", first.strftime("%S"), last.strftime("%S")), last);
+        }
+        from += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_due_while_every_member_was_down_is_made_up_for_once() {
+    let builder = Builder::new().members(2).archive(Archive::Embedded).settings(on_request());
+    let cluster = builder.start().await.unwrap();
+    back_up(&cluster).await;
+    cluster.members.iter().for_each(Member::kill_node);
+    let (schedule, passed) = two_seconds_after(Timestamp::now());
+    let left = passed.duration_since(Timestamp::now()).unsigned_abs();
+    fault_lasts(left + Duration::from_millis(1)).await;
+    for member in &cluster.members {
+        member.change_configuration(&json!({"archive": {"schedule": schedule}})).unwrap();
+        member.start().unwrap();
+    }
+    let made_up = async || (records(&cluster, "/backup").await?["last"]["by"] == "schedule").then_some(());
+    let waited = wait_until("it is made up for", BACKUP_LIMIT, made_up).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&cluster));
+    // The one that leads next has the same schedule, and nothing to make up for any more.
+    cluster.wait_until_synchronous().await.unwrap();
+    let former = cluster.wait_for_leader().await.unwrap();
+    let answer = former.post("/switchover", &json!({"leader": former.name()})).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    cluster.wait_until_whole().await.unwrap();
+    back_up(&cluster).await;
+    let keys = cluster.store.as_ref().unwrap().keys();
+    let backups: Vec<&String> = keys.iter().filter(|key| key.ends_with("/backup.info")).collect();
+    assert_eq!(backups.len(), 3, "one before, one that was due, one after: {backups:?}; {}", logs(&cluster));
+}
+
 /// Every file below a directory.
 fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -191,6 +235,58 @@ async fn a_standby_restores_the_first_backup_for_proof_at_once_and_leaves_nothin
     let scratch = standby.directory().join(format!("{}.drill", standby.name()));
     assert!(!scratch.exists(), "it is left behind");
     story.end().await;
+}
+
+/// The member that drills is promoted while all of its drill stands still, as on a disk that hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promotion_waits_for_no_drill_which_is_given_up_and_made_by_the_next_standby() {
+    let due = json!({"archive": {"drill": "0 3 * * *"}});
+    let story = Story::begin(Builder::new().members(2).archive(Archive::Embedded).settings(due)).await;
+    let (former, standby) = (story.leader().await, story.cluster.standbys().await.unwrap()[0]);
+    let scratch = standby.directory().join(format!("{}.drill", standby.name()));
+    let frozen = async || {
+        let servers = process::postgres_in(&scratch.join("data"));
+        let programs = drills_in(&scratch);
+        let both = !servers.is_empty() && !programs.is_empty();
+        let drill: Vec<i32> = both.then(|| programs.into_iter().chain(servers).collect())?;
+        drill.iter().for_each(|pid| process::send(*pid, Signal::Stop));
+        Some(drill)
+    };
+    let drill = wait_until("a server recovers for the drill", BACKUP_LIMIT, frozen).await;
+    let drill = drill.unwrap_or_else(|fault| panic!("{fault}; the logs: {}", logs(&story.cluster)));
+    former.kill_node();
+    story.cluster.wait_for_another(former.name()).await.unwrap();
+    story.writes(50).await;
+    former.start().unwrap();
+    story.cluster.wait_until_whole().await.unwrap();
+    assert!(drill.iter().all(|pid| process::is_alive(*pid)), "the drill was over, and nothing is shown");
+    drill.iter().for_each(|pid| process::send(*pid, Signal::Continue));
+    let ended = async || {
+        let nothing = drills_in(&scratch).is_empty() && process::postgres_in(&scratch).is_empty();
+        (nothing && !scratch.exists()).then_some(())
+    };
+    let waited = wait_until("nothing is left of the drill", LIMIT, ended).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&story.cluster));
+    let told = async |member: &Member, what: &str| archive(member).await?["drill"][what].as_u64();
+    let as_it_was = async || {
+        let given_up = (told(standby, "given_up").await?, told(standby, "done").await?);
+        (given_up == (1, 0) && told(former, "done").await? == 1).then_some(())
+    };
+    let waited = wait_until("one has given it up and the other made it", LIMIT, as_it_was).await;
+    assert!(waited.is_ok(), "{waited:?}; the logs: {}", logs(&story.cluster));
+    assert_eq!(told(standby, "failed").await, Some(0));
+    story.end().await;
+}
+
+/// The processes of the program that drill in this directory.
+fn drills_in(scratch: &Path) -> Vec<i32> {
+    let drills = |pid: &i32| {
+        let arguments = process::arguments(*pid);
+        arguments.iter().any(|argument| argument == "verify")
+            && arguments.iter().any(|argument| Path::new(argument) == scratch)
+            && process::is_alive(*pid)
+    };
+    process::all().into_iter().filter(drills).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,17 @@
 //! Clusters and members that begin with what the archive has: after all members are lost, at a point in time from another
 //! cluster's archive, and a new standby.
 
-use outrider_bed::{Archive, Builder, Cluster, wait_until};
+use std::collections::BTreeSet;
+
+use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
+use outrider_wal::{Lsn, SegmentSize, WalFileName};
 use serde_json::{Value, json};
 
 use crate::kept::{WORK_LIMIT, archived, back_up, insert, primary, rows};
-use crate::story::{LIMIT, logs};
+use crate::story::{LIMIT, Story, logs};
 
 pub(crate) fn lose_everything(cluster: &Cluster) {
-    cluster.members.iter().for_each(outrider_bed::Member::kill_node);
+    cluster.members.iter().for_each(Member::kill_node);
     cluster.members.iter().for_each(|member| member.lose_disk().unwrap());
 }
 
@@ -74,6 +77,60 @@ async fn what_was_streamed_of_an_unfinished_segment_survives_the_loss_of_every_m
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
     let counted = primary(&cluster).await.text("SELECT count(DISTINCT row)::text FROM kept").await.unwrap();
     assert_eq!(counted, "301", "{}", logs(&cluster));
+}
+
+/// Up to where a member shows that all is safe in the archive: finished segments without a hole, and what was streamed of the
+/// one behind them; and whether the store takes no more at the moment.
+async fn shown_as_safe(member: &Member) -> Option<(Lsn, bool)> {
+    let told: Value = serde_json::from_str(&member.get("/archive").await.ok()?.text).ok()?;
+    let lsn = |value: &Value| value.as_str()?.parse::<Lsn>().ok();
+    let archived = lsn(&told["shipping"]["archived_to"]["lsn"])?;
+    let WalFileName::Segment(segment) = told["streaming"]["segment"].as_str()?.parse().ok()? else {
+        return None;
+    };
+    let unbroken = segment.start(SegmentSize::DEFAULT) <= archived;
+    let safe = if unbroken { lsn(&told["streaming"]["streamed_to"])? } else { archived };
+    Some((safe, told["streaming"]["store_failing"] == true))
+}
+
+/// What was acknowledged until now, and where it ends in the WAL.
+async fn moment(story: &Story) -> (BTreeSet<i64>, Lsn) {
+    let acknowledged = story.oracle.acknowledged_serials();
+    let end = primary(&story.cluster).await.text("SELECT pg_current_wal_flush_lsn()::text").await.unwrap();
+    (acknowledged, end.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_shown_as_safe_before_and_after_a_failover_survives_the_loss_of_every_member() {
+    let often = json!({"archive": {"stream_interval": "200ms"}});
+    let story = Story::begin(with_archive().archive(Archive::Embedded).settings(often)).await;
+    back_up(&story.cluster).await;
+    story.writes(50).await;
+    let former = story.leader().await;
+    // What it acknowledged in its last moments it has not streamed any more.
+    former.kill_node();
+    let before = story.oracle.acknowledged();
+    let successor = story.cluster.wait_for_another(former.name()).await.unwrap();
+    story.writes(50).await;
+    let mut moments = vec![moment(&story).await];
+    assert!(moments[0].0.len() >= before + 50);
+    let all = async || (shown_as_safe(successor).await?.0 >= moments[0].1).then_some(());
+    let shown = wait_until("all of it is shown as safe", LIMIT, all).await;
+    shown.unwrap_or_else(|fault| panic!("{fault}; {}", logs(&story.cluster)));
+    // What comes now is not safe, and must not be shown so.
+    story.cluster.store.as_ref().unwrap().stop();
+    for _ in 0..3 {
+        moments.push(moment(&story).await);
+        story.writes(20).await;
+    }
+    let fails = async || shown_as_safe(successor).await.filter(|(_, fails)| *fails);
+    let (shown, _) = wait_until("the store is shown as failing", LIMIT, fails).await.unwrap();
+    lose_everything(&story.cluster);
+    story.cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    story.cluster.store.as_ref().unwrap().start_again(&story.cluster.guard).await.unwrap();
+    restart(&story.cluster, &json!({"bootstrap": {"method": "archive"}}));
+    let (safe, _) = moments.iter().rfind(|(_, end)| *end <= shown).unwrap();
+    story.end_keeping(safe).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

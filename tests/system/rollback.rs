@@ -49,13 +49,18 @@ async fn with_history(builder: Builder) -> (Cluster, String) {
     let never = json!({"archive": {"schedule": "never"}});
     let cluster = builder.settings(never).start().await.unwrap();
     cluster.wait_until_whole().await.unwrap();
-    insert(&cluster, "(1)").await;
-    back_up(&cluster).await;
-    insert(&cluster, "(2)").await;
-    let until = position(&cluster).await;
-    insert(&cluster, "(3)").await;
+    let until = history(&cluster).await;
     cluster.wait_until_synchronous().await.unwrap();
     (cluster, until)
+}
+
+async fn history(cluster: &Cluster) -> String {
+    insert(cluster, "(1)").await;
+    back_up(cluster).await;
+    insert(cluster, "(2)").await;
+    let until = position(cluster).await;
+    insert(cluster, "(3)").await;
+    until
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,6 +222,33 @@ async fn an_agent_killed_in_the_swap_finishes_it_or_has_undone_it() {
     everybody_has(&cluster, wanted).await;
     is_removed(&cluster, journal).await;
     is_removed(&cluster, prepared(leader)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_asynchronous_mode_nobody_but_who_is_named_takes_the_place_of_a_leader_lost_in_the_swap() {
+    let rules = json!({"synchronous_mode": "off", "maximum_lag_on_failover": 1 << 20});
+    let never = json!({"archive": {"schedule": "never"}});
+    let builder = Builder::new().members(2).archive(Archive::Embedded).dcs(rules).settings(never);
+    let cluster = builder.start().await.unwrap();
+    let until = history(&cluster).await;
+    everybody_has(&cluster, "1,2,3").await;
+    let (lost, standby) = (cluster.wait_for_leader().await.unwrap(), cluster.standbys().await.unwrap()[0]);
+    let id = ask(lost, &json!({"target_lsn": until, "exclusive": true})).await;
+    let journal = lost.state_directory().join("rollback.json");
+    let swapping = async || std::fs::read_to_string(&journal).ok()?.contains("before-rollback").then_some(());
+    wait_until("the data is being swapped", WORK_LIMIT, swapping).await.unwrap();
+    lost.kill_node();
+    // It has all that was published, and the lease is free; but it has what was to go.
+    logged(standby, "was lost while a rollback swapped its data").await;
+    assert!(!standby.leads().await);
+    let output = standby.outrider(&["failover", "--candidate", standby.name(), "--force"]).unwrap();
+    assert!(output.status.success(), "{output:?}; {}", logs(&cluster));
+    assert_eq!(rows(&cluster).await, "1,2,3");
+    let last = ended(&cluster, &id).await;
+    assert!(last["error"].as_str().unwrap().contains("lost in the middle of the swap"), "{last}");
+    lost.start().unwrap();
+    everybody_has(&cluster, "1,2,3").await;
+    is_removed(&cluster, journal).await;
 }
 
 /// As it is between the two renames: nothing is in the place of the data.

@@ -1,6 +1,7 @@
 //! What most tests have in common: a cluster, a writer that never stops, somebody who watches for two primaries, and the
 //! final count.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use outrider_bed::{Builder, Cluster, Member, Options, Oracle, Watcher, wait_until};
@@ -54,11 +55,21 @@ impl Story {
 
     /// The same where commits may be lost, but never may there be two primaries.
     pub(crate) async fn end_with_losses(self) {
-        self.cluster.wait_until_whole().await.unwrap();
+        self.end_keeping(&BTreeSet::new()).await;
+    }
+
+    /// The same where commits may be lost, but none of these.
+    pub(crate) async fn end_keeping(self, safe: &BTreeSet<i64>) {
+        self.cluster
+            .wait_until_whole()
+            .await
+            .unwrap_or_else(|fault| panic!("{fault}; {}", logs(&self.cluster)));
         self.writes(50).await;
         let overlaps = self.watcher.overlaps();
         let verdict = self.oracle.finish().await.unwrap();
         assert!(verdict.doubled.is_empty() && verdict.risen.is_empty(), "{verdict:?}");
+        let lost: Vec<&i64> = verdict.lost.iter().filter(|serial| safe.contains(serial)).collect();
+        assert!(lost.is_empty(), "{lost:?} are lost; the logs: {}", logs(&self.cluster));
         assert!(overlaps.is_empty(), "two writable primaries: {overlaps:?}");
     }
 }

@@ -36,6 +36,13 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     match step {
         Step::AcquireLease { .. } => {
             require(matches!(cluster.lease, Lease::Free { .. }), "only a free lease is taken")?;
+            let standby = matches!(view.local.postgres, Postgres::Standby { .. });
+            let asked = cluster.request.as_ref().is_some_and(|request| request.to.as_ref() == Some(&view.me));
+            let another = cluster.swapping.as_ref().is_some_and(|member| *member != view.me);
+            require(
+                !standby || asked || cluster.sync.is_some() || !another,
+                "nobody stands by itself whose data may be what a rollback threw away",
+            )?;
             require(cluster.term >= view.local.term, "no lease is taken from a DCS that went back")
         }
         Step::Promote => {

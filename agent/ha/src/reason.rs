@@ -101,6 +101,11 @@ reasons! {
         /// Bytes behind the last position that a leader published.
         bytes: u64,
     } => "lags_too_much", "no leader, and this member is {bytes} bytes behind, more than maximum_lag_on_failover";
+    /// In asynchronous mode: a rollback may have swapped the data of the leader that was lost, and this member has the old.
+    SwapUnknown {
+        /// Whose data it is.
+        member: MemberName,
+    } => "swap_unknown", "no leader, and {member} was lost while a rollback swapped its data: it knows whether the cluster is rolled back; waiting for it, or for a failover to a member that somebody names, which takes the rollback back";
     /// This member's timeline is older than the cluster's.
     TimelineBehind {
         /// Its timeline.

@@ -26,6 +26,12 @@ pub enum ArchiveSlot {
         /// Its `restart_lsn`.
         from: Lsn,
     },
+    /// It keeps what the archive has long had, because a gap of the archive begins here and this server still has what is
+    /// missing.
+    KeptForGap {
+        /// Its `restart_lsn`.
+        from: Lsn,
+    },
     /// It was not there, and keeps WAL from the last checkpoint on.
     Made,
     /// It had kept as much as `max_slot_wal_keep_size` allows, or stood where this server has not come to, and was made
@@ -42,12 +48,13 @@ struct Found {
 }
 
 impl Postgres {
-    /// Makes the slot where it is missing, and moves it on to `archived`, up to where the archive has everything. It is
-    /// never moved back, nor beyond what this server has.
+    /// Makes the slot where it is missing, and moves it on to `archived`, up to where the archive has everything but for
+    /// `gaps`, each by its begin. It is never moved back, nor beyond what this server has, nor past a gap that begins where it
+    /// still keeps the WAL.
     ///
     /// # Errors
     /// When Postgres does not do it.
-    pub async fn hold_archive_slot(&self, archived: Option<Lsn>) -> Result<ArchiveSlot, Error> {
+    pub async fn hold_archive_slot(&self, archived: Option<Lsn>, gaps: &[Lsn]) -> Result<ArchiveSlot, Error> {
         let session = Session::open(self.settings()).await?;
         let Some(found) = find(&session).await? else {
             create(&session).await?;
@@ -59,13 +66,14 @@ impl Postgres {
             create(&session).await?;
             return Ok(ArchiveSlot::MadeAnew);
         };
-        match archived.map(|archived| archived.min(found.position)).filter(|to| *to > from) {
-            None => Ok(ArchiveSlot::Kept { from }),
-            Some(to) => {
-                advance(&session, to).await?;
-                Ok(ArchiveSlot::Kept { from: to })
-            }
+        let Some(archived) = archived else { return Ok(ArchiveSlot::Kept { from }) };
+        let gap = gaps.iter().copied().filter(|gap| (from..archived).contains(gap)).min();
+        let to = gap.unwrap_or(archived).min(found.position);
+        if to > from {
+            advance(&session, to).await?;
         }
+        let from = to.max(from);
+        Ok(if gap.is_some() { ArchiveSlot::KeptForGap { from } } else { ArchiveSlot::Kept { from } })
     }
 
     /// Drops the slot where it is: without an archive it would keep WAL for ever.

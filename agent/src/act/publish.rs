@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrider_dcs::{ArchivedTo, Session};
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
 use outrider_postgres::Role;
-use outrider_wal::{Lsn, TimelineId};
+use outrider_wal::SegmentSize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -97,8 +97,10 @@ async fn publish_position(view: &View, instruments: &Instruments, memory: &mut M
             .and_then(|snapshot| snapshot.status.as_ref())
             .map(|entry| entry.value.clone())
             .unwrap_or_default();
-        let archive = instruments.archive.as_ref();
-        let archived = archive.and_then(|archive| furthest(status.archived, archive.status().archived_to));
+        let size = memory.seen.as_ref().and_then(|seen| SegmentSize::new(seen.wal_segment_size));
+        let archive = instruments.archive.as_ref().zip(size);
+        let archived = archive
+            .and_then(|(archive, size)| furthest(status.archived.clone(), known(&archive.status(), size)));
         if status.optime == *position && status.archived == archived {
             return;
         }
@@ -111,10 +113,16 @@ async fn publish_position(view: &View, instruments: &Instruments, memory: &mut M
 
 /// On one timeline it only grows; of an older one nothing is said any more once this one is known. Before that the standbys
 /// keep what they have.
-fn furthest(published: Option<ArchivedTo>, known: Option<(TimelineId, Lsn)>) -> Option<ArchivedTo> {
-    let Some((timeline, lsn)) = known else { return published };
-    let before = published.filter(|published| published.timeline == timeline);
-    Some(ArchivedTo { timeline, lsn: before.map_or(lsn, |before| before.lsn.max(lsn)) })
+fn furthest(published: Option<ArchivedTo>, known: Option<ArchivedTo>) -> Option<ArchivedTo> {
+    let Some(known) = known else { return published };
+    let before = published.filter(|published| published.timeline == known.timeline);
+    Some(ArchivedTo { lsn: before.map_or(known.lsn, |before| before.lsn.max(known.lsn)), ..known })
+}
+
+fn known(status: &outrider_archive::Status, size: SegmentSize) -> Option<ArchivedTo> {
+    let (timeline, lsn) = status.archived_to?;
+    let gaps = status.gaps.iter().map(|(first, _)| first.start(size)).collect();
+    Some(ArchivedTo { timeline, lsn, gaps })
 }
 
 /// Patroni's member JSON, with what is ours under `outrider`.
@@ -257,5 +265,37 @@ pub(crate) async fn follow_ttl(instruments: &Instruments, memory: &mut Memory) {
             memory.session_ttl = Some(wanted);
         }
         Err(fault) => warn!(fault = %causes(&fault), ttl = ?wanted, "cannot change the ttl of the lease"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_wal::{Lsn, SegmentName, TimelineId};
+
+    use super::*;
+
+    fn archived(timeline: u32, lsn: u64, gaps: &[u64]) -> ArchivedTo {
+        let gaps = gaps.iter().copied().map(Lsn::new).collect();
+        ArchivedTo { timeline: TimelineId::new(timeline), lsn: Lsn::new(lsn), gaps }
+    }
+
+    #[test]
+    fn what_is_archived_only_grows_on_a_timeline_and_its_gaps_are_those_of_the_last_look() {
+        let before = Some(archived(2, 900, &[100]));
+        assert_eq!(furthest(before.clone(), None), before);
+        assert_eq!(furthest(before.clone(), Some(archived(2, 800, &[]))), Some(archived(2, 900, &[])));
+        assert_eq!(furthest(before.clone(), Some(archived(2, 950, &[100]))), Some(archived(2, 950, &[100])));
+        assert_eq!(furthest(before, Some(archived(3, 800, &[700]))), Some(archived(3, 800, &[700])));
+    }
+
+    #[test]
+    fn a_gap_is_told_by_where_its_first_segment_begins() {
+        let size = SegmentSize::DEFAULT;
+        let segment = |number| SegmentName::numbered(TimelineId::new(2), number, size);
+        let archived_to = Some((TimelineId::new(2), Lsn::new(9 << 24)));
+        let gaps = vec![(segment(4), segment(6)), (segment(8), segment(8))];
+        let status = outrider_archive::Status { archived_to, gaps, ..Default::default() };
+        assert_eq!(known(&status, size), Some(archived(2, 9 << 24, &[4 << 24, 8 << 24])));
+        assert_eq!(known(&outrider_archive::Status::default(), size), None);
     }
 }

@@ -197,6 +197,7 @@ impl Desk {
             Err(fault) => Outcome::Failed(fault.to_string()),
         };
         self.shelf.note_drill(|drills| drills.running = false);
+        self.clear().await;
         self.conclude(outcome).await;
     }
 
@@ -217,6 +218,18 @@ impl Desk {
                     }
                 }
             }
+        }
+    }
+
+    /// One that was killed has removed nothing. While this agent ends, it may still do so itself.
+    async fn clear(&self) {
+        if self.cancel.is_cancelled() {
+            return;
+        }
+        let scratch = self.scratch.clone();
+        let removed = tokio::task::spawn_blocking(move || Child::clear(&scratch)).await;
+        if let Ok(Err(fault)) = removed {
+            warn!(%fault, scratch = %self.scratch.display(), "cannot remove what is left of the restore drill");
         }
     }
 

@@ -47,6 +47,7 @@ pub(super) async fn archive(State(visitors): State<Visitors>) -> Response {
         "told_by": visitors.config.name,
         "shipping": shipping.map(status),
         "streaming": streaming.map(stream),
+        "kept_for_gap": report.as_ref().and_then(|report| report.kept_for_gap).map(|from| from.to_string()),
         "fault": fault,
         "read_at": seen.as_ref().map(|seen| seen.at.to_string()),
         "window": window.as_ref().map(shown_window),

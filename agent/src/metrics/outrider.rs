@@ -41,6 +41,11 @@ pub(super) fn add(report: &Report, families: &mut Families) {
     }
     if let Some(archive) = &report.archive {
         add_archive(archive, families);
+        families.gauge(
+            "outrider_archive_kept_for_gap",
+            "1 if this member keeps WAL that neither the archive nor the leader has: switch over to it",
+            report.kept_for_gap.is_some(),
+        );
         add_shipped(archive, families);
     }
     if let Some(stream) = &report.stream {

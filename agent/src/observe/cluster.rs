@@ -52,6 +52,10 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
             .as_ref()
             .and_then(|entry| entry.value.least_timeline)
             .unwrap_or_default(),
+        swapping: snapshot
+            .rollback_request
+            .as_ref()
+            .and_then(|entry| Some(MemberName::from(entry.value.swap.as_ref()?.member.as_str()))),
         request: snapshot.failover.as_ref().map(|entry| request(&entry.value, entry.revision)),
         switchover: switchover(snapshot, remembered.switchover),
     }

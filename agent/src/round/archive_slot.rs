@@ -24,6 +24,7 @@ const AGAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// The task. It ends when this is dropped.
 pub(crate) struct SlotKeeper {
     wanted: watch::Sender<Option<Wanted>>,
+    kept_for_gap: watch::Receiver<Option<Lsn>>,
     task: JoinHandle<()>,
 }
 
@@ -36,6 +37,8 @@ struct Wanted {
     stands: bool,
     /// Up to where the archive has everything; `None` when nobody says so of this server's timeline.
     archived: Option<Lsn>,
+    /// Where the gaps begin which the leader cannot fill.
+    gaps: Vec<Lsn>,
 }
 
 impl Drop for SlotKeeper {
@@ -48,16 +51,18 @@ impl SlotKeeper {
     /// `archives`: whether this member has an archive; without one the slot is dropped.
     pub(crate) fn start(postgres: Postgres, archives: bool) -> Self {
         let (wanted, seen) = watch::channel(None);
-        SlotKeeper { wanted, task: tokio::spawn(keep(postgres, archives, seen)) }
+        let (kept, kept_for_gap) = watch::channel(None);
+        SlotKeeper { wanted, kept_for_gap, task: tokio::spawn(keep(postgres, archives, seen, kept)) }
+    }
+
+    /// Where the WAL begins that this member keeps because it alone may fill a gap of the archive.
+    pub(crate) fn kept_for_gap(&self) -> Option<Lsn> {
+        *self.kept_for_gap.borrow()
     }
 
     /// Takes in what the round saw.
     pub(crate) fn follow(&self, seen: Option<&Observation>, cluster: Option<&Snapshot>) {
-        let wanted = seen.map(|seen| Wanted {
-            started: seen.postmaster_start_time.clone(),
-            stands: seen.slots.iter().any(|slot| slot == ARCHIVE_SLOT),
-            archived: archived(seen, cluster),
-        });
+        let wanted = seen.map(|seen| wanted(seen, cluster));
         self.wanted.send_if_modified(|current| {
             let changed = *current != wanted;
             *current = wanted;
@@ -67,21 +72,35 @@ impl SlotKeeper {
 }
 
 /// Of another timeline it says nothing: this server's WAL may be another from where the two part.
-fn archived(seen: &Observation, cluster: Option<&Snapshot>) -> Option<Lsn> {
-    let archived = cluster?.status.as_ref()?.value.archived?;
-    (archived.timeline == seen.timeline).then_some(archived.lsn)
+fn wanted(seen: &Observation, cluster: Option<&Snapshot>) -> Wanted {
+    let archived = cluster.and_then(|cluster| cluster.status.as_ref()?.value.archived.as_ref());
+    let archived = archived.filter(|archived| archived.timeline == seen.timeline);
+    // It is the primary that has looked and found nothing to fill them with.
+    let gaps = archived.filter(|_| !seen.is_primary()).map(|archived| archived.gaps.clone());
+    Wanted {
+        started: seen.postmaster_start_time.clone(),
+        stands: seen.slots.iter().any(|slot| slot == ARCHIVE_SLOT),
+        archived: archived.map(|archived| archived.lsn),
+        gaps: gaps.unwrap_or_default(),
+    }
 }
 
-async fn keep(postgres: Postgres, archives: bool, mut wanted: watch::Receiver<Option<Wanted>>) {
+async fn keep(
+    postgres: Postgres,
+    archives: bool,
+    mut wanted: watch::Receiver<Option<Wanted>>,
+    kept_for_gap: watch::Sender<Option<Lsn>>,
+) {
     let mut fault = Said::default();
     loop {
         let now = wanted.borrow_and_update().clone();
         let mut wait = LOOK_INTERVAL;
-        if let Some(Wanted { archived, .. }) = now {
-            match tend(&postgres, archives, archived).await {
-                Ok(kept) => {
+        if let Some(now) = now {
+            match tend(&postgres, archives, &now).await {
+                Ok(slot) => {
                     fault.forget();
-                    if kept.is_some_and(|from| archived.is_some_and(|archived| from < archived)) {
+                    note(&kept_for_gap, slot);
+                    if is_behind(slot, now.archived) {
                         wait = BEHIND_INTERVAL;
                     }
                 }
@@ -98,23 +117,47 @@ async fn keep(postgres: Postgres, archives: bool, mut wanted: watch::Receiver<Op
     }
 }
 
-/// From where on the WAL is kept, when the slot was there already.
-async fn tend(postgres: &Postgres, archives: bool, archived: Option<Lsn>) -> Result<Option<Lsn>, Error> {
+/// What became of the slot; `None` when there is to be none.
+async fn tend(postgres: &Postgres, archives: bool, wanted: &Wanted) -> Result<Option<ArchiveSlot>, Error> {
     if !archives {
         return postgres.drop_archive_slot().await.map(|()| None);
     }
-    match postgres.hold_archive_slot(archived).await? {
-        ArchiveSlot::Kept { from } => {
-            debug!(%from, "keeping the WAL that the archive lacks");
-            return Ok(Some(from));
-        }
+    let slot = postgres.hold_archive_slot(wanted.archived, &wanted.gaps).await?;
+    match slot {
+        ArchiveSlot::Kept { from } => debug!(%from, "keeping the WAL that the archive lacks"),
+        ArchiveSlot::KeptForGap { .. } => {}
         ArchiveSlot::Made => info!("keeping the WAL that the archive lacks, from the last checkpoint on"),
         ArchiveSlot::MadeAnew => warn!(
             "the WAL that the archive lacks was more than max_slot_wal_keep_size, or this server was put back: what \
              is older than the last checkpoint may be removed here"
         ),
     }
-    Ok(None)
+    Ok(Some(slot))
+}
+
+/// Whether the slot has to be moved on when this server has come further.
+fn is_behind(slot: Option<ArchiveSlot>, archived: Option<Lsn>) -> bool {
+    match slot {
+        Some(ArchiveSlot::Kept { from }) => archived.is_some_and(|archived| from < archived),
+        Some(ArchiveSlot::KeptForGap { .. } | ArchiveSlot::Made | ArchiveSlot::MadeAnew) | None => false,
+    }
+}
+
+fn note(kept_for_gap: &watch::Sender<Option<Lsn>>, slot: Option<ArchiveSlot>) {
+    let gap = match slot {
+        Some(ArchiveSlot::KeptForGap { from }) => Some(from),
+        Some(ArchiveSlot::Kept { .. } | ArchiveSlot::Made | ArchiveSlot::MadeAnew) | None => None,
+    };
+    let is_news = kept_for_gap.send_if_modified(|known| std::mem::replace(known, gap) != gap);
+    match gap.filter(|_| is_news) {
+        Some(from) => warn!(
+            %from,
+            "keeping WAL that neither the archive nor the leader has, up to max_slot_wal_keep_size: switch over to this \
+             member, and it ships it; or drop its slot outrider_archive to give it up"
+        ),
+        None if is_news => info!("keeping no WAL for a gap of the archive any more"),
+        None => {}
+    }
 }
 
 fn tell(error: &Error, said: &mut Said) {
@@ -125,5 +168,33 @@ fn tell(error: &Error, said: &mut Said) {
     let text = causes(error);
     if said.is_news(&text) {
         warn!(fault = %text, "cannot keep the WAL that the archive lacks");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_dcs::{ArchivedTo, Entry, Status};
+    use outrider_postgres::Role;
+    use outrider_wal::TimelineId;
+
+    use super::*;
+    use crate::http::tests::stage::observation;
+
+    #[test]
+    fn a_standby_minds_the_gaps_of_its_timeline_and_the_primary_that_found_them_does_not() {
+        let archived = |timeline| {
+            let archived = ArchivedTo { timeline, lsn: Lsn::new(900), gaps: vec![Lsn::new(100)] };
+            let status = Status { archived: Some(archived), ..Status::default() };
+            Snapshot { status: Some(Entry { value: status, revision: 1 }), ..Snapshot::default() }
+        };
+        let standby = observation();
+        let cluster = archived(standby.timeline);
+        let seen = wanted(&standby, Some(&cluster));
+        assert_eq!((seen.archived, seen.gaps), (Some(Lsn::new(900)), vec![Lsn::new(100)]));
+        let primary = Observation { role: Role::Primary { flushed: Lsn::new(950) }, ..observation() };
+        let seen = wanted(&primary, Some(&cluster));
+        assert_eq!((seen.archived, seen.gaps), (Some(Lsn::new(900)), Vec::new()));
+        let another = wanted(&standby, Some(&archived(TimelineId::new(7))));
+        assert_eq!((another.archived, another.gaps), (None, Vec::new()));
     }
 }

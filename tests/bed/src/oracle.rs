@@ -141,6 +141,11 @@ impl Oracle {
         lock(&self.state).books.acknowledged.len()
     }
 
+    /// The serials that were acknowledged until now.
+    pub fn acknowledged_serials(&self) -> BTreeSet<i64> {
+        lock(&self.state).books.acknowledged.clone()
+    }
+
     /// How many commits were acknowledged from `since` until now.
     pub fn acknowledged_since(&self, since: Instant) -> usize {
         let state = lock(&self.state);

@@ -20,7 +20,7 @@ async fn flushed(client: &Client) -> Lsn {
 }
 
 #[tokio::test]
-async fn it_moves_on_with_the_archive_and_never_back_nor_beyond_the_server() {
+async fn it_moves_on_with_the_archive_to_the_next_gap_and_never_back_nor_beyond_the_server() {
     let mut postgres = Postgres::nowhere();
     postgres.initdb();
     postgres.configure("");
@@ -28,21 +28,33 @@ async fn it_moves_on_with_the_archive_and_never_back_nor_beyond_the_server() {
     let client = postgres.connect().await;
     let instrument = Instrument::new(Arc::new(postgres.settings()));
     instrument.drop_archive_slot().await.unwrap();
-    assert_eq!(instrument.hold_archive_slot(None).await.unwrap(), ArchiveSlot::Made);
+    assert_eq!(instrument.hold_archive_slot(None, &[]).await.unwrap(), ArchiveSlot::Made);
     let begin = restart_lsn(&client).await.unwrap();
-    assert_eq!(instrument.hold_archive_slot(None).await.unwrap(), ArchiveSlot::Kept { from: begin });
+    assert_eq!(instrument.hold_archive_slot(None, &[]).await.unwrap(), ArchiveSlot::Kept { from: begin });
 
     client.batch_execute("CREATE TABLE filler AS SELECT generate_series(1, 1000)").await.unwrap();
     let archived = begin.advanced(100);
     assert_eq!(
-        instrument.hold_archive_slot(Some(archived)).await.unwrap(),
+        instrument.hold_archive_slot(Some(archived), &[]).await.unwrap(),
         ArchiveSlot::Kept { from: archived }
     );
-    let back = instrument.hold_archive_slot(Some(begin)).await.unwrap();
+    let back = instrument.hold_archive_slot(Some(begin), &[]).await.unwrap();
     assert_eq!((back, restart_lsn(&client).await), (ArchiveSlot::Kept { from: archived }, Some(archived)));
 
+    // A gap that begins before it is nobody's here; at one that begins where it still has all it stays until that is filled.
+    let [lost, first, second, end] = [50, 100, 200, 300].map(|more| begin.advanced(more));
+    for gaps in [vec![lost, first, second], vec![first]] {
+        let held = instrument.hold_archive_slot(Some(end), &gaps).await.unwrap();
+        assert_eq!(held, ArchiveSlot::KeptForGap { from: first });
+    }
+    let held = instrument.hold_archive_slot(Some(end), &[lost, second]).await.unwrap();
+    assert_eq!((held, restart_lsn(&client).await), (ArchiveSlot::KeptForGap { from: second }, Some(second)));
+    let held = instrument.hold_archive_slot(Some(end), &[lost]).await.unwrap();
+    assert_eq!((held, restart_lsn(&client).await), (ArchiveSlot::Kept { from: end }, Some(end)));
+
     let end = flushed(&client).await;
-    let ArchiveSlot::Kept { from } = instrument.hold_archive_slot(Some(end.advanced(1 << 30))).await.unwrap()
+    let ArchiveSlot::Kept { from } =
+        instrument.hold_archive_slot(Some(end.advanced(1 << 30)), &[]).await.unwrap()
     else {
         panic!("it was made anew")
     };
@@ -64,13 +76,13 @@ async fn one_that_keeps_nothing_any_more_is_made_anew() {
     postgres.start();
     let client = postgres.connect().await;
     let instrument = Instrument::new(Arc::new(postgres.settings()));
-    instrument.hold_archive_slot(None).await.unwrap();
+    instrument.hold_archive_slot(None, &[]).await.unwrap();
     for _ in 0..5 {
         client.batch_execute("CREATE TABLE filler (); DROP TABLE filler").await.unwrap();
         client.execute("SELECT pg_switch_wal()", &[]).await.unwrap();
     }
     client.batch_execute("CHECKPOINT").await.unwrap();
     assert_eq!(restart_lsn(&client).await, None, "the store was down for longer than there is room");
-    assert_eq!(instrument.hold_archive_slot(None).await.unwrap(), ArchiveSlot::MadeAnew);
+    assert_eq!(instrument.hold_archive_slot(None, &[]).await.unwrap(), ArchiveSlot::MadeAnew);
     assert!(restart_lsn(&client).await.is_some());
 }

@@ -112,6 +112,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
         last_position: Lsn::new(dcs.last_position.into()),
         history: dcs.branches.history(),
         least_timeline: TimelineId::default(),
+        swapping: None,
         request: dcs.request.map(|to| Request {
             kind: RequestKind::Switchover,
             from: None,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// The key `status`. Shape: `{"optime":67108960,"slots":{"p2":67108960},"retain_slots":["p2"]}`; LSNs are plain
-/// numbers. Ours alone is `"archived":{"timeline":1,"lsn":67108864}`.
+/// numbers. Ours alone is `"archived":{"timeline":1,"lsn":67108864}`, with `"gaps":[33554432]` in it when there are any.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
     /// How far the primary had written.
@@ -27,8 +27,8 @@ pub struct Status {
     pub other: Map<String, Value>,
 }
 
-/// All WAL of a timeline and its ancestors before this place is in the archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// All WAL of a timeline and its ancestors before this place is in the archive, but for gaps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ArchivedTo {
     /// Of the primary.
     #[serde(serialize_with = "timeline_number")]
@@ -36,6 +36,9 @@ pub struct ArchivedTo {
     /// The start of a segment.
     #[serde(serialize_with = "lsn_number")]
     pub lsn: Lsn,
+    /// Where the gaps before it begin, which the primary cannot fill. Whoever has that WAL keeps it.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "lsn_list")]
+    pub gaps: Vec<Lsn>,
 }
 
 impl Status {
@@ -65,7 +68,12 @@ impl Status {
 
 fn archived_to(value: &Value) -> Option<ArchivedTo> {
     let timeline = value.get("timeline")?.as_u64()?.try_into().ok()?;
-    Some(ArchivedTo { timeline: TimelineId::new(timeline), lsn: value.get("lsn").and_then(lsn)? })
+    let gaps = value.get("gaps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Some(ArchivedTo {
+        timeline: TimelineId::new(timeline),
+        lsn: value.get("lsn").and_then(lsn)?,
+        gaps: gaps.iter().filter_map(lsn).collect(),
+    })
 }
 
 fn lsn(value: &Value) -> Option<Lsn> {
@@ -77,6 +85,10 @@ fn lsn(value: &Value) -> Option<Lsn> {
 
 fn lsn_number<S: serde::Serializer>(at: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(at.get())
+}
+
+fn lsn_list<S: serde::Serializer>(places: &[Lsn], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(places.iter().map(|at| at.get()))
 }
 
 fn timeline_number<S: serde::Serializer>(timeline: &TimelineId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -108,8 +120,13 @@ mod tests {
     fn what_is_archived_is_ours_and_patroni_need_not_know_it() {
         let text = r#"{"optime":9,"archived":{"timeline":2,"lsn":16777216}}"#;
         let status = Status::parse(text);
-        let archived = ArchivedTo { timeline: TimelineId::new(2), lsn: Lsn::new(16_777_216) };
-        assert_eq!((status.archived, compact_json(&status)), (Some(archived), text.to_owned()));
+        let archived =
+            ArchivedTo { timeline: TimelineId::new(2), lsn: Lsn::new(16_777_216), gaps: Vec::new() };
+        assert_eq!((status.archived.as_ref(), compact_json(&status)), (Some(&archived), text.to_owned()));
+        let text = r#"{"optime":9,"archived":{"timeline":2,"lsn":16777216,"gaps":[4096,8192]}}"#;
+        let status = Status::parse(text);
+        assert_eq!(status.archived.as_ref().unwrap().gaps, [Lsn::new(4096), Lsn::new(8192)]);
+        assert_eq!(compact_json(&status), text);
         assert_eq!(Status::parse(r#"{"optime":9,"archived":7}"#).archived, None);
     }
 

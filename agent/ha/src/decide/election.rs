@@ -83,6 +83,12 @@ fn forbidden(
     if let Some(sync) = &cluster.sync {
         return if sync.covers(&view.me) { None } else { Some(Reason::NotSynchronous) };
     }
+    match swapping(cluster) {
+        // What it lacks it has thrown away.
+        Some(member) if *member == view.me => return None,
+        Some(member) => return Some(Reason::SwapUnknown { member: member.clone() }),
+        None => {}
+    }
     let lag = position.behind(cluster.last_position);
     (lag > view.policy.maximum_lag_on_failover).then_some(Reason::LagsTooMuch { bytes: lag })
 }
@@ -109,6 +115,10 @@ fn outdone(
     {
         return Some(Reason::CandidateIsNamed { member: candidate.clone() });
     }
+    // Nobody else will stand.
+    if swapping(cluster).is_some_and(|member| *member == view.me) {
+        return None;
+    }
     // A better candidate that does not take the lease (cut off from the DCS, say) must not keep it free for ever.
     // Whoever is covered by /sync has all that was acknowledged, so taking turns loses nothing.
     let patience = match &cluster.sync {
@@ -130,6 +140,12 @@ fn outdone(
             theirs > rank(timeline, position, view.policy.tags.failover_priority, &view.me)
         })
         .map(|(member, _)| Reason::BetterCandidate { member: member.name.clone() })
+}
+
+/// Who alone may stand because a rollback was swapping its data. Where `/sync` says who may, it was made to say that before
+/// the swap.
+pub(super) fn swapping(cluster: &Cluster) -> Option<&MemberName> {
+    cluster.swapping.as_ref().filter(|_| cluster.sync.is_none())
 }
 
 /// More of the WAL first, then priority, then the name that sorts first.

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 
-use super::{switchover, synchronous};
+use super::{election, switchover, synchronous};
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, SyncState};
@@ -250,7 +250,8 @@ fn best(
     given_up: bool,
 ) -> Option<MemberName> {
     let recorded = recorded(view, cluster);
-    let synchronous = cluster.sync.is_some();
+    // Nobody has rolled back data but this member.
+    let exact_only = cluster.sync.is_some() || election::swapping(cluster).is_some();
     view.members
         .iter()
         .filter(|member| member.tags.may_lead())
@@ -258,7 +259,7 @@ fn best(
         .filter(|(member, state)| {
             let has_all = exact_end.is_some_and(|(timeline, end)| has_all(state, timeline, end));
             let lag = state.position.behind(view.local.last_position);
-            let within_policy = given_up && !synchronous && lag <= view.policy.maximum_lag_on_failover;
+            let within_policy = given_up && !exact_only && lag <= view.policy.maximum_lag_on_failover;
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
         })
         .max_by_key(|(member, state)| {

@@ -51,6 +51,10 @@ pub struct Cluster {
     /// The timeline that the last rollback began: whoever is on an earlier one has what it threw away.
     #[serde(default)]
     pub least_timeline: TimelineId,
+    /// Whose data a rollback is swapping, until it is recorded how that ended: nobody else knows whether the cluster has been
+    /// rolled back.
+    #[serde(default)]
+    pub swapping: Option<MemberName>,
     /// What somebody asks for (`/failover`).
     pub request: Option<Request>,
     /// The switchover that the leader has begun.

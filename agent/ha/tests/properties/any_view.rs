@@ -69,21 +69,26 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         5 => system().prop_map(Initialize::Done),
     ];
     let keys = (option::of(sync()), position(), history(), option::of(request()), option::of(switchover()));
-    (lease, 0_u64..4, initialize, keys, 0_u32..3).prop_map(|(lease, term, initialize, keys, least)| {
-        let (sync, last_position, history, request, switchover) = keys;
-        let least_timeline = TimelineId::new(least);
-        Cluster {
-            lease,
-            term: Term(term),
-            initialize,
-            sync,
-            last_position,
-            history,
-            least_timeline,
-            request,
-            switchover,
-        }
-    })
+    let rolled_back = (0_u32..3, option::weighted(0.2, name()));
+    (lease, 0_u64..4, initialize, keys, rolled_back).prop_map(
+        |(lease, term, initialize, keys, rolled_back)| {
+            let (sync, last_position, history, request, switchover) = keys;
+            let (least, swapping) = rolled_back;
+            let least_timeline = TimelineId::new(least);
+            Cluster {
+                lease,
+                term: Term(term),
+                initialize,
+                sync,
+                last_position,
+                history,
+                least_timeline,
+                swapping,
+                request,
+                switchover,
+            }
+        },
+    )
 }
 
 fn sync() -> impl Strategy<Value = SyncState> {

@@ -108,6 +108,7 @@ fn cluster(lease: Lease) -> Cluster {
         last_position: POSITION,
         history: TimelineHistory::default(),
         least_timeline: TimelineId::default(),
+        swapping: None,
         request: None,
         switchover: None,
     }

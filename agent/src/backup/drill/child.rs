@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{ChildStdin, Command};
@@ -17,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 const SAID_MAX: u64 = 1 << 20;
 /// Of its complaints, what is shown.
 const SHOWN_MAX: usize = 1000;
+
+/// For the kernel to end what was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a drill ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +46,7 @@ pub(super) struct Child {
 impl Child {
     /// Begins with a scratch directory; what an earlier one left in it is removed.
     pub(super) fn begin(configuration: &Path, scratch: &Path) -> io::Result<Self> {
-        match std::fs::remove_dir_all(scratch) {
-            Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(fault),
-            Ok(()) | Err(_) => {}
-        }
+        Self::clear(scratch)?;
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(std::env::current_exe()?);
         command.args(["verify", "--drill", "--while-stdin", "--format", "json"]);
@@ -53,8 +54,18 @@ impl Child {
         Self::spawn(command)
     }
 
+    /// Removes what is left in a scratch directory.
+    pub(super) fn clear(scratch: &Path) -> io::Result<()> {
+        match std::fs::remove_dir_all(scratch) {
+            Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn spawn(mut command: Command) -> io::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // With its server and their programs, which are killed together.
+        command.process_group(0);
         let mut process = command.spawn()?;
         let stdin = process.stdin.take();
         let (said, complaints) = (process.stdout.take(), process.stderr.take());
@@ -72,8 +83,12 @@ impl Child {
                     // Nobody waits for it when the agent ends.
                     let _ = ended.send(outcome);
                 }
-                // Gone already is as good.
-                None => drop(process.kill().await),
+                None => {
+                    let group = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+                    // Gone already is as good.
+                    let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+                    drop(process.kill().await);
+                }
             }
         });
         Ok(Child { stdin, outcome, kill })
@@ -93,6 +108,8 @@ impl Child {
             Ok(Outcome::Failed(_) | Outcome::GivenUp(_)) => Outcome::GivenUp(why),
             Err(_) => {
                 self.kill.cancel();
+                // Unless the kernel does not let go of it.
+                let _ = timeout(KILL_LIMIT, &mut self.outcome).await;
                 Outcome::GivenUp(why)
             }
         }
@@ -166,9 +183,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_does_not_end_is_killed() {
-        let child = shell("exec sleep 1000");
+    async fn one_that_does_not_end_is_killed_with_its_server() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = directory.path().join("held");
+        let made = std::process::Command::new("mkfifo").arg(&held).status().unwrap();
+        assert!(made.success());
+        let child = shell(&format!("exec 3>{}; sleep 1000 & exec sleep 1000", held.display()));
+        let (opened, begun) = oneshot::channel();
+        let (closed, gone) = oneshot::channel();
+        std::thread::spawn(move || {
+            // Opens when they hold it, and ends when nobody does any more.
+            let mut held = std::fs::File::open(held).unwrap();
+            opened.send(()).unwrap();
+            io::copy(&mut held, &mut io::sink()).unwrap();
+            closed.send(()).unwrap();
+        });
+        begun.await.unwrap();
         let outcome = child.give_up("room becomes scarce", Duration::ZERO).await;
         assert_eq!(outcome, Outcome::GivenUp("room becomes scarce"));
+        timeout(Duration::from_secs(60), gone).await.expect("both are killed").unwrap();
     }
 }

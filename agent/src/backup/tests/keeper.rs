@@ -306,3 +306,43 @@ async fn a_standby_does_not_ask_for_what_is_due() {
     cluster.expire_sessions("p2");
     assert_eq!(leader.begins(&[]).await.order.label, "r1");
 }
+
+/// Records a backup of the schedule's that was asked for at this time.
+async fn had_one(dcs: &dyn Dcs, at: &str) {
+    let asked = BackupRequest { id: "r0".into(), by: BY_SCHEDULE.into(), at: at.into(), attempts: 1 };
+    let seen = dcs.request_backup(&asked).await.unwrap();
+    let claim = outrider_dcs::BackupClaim { request: "r0".into(), member: "p1".into(), ..Default::default() };
+    let seen = dcs.claim_backup(&claim, &asked, seen).await.unwrap();
+    let last = BackupOutcome { request: "r0".into(), by: asked.by, asked: asked.at, ..Default::default() };
+    dcs.finish_backup(&last, seen).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_missed_while_no_member_ran_is_made_up_for_once_in_the_cluster() {
+    let cluster = MemoryCluster::new();
+    let yearly = Some("0 0 1 1 *");
+    let mut former = Desk::new(&cluster, "p1", true, yearly).await;
+    let mut leader = Desk::new(&cluster, "p2", false, yearly).await;
+    let mut standby = Desk::new(&cluster, "p3", false, yearly).await;
+    had_one(&*former.dcs, "2020-06-01T00:00:00Z").await;
+    let begun = leader.begins(&[&former, &standby]).await;
+    assert!(begun.order.label.starts_with(BY_SCHEDULE), "{}", begun.order.label);
+    begun.end.send(Ok(taken())).unwrap();
+    leader.until(|seen| seen.backup_last.as_ref().is_some_and(|last| last.value.request != "r0")).await;
+    // Neither the one that asked asks again, nor the one that leads after it.
+    for _ in 0..2 {
+        for _ in 0..50 {
+            for desk in [&former, &leader, &standby] {
+                desk.look().await;
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(former.dcs.read().await.unwrap().backup_request, None);
+        }
+        if !leader.is_primary {
+            former.dcs.hand_over_leader("p2").await.unwrap();
+            (former.is_primary, leader.is_primary) = (false, true);
+        }
+    }
+    leader.dcs.request_backup(&request()).await.unwrap();
+    assert_eq!(standby.begins(&[&former, &leader]).await.order.label, "r1");
+}

@@ -38,7 +38,8 @@ fn waiting() -> Report {
     stream.flushed = Some(Lsn::new((8 << 24) + 3000));
     stream.last_streamed = Some(at);
     stream.counters.chunks = 7;
-    Report { archive: Some(status), stream: Some(stream), ..report() }
+    let kept_for_gap = Some(Lsn::new(1 << 24));
+    Report { archive: Some(status), stream: Some(stream), kept_for_gap, ..report() }
 }
 
 #[tokio::test]
@@ -59,6 +60,7 @@ async fn the_archive_is_shown_with_what_waits_and_how_far_it_is_streamed() {
     ] {
         assert_eq!(shipping[key], value, "{key} in {shown}");
     }
+    assert_eq!(shown["kept_for_gap"], "0/1000000", "{shown}");
     let streaming = &shown["streaming"];
     for (key, value) in [
         ("enabled", json!(true)),
@@ -103,6 +105,7 @@ async fn the_same_is_in_the_metrics() {
         ("outrider_archive_free_bytes", f64::from(1 << 30)),
         ("outrider_archive_full_seconds", 900.0),
         ("outrider_archive_wal_gaps", 1.0),
+        ("outrider_archive_kept_for_gap", 1.0),
         ("outrider_archive_archived_lsn_bytes", f64::from(5 << 24)),
         ("outrider_archive_stream_behind_bytes", f64::from((3 << 24) + 2000)),
         ("outrider_archive_last_streamed_timestamp_seconds", 1_800_000_000.0),

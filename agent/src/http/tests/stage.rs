@@ -137,6 +137,7 @@ pub(crate) fn report() -> Report {
         next_round: Duration::from_secs(1),
         archive: None,
         stream: None,
+        kept_for_gap: None,
         database_sizes: [("pg\"1".to_owned(), 8192)].into(),
         counters: Counters::default(),
     }

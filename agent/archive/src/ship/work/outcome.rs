@@ -140,7 +140,8 @@ impl Work {
                 error!(
                     %first,
                     %last,
-                    "the archive has a gap that pg_wal cannot fill: nobody can recover across it; take a base backup"
+                    "the archive has a gap that pg_wal cannot fill: nobody can recover across it; switch over to a member \
+                     that says that it keeps this WAL, or take a base backup"
                 );
             }
             self.status.gaps = gaps;
