@@ -20,6 +20,7 @@ const LZ4: Measure = seconds("base backup, pg_basebackup -Ft, server lz4", Targe
 const GZIP: Measure = seconds("base backup, pg_basebackup -Ft, server gzip 1", Target::None);
 const COPY: Measure = seconds("base backup, cp -r and sync", Target::None);
 const RESTORE: Measure = seconds("restore of it, verified and synced", Target::Ranks(2.3, 2.3));
+const QUICK_RESTORE: Measure = seconds("restore of it, verified, --no-sync", Target::Ranks(2.3, 2.3));
 const PLAN: Measure = seconds("restore of it, the plan alone", Target::None);
 
 pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
@@ -28,7 +29,7 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
     connection.run("CHECKPOINT").await?;
     let config = depot.member().configuration();
     let config = text(&config)?;
-    let mut rows = [BACKUP, LZ4, GZIP, COPY, PLAN, RESTORE].map(Row::new);
+    let mut rows = [BACKUP, LZ4, GZIP, COPY, PLAN, RESTORE, QUICK_RESTORE].map(Row::new);
     for run in 0..runs.min(3) {
         rows[0].figures.push(time(|| depot.outrider(&["backup", "-c", config]))?);
         for (row, method) in [(1, "server-lz4"), (2, "server-gzip:1")] {
@@ -56,11 +57,12 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         rows[3].figures.push(time(|| shell(&depot, &command))?);
         std::fs::remove_dir_all(&copy)?;
         rows[4].figures.push(time(|| depot.outrider(&["restore", "-c", config, "--plan"]))?);
-        let restored = depot.scratch(&format!("restored-{run}"));
-        rows[5]
-            .figures
-            .push(time(|| depot.outrider(&["restore", "-c", config, "--into", text(&restored)?]))?);
-        std::fs::remove_dir_all(&restored)?;
+        for (row, options) in [(5, &[][..]), (6, &["--no-sync"][..])] {
+            let restored = depot.scratch(&format!("restored-{row}-{run}"));
+            let arguments = [&["restore", "-c", config, "--into", text(&restored)?][..], options].concat();
+            rows[row].figures.push(time(|| depot.outrider(&arguments))?);
+            std::fs::remove_dir_all(&restored)?;
+        }
     }
     let mut rows = rows.to_vec();
     rows.extend(others::base_backup(&depot, runs.min(3))?);

@@ -253,6 +253,11 @@ async fn no_member_keeps_wal_that_the_archive_has() {
     story.cluster.wait_until_whole().await.unwrap();
     let segment = end_segment(&story).await;
     let_go(&story.cluster, &segment).await;
+    // Somebody cleans up.
+    let drop = "SELECT pg_drop_replication_slot('outrider_archive')";
+    session(former).await.run(drop).await.unwrap();
+    let again = async || (!kept_from(former).await?.is_empty()).then_some(());
+    wait_until("the slot is made again", LIMIT, again).await.unwrap();
     // Without an archive nobody would ever move it on.
     former.end_agent(Signal::Terminate).unwrap();
     former.change_configuration(&serde_json::json!({"archive": null})).unwrap();

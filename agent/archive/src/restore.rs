@@ -46,6 +46,8 @@ pub struct RestoreOptions {
     pub standby: bool,
     /// What Postgres runs to get a file of the WAL: `restore_command`, with its `%f` and `%p`.
     pub restore_command: String,
+    /// Whether the files may be lost when the machine crashes soon after: for copies that nobody will miss.
+    pub no_sync: bool,
 }
 
 /// How far a restore is.

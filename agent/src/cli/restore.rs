@@ -70,6 +70,9 @@ pub(super) struct Restore {
     /// Remove first what a restore left that did not finish
     #[arg(long)]
     overwrite_half: bool,
+    /// Do not wait until the files are safe on the disk: for a copy to look at, which a crash of the machine may ruin
+    #[arg(long)]
+    no_sync: bool,
     /// The form of the plan and of the result
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -110,6 +113,7 @@ pub(super) fn run(asked: Restore) -> Result<ExitCode, Refusal> {
         overwrite_half: asked.overwrite_half,
         standby: asked.standby,
         restore_command: restore_command(&asked.config, asked.archive.as_ref(), archive.layout.server())?,
+        no_sync: asked.no_sync,
     };
     let restorer = Restorer::new(store, archive.layout.clone(), options);
     let into = asked.into.clone().unwrap_or_else(|| config.postgres.data_directory.clone());
@@ -231,6 +235,7 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
         "files": restored.files,
         "bytes": restored.bytes,
         "verified": restored.verified,
+        "synced": !asked.no_sync,
         "left_out": restored.left_out,
         "seconds": restored.took.as_secs_f64(),
     });
@@ -251,6 +256,9 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
         HumanBytes(restored.bytes),
         restored.took.as_secs_f64()
     );
+    if asked.no_sync {
+        text.push_str("not synced: a crash of this machine in the next minutes may ruin it\n");
+    }
     for entry in &restored.left_out {
         text.push_str(&format!("left out: {entry}\n"));
     }

@@ -101,6 +101,7 @@ async fn in_scratch(
         owner: scratch.owner,
         tablespaces: tablespaces.collect(),
         restore_command: options.restore_command.clone(),
+        no_sync: true,
         ..RestoreOptions::default()
     };
     let data = scratch.path.join("data");

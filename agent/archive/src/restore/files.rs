@@ -52,6 +52,8 @@ const STORED_EARLY_MIN: usize = 1 << 20;
 pub(super) struct Shared {
     manifest: Option<Manifest>,
     owner: Option<(u32, u32)>,
+    /// Nothing is to be made durable.
+    no_sync: bool,
     /// Paths of the manifest that were written and are right.
     seen: Mutex<HashSet<Vec<u8>>>,
     /// Entries that were not taken over, for people.
@@ -63,8 +65,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(manifest: Option<Manifest>, owner: Option<(u32, u32)>) -> Self {
-        Shared { manifest, owner, ..Shared::default() }
+    pub(super) fn new(manifest: Option<Manifest>, owner: Option<(u32, u32)>, no_sync: bool) -> Self {
+        Shared { manifest, owner, no_sync, ..Shared::default() }
     }
 
     /// What of the manifest never came.
@@ -257,7 +259,8 @@ impl Output {
     /// Lets the disk begin with these bytes. Else the system keeps gigabytes of them to itself until all are there and
     /// are to be made durable, and the disk does nothing meanwhile.
     fn begin_to_store(&self, at: u64, length: usize) {
-        if let (true, length) = (length >= STORED_EARLY_MIN, NonZeroU64::new(length as u64)) {
+        let worth_it = length >= STORED_EARLY_MIN && !self.shared.no_sync;
+        if let (true, length) = (worth_it, NonZeroU64::new(length as u64)) {
             // Of all that Linux has for it this is the one with a safe call: it first writes what was changed, and drops
             // from memory only what is on the disk already. Where it does nothing, all is written at the end.
             let _ = rustix::fs::fadvise(&self.file, at, length, rustix::fs::Advice::DontNeed);

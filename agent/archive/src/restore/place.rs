@@ -73,26 +73,27 @@ impl Place {
         Ok(())
     }
 
-    /// Makes everything durable, and then a data directory that can be started.
-    pub(super) fn finish(self) -> Result<(), RestoreError> {
-        for directory in self.tablespaces.iter().chain([&self.root]) {
+    /// Makes everything durable when it is to be, and then a data directory that can be started.
+    pub(super) fn finish(self, durable: bool) -> Result<(), RestoreError> {
+        for directory in self.tablespaces.iter().chain([&self.root]).filter(|_| durable) {
             sync_tree(directory)?;
         }
+        let sync = |directory: &Path| if durable { sync_directory(directory) } else { Ok(()) };
         let failed = |act, path: &Path| {
             let path = path.to_owned();
             move |source| RestoreError::File { act, path, source }
         };
         let control = self.root.join(CONTROL);
         fs::rename(self.root.join(CONTROL_MEANWHILE), &control).map_err(failed("rename", &control))?;
-        sync_directory(&self.root.join("global"))?;
+        sync(&self.root.join("global"))?;
         // Those of the tablespaces last: as long as the one that names them is there, they show what may be removed.
         for directory in [&self.root].into_iter().chain(&self.tablespaces) {
             let mark = directory.join(MARK);
             fs::remove_file(&mark).map_err(failed("remove", &mark))?;
-            sync_directory(directory)?;
+            sync(directory)?;
         }
         // The entry of a directory that was made is in the one above.
-        self.made.iter().filter_map(|made| made.parent()).try_for_each(sync_directory)
+        self.made.iter().filter_map(|made| made.parent()).try_for_each(sync)
     }
 
     /// Removes what was written; whether nothing of it is left.
@@ -315,13 +316,15 @@ mod tests {
 
     #[test]
     fn a_finished_restore_leaves_no_mark_and_a_control_file() {
-        let bench = Bench::new();
-        let place = bench.claim(false).unwrap();
-        write_something(&place);
-        place.finish().unwrap();
-        assert!(bench.root.join(CONTROL).exists() && !bench.root.join(MARK).exists());
-        assert!(!bench.space.join(MARK).exists());
-        assert_eq!(fs::metadata(&bench.root).unwrap().mode() & 0o777, 0o700);
+        for durable in [true, false] {
+            let bench = Bench::new();
+            let place = bench.claim(false).unwrap();
+            write_something(&place);
+            place.finish(durable).unwrap();
+            assert!(bench.root.join(CONTROL).exists() && !bench.root.join(MARK).exists());
+            assert!(!bench.space.join(MARK).exists());
+            assert_eq!(fs::metadata(&bench.root).unwrap().mode() & 0o777, 0o700);
+        }
     }
 
     #[test]
@@ -330,7 +333,7 @@ mod tests {
         let place = bench.claim(false).unwrap();
         write_something(&place);
         fs::remove_file(place.root.join(CONTROL_MEANWHILE)).unwrap();
-        place.finish().unwrap_err();
+        place.finish(true).unwrap_err();
         assert!(bench.root.join(MARK).exists());
         let place = bench.claim(true).unwrap();
         assert_eq!(names(&bench.space).unwrap(), [MARK]);

@@ -74,7 +74,7 @@ pub(super) async fn run(
     let (root, owner, again) = (directory.clone(), options.owner, options.overwrite_half);
     let place = blocking(move || Place::claim(&root, places, owner, again)).await?;
     let verified = manifest.is_some();
-    let shared = Arc::new(Shared::new(manifest, place.owner));
+    let shared = Arc::new(Shared::new(manifest, place.owner, options.no_sync));
     let _stop = StopWhenDropped(shared.clone());
     let filled = {
         let work = fill(store, &stock, plan, options, &spaces, &place, &shared, cancel);
@@ -92,7 +92,8 @@ pub(super) async fn run(
         return Err(clean_up(place, fault).await);
     }
     tell(Phase::Syncing, Some(&shared), total);
-    blocking(move || place.finish()).await?;
+    let durable = !options.no_sync;
+    blocking(move || place.finish(durable)).await?;
     tell(Phase::Done, Some(&shared), total);
     Ok(Restored {
         directory,
