@@ -15,11 +15,15 @@ const RETRY_FIRST: Duration = Duration::from_secs(60);
 /// But not later than this.
 const RETRY_LAST: Duration = Duration::from_secs(3600);
 
+/// Cron's days of the week, from 0 on; 7 is Sunday too.
+const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
 /// A cron expression in a time zone.
 #[derive(Clone)]
 pub(crate) struct Schedule {
     text: String,
-    cron: jiff_cron::Schedule,
+    /// Two when it names days of the month and of the week: then it is due on either, as in crontab(5).
+    crons: Vec<jiff_cron::Schedule>,
     zone: TimeZone,
 }
 
@@ -60,7 +64,7 @@ impl Schedule {
     pub(crate) fn next(&self, after: Timestamp) -> Option<Timestamp> {
         // The cron library has an older version of the same time library.
         let after = CronTimestamp::from_second(after.as_second()).ok()?.to_zoned(self.zone.clone());
-        let next = self.cron.after(after).next()?;
+        let next = self.crons.iter().filter_map(|cron| cron.after(after.clone()).next()).min()?;
         Timestamp::from_second(next.timestamp().as_second()).ok()
     }
 }
@@ -70,6 +74,32 @@ fn again(finished: Timestamp, failures: u32) -> Timestamp {
     let doublings = failures.saturating_sub(1).min(16);
     let pause = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_LAST);
     finished.checked_add(pause).unwrap_or(Timestamp::MAX)
+}
+
+/// The field as the library reads it, which counts the days from 1 where cron counts from 0: by their names.
+fn days_of_week(field: &str) -> Result<String, BadSchedule> {
+    let items: Result<Vec<String>, BadSchedule> = field.split(',').map(some_days_of_week).collect();
+    Ok(items?.join(","))
+}
+
+/// One of `1`, `1-5`, `1-5/2`; names and asterisks are the library's to read.
+fn some_days_of_week(item: &str) -> Result<String, BadSchedule> {
+    if !item.starts_with(|first: char| first.is_ascii_digit()) {
+        return Ok(item.to_owned());
+    }
+    let refused = || {
+        let fault = format!("{item} as day of the week: expected 0 to 7 (0 and 7 are Sunday), or sun to sat");
+        BadSchedule::Expression(fault)
+    };
+    let (range, step) = item.split_once('/').unwrap_or((item, "1"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let number = |text: &str| text.parse::<usize>().ok().filter(|number| *number <= 7).ok_or_else(refused);
+    let (first, last, step) = (number(first)?, number(last)?, number(step)?);
+    if first > last || step == 0 {
+        return Err(refused());
+    }
+    let days = (first..=last).step_by(step).map(|number| DAYS[number % DAYS.len()]);
+    Ok(days.collect::<Vec<_>>().join(","))
 }
 
 impl FromStr for Schedule {
@@ -85,16 +115,27 @@ impl FromStr for Schedule {
                 (zone, expression)
             }
         };
-        let fields = expression.split_whitespace().count();
+        let fields: Vec<&str> = expression.split_whitespace().collect();
         // The library wants seconds in front; cron has none.
-        let whole = match fields {
-            5 => format!("0 {expression}"),
-            6 => expression.to_owned(),
-            _ => return Err(BadSchedule::Expression(format!("it has {fields} fields"))),
+        let [seconds, minutes, hours, days, months, weekdays] = match *fields.as_slice() {
+            [minutes, hours, days, months, weekdays] => ["0", minutes, hours, days, months, weekdays],
+            [seconds, minutes, hours, days, months, weekdays] => {
+                [seconds, minutes, hours, days, months, weekdays]
+            }
+            _ => return Err(BadSchedule::Expression(format!("it has {} fields", fields.len()))),
         };
-        let cron = jiff_cron::Schedule::from_str(&whole)
-            .map_err(|fault| BadSchedule::Expression(fault.to_string()))?;
-        Ok(Schedule { text: text.to_owned(), cron, zone })
+        let weekdays = &days_of_week(weekdays)?;
+        let is_any = |field: &str| field.starts_with(['*', '?']);
+        let either = match is_any(days) || is_any(weekdays) {
+            true => vec![(days, weekdays.as_str())],
+            false => vec![(days, "*"), ("*", weekdays)],
+        };
+        let cron = |(days, weekdays)| {
+            jiff_cron::Schedule::from_str(&format!("{seconds} {minutes} {hours} {days} {months} {weekdays}"))
+                .map_err(|fault| BadSchedule::Expression(fault.to_string()))
+        };
+        let crons = either.into_iter().map(cron).collect::<Result<_, _>>()?;
+        Ok(Schedule { text: text.to_owned(), crons, zone })
     }
 }
 
@@ -144,13 +185,50 @@ mod tests {
         assert_eq!(night.to_string(), "TZ=Europe/Berlin 0 3 * * *");
     }
 
+    /// 2026-01-04 is a Sunday.
+    #[test]
+    fn days_of_the_week_count_as_in_cron() {
+        for (field, days) in [
+            ("0", vec![4, 11]),
+            ("7", vec![4, 11]),
+            ("1", vec![5, 12]),
+            ("mon", vec![5, 12]),
+            ("1-5", vec![5, 6, 7, 8, 9, 12]),
+            ("mon-fri", vec![5, 6, 7, 8, 9, 12]),
+            ("5-7", vec![4, 9, 10, 11]),
+            ("1-5/2", vec![5, 7, 9, 12]),
+            ("*/2", vec![4, 6, 8, 10, 11]),
+            ("0,3,sat", vec![4, 7, 10, 11]),
+        ] {
+            let schedule = schedule(&format!("0 3 * * {field}"));
+            let mut at = at("2026-01-03T12:00:00Z");
+            let days: Vec<String> =
+                days.into_iter().map(|day| format!("2026-01-{day:02}T03:00:00Z")).collect();
+            for day in days {
+                at = schedule.next(at).unwrap();
+                assert_eq!(at.to_string(), day, "{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_of_the_month_or_of_the_week_is_enough() {
+        let schedule = schedule("0 3 13 * 5");
+        let mut at = at("2026-01-10T00:00:00Z");
+        for day in ["2026-01-13", "2026-01-16", "2026-01-23", "2026-01-30", "2026-02-06", "2026-02-13"] {
+            at = schedule.next(at).unwrap();
+            assert_eq!(at.to_string(), format!("{day}T03:00:00Z"));
+        }
+    }
+
     #[test]
     fn what_is_no_schedule_is_told_why() {
         assert_eq!(
             "TZ=Nowhere/Atall 0 3 * * *".parse::<Schedule>().unwrap_err(),
             BadSchedule::Zone { zone: "Nowhere/Atall".into() }
         );
-        for text in ["", "0 3 * *", "0 25 * * *", "every night now and then", "a b c d e"] {
+        let bad = ["", "0 3 * *", "0 25 * * *", "0 3 * * 8", "0 3 * * 5-1", "0 3 * * 1/0", "a b c d e"];
+        for text in bad.into_iter().chain(["every night now and then"]) {
             assert!(matches!(text.parse::<Schedule>(), Err(BadSchedule::Expression(_))), "{text}");
         }
     }
