@@ -192,6 +192,11 @@ impl Fetcher {
             }
         }
         let Found::Object { key, format, whole, download } = found else { return Ok(Fetched::Absent) };
+        if let (true, Patience::Recovery, Some(ahead), WalFileName::Segment(segment)) =
+            (whole, patience, &self.ahead, name)
+        {
+            ahead.begin(segment);
+        }
         let wanted = self.archive.wanted(name, key, format, destination.path);
         let received = receive(download, &self.archive.room, wanted).await?;
         let fetched = put(received, destination)?;

@@ -105,6 +105,19 @@ impl Ahead {
         None
     }
 
+    /// A recovery is about to get this segment: where it is the first of a run, the next comes beside it.
+    pub(super) fn begin(self: &Arc<Self>, segment: SegmentName) {
+        // Segments of another size are numbered otherwise now and then; then there is nothing by this name, or nobody asks
+        // for it.
+        let size = SegmentSize::DEFAULT;
+        let mut run = lock(&self.run);
+        if run.last.is_none_or(|last| last.next(size) != segment) {
+            run.coming.clear();
+            run.coming.insert(segment.next(size), self.fetch(segment.next(size)));
+            self.watch(&mut run);
+        }
+    }
+
     /// PostgreSQL has got this segment. Reads on behind it: for a standby, which streams as a rule, only when the one
     /// before was asked for before it.
     pub(super) fn advance(self: &Arc<Self>, segment: SegmentName, bytes: u64, patience: Patience) {
@@ -119,7 +132,6 @@ impl Ahead {
             (false, Patience::Standby) => 0,
         };
         run.last = Some(segment);
-        run.asked = Some(Instant::now());
         let mut wanted = Vec::new();
         let mut next = segment;
         for _ in 0..run.window {
@@ -130,7 +142,13 @@ impl Ahead {
         for segment in wanted {
             run.coming.entry(segment).or_insert_with(|| self.fetch(segment));
         }
-        if run.janitor.is_none() && !run.coming.is_empty() {
+        self.watch(&mut run);
+    }
+
+    /// Somebody has asked. When nobody does any more what is here goes.
+    fn watch(self: &Arc<Self>, run: &mut Run) {
+        run.asked = Some(Instant::now());
+        if run.janitor.is_none() && !(run.coming.is_empty() && run.growing.is_none()) {
             run.janitor = Some(self.clear_when_idle());
         }
     }
@@ -144,10 +162,7 @@ impl Ahead {
     pub(super) fn keep(self: &Arc<Self>, segment: SegmentName, growing: Growing) {
         let mut run = lock(&self.run);
         run.growing = Some((segment, growing));
-        run.asked = Some(Instant::now());
-        if run.janitor.is_none() {
-            run.janitor = Some(self.clear_when_idle());
-        }
+        self.watch(&mut run);
     }
 
     /// What was kept of this segment. Of another one it is of no use any more.
