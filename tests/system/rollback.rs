@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use outrider_bed::process::postgres_in;
+use outrider_bed::process::{Signal, postgres_in};
 use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
 use serde_json::{Value, json};
 
@@ -224,31 +224,55 @@ async fn an_agent_killed_in_the_swap_finishes_it_or_has_undone_it() {
     is_removed(&cluster, prepared(leader)).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_asynchronous_mode_nobody_but_who_is_named_takes_the_place_of_a_leader_lost_in_the_swap() {
+/// Two members in asynchronous mode whose leader is lost in the swap, with row 3 to go; the leader and the id of the request.
+async fn lost_in_the_swap() -> (Cluster, String, String) {
     let rules = json!({"synchronous_mode": "off", "maximum_lag_on_failover": 1 << 20});
     let never = json!({"archive": {"schedule": "never"}});
     let builder = Builder::new().members(2).archive(Archive::Embedded).dcs(rules).settings(never);
     let cluster = builder.start().await.unwrap();
     let until = history(&cluster).await;
     everybody_has(&cluster, "1,2,3").await;
-    let (lost, standby) = (cluster.wait_for_leader().await.unwrap(), cluster.standbys().await.unwrap()[0]);
+    let lost = cluster.wait_for_leader().await.unwrap();
     let id = ask(lost, &json!({"target_lsn": until, "exclusive": true})).await;
     let journal = lost.state_directory().join("rollback.json");
     let swapping = async || std::fs::read_to_string(&journal).ok()?.contains("before-rollback").then_some(());
     wait_until("the data is being swapped", WORK_LIMIT, swapping).await.unwrap();
+    // At once: it must not come to record the end.
+    lost.signal_agent(Signal::Stop);
     lost.kill_node();
-    // It has all that was published, and the lease is free; but it has what was to go.
-    logged(standby, "was lost while a rollback swapped its data").await;
-    assert!(!standby.leads().await);
+    let lost = lost.name().to_owned();
+    // The other one has all that was published, and the lease is free; but it has what was to go.
+    for standby in cluster.members.iter().filter(|member| member.name() != lost) {
+        logged(standby, "was lost while a rollback swapped its data").await;
+        assert!(!standby.leads().await);
+    }
+    (cluster, lost, id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_asynchronous_mode_a_leader_lost_in_the_swap_finishes_it_when_it_is_back() {
+    let (cluster, lost, id) = lost_in_the_swap().await;
+    cluster.member(&lost).start().unwrap();
+    let last = ended(&cluster, &id).await;
+    assert_eq!(last["member"], lost.as_str(), "{last}");
+    let wanted = if last["error"].is_null() { "1,2" } else { "1,2,3" };
+    everybody_has(&cluster, wanted).await;
+    is_removed(&cluster, prepared(cluster.member(&lost))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_asynchronous_mode_a_person_names_who_takes_the_place_of_a_leader_lost_in_the_swap() {
+    let (cluster, lost, id) = lost_in_the_swap().await;
+    let standby = cluster.members.iter().find(|member| member.name() != lost).unwrap();
     let output = standby.outrider(&["failover", "--candidate", standby.name(), "--force"]).unwrap();
     assert!(output.status.success(), "{output:?}; {}", logs(&cluster));
     assert_eq!(rows(&cluster).await, "1,2,3");
     let last = ended(&cluster, &id).await;
     assert!(last["error"].as_str().unwrap().contains("lost in the middle of the swap"), "{last}");
+    let lost = cluster.member(&lost);
     lost.start().unwrap();
     everybody_has(&cluster, "1,2,3").await;
-    is_removed(&cluster, journal).await;
+    is_removed(&cluster, lost.state_directory().join("rollback.json")).await;
 }
 
 /// As it is between the two renames: nothing is in the place of the data.
