@@ -121,10 +121,11 @@ impl Shelf {
             return Ok(seen);
         }
         let looked = clock::monotonic();
-        let catalog = timeout(LOOK_LIMIT, Catalog::read(&*self.store, &self.layout))
-            .await
-            .map_err(|_| ShelfError::Late { limit: LOOK_LIMIT })?
-            .map_err(ShelfError::Store)?;
+        let reading = async { tokio::join!(Catalog::read(&*self.store, &self.layout), self.look_verified()) };
+        // Without the second the first is worth telling.
+        let (catalog, _) =
+            timeout(LOOK_LIMIT, reading).await.map_err(|_| ShelfError::Late { limit: LOOK_LIMIT })?;
+        let catalog = catalog.map_err(ShelfError::Store)?;
         let seen = Arc::new(Seen { catalog, at: clock::wall(), looked });
         self.seen.send_replace(Some(seen.clone()));
         Ok(seen)
