@@ -1,9 +1,9 @@
 //! The way from members to an object store, which closes by itself after so many segments of WAL were asked for through it,
-//! in the middle of whatever is on the way. A store behind a closed gate is as good as dead. Changes no byte.
+//! or when a piece of an unfinished one is, in the middle of whatever is on the way. A store behind a closed gate is as good as dead. Changes no byte.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,8 +24,8 @@ struct State {
     open: watch::Sender<bool>,
     /// Segments that may be asked for before it closes.
     left: AtomicUsize,
-    /// Segments that were asked for.
-    passed: AtomicUsize,
+    /// It closes before the first piece of a segment that was streamed.
+    no_stream: AtomicBool,
     /// Connections that found it closed.
     in_vain: AtomicUsize,
 }
@@ -46,7 +46,7 @@ impl Gate {
         let state = Arc::new(State {
             open: watch::Sender::new(true),
             left: AtomicUsize::new(usize::MAX),
-            passed: AtomicUsize::new(0),
+            no_stream: AtomicBool::new(false),
             in_vain: AtomicUsize::new(0),
         });
         let address = listener.local_addr()?;
@@ -61,7 +61,17 @@ impl Gate {
 
     /// Opens it, until this many more segments were asked for; the next one finds it closed.
     pub fn open_for(&self, segments: usize) {
+        self.open_until(segments, false);
+    }
+
+    /// Opens it, until a piece of a segment that was streamed is asked for, which finds it closed.
+    pub fn open_until_streamed(&self) {
+        self.open_until(usize::MAX, true);
+    }
+
+    fn open_until(&self, segments: usize, no_stream: bool) {
         self.state.left.store(segments, Ordering::SeqCst);
+        self.state.no_stream.store(no_stream, Ordering::SeqCst);
         self.state.in_vain.store(0, Ordering::SeqCst);
         self.state.open.send_replace(true);
     }
@@ -69,11 +79,6 @@ impl Gate {
     /// Whether it has closed.
     pub fn is_closed(&self) -> bool {
         !*self.state.open.borrow()
-    }
-
-    /// How many segments were asked for through it.
-    pub fn passed(&self) -> usize {
-        self.state.passed.load(Ordering::SeqCst)
     }
 
     /// How many connections have found it closed since it closed.
@@ -85,25 +90,41 @@ impl Gate {
 impl State {
     /// Notes what a client sends; whether it passes.
     fn lets_through(&self, bytes: &[u8]) -> bool {
-        if !asks_for_segment(bytes) {
-            return *self.open.borrow();
-        }
         let one_less = |left: usize| left.checked_sub(1);
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
+        let passes = match asked(bytes) {
+            Asked::Segment => self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok(),
+            Asked::Streamed => !self.no_stream.load(Ordering::SeqCst),
+            Asked::Else => true,
+        };
+        if !passes {
             self.open.send_replace(false);
-            return false;
         }
-        self.passed.fetch_add(1, Ordering::SeqCst);
         *self.open.borrow()
     }
 }
 
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Segment,
+    Streamed,
+    Else,
+}
+
 /// A request without a body comes as one piece, and its line is the first.
-fn asks_for_segment(bytes: &[u8]) -> bool {
+fn asked(bytes: &[u8]) -> Asked {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);
     // A listing has the prefix in its query, where slashes are encoded.
-    line.starts_with("GET ") && line.contains("/wals/") && !line.contains(".history")
+    if !line.starts_with("GET ") || line.contains(".history") {
+        Asked::Else
+    } else if line.contains("/wals/") {
+        Asked::Segment
+    } else if line.contains("/stream/") {
+        Asked::Streamed
+    } else {
+        Asked::Else
+    }
 }
 
 async fn accept(listener: TcpListener, store: String, state: Arc<State>) {
@@ -146,17 +167,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_is_told_from_a_listing_and_a_history() {
+    fn a_segment_is_told_from_a_piece_of_one_and_from_a_listing() {
         for (request, expected) in [
             (
                 "GET /b/bed/bed/wals/0000000100000000/000000010000000000000004.gz HTTP/1.1\r\nhost: x\r\n",
-                true,
+                Asked::Segment,
             ),
-            ("HEAD /b/bed/bed/wals/0000000100000000/000000010000000000000004.gz HTTP/1.1\r\n", false),
-            ("GET /b/bed/bed/wals/00000002.history.gz HTTP/1.1\r\n", false),
-            ("GET /b?list-type=2&prefix=bed%2Fwals%2F HTTP/1.1\r\n", false),
+            ("HEAD /b/bed/bed/wals/0000000100000000/000000010000000000000004.gz HTTP/1.1\r\n", Asked::Else),
+            ("GET /b/bed/bed/wals/00000002.history.gz HTTP/1.1\r\n", Asked::Else),
+            ("GET /b/bed/bed/outrider/stream/000000010000000000000004/0-1.gz HTTP/1.1\r\n", Asked::Streamed),
+            ("GET /b?list-type=2&prefix=bed%2Fwals%2F HTTP/1.1\r\n", Asked::Else),
         ] {
-            assert_eq!(asks_for_segment(request.as_bytes()), expected, "{request}");
+            assert_eq!(asked(request.as_bytes()), expected, "{request}");
         }
     }
 }
