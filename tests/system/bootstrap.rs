@@ -7,7 +7,7 @@ use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
 use outrider_wal::{Lsn, SegmentSize, WalFileName};
 use serde_json::{Value, json};
 
-use crate::kept::{WORK_LIMIT, archived, back_up, insert, primary, rows};
+use crate::kept::{WORK_LIMIT, archived, back_up, insert, primary, rows, streamed};
 use crate::story::{LIMIT, Story, logs};
 
 pub(crate) fn lose_everything(cluster: &Cluster) {
@@ -63,15 +63,7 @@ async fn what_was_streamed_of_an_unfinished_segment_survives_the_loss_of_every_m
     for row in 1..=300 {
         insert(&cluster, &format!("({row})")).await;
     }
-    let end = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint::text";
-    let end: f64 = primary(&cluster).await.text(end).await.unwrap().parse().unwrap();
-    let leader = cluster.wait_for_leader().await.unwrap();
-    let streamed = async || {
-        let metrics = leader.get("/metrics").await.ok()?.text;
-        let line = metrics.lines().find(|line| line.starts_with("outrider_archive_stream_lsn_bytes"))?;
-        (line.rsplit(' ').next()?.parse::<f64>().ok()? >= end).then_some(())
-    };
-    wait_until("the last row is safe in the archive", LIMIT, streamed).await.unwrap();
+    streamed(&cluster).await;
     lose_everything(&cluster);
     cluster.etcd.delete_all("/service/bed/").await.unwrap();
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));

@@ -36,7 +36,7 @@ impl Moment {
     }
 }
 
-/// Kills the agent that makes the cluster at each of the moments, and starts it again.
+/// Kills the agent that makes the cluster at each of the moments, or all of its node, and starts it again.
 async fn kill_at(cluster: &Cluster, moments: &[Moment], seed: &mut Seed) {
     let mut begun = vec![0; cluster.members.len()];
     for moment in moments {
@@ -47,7 +47,11 @@ async fn kill_at(cluster: &Cluster, moments: &[Moment], seed: &mut Seed) {
         let at = waited.unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
         fault_lasts(offset).await;
         let member = &cluster.members[at];
-        member.kill_agent();
+        if seed.below(2) == 0 {
+            member.kill_agent();
+        } else {
+            member.kill_node();
+        }
         begun[at] = member.log().len();
         member.start().unwrap();
     }

@@ -69,3 +69,16 @@ pub(crate) async fn everybody_has(cluster: &Cluster, wanted: &str) {
             .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
     }
 }
+
+/// Waits until everything that was written is in the archive, in segments that are not finished too.
+pub(crate) async fn streamed(cluster: &Cluster) {
+    let end = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint::text";
+    let end: f64 = primary(cluster).await.text(end).await.unwrap().parse().unwrap();
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let streamed = async || {
+        let metrics = leader.get("/metrics").await.ok()?.text;
+        let line = metrics.lines().find(|line| line.starts_with("outrider_archive_stream_lsn_bytes"))?;
+        (line.rsplit(' ').next()?.parse::<f64>().ok()? >= end).then_some(())
+    };
+    wait_until("the last row is safe in the archive", LIMIT, streamed).await.unwrap();
+}

@@ -16,6 +16,7 @@ mod failover;
 mod kept;
 mod partition;
 mod refusals;
+mod replay;
 mod restore_elsewhere;
 mod restore_killed;
 mod rollback;

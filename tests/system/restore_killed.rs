@@ -72,9 +72,17 @@ impl Scene {
     fn judge(&self, when: &str) {
         let has_mark = self.into.join(MARK).exists();
         if self.into.join(CONTROL).exists() {
-            let written_by_restore = ["-i", "postgresql.auto.conf", "-i", "recovery.signal", "-i", MARK];
-            let data = self.into.to_str().unwrap();
-            let arguments = [&["--no-parse-wal"], &written_by_restore[..], &[data]].concat();
+            let mut arguments = vec!["--no-parse-wal".to_owned(), self.into.display().to_string()];
+            // Written by the restore itself.
+            let spaces = std::fs::read_dir(self.into.join("pg_tblspc")).unwrap();
+            let marks =
+                spaces.map(|space| format!("pg_tblspc/{}/{MARK}", space.unwrap().file_name().display()));
+            for name in
+                ["postgresql.auto.conf", "recovery.signal", MARK].map(str::to_owned).into_iter().chain(marks)
+            {
+                arguments.push(format!("--ignore={name}"));
+            }
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let output = by_hand::run(&self.cluster, "pg_verifybackup", &arguments);
             assert!(
                 output.status.success(),

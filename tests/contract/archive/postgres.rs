@@ -233,7 +233,7 @@ fn run(mut command: Command) {
 }
 
 /// PostgreSQL refuses root: then the user and group `postgres` of Debian's package.
-fn other_user() -> Option<(u32, u32)> {
+pub(crate) fn other_user() -> Option<(u32, u32)> {
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         return None;
     }

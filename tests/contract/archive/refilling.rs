@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outrider_archive::Leadership;
 use outrider_archive::store::{Metadata, Store};
+use outrider_bed::Seed;
 use outrider_wal::TimelineId;
 use tokio::time::sleep;
 
@@ -142,40 +143,35 @@ async fn what_retention_removed_stays_away(bench: &Bench) {
 /// Kills at moments that a seed chooses, which is what the pauses are for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_killed_twenty_times_ships_everything_once() {
-    const SEED: u64 = 20_261_124;
     const KILLS: u32 = 20;
     let embedded = Embedded::start(Obedience::Full);
     let (pg_wal, store) = (PgWal::new(), open(&options(&embedded.endpoint())));
     let directory = tempfile::tempdir().unwrap();
-    let mut random = SEED;
-    let mut next = |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) % below
-    };
+    let mut seed = Seed::choose(20_261_124);
     let mut content = Vec::new();
     for kill in 0..KILLS {
-        for _ in 0..=next(4) {
+        for _ in 0..=seed.below(4) {
             let name = name(1, u32::try_from(content.len()).unwrap() + 1);
-            content.push((name.clone(), segment(&name, next(256) as u8)));
+            content.push((name.clone(), segment(&name, seed.below(256) as u8)));
             pg_wal.add(&name, &content[content.len() - 1].1);
         }
         let socket = directory.path().join("agent.sock");
         let agent =
             AgentProcess::start(&embedded.endpoint(), pg_wal.path(), &socket, SYSTEM_IDENTIFIER, SIZE);
-        sleep(Duration::from_millis(20 + next(400))).await;
+        sleep(Duration::from_millis(20 + seed.below(400))).await;
         drop(agent);
         let found = archived(&*store).await.len();
-        assert!(found <= content.len(), "kill {kill} of seed {SEED}: {found} files of {}", content.len());
+        assert!(found <= content.len(), "kill {kill}: {found} files of {}", content.len());
     }
     let shipper = pg_wal.shipper_of("leader-1", store.clone());
     let mut status = shipper.status();
     shipper.enable(leadership(1));
     let all = content.len() as u64;
     let done = shown(&mut status, "all archived", |status| status.counters.files == all).await;
-    assert_eq!((done.refused, done.conflict, done.gaps), (Vec::new(), None, Vec::new()), "seed {SEED}");
+    assert_eq!((done.refused, done.conflict, done.gaps), (Vec::new(), None, Vec::new()));
     let names: Vec<String> = content.iter().map(|(name, _)| name.clone()).collect();
-    assert_eq!(archived(&*store).await, names, "seed {SEED}");
+    assert_eq!(archived(&*store).await, names);
     for (name, plain) in &content {
-        assert!(gunzip(&read(&*store, &key(name)).await.unwrap()) == *plain, "{name}, seed {SEED}");
+        assert!(gunzip(&read(&*store, &key(name)).await.unwrap()) == *plain, "{name}");
     }
 }

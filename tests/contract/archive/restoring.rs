@@ -2,8 +2,7 @@
 //! backups here are plain tars without an index, as other programs leave them.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use super::bench::{Bench, names, wait_until};
 use super::pg_wal::{PgWal, SERVER};
 use super::postgres::Postgres;
 use super::processes::recovery_command;
+use super::small_disk::SmallDisk;
 
 super::on_every_store!(the_latest_point_and_a_time_are_reached);
 
@@ -68,7 +68,7 @@ async fn text(client: &Client, sql: &str) -> String {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -318,42 +318,22 @@ async fn a_cancelled_restore_leaves_nothing() {
     assert!(!nowhere.data().exists());
 }
 
-/// A file system of its own, gone with it.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`, said aloud, without the right to mount.
-    fn mount(at: &Path) -> Option<Self> {
-        std::fs::create_dir(at).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(at).output().unwrap();
-        if !mounted.status.success() {
-            println!("skipped: a small disk can only be mounted by root");
-            return None;
-        }
-        Some(SmallDisk(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_named_and_what_was_written_is_removed() {
     let (scene, _bench) = Scene::in_a_directory().await;
     let nowhere = Postgres::nowhere();
     let disk = nowhere.data().with_file_name("disk");
-    let Some(disk) = SmallDisk::mount(&disk) else { return };
-    let into = disk.0.join("data");
+    let disk = match SmallDisk::mount(&disk, 8) {
+        Ok(disk) => disk,
+        Err(fault) => return println!("skipped: {fault}"),
+    };
+    let into = disk.path().join("data");
     let owner =
         std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(nowhere.data().parent().unwrap()).unwrap());
     let options = RestoreOptions { owner: Some((owner, owner)), ..RestoreOptions::default() };
     let fault = scene.restore(Target::Latest, &into, options).await.unwrap_err();
     assert!(matches!(fault, RestoreError::DiskFull { removed: true, .. }), "{fault}");
-    assert_eq!(names(&disk.0), Vec::<String>::new());
+    assert_eq!(names(disk.path()), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
