@@ -7,6 +7,7 @@ use outrider_bed::{Archive, Builder, Cluster, Member, wait_until};
 use outrider_wal::{Lsn, SegmentSize, WalFileName};
 use serde_json::{Value, json};
 
+use crate::by_hand::{MARK, files};
 use crate::kept::{WORK_LIMIT, archived, back_up, insert, primary, rows, streamed};
 use crate::story::{LIMIT, Story, logs};
 
@@ -190,6 +191,14 @@ async fn a_new_member_takes_its_data_from_the_archive_and_then_streams() {
     let standby = cluster.standbys().await.unwrap()[0];
     standby.kill_node();
     standby.lose_disk().unwrap();
+    standby.start().unwrap();
+    // Lost once more when half of it is there.
+    let half = async || {
+        let data = standby.data_directory();
+        (data.join(MARK).exists() && files(&data).len() > 200).then_some(())
+    };
+    wait_until("half of it is there", LIMIT, half).await.unwrap();
+    standby.kill_node();
     standby.start().unwrap();
     cluster.wait_until_whole().await.unwrap_or_else(|fault| panic!("{fault}; {}", logs(&cluster)));
     let log = standby.log();

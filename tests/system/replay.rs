@@ -38,12 +38,13 @@ async fn a_store_that_dies_in_the_middle_of_a_replay_is_not_the_end_of_the_archi
 
     // Nobody takes the gap for the end while it is waited for.
     let until = async |what: &str, limit: Duration, condition: &dyn Fn() -> bool| {
-        let ended = || member.log()[log..].contains("done job=Initdb");
+        let ended = || member.log()[log..].contains("redo done");
         let waited = wait_until(what, limit, async || (condition() || ended()).then_some(())).await;
         assert!(waited.is_ok() && !ended(), "{what}: {waited:?}; {}", logs(&cluster));
     };
     let restored = || member.log()[log..].matches("restored log file").count();
-    let tried = || gate.is_closed() && gate.in_vain() >= 3;
+    // A request is tried three times before it is called a failure, which wal-fetch meets with more patience.
+    let tried = || gate.is_closed() && gate.in_vain() >= 8;
     // Away for a moment: the same recovery goes on.
     gate.open_for(6);
     let endpoint = json!({"bootstrap": {"method": "archive"}, "archive": {"endpoint": gate.endpoint()}});

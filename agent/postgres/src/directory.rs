@@ -206,7 +206,7 @@ pub(crate) fn make_room(settings: &Settings) -> Result<(), Error> {
 
 /// The tablespaces that belong to half a data directory. Restore and pg_basebackup take empty directories only, so what is
 /// in them is of the same work; they would not take them a second time. A restore links them at its end; before that its
-/// mark names them, and they carry it too.
+/// mark names them, and they carry it too. What pg_basebackup wrote before it linked them is not found: it names them nowhere.
 fn half_made_tablespaces(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
