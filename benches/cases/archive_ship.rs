@@ -79,6 +79,9 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
     let asked = store.requests().await? - before;
     rows[4].figures.push(asked as f64 / SEGMENTS as f64);
     let fetched = depot.scratch("fetched");
+    // By it wal-fetch knows that a recovery asks, and not a standby, which would rather stream.
+    let recovers = depot.member().directory().join("recovery.signal");
+    std::fs::write(&recovers, "")?;
     for segment in &segments {
         let begun = Instant::now();
         depot.outrider(&["wal-fetch", "--socket", text(&socket)?, segment, text(&fetched)?])?;
@@ -89,6 +92,7 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         std::fs::remove_file(&fetched)?;
         tokio::time::sleep(REPLAY).await;
     }
+    std::fs::remove_file(&recovers)?;
     for number in 0..ABSENT {
         let name = format!("000000090000000000{number:06X}");
         let begun = Instant::now();

@@ -47,8 +47,8 @@ pub(super) struct Ahead {
 #[derive(Debug, Default)]
 struct Run {
     last: Option<SegmentName>,
-    /// How far ahead now: doubles with each that is asked for, so that a standby at the end of the archive, where there
-    /// is nothing ahead, does not ask for many in vain.
+    /// How far ahead now: one more with each that is asked for, so that a standby at the end of the archive, where there
+    /// is nothing ahead, does not ask for many in vain, and the first of a recovery do not come all at once.
     window: usize,
     coming: BTreeMap<SegmentName, Coming>,
     /// What was streamed of a segment that is not finished, for when it is asked for again.
@@ -127,7 +127,7 @@ impl Ahead {
         run.growing = None;
         let follows = run.last.is_some_and(|last| last.next(size) == segment);
         run.window = match (follows, patience) {
-            (true, _) => (2 * run.window).clamp(1, most),
+            (true, _) => (run.window + 1).min(most),
             (false, Patience::Recovery) => RECOVERY_WINDOW.min(most),
             (false, Patience::Standby) => 0,
         };
