@@ -138,8 +138,10 @@ impl Fetcher {
         let destination = Destination { path: destination, owner };
         let mut backoff = Backoff::default();
         let mut last = None;
+        // A recovery surely wants what comes next, unless there is hardly room for what it wants now.
+        let mut eager = patience == Patience::Recovery;
         loop {
-            let attempt = timeout(end - Instant::now(), self.attempt(name, destination, patience)).await;
+            let attempt = timeout(end - Instant::now(), self.attempt(name, destination, eager)).await;
             let failure = match attempt {
                 Ok(Ok(fetched)) => {
                     self.silent_until.send_replace(None);
@@ -153,6 +155,7 @@ impl Fetcher {
             };
             if failure.is_disk_full() && self.make_room() {
                 last = Some(Box::new(failure));
+                eager = false;
                 continue;
             }
             let FetchError::Store { source, .. } = &failure else { return Err(failure) };
@@ -172,9 +175,9 @@ impl Fetcher {
         &self,
         name: WalFileName,
         destination: Destination<'_>,
-        patience: Patience,
+        eager: bool,
     ) -> Result<Fetched, FetchError> {
-        if let Some(fetched) = self.take_ahead(name, destination, patience).await {
+        if let Some(fetched) = self.take_ahead(name, destination, eager).await {
             return Ok(fetched);
         }
         let store_error = |source| FetchError::Store { name, source };
@@ -192,16 +195,14 @@ impl Fetcher {
             }
         }
         let Found::Object { key, format, whole, download } = found else { return Ok(Fetched::Absent) };
-        if let (true, Patience::Recovery, Some(ahead), WalFileName::Segment(segment)) =
-            (whole, patience, &self.ahead, name)
-        {
+        if let (true, Some(ahead), WalFileName::Segment(segment)) = (whole && eager, &self.ahead, name) {
             ahead.begin(segment);
         }
         let wanted = self.archive.wanted(name, key, format, destination.path);
         let received = receive(download, &self.archive.room, wanted).await?;
         let fetched = put(received, destination)?;
         if let (true, Fetched::Written { bytes }) = (whole, fetched) {
-            self.advance(name, bytes, patience);
+            self.advance(name, bytes, eager);
         }
         Ok(fetched)
     }
@@ -211,14 +212,14 @@ impl Fetcher {
         &self,
         name: WalFileName,
         destination: Destination<'_>,
-        patience: Patience,
+        eager: bool,
     ) -> Option<Fetched> {
         let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) else { return None };
         let received = ahead.take(segment).await?;
         let bytes = received.bytes;
         match put(received, destination) {
             Ok(fetched) => {
-                self.advance(name, bytes, patience);
+                self.advance(name, bytes, eager);
                 Some(fetched)
             }
             Err(failure) => {
@@ -228,9 +229,9 @@ impl Fetcher {
         }
     }
 
-    fn advance(&self, name: WalFileName, bytes: u64, patience: Patience) {
+    fn advance(&self, name: WalFileName, bytes: u64, eager: bool) {
         if let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) {
-            ahead.advance(segment, bytes, patience);
+            ahead.advance(segment, bytes, eager);
         }
     }
 

@@ -14,15 +14,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
+use super::FetchError;
 use super::find::{Archive, lock};
 use super::receive::{Received, Temporary, receive};
 use super::stitch::Growing;
-use super::{FetchError, Patience};
 
 /// What all files together may take, at most; but always one segment.
 const BYTES_MAX: u64 = 1 << 30;
-/// So many that follow its first segment a recovery wants surely: it replays up to its end, one after the other.
-const RECOVERY_WINDOW: usize = 2;
+/// So many are read ahead behind the first segment of a recovery, which replays them one after the other up to their end.
+const EAGER_WINDOW: usize = 2;
 /// When nobody has asked for so long, the recovery is over and the files go.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -118,18 +118,18 @@ impl Ahead {
         }
     }
 
-    /// PostgreSQL has got this segment. Reads on behind it: for a standby, which streams as a rule, only when the one
-    /// before was asked for before it.
-    pub(super) fn advance(self: &Arc<Self>, segment: SegmentName, bytes: u64, patience: Patience) {
+    /// PostgreSQL has got this segment. Reads on behind it when the one before was asked for before it, and else only when
+    /// `eager`: a standby streams as a rule.
+    pub(super) fn advance(self: &Arc<Self>, segment: SegmentName, bytes: u64, eager: bool) {
         let Some(size) = SegmentSize::new(bytes) else { return };
         let most = self.options.segments.min(usize::try_from(BYTES_MAX / bytes).unwrap_or(1).max(1));
         let mut run = lock(&self.run);
         run.growing = None;
         let follows = run.last.is_some_and(|last| last.next(size) == segment);
-        run.window = match (follows, patience) {
+        run.window = match (follows, eager) {
             (true, _) => (run.window + 1).min(most),
-            (false, Patience::Recovery) => RECOVERY_WINDOW.min(most),
-            (false, Patience::Standby) => 0,
+            (false, true) => EAGER_WINDOW.min(most),
+            (false, false) => 0,
         };
         run.last = Some(segment);
         let mut wanted = Vec::new();
