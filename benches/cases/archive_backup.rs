@@ -1,5 +1,7 @@
 //! A base backup of 1.6 GB and its restore, beside PostgreSQL's own tools and a plain copy of the same files.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::time::Instant;
@@ -49,19 +51,19 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
                 "none",
             ];
             rows[row].figures.push(time(|| depot.postgres_program("pg_basebackup", &arguments))?);
-            std::fs::remove_dir_all(directory)?;
+            remove(&depot, directory.as_ref())?;
         }
         let copy = depot.scratch("copy");
         let data = depot.member().data_directory();
         let command = format!("cp -r {} {} && sync -f {1}", text(&data)?, text(&copy)?);
         rows[3].figures.push(time(|| shell(&depot, &command))?);
-        std::fs::remove_dir_all(&copy)?;
+        remove(&depot, &copy)?;
         rows[4].figures.push(time(|| depot.outrider(&["restore", "-c", config, "--plan"]))?);
         for (row, options) in [(5, &[][..]), (6, &["--no-sync"][..])] {
             let restored = depot.scratch(&format!("restored-{row}-{run}"));
             let arguments = [&["restore", "-c", config, "--into", text(&restored)?][..], options].concat();
             rows[row].figures.push(time(|| depot.outrider(&arguments))?);
-            std::fs::remove_dir_all(&restored)?;
+            remove(&depot, &restored)?;
         }
     }
     let mut rows = rows.to_vec();
@@ -70,6 +72,12 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         println!("  {}", row.summary());
     }
     Ok(Outcome { case: "archive-backup", rows, books: None, faults: Vec::new() })
+}
+
+/// Waits until the disk has forgotten it too: else the next to sync would pay for that.
+fn remove(depot: &Depot, directory: &Path) -> anyhow::Result<()> {
+    std::fs::remove_dir_all(directory)?;
+    shell(depot, "sync")
 }
 
 fn time(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
@@ -81,7 +89,7 @@ fn time(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
 fn shell(depot: &Depot, command: &str) -> anyhow::Result<()> {
     let guard = &depot.cluster.guard;
     let status = guard
-        .command(std::path::Path::new("/bin/sh"), guard.directory())
+        .command(Path::new("/bin/sh"), guard.directory())
         .args(["-c", command])
         .status()
         .context("cannot run sh")?;
