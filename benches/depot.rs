@@ -118,6 +118,17 @@ impl Depot {
         Ok(())
     }
 
+    /// Removes a directory, and waits until the disk has forgotten it: else what is measured next pays for that.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn remove(&self, directory: &Path) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(directory)?;
+        let synced = std::process::Command::new("sync").status().context("cannot run sync")?;
+        ensure!(synced.success(), "sync failed");
+        Ok(())
+    }
+
     /// Makes a file the bed's user's.
     ///
     /// # Errors

@@ -218,12 +218,18 @@ impl<'depot> Other<'depot> {
             self.pgbackrest(&zstd, true)?;
             backup.figures.push(begun.elapsed().as_secs_f64());
             let directory = self.depot.scratch(&format!("restored-by-pgbackrest-{round}"));
-            std::fs::create_dir_all(&directory)?;
-            self.depot.own(&directory)?;
-            let begun = Instant::now();
-            self.pgbackrest(&[&format!("--pg1-path={}", text(&directory)?), "restore"], true)?;
-            restore.figures.push(begun.elapsed().as_secs_f64());
-            std::fs::remove_dir_all(&directory)?;
+            let again = || {
+                std::fs::create_dir_all(&directory)?;
+                self.depot.own(&directory)?;
+                let begun = Instant::now();
+                self.pgbackrest(&[&format!("--pg1-path={}", text(&directory)?), "restore"], true)?;
+                let took = begun.elapsed().as_secs_f64();
+                self.depot.remove(&directory)?;
+                anyhow::Ok(took)
+            };
+            // The first reads what the machine has written away.
+            again()?;
+            restore.figures.push(again()?);
         }
         Ok(vec![backup, restore])
     }
@@ -240,10 +246,15 @@ impl<'depot> Other<'depot> {
         let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).context("barman's list")?;
         let id = listed["backups_list"][0]["backup_id"].as_str().context("barman lists no backup")?;
         let directory = self.depot.scratch("restored-by-barman");
-        let begun = Instant::now();
-        self.barman("restore", &[], &[id, text(&directory)?], true)?;
-        restore.figures.push(begun.elapsed().as_secs_f64());
-        std::fs::remove_dir_all(&directory)?;
+        let again = || {
+            let begun = Instant::now();
+            self.barman("restore", &[], &[id, text(&directory)?], true)?;
+            let took = begun.elapsed().as_secs_f64();
+            self.depot.remove(&directory)?;
+            anyhow::Ok(took)
+        };
+        again()?;
+        restore.figures.push(again()?);
         Ok(vec![backup, restore])
     }
 }
