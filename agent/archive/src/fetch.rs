@@ -177,7 +177,8 @@ impl Fetcher {
         destination: Destination<'_>,
         eager: bool,
     ) -> Result<Fetched, FetchError> {
-        if let Some(fetched) = self.take_ahead(name, destination, eager).await {
+        if let Some(fetched) = self.take_ahead(name, destination).await {
+            self.advance(name, fetched, eager);
             return Ok(fetched);
         }
         let store_error = |source| FetchError::Store { name, source };
@@ -201,36 +202,23 @@ impl Fetcher {
         let wanted = self.archive.wanted(name, key, format, destination.path);
         let received = receive(download, &self.archive.room, wanted).await?;
         let fetched = put(received, destination)?;
-        if let (true, Fetched::Written { bytes }) = (whole, fetched) {
-            self.advance(name, bytes, eager);
+        if whole {
+            self.advance(name, fetched, eager);
         }
         Ok(fetched)
     }
 
     /// Answers with a file that is here already.
-    async fn take_ahead(
-        &self,
-        name: WalFileName,
-        destination: Destination<'_>,
-        eager: bool,
-    ) -> Option<Fetched> {
+    async fn take_ahead(&self, name: WalFileName, destination: Destination<'_>) -> Option<Fetched> {
         let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) else { return None };
-        let received = ahead.take(segment).await?;
-        let bytes = received.bytes;
-        match put(received, destination) {
-            Ok(fetched) => {
-                self.advance(name, bytes, eager);
-                Some(fetched)
-            }
-            Err(failure) => {
-                debug!(%name, "what was read ahead cannot be used: {failure}");
-                None
-            }
-        }
+        let put = put(ahead.take(segment).await?, destination);
+        put.inspect_err(|failure| debug!(%name, "what was read ahead cannot be used: {failure}")).ok()
     }
 
-    fn advance(&self, name: WalFileName, bytes: u64, eager: bool) {
-        if let (Some(ahead), WalFileName::Segment(segment)) = (&self.ahead, name) {
+    fn advance(&self, name: WalFileName, fetched: Fetched, eager: bool) {
+        if let (Some(ahead), WalFileName::Segment(segment), Fetched::Written { bytes }) =
+            (&self.ahead, name, fetched)
+        {
             ahead.advance(segment, bytes, eager);
         }
     }

@@ -58,6 +58,12 @@ struct Run {
     janitor: Option<Aborted<()>>,
 }
 
+impl Run {
+    fn is_empty(&self) -> bool {
+        self.coming.is_empty() && self.growing.is_none()
+    }
+}
+
 type Coming = Aborted<Result<Option<Received>, FetchError>>;
 
 /// A task that ends when nobody waits for it any more.
@@ -148,7 +154,7 @@ impl Ahead {
     /// Somebody has asked. When nobody does any more what is here goes.
     fn watch(self: &Arc<Self>, run: &mut Run) {
         run.asked = Some(Instant::now());
-        if run.janitor.is_none() && !(run.coming.is_empty() && run.growing.is_none()) {
+        if run.janitor.is_none() && !run.is_empty() {
             run.janitor = Some(self.clear_when_idle());
         }
     }
@@ -178,8 +184,7 @@ impl Ahead {
 
     /// Whether something is here or coming.
     pub(super) fn is_empty(&self) -> bool {
-        let run = lock(&self.run);
-        run.coming.is_empty() && run.growing.is_none()
+        lock(&self.run).is_empty()
     }
 
     fn fetch(self: &Arc<Self>, segment: SegmentName) -> Coming {

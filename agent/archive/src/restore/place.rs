@@ -75,8 +75,8 @@ impl Place {
 
     /// Makes everything durable when it is to be, and then a data directory that can be started.
     pub(super) fn finish(self, durable: bool) -> Result<(), RestoreError> {
-        for directory in self.tablespaces.iter().chain([&self.root]).filter(|_| durable) {
-            sync_tree(directory)?;
+        if durable {
+            self.tablespaces.iter().chain([&self.root]).try_for_each(|directory| sync_tree(directory))?;
         }
         let sync = |directory: &Path| if durable { sync_directory(directory) } else { Ok(()) };
         let failed = |act, path: &Path| {
