@@ -1,13 +1,14 @@
 //! One member that archives into a MinIO with TLS, and WAL as pgbench makes it. Measures nothing.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use outrider_bed::{Archive, Builder, Cluster, Connection, Endpoint, Member, PASSWORD, wait_until};
 use outrider_wal::{Lsn, SegmentSize};
 use serde_json::json;
+use tokio::time::Instant;
 
 /// For a segment to reach the store.
 const SHIP_LIMIT: Duration = Duration::from_secs(60);
@@ -124,9 +125,28 @@ impl Depot {
     /// When the system refuses.
     pub(crate) fn remove(&self, directory: &Path) -> anyhow::Result<()> {
         std::fs::remove_dir_all(directory)?;
-        let synced = std::process::Command::new("sync").status().context("cannot run sync")?;
+        let synced = Command::new("sync").status().context("cannot run sync")?;
         ensure!(synced.success(), "sync failed");
         Ok(())
+    }
+
+    /// How many seconds a restore into this directory takes when the store was read once before: the first time pays for what
+    /// the machine has written away.
+    ///
+    /// # Errors
+    /// When the restore fails, or the system refuses.
+    pub(crate) fn time_restore(
+        &self,
+        directory: &Path,
+        restore: impl Fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<f64> {
+        restore()?;
+        self.remove(directory)?;
+        let begun = Instant::now();
+        restore()?;
+        let took = begun.elapsed().as_secs_f64();
+        self.remove(directory)?;
+        Ok(took)
     }
 
     /// Makes a file the bed's user's.

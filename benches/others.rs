@@ -218,18 +218,12 @@ impl<'depot> Other<'depot> {
             self.pgbackrest(&zstd, true)?;
             backup.figures.push(begun.elapsed().as_secs_f64());
             let directory = self.depot.scratch(&format!("restored-by-pgbackrest-{round}"));
-            let again = || {
+            let took = self.depot.time_restore(&directory, || {
                 std::fs::create_dir_all(&directory)?;
                 self.depot.own(&directory)?;
-                let begun = Instant::now();
-                self.pgbackrest(&[&format!("--pg1-path={}", text(&directory)?), "restore"], true)?;
-                let took = begun.elapsed().as_secs_f64();
-                self.depot.remove(&directory)?;
-                anyhow::Ok(took)
-            };
-            // The first reads what the machine has written away.
-            again()?;
-            restore.figures.push(again()?);
+                self.pgbackrest(&[&format!("--pg1-path={}", text(&directory)?), "restore"], true).map(drop)
+            })?;
+            restore.figures.push(took);
         }
         Ok(vec![backup, restore])
     }
@@ -246,15 +240,10 @@ impl<'depot> Other<'depot> {
         let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).context("barman's list")?;
         let id = listed["backups_list"][0]["backup_id"].as_str().context("barman lists no backup")?;
         let directory = self.depot.scratch("restored-by-barman");
-        let again = || {
-            let begun = Instant::now();
-            self.barman("restore", &[], &[id, text(&directory)?], true)?;
-            let took = begun.elapsed().as_secs_f64();
-            self.depot.remove(&directory)?;
-            anyhow::Ok(took)
-        };
-        again()?;
-        restore.figures.push(again()?);
+        let took = self.depot.time_restore(&directory, || {
+            self.barman("restore", &[], &[id, text(&directory)?], true).map(drop)
+        })?;
+        restore.figures.push(took);
         Ok(vec![backup, restore])
     }
 }

@@ -58,16 +58,10 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         depot.remove(&copy)?;
         rows[4].figures.push(time(|| depot.outrider(&["restore", "-c", config, "--plan"]))?);
         let restored = depot.scratch(&format!("restored-{run}"));
-        let again = |options: &[&str]| {
+        for (row, options) in [(5, &[][..]), (6, &["--no-sync"][..])] {
             let arguments = [&["restore", "-c", config, "--into", text(&restored)?], options].concat();
-            let took = time(|| depot.outrider(&arguments))?;
-            depot.remove(&restored)?;
-            anyhow::Ok(took)
-        };
-        // The first reads what the machine has written away.
-        again(&[])?;
-        rows[5].figures.push(again(&[])?);
-        rows[6].figures.push(again(&["--no-sync"])?);
+            rows[row].figures.push(depot.time_restore(&restored, || depot.outrider(&arguments))?);
+        }
     }
     let mut rows = rows.to_vec();
     rows.extend(others::base_backup(&depot, runs.min(3))?);
