@@ -8,12 +8,14 @@ use outrider_wal::{Lsn, SegmentSize, WalFileName};
 use serde_json::{Value, json};
 
 use crate::by_hand::{MARK, files};
-use crate::kept::{WORK_LIMIT, archived, back_up, insert, primary, rows, streamed};
+use crate::kept::{WORK_LIMIT, archived, back_up, insert, primary, rows, streamed, three_rows_archived};
 use crate::story::{LIMIT, Story, logs};
 
-pub(crate) fn lose_everything(cluster: &Cluster) {
+/// Every member with its data, and what the DCS knows of them.
+pub(crate) async fn lose_everything(cluster: &Cluster) {
     cluster.members.iter().for_each(Member::kill_node);
     cluster.members.iter().for_each(|member| member.lose_disk().unwrap());
+    cluster.etcd.delete_all("/service/bed/").await.unwrap();
 }
 
 pub(crate) fn restart(cluster: &Cluster, settings: &Value) {
@@ -35,12 +37,8 @@ async fn a_cluster_that_lost_every_member_and_its_dcs_comes_back_from_its_archiv
     let cluster = with_archive().start().await.unwrap();
     cluster.wait_until_whole().await.unwrap();
     let system = cluster.etcd.get("/service/bed/initialize").await.unwrap().unwrap();
-    insert(&cluster, "(1), (2)").await;
-    back_up(&cluster).await;
-    insert(&cluster, "(3)").await;
-    archived(&cluster, "bed").await;
-    lose_everything(&cluster);
-    cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    three_rows_archived(&cluster).await;
+    lose_everything(&cluster).await;
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
     assert_eq!(rows(&cluster).await, "1,2,3");
     cluster.wait_until_whole().await.unwrap();
@@ -65,8 +63,7 @@ async fn what_was_streamed_of_an_unfinished_segment_survives_the_loss_of_every_m
         insert(&cluster, &format!("({row})")).await;
     }
     streamed(&cluster).await;
-    lose_everything(&cluster);
-    cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    lose_everything(&cluster).await;
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
     let counted = primary(&cluster).await.text("SELECT count(DISTINCT row)::text FROM kept").await.unwrap();
     assert_eq!(counted, "301", "{}", logs(&cluster));
@@ -118,8 +115,7 @@ async fn what_is_shown_as_safe_before_and_after_a_failover_survives_the_loss_of_
     }
     let fails = async || shown_as_safe(successor).await.filter(|(_, fails)| *fails);
     let (shown, _) = wait_until("the store is shown as failing", LIMIT, fails).await.unwrap();
-    lose_everything(&story.cluster);
-    story.cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    lose_everything(&story.cluster).await;
     story.cluster.store.as_ref().unwrap().start_again(&story.cluster.guard).await.unwrap();
     restart(&story.cluster, &json!({"bootstrap": {"method": "archive"}}));
     let (safe, _) = moments.iter().rfind(|(_, end)| *end <= shown).unwrap();
@@ -161,8 +157,7 @@ async fn a_new_cluster_begins_at_a_point_of_anothers_archive_and_writes_into_its
     insert(&cluster, "(3)").await;
     archived(&cluster, "bed").await;
     let before = cluster.store.as_ref().unwrap().keys();
-    lose_everything(&cluster);
-    cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    lose_everything(&cluster).await;
     let settings = json!({
         "archive": {"server": "second"},
         "bootstrap": {"method": "archive", "archive": {"server": "bed", "target_lsn": until}},

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::bootstrap::{lose_everything, restart, with_archive};
 use crate::by_hand::{MARK, files};
-use crate::kept::{WORK_LIMIT, archived, back_up, everybody_has, insert, primary, rows};
+use crate::kept::{WORK_LIMIT, everybody_has, insert, primary, rows, three_rows_archived};
 use crate::story::logs;
 
 /// What can be seen of a bootstrap under way.
@@ -57,8 +57,9 @@ async fn kill_at(cluster: &Cluster, moments: &[Moment], seed: &mut Seed) {
     }
 }
 
-fn lose_it(cluster: &Cluster) {
-    lose_everything(cluster);
+/// With the logs, where the moments are looked for.
+async fn lose_everything_and_the_logs(cluster: &Cluster) {
+    lose_everything(cluster).await;
     for member in &cluster.members {
         std::fs::write(member.directory().join("agent.log"), "").unwrap();
     }
@@ -70,12 +71,8 @@ async fn a_bootstrap_from_the_archive_killed_at_any_moment_makes_one_cluster_wit
     let cluster =
         with_archive().settings(json!({"bootstrap": {"initdb": ["no-sync"]}})).start().await.unwrap();
     let system = cluster.etcd.get("/service/bed/initialize").await.unwrap();
-    insert(&cluster, "(1), (2)").await;
-    back_up(&cluster).await;
-    insert(&cluster, "(3)").await;
-    archived(&cluster, "bed").await;
-    lose_it(&cluster);
-    cluster.etcd.delete_all("/service/bed/").await.unwrap();
+    three_rows_archived(&cluster).await;
+    lose_everything_and_the_logs(&cluster).await;
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
     let mut moments = [
         Moment::Logs("begins job=Initdb"),
@@ -108,13 +105,9 @@ async fn a_bootstrap_with_a_tablespace_that_was_killed_is_made_anew() {
     let tablespace = format!("CREATE TABLESPACE space LOCATION '{}'", space.display());
     primary(&cluster).await.run(&tablespace).await.unwrap();
     primary(&cluster).await.run("CREATE TABLE kept (row int) TABLESPACE space").await.unwrap();
-    insert(&cluster, "(1), (2)").await;
-    back_up(&cluster).await;
-    insert(&cluster, "(3)").await;
-    archived(&cluster, "bed").await;
-    lose_it(&cluster);
+    three_rows_archived(&cluster).await;
+    lose_everything_and_the_logs(&cluster).await;
     std::fs::remove_dir_all(&space).unwrap();
-    cluster.etcd.delete_all("/service/bed/").await.unwrap();
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
     let moments =
         [Moment::Files(500), Moment::Logs("the files are there"), Moment::Logs("restored log file")];

@@ -56,6 +56,14 @@ pub(crate) async fn archived(cluster: &Cluster, server: &str) {
         .unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));
 }
 
+/// Rows 1 and 2 are in a backup of the server `bed`, and row 3 in the WAL behind it.
+pub(crate) async fn three_rows_archived(cluster: &Cluster) {
+    insert(cluster, "(1), (2)").await;
+    back_up(cluster).await;
+    insert(cluster, "(3)").await;
+    archived(cluster, "bed").await;
+}
+
 /// Everybody streams, and has these rows.
 pub(crate) async fn everybody_has(cluster: &Cluster, wanted: &str) {
     cluster.wait_until_whole().await.unwrap_or_else(|fault| panic!("{fault}; {}", logs(cluster)));

@@ -32,9 +32,8 @@ async fn a_store_that_dies_in_the_middle_of_a_replay_is_not_the_end_of_the_archi
     insert(&cluster, &format!("({SEGMENTS})")).await;
     streamed(&cluster).await;
     let member = &cluster.members[0];
-    lose_everything(&cluster);
+    lose_everything(&cluster).await;
     let log = member.log().len();
-    cluster.etcd.delete_all("/service/bed/").await.unwrap();
 
     // Nobody takes the gap for the end while it is waited for.
     let until = async |what: &str, limit: Duration, condition: &dyn Fn() -> bool| {

@@ -10,7 +10,7 @@ use outrider_bed::{Archive, Builder, Cluster, Seed, fault_lasts, wait_until};
 use serde_json::json;
 
 use crate::by_hand::{self, CONTROL, MARK, files};
-use crate::kept::{ROWS, WORK_LIMIT, archived, back_up, insert, primary};
+use crate::kept::{ROWS, WORK_LIMIT, primary, three_rows_archived};
 
 /// What can be seen of a restore under way.
 #[derive(Clone, Copy, Debug)]
@@ -127,10 +127,7 @@ async fn scene() -> Scene {
     primary(&cluster).await.run(&tablespace).await.unwrap();
     let filled = "CREATE TABLE far TABLESPACE space AS SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 20000) i";
     primary(&cluster).await.run(filled).await.unwrap();
-    insert(&cluster, "(1), (2)").await;
-    back_up(&cluster).await;
-    insert(&cluster, "(3)").await;
-    archived(&cluster, "bed").await;
+    three_rows_archived(&cluster).await;
     let directory = cluster.guard.directory().to_owned();
     let data = cluster.members[0].data_directory();
     Scene {

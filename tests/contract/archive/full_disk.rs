@@ -64,7 +64,7 @@ impl Scene {
         let chunk = layout.stream_chunk(last, 0, half);
         put(&*store, &chunk, gzip(&content(SEGMENTS + 1)[..half as usize])).await;
 
-        let disk = SmallDisk::mount(&elsewhere.path().join("disk"), ROOM).unwrap();
+        let disk = SmallDisk::mount(&elsewhere.path().join("disk"), ROOM);
         let place = |is_small: bool, name: &str| {
             let place = if is_small { disk.path() } else { elsewhere.path() }.join(name);
             std::fs::create_dir(&place).unwrap();
@@ -220,7 +220,7 @@ async fn a_real_recovery_on_a_full_disk_stops_and_goes_on_to_its_end_when_there_
     let agent = AgentProcess::start(&embedded.endpoint(), &primary.pg_wal(), &socket, identifier, size);
     let around = tempfile::tempdir().unwrap();
     open_to_everybody(around.path());
-    let disk = SmallDisk::mount(&around.path().join("disk"), 200).unwrap();
+    let disk = SmallDisk::mount(&around.path().join("disk"), 200);
     let mut copy = Postgres::nowhere();
     std::os::unix::fs::symlink(disk.path(), copy.data()).unwrap();
     tokio::task::block_in_place(|| copy.clone_of(&primary));

@@ -10,18 +10,16 @@ use super::postgres::other_user;
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one at a directory that it makes, for the user that PostgreSQL runs as; why not, without the right to.
-    pub(crate) fn mount(at: &Path, mebibytes: u32) -> Result<Self, String> {
+    /// Mounts one at a directory that it makes, for the user that PostgreSQL runs as. The test fails without the right to.
+    pub(crate) fn mount(at: &Path, mebibytes: u32) -> Self {
         std::fs::create_dir(at).unwrap();
         let (user, group) = other_user().unwrap_or_default();
         let options = format!("size={mebibytes}m,uid={user},gid={group},mode=0700");
         let mut mount = Command::new("mount");
         let mounted = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output().unwrap();
-        if !mounted.status.success() {
-            let fault = String::from_utf8_lossy(&mounted.stderr).into_owned();
-            return Err(format!("a small disk can only be mounted by root: {fault}"));
-        }
-        Ok(SmallDisk(at.to_owned()))
+        let fault = String::from_utf8_lossy(&mounted.stderr);
+        assert!(mounted.status.success(), "a small disk can only be mounted by root: {fault}");
+        SmallDisk(at.to_owned())
     }
 
     pub(crate) fn path(&self) -> &Path {
