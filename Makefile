@@ -2,13 +2,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test18 bench lint build setup store minio clean
+.PHONY: help demo test test18 bench lint build setup store snappy minio clean
 
 # Debian packages by the program that tells whether they are there.
 PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config openssl:openssl \
 	barman-cloud-backup-list:barman-cli-cloud faketime:faketime
 # Where everybody may read: Postgres runs as a user of its own.
 POSTGRES18 := /tmp/outrider-postgres18
+# Where the tests look for it.
+PYTHON_SNAPPY = $${CARGO_TARGET_DIR:-target}/python
 MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 
 help: ## Show the commands
@@ -17,7 +19,7 @@ help: ## Show the commands
 demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, backup and restore, live
 	@$${CARGO_TARGET_DIR:-target}/debug/outrider-demo
 
-test: setup store ## Everything: format, lints, units, scenarios, model, contracts, real clusters
+test: setup store snappy ## Everything: format, lints, units, scenarios, model, contracts, real clusters
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo build --workspace
@@ -53,6 +55,15 @@ store:
 	@if command -v minio >/dev/null || [ -x "$(HOME)/go/bin/minio" ]; then :; \
 	elif command -v go >/dev/null; then $(MAKE) --no-print-directory minio; \
 	else echo "no MinIO and no Go to build it: the tests against it are skipped (make minio)"; fi
+
+# For `--snappy` of barman's tools: Debian 12's own python3-snappy 0.5.3 is too old for its Python 3.11.
+snappy:
+	@export PYTHONPATH="$(PYTHON_SNAPPY)"; \
+	/usr/bin/python3 -c 'import snappy; snappy.StreamCompressor().add_chunk(b"x")' 2>/dev/null \
+	|| pip install --quiet --disable-pip-version-check --target "$$PYTHONPATH" --upgrade --no-deps --only-binary=:all: \
+		--python-version "$$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
+		python-snappy==0.7.3 cramjam==2.14.0 \
+	|| echo "no python3-snappy that compresses, and pip cannot get one: barman's --snappy is not tested"
 
 clean: ## Remove what was built
 	cargo clean

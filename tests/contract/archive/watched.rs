@@ -1,30 +1,60 @@
-//! A store in front of another one: counts what is asked of it, and can be down or lose answers.
+//! A store in front of another one: counts what is asked of it, can be down, hold or lose answers, and
+//! lets something happen between two questions.
 
-use std::sync::Arc;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use outrider_archive::store::{
     Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
     Version,
 };
+use tokio::sync::watch;
 
-#[derive(Debug)]
+/// What happens between two questions.
+type Happening = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 pub(crate) struct Watched {
     store: Arc<dyn Store>,
     requests: AtomicU64,
     down: AtomicBool,
     loses_answers: AtomicBool,
+    held: watch::Sender<Option<String>>,
+    after_list: Mutex<Option<Happening>>,
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl Watched {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
         let (down, loses_answers) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Watched { store, requests: AtomicU64::new(0), down, loses_answers })
+        let (requests, held, after_list) = (AtomicU64::new(0), watch::Sender::default(), Mutex::default());
+        Arc::new(Watched { store, requests, down, loses_answers, held, after_list })
     }
 
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Those since this was asked last.
+    pub(crate) fn new_requests(&self) -> u64 {
+        self.requests.swap(0, Ordering::SeqCst)
+    }
+
+    /// From now on objects with this in their key are not given out; with `None` all are again.
+    pub(crate) fn hold(&self, part: Option<&str>) {
+        self.held.send_replace(part.map(str::to_owned));
+    }
+
+    /// What happens once, when the next list was made and before its answer comes.
+    pub(crate) fn after_next_list(&self, happens: impl Future<Output = ()> + Send + 'static) {
+        *self.after_list.lock().unwrap() = Some(Box::pin(happens));
     }
 
     /// Nothing is done and nothing answered.
@@ -71,6 +101,8 @@ impl Store for Watched {
 
     async fn get(&self, key: &str) -> Result<Option<Download>, Error> {
         self.ask()?;
+        let free = |held: &Option<String>| held.as_ref().is_none_or(|part| !key.contains(part));
+        self.held.subscribe().wait_for(free).await.unwrap();
         self.store.get(key).await
     }
 
@@ -106,6 +138,11 @@ impl Store for Watched {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         self.ask()?;
-        self.store.list(prefix, after, limit).await
+        let page = self.store.list(prefix, after, limit).await;
+        let happens = self.after_list.lock().unwrap().take();
+        if let Some(happens) = happens {
+            happens.await;
+        }
+        page
     }
 }

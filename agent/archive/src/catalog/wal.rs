@@ -101,13 +101,16 @@ impl ArchivedWal {
         }
     }
 
-    /// Lists the WAL and what was streamed, a request for each thousand objects, and reads the histories.
+    /// Lists what was streamed and the WAL, a request for each thousand objects, and reads the histories.
     pub(super) async fn read(
         store: &dyn Store,
         layout: &Layout,
         size: SegmentSize,
     ) -> Result<Self, store::Error> {
         let mut wal = ArchivedWal::new(size);
+        // In this order: chunks go away when their segment is stored, so it is seen where they are not seen any more.
+        let prefix = layout.stream(None);
+        each_object(store, &prefix, |key, _| wal.add_streamed(key.strip_prefix(&prefix))).await?;
         let mut histories: BTreeMap<TimelineId, String> = BTreeMap::new();
         each_object(store, &layout.wals(), |key, bytes| {
             if let Some(timeline) = wal.add(key, bytes) {
@@ -115,8 +118,6 @@ impl ArchivedWal {
             }
         })
         .await?;
-        let prefix = layout.stream(None);
-        each_object(store, &prefix, |key, _| wal.add_streamed(key.strip_prefix(&prefix))).await?;
         // The newest first: it tells the histories of its ancestors, which are beginnings of its own.
         while let Some((timeline, key)) = histories.pop_last() {
             let read = read_history(store, &key).await?;

@@ -47,8 +47,8 @@ pub(super) struct Ahead {
 #[derive(Debug, Default)]
 struct Run {
     last: Option<SegmentName>,
-    /// How far ahead now: one more with each that is asked for, so that a standby at the end of the archive, where there
-    /// is nothing ahead, does not ask for many in vain, and the first of a recovery do not come all at once.
+    /// How far ahead now: one more whenever replay had to wait for what was coming. A store that keeps up has replay, and
+    /// whatever else runs here, to share the machine with no more than that takes.
     window: usize,
     coming: BTreeMap<SegmentName, Coming>,
     /// What was streamed of a segment that is not finished, for when it is asked for again.
@@ -61,6 +61,34 @@ struct Run {
 impl Run {
     fn is_empty(&self) -> bool {
         self.coming.is_empty() && self.growing.is_none()
+    }
+
+    /// Takes what is coming of a segment that is asked for now.
+    fn take(&mut self, segment: SegmentName) -> Option<Coming> {
+        let coming = self.coming.remove(&segment)?;
+        self.window += usize::from(!coming.0.is_finished());
+        Some(coming)
+    }
+
+    /// PostgreSQL has got this segment. Which are to come now, of `most` at most: some when the one before was asked for
+    /// before it, and else only when `eager`.
+    fn reach(
+        &mut self,
+        segment: SegmentName,
+        size: SegmentSize,
+        most: usize,
+        eager: bool,
+    ) -> Vec<SegmentName> {
+        let follows = self.last.is_some_and(|last| last.next(size) == segment);
+        self.window = match (follows, eager) {
+            (true, _) => self.window.clamp(1, most),
+            (false, true) => EAGER_WINDOW.min(most),
+            (false, false) => 0,
+        };
+        self.last = Some(segment);
+        std::iter::successors(Some(segment.next(size)), |next| Some(next.next(size)))
+            .take(self.window)
+            .collect()
     }
 }
 
@@ -91,18 +119,14 @@ impl Ahead {
 
     /// The segment, if it was read ahead or is being read.
     pub(super) async fn take(&self, segment: SegmentName) -> Option<Received> {
-        let mut coming = lock(&self.run).coming.remove(&segment)?;
+        let mut coming = lock(&self.run).take(segment)?;
         let why = match (&mut coming.0).await {
             // Checked against another server than the one that is known now: to be fetched and checked anew.
             Ok(Ok(Some(received))) if received.system_identifier == self.archive.system_identifier() => {
                 return Some(received);
             }
             Ok(Ok(Some(_))) => "it was checked for another server".to_owned(),
-            Ok(Ok(None)) => {
-                // At the end of the archive: no reason to begin with the same question.
-                self.archive.was_absent(WalFileName::Segment(segment));
-                "it was not there".to_owned()
-            }
+            Ok(Ok(None)) => "it was not there".to_owned(),
             Ok(Err(failure)) => failure.to_string(),
             Err(cancelled) => cancelled.to_string(),
         };
@@ -131,19 +155,7 @@ impl Ahead {
         let most = self.options.segments.min(usize::try_from(BYTES_MAX / bytes).unwrap_or(1).max(1));
         let mut run = lock(&self.run);
         run.growing = None;
-        let follows = run.last.is_some_and(|last| last.next(size) == segment);
-        run.window = match (follows, eager) {
-            (true, _) => (run.window + 1).min(most),
-            (false, true) => EAGER_WINDOW.min(most),
-            (false, false) => 0,
-        };
-        run.last = Some(segment);
-        let mut wanted = Vec::new();
-        let mut next = segment;
-        for _ in 0..run.window {
-            next = next.next(size);
-            wanted.push(next);
-        }
+        let wanted = run.reach(segment, size, most, eager);
         run.coming.retain(|segment, _| wanted.contains(segment));
         for segment in wanted {
             run.coming.entry(segment).or_insert_with(|| self.fetch(segment));
@@ -232,5 +244,55 @@ pub(super) fn open(options: AheadOptions, archive: &Arc<Archive>) -> Option<Arc<
             warn!(directory = %directory.display(), %error, "WAL is not read ahead");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(number: u64) -> SegmentName {
+        SegmentName::numbered(outrider_wal::TimelineId::new(1), number, SegmentSize::DEFAULT)
+    }
+
+    fn still_coming() -> Coming {
+        Aborted(tokio::spawn(std::future::pending()))
+    }
+
+    fn reach(run: &mut Run, number: u64, eager: bool) -> Vec<SegmentName> {
+        run.reach(segment(number), SegmentSize::DEFAULT, 4, eager)
+    }
+
+    #[test]
+    fn a_recovery_has_the_next_two_ahead_and_a_standby_those_that_follow_in_a_row() {
+        let mut run = Run::default();
+        assert_eq!(reach(&mut run, 7, true), [8, 9].map(segment));
+        assert_eq!(reach(&mut run, 8, true), [9, 10].map(segment));
+        assert_eq!(reach(&mut run, 11, false), []);
+        assert_eq!(reach(&mut run, 12, false), [13].map(segment));
+        assert_eq!(reach(&mut run, 13, false), [14].map(segment));
+        assert_eq!(reach(&mut run, 13, true), [14, 15].map(segment));
+    }
+
+    #[tokio::test]
+    async fn one_more_is_ahead_whenever_replay_had_to_wait() {
+        let mut run = Run::default();
+        reach(&mut run, 7, true);
+        run.coming.insert(segment(8), still_coming());
+        assert!(run.take(segment(8)).is_some());
+        assert_eq!(reach(&mut run, 8, true).len(), 3);
+        let here = tokio::spawn(async { Ok(None) });
+        while !here.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        run.coming.insert(segment(9), Aborted(here));
+        assert!(run.take(segment(9)).is_some());
+        assert_eq!(reach(&mut run, 9, true).len(), 3);
+        for number in 10..=12 {
+            run.coming.insert(segment(number), still_coming());
+            assert!(run.take(segment(number)).is_some());
+            assert_eq!(reach(&mut run, number, true).len(), 4, "it is the most");
+        }
+        assert_eq!(reach(&mut run, 20, true).len(), 2);
     }
 }

@@ -1,9 +1,9 @@
 //! Finds the object of a file in an archive, whatever its suffix. Reads no object.
 //!
-//! A file that is there costs one request as long as the archive has one suffix. One that is not costs three when it
-//! is a segment (a GET with the suffix seen last, then at once a list of its other suffixes and one of its streamed
-//! chunks, so the time of two) and two when it is not. Asked for again, as a standby does at the end of the archive,
-//! or when it could not be read ahead, it costs only the lists. Nothing but a list of this moment says that a file is
+//! Whoever asks for a file may well ask for one that is not there: a standby at the end of the archive, PostgreSQL for the
+//! history of the next timeline. So a list comes first of what there is by its name, and for a segment, before that, one
+//! of its streamed chunks: two requests at most when the file is absent, and a GET more when it is not. What is read
+//! ahead is asked for by the GET alone, which nearly always finds it. Nothing but lists of this moment say that a file is
 //! absent.
 
 use std::path::Path;
@@ -30,10 +30,8 @@ pub(super) struct Archive {
     /// 0: not known.
     system_identifier: AtomicU64,
     pub(super) room: Room,
-    /// The suffix that is tried first.
+    /// The suffix that was seen last, by which the next segments are read ahead.
     format: Mutex<Format>,
-    /// The file that had no object with the suffix seen last. It only decides what is asked first.
-    absent: Mutex<Option<WalFileName>>,
     /// The segment that was joined of chunks last, which is told once.
     pub(super) joined: Mutex<Option<SegmentName>>,
 }
@@ -65,7 +63,6 @@ impl Archive {
             system_identifier: AtomicU64::new(0),
             room: Room::default(),
             format: Mutex::new(format),
-            absent: Mutex::new(None),
             joined: Mutex::new(None),
         }
     }
@@ -93,28 +90,18 @@ impl Archive {
         Ok(self.store.get(&key).await?.map(|download| (key, format, download)))
     }
 
-    /// There was no such object when the file was to be read ahead.
-    pub(super) fn was_absent(&self, name: WalFileName) {
-        *lock(&self.absent) = Some(name);
-    }
-
     /// Looks everywhere.
     pub(super) async fn find(&self, name: WalFileName) -> Result<Found, Error> {
-        if *lock(&self.absent) != Some(name)
-            && let Some((key, format, download)) = self.direct(name).await?
-        {
-            return Ok(Found::Object { key, format, whole: true, download });
-        }
-        let (candidates, chunks) = tokio::try_join!(self.candidates(name), self.chunks(name))?;
+        // In this order: chunks go away when their segment is stored, so it is seen where they are not seen any more.
+        let chunks = self.chunks(name).await?;
+        let candidates = self.candidates(name).await?;
         let (partials, wholes): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|found| found.partial);
         if let Some(found) = self.first(wholes).await? {
             if let Found::Object { format, .. } = &found {
                 *lock(&self.format) = *format;
             }
-            *lock(&self.absent) = None;
             return Ok(found);
         }
-        self.was_absent(name);
         if !chunks.is_empty() {
             return Ok(Found::Chunks { chunks, partials });
         }
