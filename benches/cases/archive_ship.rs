@@ -23,10 +23,13 @@ const SEGMENTS: usize = 24;
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// Questions for a file that is not there.
 const ABSENT: usize = 20;
+/// Each fetches all segments in order.
+const RECOVERIES: usize = 5;
 
 const FINISHED: Measure = milliseconds("archive, finished segment until stored", Target::Ranks(60.0, 60.0));
 const PUSH: Measure = milliseconds("archive, wal-push of a segment shipped ahead", Target::Ranks(5.0, 5.0));
 const FETCH: Measure = milliseconds("archive, wal-fetch in order beside replay", Target::Ranks(8.0, 8.0));
+const FIRST: Measure = milliseconds("archive, wal-fetch, the first of a recovery of these", Target::None);
 const ABSENT_FILE: Measure = milliseconds("archive, wal-fetch of an absent file", Target::Ranks(6.0, 6.0));
 const GZIP: Measure = seconds("archive, drain of 24, gzip", Target::Ranks(0.8, 0.8));
 const ZSTD: Measure = seconds("archive, drain of 24, zstd", Target::Ranks(0.9, 0.9));
@@ -60,7 +63,8 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
     let connection = depot.connect().await?;
     let socket = depot.socket();
     let store = depot.cluster.store.as_ref().context("the cluster has no object store")?;
-    let mut rows = [FINISHED, PUSH, FETCH, ABSENT_FILE, REQUESTS].map(Row::new).to_vec();
+    let [mut finished, mut push, mut fetch, mut first, mut absent, mut requests] =
+        [FINISHED, PUSH, FETCH, FIRST, ABSENT_FILE, REQUESTS].map(Row::new);
     let before = store.requests().await?;
     let mut segments = Vec::new();
     for _ in 0..SEGMENTS {
@@ -68,24 +72,27 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         let begun = Instant::now();
         let path = depot.pg_wal().join(&segment);
         depot.outrider(&["wal-push", "--socket", text(&socket)?, text(&path)?])?;
-        rows[0].figures.push(in_milliseconds(begun));
+        finished.figures.push(in_milliseconds(begun));
         let again = Instant::now();
         depot.outrider(&["wal-push", "--socket", text(&socket)?, text(&path)?])?;
-        rows[1].figures.push(in_milliseconds(again));
+        push.figures.push(in_milliseconds(again));
         segments.push(segment);
     }
     let last = segments.last().context("no segment")?;
     depot.archived(&connection, last).await?;
     let asked = store.requests().await? - before;
-    rows[4].figures.push(asked as f64 / SEGMENTS as f64);
+    requests.figures.push(asked as f64 / SEGMENTS as f64);
     let fetched = depot.scratch("fetched");
     // By it wal-fetch knows that a recovery asks, and not a standby, which would rather stream.
     let recovers = depot.member().directory().join("recovery.signal");
     std::fs::write(&recovers, "")?;
-    for segment in &segments {
+    for segment in std::iter::repeat_n(&segments, RECOVERIES).flatten() {
         let begun = Instant::now();
         depot.outrider(&["wal-fetch", "--socket", text(&socket)?, segment, text(&fetched)?])?;
-        rows[2].figures.push(in_milliseconds(begun));
+        fetch.figures.push(in_milliseconds(begun));
+        if segment == &segments[0] {
+            first.figures.push(in_milliseconds(begun));
+        }
         let same = std::fs::read(&fetched)? == std::fs::read(depot.pg_wal().join(segment))?;
         ensure!(same, "{segment} came back different");
         // PostgreSQL has put it elsewhere before it asks for the next one.
@@ -98,11 +105,12 @@ pub(super) async fn run(runs: u32) -> anyhow::Result<Outcome> {
         let begun = Instant::now();
         let output =
             depot.member().outrider(&["wal-fetch", "--socket", text(&socket)?, &name, text(&fetched)?])?;
-        rows[3].figures.push(in_milliseconds(begun));
+        absent.figures.push(in_milliseconds(begun));
         ensure!(output.status.code() == Some(1), "{name} is not there, and wal-fetch ended with {output:?}");
     }
     let waiting = depot.scratch("waiting");
     lay_out(&depot, &segments, &waiting)?;
+    let mut rows = vec![finished, push, fetch, first, absent, requests];
     rows.extend(drains(&depot, &waiting.join("pg_wal"), &segments, runs).await?);
     rows.extend(others::wal(&depot, &segments, &waiting).await?);
     for row in &rows {

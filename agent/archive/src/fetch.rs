@@ -21,7 +21,7 @@ pub(crate) use self::receive::unpack;
 
 use self::ahead::Ahead;
 use self::find::{Archive, Found};
-use self::receive::{Received, receive};
+use self::receive::{Received, Urgency, receive};
 use self::stitch::Joined;
 use crate::backoff::Backoff;
 use crate::compression::Format;
@@ -200,7 +200,7 @@ impl Fetcher {
             ahead.begin(segment);
         }
         let wanted = self.archive.wanted(name, key, format, destination.path);
-        let received = receive(download, &self.archive.room, wanted).await?;
+        let received = receive(download, &self.archive.room, wanted, Urgency::Now).await?;
         let fetched = put(received, destination)?;
         if whole {
             self.advance(name, fetched, eager);

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::FetchError;
 use super::find::{Archive, lock};
-use super::receive::{Received, Temporary, receive};
+use super::receive::{Received, Temporary, Urgency, receive};
 use super::stitch::Growing;
 
 /// What all files together may take, at most; but always one segment.
@@ -207,7 +207,7 @@ impl Ahead {
             let found = archive.direct(name).await.map_err(|source| FetchError::Store { name, source })?;
             let Some((key, format, download)) = found else { return Ok(None) };
             let wanted = archive.wanted(name, key, format, &beside);
-            receive(download, &archive.room, wanted).await.map(Some).inspect_err(|failure| {
+            receive(download, &archive.room, wanted, Urgency::Ahead).await.map(Some).inspect_err(|failure| {
                 if failure.is_disk_full() {
                     warn!(%segment, "no room to read WAL ahead: {failure}");
                 }

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use bytes::Bytes;
 use outrider_wal::{SegmentSize, WalFileName};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::FetchError;
 use crate::backoff::random;
@@ -28,6 +29,8 @@ const HEAD: usize = 64 * 1024;
 const COLLECTED_MAX: u64 = 32 << 20;
 /// What all of these may take together, in KiB.
 const COLLECTED_KIB: usize = 64 << 10;
+/// How nice the threads are that unpack what is read ahead: a third of the share of others, where all processors are busy.
+const AHEAD_NICE: i32 = 5;
 /// Files unpacked at once at one time, each up to [`crate::compression::WHOLE_MAX`].
 const DESKS: usize = 2;
 
@@ -42,6 +45,15 @@ impl Default for Room {
     fn default() -> Self {
         Room { collected: Arc::new(Semaphore::new(COLLECTED_KIB)), desks: Arc::new(Semaphore::new(DESKS)) }
     }
+}
+
+/// Whether somebody waits for the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// PostgreSQL does.
+    Now,
+    /// It is read ahead.
+    Ahead,
 }
 
 /// What to receive, and what it must be.
@@ -88,21 +100,47 @@ impl Received {
 }
 
 /// Receives one object.
-pub(super) async fn receive(download: Download, room: &Room, wanted: Wanted) -> Result<Received, FetchError> {
+pub(super) async fn receive(
+    download: Download,
+    room: &Room,
+    wanted: Wanted,
+    urgency: Urgency,
+) -> Result<Received, FetchError> {
     let (name, path) = (wanted.name, wanted.beside.clone());
-    let panicked = |panicked| Err(FetchError::Write { path, source: io::Error::other(panicked) });
+    let no_thread = |source| Err(FetchError::Write { path, source });
     let store_error = |source| FetchError::Store { name, source };
     if wanted.format == Format::Gzip && download.info.size <= COLLECTED_MAX {
         let _place = place(room, download.info.size).await;
         let packed = collect(download).await.map_err(store_error)?;
         let _desk = room.desks.acquire().await;
-        let writing = tokio::task::spawn_blocking(move || write(&wanted, Source::Whole(packed)));
-        return writing.await.unwrap_or_else(panicked);
+        let written = beside(urgency, move || write(&wanted, Source::Whole(packed))).await;
+        return written.unwrap_or_else(no_thread);
     }
     let (sender, source) = Pieces::channel();
-    let writing = tokio::task::spawn_blocking(move || write(&wanted, Source::Pieces(source)));
-    pump(download, sender).await.map_err(store_error)?;
-    writing.await.unwrap_or_else(panicked)
+    let writing = beside(urgency, move || write(&wanted, Source::Pieces(source)));
+    let (written, pumped) = tokio::join!(writing, pump(download, sender));
+    pumped.map_err(store_error)?;
+    written.unwrap_or_else(no_thread)
+}
+
+/// Runs on a thread that may block. What nobody waits for yet lets what somebody waits for go before it: the thread that
+/// replays, and whoever brings it the next segment.
+async fn beside<T: Send + 'static>(
+    urgency: Urgency,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    if urgency == Urgency::Now {
+        return tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    }
+    // Of its own: no thread gets its priority back.
+    let (sender, receiver) = oneshot::channel();
+    thread::Builder::new().name("wal-ahead".to_owned()).spawn(move || {
+        // Where that is refused it is as urgent as the rest.
+        let _ = rustix::process::nice(AHEAD_NICE);
+        // Nobody takes it when the recovery ended meanwhile.
+        let _ = sender.send(work());
+    })?;
+    receiver.await.map_err(io::Error::other)
 }
 
 /// Decompresses an object into `sink`, off the threads that must not block. The inner error is the object's: it is
@@ -314,5 +352,25 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // Renamed already, as a rule; a leftover would only take room.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How nice this thread is: with 0 Linux names the thread that asks.
+    fn niceness() -> i32 {
+        rustix::process::getpriority_process(None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_makes_room_for_the_rest() {
+        let usual = niceness();
+        assert_eq!(beside(Urgency::Ahead, niceness).await.unwrap(), usual + AHEAD_NICE);
+        assert_eq!(beside(Urgency::Now, niceness).await.unwrap(), usual);
+        let panics = async |urgency| beside(urgency, || panic!("on purpose")).await.map(|()| ());
+        assert!(panics(Urgency::Ahead).await.is_err());
+        assert!(panics(Urgency::Now).await.is_err());
     }
 }
