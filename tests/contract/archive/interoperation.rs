@@ -161,6 +161,14 @@ async fn sound(barman: &Barman) -> verify::Verification {
 async fn what_barman_wrote_is_known_and_whole() {
     let Some(barman) = Barman::start().await else { return };
     let (postgres, client) = server().await;
+    client.batch_execute("CREATE TABLE u AS SELECT generate_series(1, 1000)").await.unwrap();
+    barman_writes_and_we_read(&barman, &postgres, &client, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_barman_wrote_of_a_tablespace_is_known_and_whole() {
+    let Some(barman) = Barman::start().await else { return };
+    let (postgres, client) = server().await;
     let elsewhere = Postgres::nowhere();
     let location = directory(&elsewhere);
     client.batch_execute(&format!("CREATE TABLESPACE \"it's\" LOCATION '{location}'")).await.unwrap();
@@ -168,27 +176,43 @@ async fn what_barman_wrote_is_known_and_whole() {
         .batch_execute("CREATE TABLE u TABLESPACE \"it's\" AS SELECT generate_series(1, 1000)")
         .await
         .unwrap();
+    barman_writes_and_we_read(&barman, &postgres, &client, Some(&location)).await;
+}
+
+/// A backup and WAL of barman's with each compression, of a server whose one tablespace, if any, is called `it's`.
+async fn barman_writes_and_we_read(
+    barman: &Barman,
+    postgres: &Postgres,
+    client: &Client,
+    tablespace: Option<&str>,
+) {
     let mut shipped = Vec::new();
-    let (host, immediately) = (directory(&postgres), "--immediate-checkpoint");
+    let (host, immediately) = (directory(postgres), "--immediate-checkpoint");
     let compressions = compressions();
     for compression in &compressions {
         let mut options = vec!["-h", &host, "-U", "postgres", immediately];
         options.extend(compression);
         tokio::task::block_in_place(|| barman.run("backup", &options, &[]));
         for _ in 0..4 {
-            insert_and_switch(&client, &postgres).await;
+            insert_and_switch(client, postgres).await;
         }
-        tokio::task::block_in_place(|| archive_with_barman(&barman, &postgres, &mut shipped));
+        tokio::task::block_in_place(|| archive_with_barman(barman, postgres, &mut shipped));
     }
 
+    let written = barman.store().list(&layout().backups(), None, 500).await.unwrap();
+    for suffix in [".tar", ".tar.gz", ".tar.bz2", ".tar.snappy"].iter().take(compressions.len()) {
+        assert!(written.objects.iter().any(|object| object.key.ends_with(suffix)), "{suffix}: {written:?}");
+    }
     let catalog = barman.catalog().await;
     assert_eq!(catalog.backups.len(), compressions.len());
     for backup in &catalog.backups {
         let info = backup.good().unwrap_or_else(|| panic!("{backup:?}"));
-        let [Tablespace { name, location: found, .. }] = info.tablespaces.as_slice() else {
-            panic!("{info:?}")
-        };
-        assert_eq!((name.as_str(), found), ("it's", &location));
+        let found: Vec<(&str, &str)> = info
+            .tablespaces
+            .iter()
+            .map(|Tablespace { name, location, .. }| (name.as_str(), location.as_str()))
+            .collect();
+        assert_eq!(found, Vec::from_iter(tablespace.map(|location| ("it's", location))));
         assert!(info.backup_label.as_ref().unwrap().contains("\nLABEL: "), "{info:?}");
         assert_eq!(backup.notes, [] as [String; 0]);
     }
@@ -196,14 +220,15 @@ async fn what_barman_wrote_is_known_and_whole() {
     assert_eq!(window.chain.gaps, []);
     let last = shipped.iter().filter(|name| name.len() == 24).max().unwrap();
     assert_eq!(window.chain.last.unwrap().to_string(), *last);
-    let found = sound(&barman).await;
+    let found = sound(barman).await;
     // Of each backup the data and the tablespace; of the WAL all but the segment before the first backup.
-    assert!(found.objects_read + 1 >= 2 * compressions.len() as u64 + shipped.len() as u64, "{found:?}");
+    let tars = compressions.len() as u64 * if tablespace.is_some() { 2 } else { 1 };
+    assert!(found.objects_read + 1 >= tars + shipped.len() as u64, "{found:?}");
 
-    let wal = fetch_all(&barman, &postgres, &shipped).await;
-    let rows: i64 = one(&client, "SELECT count(*) FROM t").await;
+    let wal = fetch_all(barman, postgres, &shipped).await;
+    let rows: i64 = one(client, "SELECT count(*) FROM t").await;
     for backup in &catalog.backups {
-        let (_restored, restored_client) = restore_ours(&barman, &backup.id, &wal, &location).await;
+        let (_restored, restored_client) = restore_ours(barman, &backup.id, &wal, tablespace).await;
         assert_eq!(one::<i64>(&restored_client, "SELECT count(*) FROM t").await, rows);
         assert_eq!(one::<i64>(&restored_client, "SELECT count(*) FROM u").await, 1000);
     }
@@ -231,11 +256,16 @@ async fn fetch_all(barman: &Barman, postgres: &Postgres, names: &[String]) -> Te
 }
 
 /// Restores a backup with this program, its tablespace elsewhere, and recovers to the end.
-async fn restore_ours(barman: &Barman, id: &BackupId, wal: &TempDir, location: &str) -> (Postgres, Client) {
+async fn restore_ours(
+    barman: &Barman,
+    id: &BackupId,
+    wal: &TempDir,
+    tablespace: Option<&str>,
+) -> (Postgres, Client) {
     let mut postgres = Postgres::nowhere();
     let moved = postgres.data().with_file_name("moved");
     let options = RestoreOptions {
-        tablespaces: vec![(location.to_owned(), moved)],
+        tablespaces: tablespace.map(|location| (location.to_owned(), moved)).into_iter().collect(),
         restore_command: format!("cp {}/%f %p", wal.path().display()),
         ..RestoreOptions::default()
     };
