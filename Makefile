@@ -60,7 +60,7 @@ store:
 snappy:
 	@export PYTHONPATH="$(PYTHON_SNAPPY)"; \
 	/usr/bin/python3 -c 'import snappy; snappy.StreamCompressor().add_chunk(b"x")' 2>/dev/null \
-	|| pip install --quiet --disable-pip-version-check --target "$$PYTHONPATH" --upgrade --no-deps --only-binary=:all: \
+	|| PIP_ROOT_USER_ACTION=ignore pip install --quiet --disable-pip-version-check --target "$$PYTHONPATH" --upgrade --no-deps --only-binary=:all: \
 		--python-version "$$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
 		python-snappy==0.7.3 cramjam==2.14.0 \
 	|| echo "no python3-snappy that compresses, and pip cannot get one: barman's --snappy is not tested"

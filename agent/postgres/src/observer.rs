@@ -146,9 +146,13 @@ impl Window {
         self.looks = self.looks.wrapping_add(1);
         let client = self.session.client();
         let act = "tell its state";
-        // The positions come first: whoever has flushed up to there later has flushed all that was there now.
-        let row = self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])).await?;
-        let walsenders = self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])).await?;
+        // Asked in one go, and answered one after the other. The positions come first: whoever has flushed up to there later
+        // has flushed all that was there now.
+        let (row, walsenders) = tokio::try_join!(
+            biased;
+            self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])),
+            self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])),
+        )?;
         Ok(observation(&row, &walsenders, &self.pending))
     }
 
