@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::bench::{Bench, PATIENCE, gunzip, keys, open, options, read, wait_until};
+use super::bench::{Bench, PATIENCE, gunzip, keys, open, options, read, wait_until, with_a_bit_changed};
 use super::embedded::{Embedded, Obedience};
 use super::pg_wal::{SERVER, ship_options};
 use super::postgres::Postgres;
@@ -377,8 +377,7 @@ async fn a_changed_byte_is_noticed(primary: &Primary, report: &BackupReport) {
     for name in ["data.tar.gz", "backup_manifest"] {
         let key = layout().backup(&report.info.id, name);
         let good = read(&*primary.store, &key).await.unwrap();
-        let mut changed = good.clone();
-        changed[good.len() / 2] ^= 0x04;
+        let changed = with_a_bit_changed(&good);
         primary.store.put(&key, Bytes::from(changed).into(), &Metadata::new()).await.unwrap();
         let postgres = Postgres::nowhere();
         let options = RestoreOptions {

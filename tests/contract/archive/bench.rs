@@ -133,6 +133,24 @@ pub(crate) fn gunzip(bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// With a bit in the middle changed, gzip or not. One in a hundred makes no difference to what is unpacked, such as from how
+/// far back zeros are copied; then the next.
+pub(crate) fn with_a_bit_changed(object: &[u8]) -> Vec<u8> {
+    use std::io::Read as _;
+    let unpacked = |object: &[u8]| {
+        let mut plain = Vec::new();
+        flate2::read::MultiGzDecoder::new(object).read_to_end(&mut plain).ok().map(|_| plain)
+    };
+    let good = unpacked(object);
+    let changed = |at: usize| {
+        let mut changed = object.to_vec();
+        changed[at] ^= 0x04;
+        changed
+    };
+    let mut changes = (object.len() / 2..object.len()).map(changed);
+    changes.find(|changed| good.is_none() || unpacked(changed) != good).unwrap()
+}
+
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

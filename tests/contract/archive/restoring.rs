@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::bench::{Bench, names, wait_until};
+use super::bench::{Bench, names, wait_until, with_a_bit_changed};
 use super::pg_wal::{PgWal, SERVER};
 use super::postgres::Postgres;
 use super::processes::recovery_command;
@@ -274,10 +274,7 @@ async fn a_damaged_tar_leaves_a_directory_that_nothing_starts() {
     let (scene, _bench) = Scene::in_a_directory().await;
     let key = layout().backup(&id(), "data.tar.gz");
     let good = super::bench::read(&*scene.store, &key).await.unwrap();
-    let mut changed = good.clone();
-    // In a stored block or not: the checksum of gzip or of the manifest tells.
-    changed[good.len() / 2] ^= 0x10;
-    for bad in [changed, good[..good.len() / 2].to_vec(), good[..good.len() - 8].to_vec()] {
+    for bad in [with_a_bit_changed(&good), good[..good.len() / 2].to_vec(), good[..good.len() - 8].to_vec()] {
         let nowhere = Postgres::nowhere();
         scene.store.put(&key, Bytes::from(bad).into(), &Metadata::new()).await.unwrap();
         let restore = async |options| scene.restore(Target::Latest, &nowhere.data(), options).await;
