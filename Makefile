@@ -9,7 +9,7 @@ PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-conf
 	barman-cloud-backup-list:barman-cli-cloud faketime:faketime
 # Where everybody may read: Postgres runs as a user of its own.
 POSTGRES18 := /tmp/outrider-postgres18
-# Where the tests look for it.
+# Where the tests look for python-snappy.
 PYTHON_SNAPPY = $${CARGO_TARGET_DIR:-target}/python
 MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 

@@ -23,11 +23,10 @@ use self::ahead::Ahead;
 use self::find::{Archive, Found};
 use self::receive::{Received, Urgency, receive};
 use self::stitch::Joined;
+use crate::Layout;
 use crate::backoff::Backoff;
-use crate::compression::Format;
 use crate::protocol::{RECOVERY_LIMIT, STANDBY_LIMIT};
 use crate::store::{self, Store};
-use crate::{Compression, Layout};
 
 /// How long a store that gave no answer is not asked again on behalf of a standby: its replay and its promotion
 /// would stand still for [`STANDBY_LIMIT`] with each file that it asks for.
@@ -54,21 +53,6 @@ pub enum Fetched {
     Absent,
 }
 
-/// How to look for files.
-#[derive(Clone, Debug)]
-pub struct FetchOptions {
-    /// The suffix that is tried first, until the archive shows that it has another.
-    pub format: Format,
-    /// Reading ahead; `None`: not at all.
-    pub ahead: Option<AheadOptions>,
-}
-
-impl Default for FetchOptions {
-    fn default() -> Self {
-        FetchOptions { format: Compression::GZIP.format(), ahead: None }
-    }
-}
-
 /// Reads one server's WAL from its archive. Clones share what is known.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
@@ -88,17 +72,18 @@ impl Fetcher {
     /// Reads what lies at `layout` in `store`, and not ahead.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, layout: Layout) -> Self {
-        Self::with_options(store, layout, FetchOptions::default())
+        let (silent_until, _) = watch::channel(None);
+        let archive = Arc::new(Archive::new(store, layout));
+        Fetcher { archive, ahead: None, silent_until: Arc::new(silent_until) }
     }
 
-    /// Reads what lies at `layout` in `store`. When the directory for reading ahead cannot be made, that is logged and
+    /// Reads what lies at `layout` in `store`, and ahead. When the directory for that cannot be made, that is logged and
     /// WAL is not read ahead.
     #[must_use]
-    pub fn with_options(store: Arc<dyn Store>, layout: Layout, options: FetchOptions) -> Self {
-        let archive = Arc::new(Archive::new(store, layout, options.format));
-        let ahead = options.ahead.and_then(|options| ahead::open(options, &archive));
-        let (silent_until, _) = watch::channel(None);
-        Fetcher { archive, ahead, silent_until: Arc::new(silent_until) }
+    pub fn reading_ahead(store: Arc<dyn Store>, layout: Layout, options: AheadOptions) -> Self {
+        let fetcher = Self::new(store, layout);
+        let ahead = ahead::open(options, &fetcher.archive);
+        Fetcher { ahead, ..fetcher }
     }
 
     /// From now on only segments of this server are good.

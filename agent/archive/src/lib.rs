@@ -38,7 +38,7 @@ pub use backup_info::{
 };
 pub use compression::{Compression, Format};
 pub use content::Fault;
-pub use fetch::{AheadOptions, FetchError, FetchOptions, Fetched, Fetcher, Patience};
+pub use fetch::{AheadOptions, FetchError, Fetched, Fetcher, Patience};
 pub use layout::{BadServerName, Layout};
 pub use server::{Server, ServerError, ServerOptions};
 pub use ship::{Leadership, NotDurable, ShipOptions, Shipper};

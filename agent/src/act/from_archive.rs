@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outrider_archive::catalog::Catalog;
 use outrider_archive::restore::{Goal, Phase, Plan, Progress, RestoreOptions, Restorer, Target};
-use outrider_archive::{AheadOptions, FetchOptions, Fetcher, Server, ServerOptions, Shipper};
+use outrider_archive::{AheadOptions, Fetcher, Server, ServerOptions, Shipper};
 use outrider_postgres::{Configuration, Error, Postgres, Upstream};
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
@@ -237,8 +237,7 @@ impl Door {
             directory: config.postgres.state_directory.join("wal-ahead-origin"),
             segments: read.fetch_ahead,
         };
-        let options = FetchOptions { format: read.compression.format(), ahead: Some(ahead) };
-        let fetcher = Fetcher::with_options(store, read.layout.clone(), options);
+        let fetcher = Fetcher::reading_ahead(store, read.layout.clone(), ahead);
         let socket = read.socket.with_file_name("origin.sock");
         let pg_wal = config.postgres.data_directory.join("pg_wal");
         let options = ServerOptions { socket: socket.clone(), pg_wal };

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use outrider_archive::Fetcher;
 use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::{FetchOptions, Fetcher};
 
 use super::exit::{USAGE, load, runtime};
 use super::{ARCHIVE_SOCKET, WalFetch};
@@ -65,8 +65,7 @@ pub(super) fn fetch(options: &WalFetch) -> ExitCode {
 fn fetch_without_agent(archive: &Archive, name: &str, path: &Path, reader: Reader) -> anyhow::Result<Exit> {
     let runtime = runtime()?;
     let _inside = runtime.enter();
-    let options = FetchOptions { format: archive.compression.format(), ahead: None };
-    let fetcher = Fetcher::with_options(archive.open_store()?, archive.layout.clone(), options);
+    let fetcher = Fetcher::new(archive.open_store()?, archive.layout.clone());
     if let Some(system_identifier) = own_system_identifier()? {
         fetcher.expect_system_identifier(system_identifier);
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use outrider_archive::{
-    AheadOptions, FetchOptions, Fetcher, FlushPosition, Leadership, Server, ServerOptions, ShipOptions,
-    Shipper, StreamOptions, StreamStatus, Streamer,
+    AheadOptions, Fetcher, FlushPosition, Leadership, Server, ServerOptions, ShipOptions, Shipper,
+    StreamOptions, StreamStatus, Streamer,
 };
 use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
@@ -111,8 +111,7 @@ impl Archive {
             directory: settings.state_directory.join("wal-ahead"),
             segments: config.fetch_ahead,
         };
-        let options = FetchOptions { format: config.compression.format(), ahead: Some(ahead) };
-        let fetcher = Fetcher::with_options(store.clone(), config.layout.clone(), options);
+        let fetcher = Fetcher::reading_ahead(store.clone(), config.layout.clone(), ahead);
         let ship = ShipOptions {
             pg_wal: pg_wal.to_owned(),
             member: member.to_owned(),

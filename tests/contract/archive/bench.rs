@@ -127,28 +127,27 @@ pub(crate) async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> b
 
 /// What `gunzip` would make of it.
 pub(crate) fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    try_gunzip(bytes).unwrap()
+}
+
+fn try_gunzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut plain = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
-    plain
+    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain)?;
+    Ok(plain)
 }
 
 /// With a bit in the middle changed, gzip or not. One in a hundred makes no difference to what is unpacked, such as from how
 /// far back zeros are copied; then the next.
 pub(crate) fn with_a_bit_changed(object: &[u8]) -> Vec<u8> {
-    use std::io::Read as _;
-    let unpacked = |object: &[u8]| {
-        let mut plain = Vec::new();
-        flate2::read::MultiGzDecoder::new(object).read_to_end(&mut plain).ok().map(|_| plain)
-    };
-    let good = unpacked(object);
+    let good = try_gunzip(object).ok();
     let changed = |at: usize| {
         let mut changed = object.to_vec();
         changed[at] ^= 0x04;
         changed
     };
     let mut changes = (object.len() / 2..object.len()).map(changed);
-    changes.find(|changed| good.is_none() || unpacked(changed) != good).unwrap()
+    changes.find(|changed| good.is_none() || try_gunzip(changed).ok() != good).unwrap()
 }
 
 /// A port that was free a moment ago.

@@ -12,6 +12,7 @@ use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 use super::bench::{Bench, keys};
 use super::pg_wal::{SERVER, SIZE, SYSTEM_IDENTIFIER, segment};
+use super::watched::Watched;
 
 super::on_every_store!(
     the_catalog_tells_what_each_backup_is_good_for,
@@ -183,6 +184,27 @@ async fn a_mark_keeps_a_backup_until_it_is_released(bench: &Bench) {
     let plan = retention::plan(&archive.catalog().await, now, &policy);
     retention::remove_obsolete(&*archive.store, &archive.layout, &plan, SIZE).await.unwrap();
     assert_eq!(archive.states().await, ["done"]);
+}
+
+/// Between two lists a segment is finished, and what was streamed of it goes away.
+#[tokio::test]
+async fn a_segment_that_is_finished_meanwhile_is_not_missed() {
+    let bench = Bench::directory();
+    let archive = Archive::new(&bench);
+    archive.wal(1, 1..=3).await;
+    archive.backup("20260101T000000", 1, 2).await;
+    let last = SegmentName::numbered(TimelineId::new(1), 4, SIZE);
+    let chunk = archive.layout.stream_chunk(last, 0, 8192);
+    archive.put(&chunk, "not read").await;
+    let store = Watched::new(bench.store());
+    let (layout, behind) = (archive.layout.clone(), bench.store());
+    let finished = async move {
+        archive.wal(1, [4]).await;
+        behind.delete(&chunk).await.unwrap();
+    };
+    store.after_next_list(|prefix| !prefix.contains("/base/"), finished);
+    let catalog = Catalog::read(&*store, &layout).await.unwrap();
+    assert_eq!(catalog.window().unwrap().chain.last, Some(last));
 }
 
 async fn verification_names_what_is_damaged(bench: &Bench) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outrider_archive::client::{self, Exit, Reader};
 use outrider_archive::store::{Metadata, Store};
-use outrider_archive::{AheadOptions, FetchOptions, Fetcher, Layout, Server, ServerOptions, Shipper};
+use outrider_archive::{AheadOptions, Fetcher, Layout, Server, ServerOptions, Shipper};
 use outrider_wal::{SegmentSize, WalFileName};
 use tempfile::TempDir;
 
@@ -73,8 +73,7 @@ impl Scene {
         let (pg_wal, ahead) = (place(pg_wal_is_small, "pg_wal"), place(ahead_is_small, "ahead"));
         std::fs::create_dir(pg_wal.join("archive_status")).unwrap();
         let reading = AheadOptions { directory: ahead.clone(), segments: 4 };
-        let reading = FetchOptions { ahead: Some(reading), ..FetchOptions::default() };
-        let fetcher = Fetcher::with_options(store.clone(), layout, reading);
+        let fetcher = Fetcher::reading_ahead(store.clone(), layout, reading);
         fetcher.expect_system_identifier(SYSTEM_IDENTIFIER);
         let shipper = Shipper::start(ship_options(&pg_wal), store.clone());
         let socket = elsewhere.path().join("agent.sock");

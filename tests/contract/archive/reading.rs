@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outrider_archive::client::{self, Exit, Reader};
 use outrider_archive::store::{Metadata, Store, Stored};
-use outrider_archive::{AheadOptions, FetchOptions, Fetched, Fetcher, Format, Layout, Patience};
+use outrider_archive::{AheadOptions, Fetched, Fetcher, Format, Layout, Patience};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -296,8 +296,8 @@ async fn a_segment_that_grows_costs_only_what_was_streamed_since() {
 
 /// A fetcher that reads ahead into `directory`.
 fn ahead(store: Arc<dyn Store>, directory: &Path, segments: usize) -> Fetcher {
-    let ahead = Some(AheadOptions { directory: directory.to_owned(), segments });
-    let fetcher = Fetcher::with_options(store, layout(), FetchOptions { ahead, ..FetchOptions::default() });
+    let options = AheadOptions { directory: directory.to_owned(), segments };
+    let fetcher = Fetcher::reading_ahead(store, layout(), options);
     fetcher.expect_system_identifier(SYSTEM_IDENTIFIER);
     fetcher
 }
@@ -429,20 +429,22 @@ async fn what_replay_waits_for_makes_more_come_beside_each_other() {
 
 #[tokio::test]
 async fn a_segment_that_was_read_ahead_cost_one_request() {
-    let (bench, directory) = (Bench::directory(), tempfile::tempdir().unwrap());
-    let (store, target) = (Watched::new(bench.store()), Target::new());
-    for number in 1..=3 {
-        let bytes = packed(Format::Gzip, &segment(&name(number), 1));
-        put(&*store, &wal_key(&name(number), ".gz"), bytes).await;
+    for format in [Format::Gzip, Format::Zstd] {
+        let (bench, directory) = (Bench::directory(), tempfile::tempdir().unwrap());
+        let (store, target) = (Watched::new(bench.store()), Target::new());
+        for number in 1..=3 {
+            let bytes = packed(format, &segment(&name(number), 1));
+            put(&*store, &wal_key(&name(number), format.suffix()), bytes).await;
+        }
+        store.new_requests();
+        let fetcher = ahead(store.clone(), directory.path(), 1);
+        for number in 1..=3 {
+            assert!(target.get(&fetcher, &name(number)).await == segment(&name(number), 1), "{number}");
+        }
+        target.assert_absent(&fetcher, &name(4)).await;
+        // One GET for each, of which all but the first were sent ahead, and two lists for the first and for the absent one.
+        assert_eq!(store.new_requests(), 4 + 2 * 2, "{format:?}");
     }
-    store.new_requests();
-    let fetcher = ahead(store.clone(), directory.path(), 1);
-    for number in 1..=3 {
-        assert!(target.get(&fetcher, &name(number)).await == segment(&name(number), 1), "{number}");
-    }
-    target.assert_absent(&fetcher, &name(4)).await;
-    // One GET for each, of which all but the first were sent ahead, and two lists for the first and for the absent one.
-    assert_eq!(store.new_requests(), 4 + 2 * 2);
 }
 
 #[tokio::test]
@@ -476,7 +478,7 @@ async fn a_segment_that_is_finished_meanwhile_is_not_taken_for_absent() {
     let whole = segment(&name(1), 5);
     stream(&*store, 1, 0, 8192, &whole[..8192]).await;
     let (behind, finished) = (bench.store(), packed(Format::Gzip, &whole));
-    store.after_next_list(async move {
+    store.after_next_list(|_| true, async move {
         put(&*behind, &wal_key(&name(1), ".gz"), finished).await;
         let chunk = layout().stream_chunk(segment_of(name(1).parse().unwrap()), 0, 8192);
         behind.delete(&chunk).await.unwrap();

@@ -13,8 +13,8 @@ use outrider_archive::store::{
 };
 use tokio::sync::watch;
 
-/// What happens between two questions.
-type Happening = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// After a list of which prefix, and what.
+type Happening = (fn(&str) -> bool, Pin<Box<dyn Future<Output = ()> + Send>>);
 
 pub(crate) struct Watched {
     store: Arc<dyn Store>,
@@ -52,9 +52,13 @@ impl Watched {
         self.held.send_replace(part.map(str::to_owned));
     }
 
-    /// What happens once, when the next list was made and before its answer comes.
-    pub(crate) fn after_next_list(&self, happens: impl Future<Output = ()> + Send + 'static) {
-        *self.after_list.lock().unwrap() = Some(Box::pin(happens));
+    /// What happens once, when the next list of such a prefix was made and before its answer comes.
+    pub(crate) fn after_next_list(
+        &self,
+        of: fn(&str) -> bool,
+        happens: impl Future<Output = ()> + Send + 'static,
+    ) {
+        *self.after_list.lock().unwrap() = Some((of, Box::pin(happens)));
     }
 
     /// Nothing is done and nothing answered.
@@ -139,8 +143,8 @@ impl Store for Watched {
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         self.ask()?;
         let page = self.store.list(prefix, after, limit).await;
-        let happens = self.after_list.lock().unwrap().take();
-        if let Some(happens) = happens {
+        let happening = self.after_list.lock().unwrap().take_if(|(of, _)| of(prefix));
+        if let Some((_, happens)) = happening {
             happens.await;
         }
         page

@@ -30,8 +30,8 @@ pub(super) struct Archive {
     /// 0: not known.
     system_identifier: AtomicU64,
     pub(super) room: Room,
-    /// The suffix that was seen last, by which the next segments are read ahead.
-    format: Mutex<Format>,
+    /// The suffix that was seen last, by which the next segments are read ahead. `None`: none yet.
+    format: Mutex<Option<Format>>,
     /// The segment that was joined of chunks last, which is told once.
     pub(super) joined: Mutex<Option<SegmentName>>,
 }
@@ -56,13 +56,13 @@ pub(super) struct Candidate {
 }
 
 impl Archive {
-    pub(super) fn new(store: Arc<dyn Store>, layout: Layout, format: Format) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, layout: Layout) -> Self {
         Archive {
             store,
             layout,
             system_identifier: AtomicU64::new(0),
             room: Room::default(),
-            format: Mutex::new(format),
+            format: Mutex::default(),
             joined: Mutex::new(None),
         }
     }
@@ -85,7 +85,7 @@ impl Archive {
         &self,
         name: WalFileName,
     ) -> Result<Option<(String, Format, Download)>, Error> {
-        let format = *lock(&self.format);
+        let Some(format) = *lock(&self.format) else { return Ok(None) };
         let key = self.plain_key(name) + format.suffix();
         Ok(self.store.get(&key).await?.map(|download| (key, format, download)))
     }
@@ -98,7 +98,7 @@ impl Archive {
         let (partials, wholes): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|found| found.partial);
         if let Some(found) = self.first(wholes).await? {
             if let Found::Object { format, .. } = &found {
-                *lock(&self.format) = *format;
+                *lock(&self.format) = Some(*format);
             }
             return Ok(found);
         }
