@@ -89,6 +89,7 @@ impl Actor<'_> {
             Step::ClearRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
             Step::ClearSwitchover => self.clear_switchover().await,
+            Step::RecreateCluster => self.recreate_cluster().await,
             Step::Initdb => {
                 self.make_first_data();
                 Ok(())

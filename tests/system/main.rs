@@ -12,6 +12,7 @@ mod bootstrap_killed;
 mod by_hand;
 mod commands;
 mod dcs;
+mod dcs_lost;
 mod failover;
 mod kept;
 mod partition;

@@ -99,6 +99,8 @@ pub enum Step {
     },
     /// Take the announcement away.
     ClearSwitchover,
+    /// Write the keys of the cluster anew where all of them are gone, and take the leader lease with them.
+    RecreateCluster,
     /// Make a new cluster: `initdb`.
     Initdb,
     /// Create users and rights in the new cluster.
@@ -165,6 +167,7 @@ impl Step {
             | Step::ClearRequest { .. }
             | Step::AnnounceSwitchover { .. }
             | Step::ClearSwitchover
+            | Step::RecreateCluster
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }

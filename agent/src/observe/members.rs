@@ -2,9 +2,12 @@
 //! Both are Patroni's shapes, so a Patroni member is read as well as one of ours.
 
 use outrider_dcs::Snapshot;
-use outrider_ha::{Answer, Member, MemberName, MemberState, Role, SystemId, Tags};
+use outrider_ha::{Answer, Member, MemberName, MemberState, Role, SystemId, Tags, Watermark};
 use outrider_wal::{Lsn, TimelineId};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::round::DcsRecord;
 
 /// All members but `me`, by name ascending, none of them asked yet.
 pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
@@ -21,6 +24,17 @@ pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
         .collect();
     members.sort_by(|one, other| one.name.cmp(&other.name));
     members
+}
+
+/// Adds those that were in the DCS before its keys were lost.
+pub(super) fn add_remembered(members: &mut Vec<Member>, record: &DcsRecord, me: &MemberName) {
+    for name in record.members.keys().map(|name| MemberName::from(name.as_str())) {
+        if name != *me && members.iter().all(|member| member.name != name) {
+            let tags = Tags::default();
+            members.push(Member { name, tags, published: None, answer: Answer::NotAsked });
+        }
+    }
+    members.sort_by(|one, other| one.name.cmp(&other.name));
 }
 
 /// Patroni's tags: the booleans win over the priorities.
@@ -43,6 +57,8 @@ fn published(member: &Value) -> MemberState {
         streaming: text(member, "replication_state") == Some("streaming"),
         awaiting_checkpoint: member.get("checkpoint_after_promote") == Some(&Value::Bool(false)),
         system: member.pointer("/outrider/system_identifier").and_then(Value::as_str).and_then(system),
+        watermark: Watermark::default(),
+        finds_blank: None,
     }
 }
 
@@ -58,7 +74,14 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
         streaming: text(status, "replication_state") == Some("streaming"),
         awaiting_checkpoint: false,
         system: text(status, "database_system_identifier").and_then(system),
+        watermark: ours(status, "watermark").unwrap_or_default(),
+        finds_blank: ours(status, "finds_blank"),
     })
+}
+
+/// What only members of ours say.
+fn ours<T: DeserializeOwned>(status: &Value, key: &str) -> Option<T> {
+    T::deserialize(status.get("outrider")?.get(key)?).ok()
 }
 
 fn role(member: &Value) -> Role {

@@ -92,6 +92,7 @@ impl Act {
             Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
             Step::ClaimInitialize
             | Step::RecordInitialize { .. }
+            | Step::RecreateCluster
             | Step::Initdb
             | Step::PostBootstrap
             | Step::Rollback

@@ -10,7 +10,9 @@ use crate::reason::Reason;
 use crate::view::View;
 use crate::view::cluster::{Cluster, Initialize};
 use crate::view::member::{Member, MemberName, MemberState, Role};
+use crate::view::policy::SynchronousMode;
 use crate::view::request::{Request, RequestKind};
+use crate::view::watermark::{Lost, Watermark};
 
 /// A standby, no leader: stand unless somebody forbids it or is better.
 pub(super) fn stand(
@@ -72,6 +74,9 @@ fn forbidden(
     if !view.policy.tags.may_lead() {
         return Some(Reason::MayNotLead);
     }
+    if let Some(lost) = view.local.watermark.lost_by(&shown(view, cluster, &view.local.watermark)) {
+        return Some(Reason::DcsWentBack { lost });
+    }
     let newest = newest_timeline(view, cluster);
     if timeline < newest {
         return Some(Reason::TimelineBehind { own: timeline, cluster: newest });
@@ -107,6 +112,9 @@ fn outdone(
     if let Some((primary, _)) = answers.iter().find(|(_, state)| state.role == Role::Primary) {
         return Some(Reason::PrimaryStillRunning { member: primary.name.clone() });
     }
+    if let Some((member, lost)) = knows_more(view, cluster) {
+        return Some(Reason::MemberKnowsMore { member, lost });
+    }
     if asked_for_me {
         return None;
     }
@@ -140,6 +148,24 @@ fn outdone(
             theirs > rank(timeline, position, view.policy.tags.failover_priority, &view.me)
         })
         .map(|(member, _)| Reason::BetterCandidate { member: member.name.clone() })
+}
+
+/// A member that answers and has seen what the DCS does not show: `/sync` may have named others since, whose commits were
+/// acknowledged.
+pub(crate) fn knows_more(view: &View, cluster: &Cluster) -> Option<(MemberName, Lost)> {
+    view.members.iter().find_map(|member| {
+        let seen = &member.answered()?.watermark;
+        Some((member.name.clone(), seen.lost_by(&shown(view, cluster, seen))?))
+    })
+}
+
+/// How far the DCS is, to one who has `seen` that much. In synchronous mode a `/sync` that somebody has seen and that no leader
+/// has deleted is missed: without it anybody could be promoted.
+fn shown(view: &View, cluster: &Cluster, seen: &Watermark) -> Watermark {
+    match view.policy.synchronous_mode {
+        SynchronousMode::On => cluster.watermark(),
+        SynchronousMode::Off => cluster.watermark_without_sync(seen),
+    }
 }
 
 /// Who alone may stand because a rollback was swapping its data. Where `/sync` says who may, it was made to say that before

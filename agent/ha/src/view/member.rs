@@ -7,6 +7,7 @@ use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::SystemId;
+use super::watermark::{StoreId, Watermark};
 
 /// The name of a member, unique in its cluster; also its `application_name` when it streams.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -121,6 +122,12 @@ pub struct MemberState {
     /// The identifier of its data directory; `None` when it has none.
     #[serde(default)]
     pub system: Option<SystemId>,
+    /// The furthest that it ever saw of the DCS; only in an answer.
+    #[serde(default)]
+    pub watermark: Watermark,
+    /// The store in which it finds nothing of its cluster; only in an answer.
+    #[serde(default)]
+    pub finds_blank: Option<StoreId>,
 }
 
 /// What a member's Postgres is.
