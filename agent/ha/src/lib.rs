@@ -23,7 +23,7 @@ pub use plan::{Plan, StartAs, Step, StopMode};
 pub use reason::{Reason, Unfit};
 pub use view::cluster::{Cluster, Initialize, Lease, SyncState, SystemId, Term};
 pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusable, WalSender};
-pub use view::member::{Answer, Member, MemberName, MemberState, Role, Tags};
+pub use view::member::{Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, Tags};
 pub use view::policy::{Policy, SynchronousMode};
 pub use view::request::{Request, RequestKind, Switchover};
 pub use view::{Dcs, Job, View};

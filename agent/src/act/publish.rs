@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Actor;
 use crate::clock;
+use crate::observe::{local, members};
 use crate::report::causes;
 use crate::round::{Instruments, Memory};
 
@@ -170,6 +171,10 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     if let Some(fuse) = view.local.fuse.filter(|_| memory.lease.is_some()) {
         // The nearest whole second, so that a quiet member's entry stays as it is.
         put("fuse_seconds", json!((fuse + Duration::from_millis(500)).as_secs()));
+    }
+    let replay = memory.seen.as_ref().and_then(local::replay);
+    if let Some(replay) = replay.map(|replay| members::shown(&replay, false)) {
+        put("replay", replay);
     }
     if let Some(archive) = &instruments.archive {
         let status = archive.status();

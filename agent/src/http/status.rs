@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::Visitors;
 use crate::clock;
+use crate::observe::{local, members};
 use crate::report::Report;
 
 /// This member at this moment.
@@ -107,7 +108,7 @@ impl Status {
                 put("cluster_unlocked", json!(true));
             }
             put("dcs_last_seen", json!(report.dcs_last_seen.map_or(0, |seen| seen.as_second())));
-            put("outrider", ours(report));
+            put("outrider", ours(report, self.postgres.as_ref()));
         }
         if !config.tags.is_empty() {
             put("tags", Value::Object(config.tags.clone()));
@@ -161,7 +162,7 @@ fn walsender(sender: &WalSender) -> Value {
 }
 
 /// What Patroni has no key for.
-fn ours(report: &Report) -> Value {
+fn ours(report: &Report, postgres: Option<&Observation>) -> Value {
     let lease = report.lease_until_boottime_ns.map(clock::until_boottime);
     json!({
         "round_at": report.at.to_string(),
@@ -172,6 +173,7 @@ fn ours(report: &Report) -> Value {
         "lease_seconds": lease.map(seconds),
         "fuse_seconds": report.view.local.fuse.map(seconds),
         "archive_waiting": report.archive.as_ref().map(|archive| archive.waiting),
+        "replay": postgres.and_then(local::replay).map(|replay| members::shown(&replay, true)),
     })
 }
 

@@ -171,12 +171,14 @@ fn postgres(state: &State, node: NodeId, waited: Waited) -> outrider_ha::Postgre
             position,
             streaming: Streaming { upstream: upstream.map(name), active: state.streams_from(node).is_some() },
             promoting: false,
+            replay: None,
         },
         Postgres::Promoting => outrider_ha::Postgres::Standby {
             timeline,
             position,
             streaming: Streaming { upstream: None, active: false },
             promoting: true,
+            replay: None,
         },
         Postgres::Starting => outrider_ha::Postgres::Starting { writable: true, since: waited.age() },
         Postgres::StoppedClean => stopped(Shutdown::CleanPrimary),
@@ -225,6 +227,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         streaming: state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
         system: Some(SYSTEM),
+        replay: None,
     }
 }
 

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Postgres,
-    Request, RequestKind, Role, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode,
-    SystemId, Tags, Term, Unusable, View, WalSender,
+    Answer, Cluster, Dcs, Hold, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy,
+    Postgres, Query, Replay, Request, RequestKind, Role, Shutdown, Streaming, Switchover, SyncState,
+    Synchronous, SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use proptest::collection::btree_set;
@@ -187,12 +187,13 @@ fn primary() -> impl Strategy<Value = Postgres> {
 fn standby() -> impl Strategy<Value = Postgres> {
     let streaming =
         (option::of(name()), any::<bool>()).prop_map(|(upstream, active)| Streaming { upstream, active });
-    (timeline(), position(), streaming, prop::bool::weighted(0.2)).prop_map(
-        |(timeline, position, streaming, promoting)| Postgres::Standby {
+    (timeline(), position(), streaming, prop::bool::weighted(0.2), option::of(replay())).prop_map(
+        |(timeline, position, streaming, promoting, replay)| Postgres::Standby {
             timeline,
             position,
             streaming,
             promoting,
+            replay,
         },
     )
 }
@@ -223,16 +224,29 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
-    (role, timeline(), position(), any::<bool>(), any::<bool>(), option::of(system())).prop_map(
-        |(role, timeline, position, streaming, awaiting_checkpoint, system)| MemberState {
+    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
+    (role, timeline(), position(), marks).prop_map(
+        |(role, timeline, position, (streaming, awaiting_checkpoint, system, replay))| MemberState {
             role,
             timeline,
             position,
             streaming,
             awaiting_checkpoint,
             system,
+            replay,
         },
     )
+}
+
+fn replay() -> impl Strategy<Value = Replay> {
+    let queries = prop::collection::vec((1_i32..3, age()).prop_map(|(pid, age)| Query { pid, age }), 0..3);
+    let hold = prop_oneof![Just(Hold::Paused), queries.prop_map(|queries| Hold::Conflict { queries })];
+    let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => age()];
+    (position(), delay, option::weighted(0.3, hold)).prop_map(|(position, delay, hold)| Replay {
+        position,
+        delay,
+        hold,
+    })
 }
 
 fn tags() -> impl Strategy<Value = Tags> {

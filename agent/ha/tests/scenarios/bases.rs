@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Postgres, Role,
-    Shutdown, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, View, WalSender,
+    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Postgres,
+    Replay, Role, Shutdown, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, View,
+    WalSender,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 
@@ -55,6 +56,7 @@ fn standby() -> View {
         position: POSITION,
         streaming,
         promoting: false,
+        replay: Some(replayed(POSITION)),
     })
 }
 
@@ -78,6 +80,7 @@ fn no_cluster() -> View {
             timeline: TimelineId::new(0),
             position: Lsn::INVALID,
             system: None,
+            replay: None,
             ..state
         });
         member
@@ -146,6 +149,7 @@ fn member(name: &str, role: Role) -> Member {
         streaming: role == Role::Standby,
         awaiting_checkpoint: false,
         system: Some(SYSTEM),
+        replay: (role == Role::Standby).then(|| replayed(POSITION)),
     };
     Member {
         name: MemberName::from(name),
@@ -153,6 +157,10 @@ fn member(name: &str, role: Role) -> Member {
         published: Some(state),
         answer: Answer::NotAsked,
     }
+}
+
+fn replayed(position: Lsn) -> Replay {
+    Replay { position, delay: Duration::ZERO, hold: None }
 }
 
 fn policy() -> Policy {
