@@ -50,7 +50,14 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
         me,
     };
     let Some(snapshot) = memory.snapshot.clone().filter(|_| answers) else { return Ok(view) };
-    let remembered = Remembered { free_for: memory.free_for(), switchover: memory.switchover.as_ref() };
+    let request = snapshot.failover.as_ref().map(|entry| entry.revision);
+    memory.sees_request(request);
+    let remembered = Remembered {
+        free_for: memory.free_for(),
+        request_seen_for: request.map(|seen| memory.request_seen_for(seen)).unwrap_or_default(),
+        policy: &memory.policy,
+        switchover: memory.switchover.as_ref(),
+    };
     let cluster = cluster::cluster(&snapshot, &remembered);
     note_term(memory, &cluster)?;
     view.local.term = memory.term.highest();

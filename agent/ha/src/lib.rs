@@ -20,7 +20,7 @@ mod view;
 pub use ask::{Patience, whom_to_ask};
 pub use decide::decide;
 pub use plan::{Plan, StartAs, Step, StopMode};
-pub use reason::{Reason, Unfit};
+pub use reason::{Lack, Reason, Unfit};
 pub use view::cluster::{Cluster, Initialize, Lease, SyncState, SystemId, Term};
 pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusable, WalSender};
 pub use view::member::{Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, Tags};

@@ -22,6 +22,7 @@ mod settings;
 mod statement;
 mod supervisor;
 mod switch;
+mod timelines;
 
 pub use archive_slot::{ARCHIVE_SLOT, ArchiveSlot};
 pub use backup::{BackupBegun, BackupEnded, BackupSession, TablespaceLocation};

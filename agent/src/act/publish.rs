@@ -208,7 +208,7 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
         info!("the agent ends; Postgres goes on under its supervisor");
         return;
     }
-    let mut actor = Actor { instruments, memory };
+    let mut actor = Actor { instruments, memory, reason: None };
     let farewell = async {
         instruments.dcs.set_ttl(HANDOVER_TTL).await?;
         actor.renew_lease().await

@@ -118,6 +118,9 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             from: None,
             to: Some(name(to)),
             due_in: Duration::ZERO,
+            expires_in: Duration::MAX,
+            dated: true,
+            accept_data_loss: false,
             revision: REVISION,
         }),
         switchover: dcs.announced.map(|(from, to)| Switchover {
@@ -126,6 +129,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             to: name(to),
             stopping_for: waited.age(),
             checkpointed: state.node(node).checkpointed,
+            stopping: false,
         }),
     }
 }

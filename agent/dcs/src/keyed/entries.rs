@@ -102,16 +102,19 @@ impl<S: Store> Keyed<S> {
         Ok(self.commit(operation, &key, Repeat::Never, transaction).await?.revision)
     }
 
-    /// As leader: puts `value`, or deletes for `None`, where the key was last changed at `seen`. Returns the revision.
+    /// As leader: puts `value`, or deletes for `None`, where the key was last changed at `seen` and `also` holds. Returns the
+    /// revision.
     pub(super) async fn replace_as_leader(
         &self,
         operation: Operation,
         key: String,
         value: Option<String>,
         seen: i64,
+        also: Vec<Compare>,
     ) -> Result<i64, Error> {
         let mut when = self.leader_is_mine(self.own_lease(operation).await?);
         when.push(Compare::Revision(key.clone(), seen));
+        when.extend(also);
         let change = match value {
             Some(value) => Op::put(key.clone(), value),
             None => Op::Delete(key.clone()),

@@ -26,7 +26,7 @@ pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
     }
     Plan::step(
         Reason::RacingToBootstrap,
-        Step::AcquireLease { sync_revision: cluster.sync.as_ref().map(|sync| sync.revision) },
+        Step::AcquireLease { sync_revision: cluster.sync.as_ref().map(|sync| sync.revision), request: None },
     )
 }
 

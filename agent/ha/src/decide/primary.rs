@@ -131,7 +131,7 @@ pub(super) fn reclaim(view: &View, cluster: &Cluster) -> Plan {
         view.members.iter().any(|member| member.answered().is_some_and(|state| state.role == Role::Primary));
     if nobody_between && mine_in_sync && known && fuse_lives && !other_primary {
         let sync_revision = cluster.sync.as_ref().map(|sync| sync.revision);
-        return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision });
+        return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision, request: None });
     }
     step_down(view)
 }

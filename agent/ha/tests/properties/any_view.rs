@@ -101,18 +101,32 @@ fn sync() -> impl Strategy<Value = SyncState> {
 
 fn request() -> impl Strategy<Value = Request> {
     let kind = select(vec![RequestKind::Switchover, RequestKind::Failover]);
-    (kind, option::of(name()), option::of(name()), age(), 1_i64..4)
-        .prop_map(|(kind, from, to, due_in, revision)| Request { kind, from, to, due_in, revision })
+    let life = (age(), age(), prop::bool::weighted(0.9), any::<bool>());
+    (kind, option::of(name()), option::of(name()), life, 1_i64..4).prop_map(
+        |(kind, from, to, (due_in, expires_in, dated, accept_data_loss), revision)| Request {
+            kind,
+            from,
+            to,
+            due_in,
+            expires_in,
+            dated,
+            accept_data_loss,
+            revision,
+        },
+    )
 }
 
 fn switchover() -> impl Strategy<Value = Switchover> {
-    (name(), name(), age(), any::<bool>()).prop_map(|(from, to, stopping_for, checkpointed)| Switchover {
-        id: "1".to_owned(),
-        from,
-        to,
-        stopping_for,
-        checkpointed,
-    })
+    (name(), name(), age(), any::<bool>(), any::<bool>()).prop_map(
+        |(from, to, stopping_for, checkpointed, stopping)| Switchover {
+            id: "1".to_owned(),
+            from,
+            to,
+            stopping_for,
+            checkpointed,
+            stopping,
+        },
+    )
 }
 
 fn local() -> impl Strategy<Value = Local> {
