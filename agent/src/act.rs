@@ -6,9 +6,10 @@ mod gap;
 mod job;
 mod postgres;
 mod publish;
+mod request;
 mod rollback;
 
-use outrider_ha::{MemberName, Plan, Step, Term};
+use outrider_ha::{MemberName, Plan, Reason, Step, Term};
 use outrider_postgres::ArmedFuse;
 
 use crate::round::{Instruments, Memory};
@@ -16,6 +17,7 @@ use crate::round::{Instruments, Memory};
 pub(crate) use gap::Gap;
 pub(crate) use job::{Errand, Proving, Running, conclude, finished};
 pub(crate) use publish::{Published, configure, follow_ttl, leave, publish, state};
+pub(crate) use request::terms;
 
 /// Proof that the leader lease was confirmed and the fuse is armed for it; what makes Postgres writable asks for one.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +64,7 @@ pub(crate) enum Fault {
 /// # Errors
 /// Of the first step that failed.
 pub(crate) async fn act(plan: &Plan, instruments: &Instruments, memory: &mut Memory) -> Result<(), Fault> {
-    let mut actor = Actor { instruments, memory };
+    let mut actor = Actor { instruments, memory, reason: Some(&plan.reason) };
     for step in &plan.steps {
         actor.step(step).await?;
     }
@@ -72,12 +74,16 @@ pub(crate) async fn act(plan: &Plan, instruments: &Instruments, memory: &mut Mem
 struct Actor<'round> {
     instruments: &'round Instruments,
     memory: &'round mut Memory,
+    /// Of the plan that is carried out.
+    reason: Option<&'round Reason>,
 }
 
 impl Actor<'_> {
     async fn step(&mut self, step: &Step) -> Result<(), Fault> {
         match step {
-            Step::AcquireLease { sync_revision } => self.acquire_lease(*sync_revision).await,
+            Step::AcquireLease { sync_revision, request } => {
+                self.acquire_lease(*sync_revision, *request).await
+            }
             Step::RenewLease => self.renew_lease().await,
             Step::ReleaseLease => self.release_lease().await,
             Step::HandOverLease { to } => self.hand_over_lease(to).await,
@@ -86,8 +92,10 @@ impl Actor<'_> {
             Step::RecordSync { standbys, revision } => self.record_sync(standbys, *revision).await,
             Step::ClearSync { revision } => Ok(self.instruments.dcs.clear_sync(*revision).await?),
             Step::RecordHistory => self.record_history().await,
-            Step::ClearRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),
+            Step::ClearRequest { revision } => self.clear_request(*revision).await,
+            Step::DateRequest { revision } => self.date_request(*revision).await,
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
+            Step::AnnounceStop { to, request } => self.announce_stop(to, *request).await,
             Step::ClearSwitchover => self.clear_switchover().await,
             Step::RecreateCluster => self.recreate_cluster().await,
             Step::Initdb => {
@@ -102,6 +110,9 @@ impl Actor<'_> {
             Step::Stop(mode) => {
                 self.stop(*mode);
                 Ok(())
+            }
+            Step::SkipTimelines { newest } => {
+                Ok(self.instruments.postgres.skip_timelines(self.memory.timeline, *newest)?)
             }
             Step::Promote => self.promote().await,
             Step::Follow { upstream } => self.follow(upstream).await,

@@ -67,7 +67,7 @@ fn router(visitors: Visitors) -> Router {
         .route("/dcs", get(dcs::show))
         .route("/config", get(rules::show).patch(rules::patch).put(rules::put))
         .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
-        .route("/failover", post(switchover::failover).fallback(health::check))
+        .route("/failover", post(switchover::failover).delete(switchover::cancel).fallback(health::check))
         .route("/backup", get(backup::show).post(backup::ask).delete(backup::cancel))
         .route("/rollback", get(rollback::show).post(rollback::ask).delete(rollback::cancel))
         .route("/backups", get(archive::backups))

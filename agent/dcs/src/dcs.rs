@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RebuiltKeys, RollbackClaim,
-    RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RebuiltKeys,
+    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A confirmed hold on the leader lease, and the time from which it counts.
@@ -90,6 +90,16 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when someone holds it, when `/sync` has changed, or when this member's entry is not on its session.
     async fn acquire_leader(&self, sync_revision: Option<i64>) -> Result<Leadership, Error>;
 
+    /// The same for a member that may have it only because of a wish for a failover: the wish must still be the one `seen`.
+    ///
+    /// # Errors
+    /// `Conflict` also when that was taken back.
+    async fn acquire_leader_on_wish(
+        &self,
+        sync_revision: Option<i64>,
+        seen: i64,
+    ) -> Result<Leadership, Error>;
+
     /// Keeps the leader lease: the session is kept alive *and* the key is compared with this member on this session.
     ///
     /// # Errors
@@ -131,8 +141,14 @@ pub trait Dcs: Send + Sync {
     /// Asks for a manual failover or switchover, in place of any earlier wish, as Patroni does. Returns its revision.
     async fn write_failover(&self, value: &Failover) -> Result<i64, Error>;
 
+    /// Puts a wish in the place of the one that was `seen`. Returns its revision.
+    async fn replace_failover(&self, value: &Failover, seen: i64) -> Result<i64, Error>;
+
     /// Puts the wish that was `seen` away: writes `{}`, as Patroni does.
     async fn clear_failover(&self, seen: i64) -> Result<(), Error>;
+
+    /// The same, and says what became of it.
+    async fn answer_failover(&self, answer: &FailoverAnswer, seen: i64) -> Result<(), Error>;
 
     /// As leader: records who may be promoted. Returns the new revision.
     async fn write_sync(&self, value: &SyncState, seen: i64) -> Result<i64, Error>;
@@ -151,6 +167,17 @@ pub trait Dcs: Send + Sync {
 
     /// As leader: records a planned switchover. Returns its revision.
     async fn write_intent(&self, value: &SwitchoverIntent, seen: i64) -> Result<i64, Error>;
+
+    /// The same, while the wish for it is still the one that was `wished`. Returns its revision.
+    ///
+    /// # Errors
+    /// `Conflict` when the wish was taken back.
+    async fn write_intent_on_wish(
+        &self,
+        value: &SwitchoverIntent,
+        seen: i64,
+        wished: i64,
+    ) -> Result<i64, Error>;
 
     /// As leader: deletes the record of the planned switchover that was `seen`.
     async fn clear_intent(&self, seen: i64) -> Result<(), Error>;

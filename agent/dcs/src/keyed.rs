@@ -21,10 +21,10 @@ use crate::error::Error;
 use crate::keys::Keys;
 use crate::session::{SessionError, SessionFile};
 use crate::snapshot::Snapshot;
-use crate::store::{Committed, KeyValue, Op, Repeat, Store, Transaction};
+use crate::store::{Committed, Compare, KeyValue, Op, Repeat, Store, Transaction};
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, HistoryRow, RebuiltKeys, RollbackClaim,
-    RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState, compact_json,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RebuiltKeys,
+    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState, compact_json,
 };
 
 use lease::Lease;
@@ -116,7 +116,15 @@ impl<S: Store> Dcs for Keyed<S> {
     }
 
     async fn acquire_leader(&self, sync_revision: Option<i64>) -> Result<Leadership, Error> {
-        self.acquire(self.operation("acquire"), sync_revision).await
+        self.acquire(self.operation("acquire"), sync_revision, None).await
+    }
+
+    async fn acquire_leader_on_wish(
+        &self,
+        sync_revision: Option<i64>,
+        seen: i64,
+    ) -> Result<Leadership, Error> {
+        self.acquire(self.operation("acquire"), sync_revision, Some(seen)).await
     }
 
     async fn renew_leader(&self) -> Result<Leadership, Error> {
@@ -155,14 +163,22 @@ impl<S: Store> Dcs for Keyed<S> {
         self.overwrite(self.operation("write"), self.keys.failover(), compact_json(value)).await
     }
 
+    async fn replace_failover(&self, value: &Failover, seen: i64) -> Result<i64, Error> {
+        self.replace(self.operation("write"), self.keys.failover(), compact_json(value), seen).await
+    }
+
+    async fn answer_failover(&self, answer: &FailoverAnswer, seen: i64) -> Result<(), Error> {
+        self.replace(self.operation("clear"), self.keys.failover(), answer.text(), seen).await.map(drop)
+    }
+
     async fn clear_failover(&self, seen: i64) -> Result<(), Error> {
         let cleared = Failover::CLEARED.to_owned();
         self.replace(self.operation("clear"), self.keys.failover(), cleared, seen).await.map(drop)
     }
 
     async fn write_sync(&self, value: &SyncState, seen: i64) -> Result<i64, Error> {
-        self.replace_as_leader(self.operation("write"), self.keys.sync(), Some(compact_json(value)), seen)
-            .await
+        let value = Some(compact_json(value));
+        self.replace_as_leader(self.operation("write"), self.keys.sync(), value, seen, Vec::new()).await
     }
 
     async fn clear_sync(&self, seen: i64) -> Result<(), Error> {
@@ -182,12 +198,24 @@ impl<S: Store> Dcs for Keyed<S> {
     }
 
     async fn write_intent(&self, value: &SwitchoverIntent, seen: i64) -> Result<i64, Error> {
-        self.replace_as_leader(self.operation("write"), self.keys.intent(), Some(compact_json(value)), seen)
-            .await
+        let value = Some(compact_json(value));
+        self.replace_as_leader(self.operation("write"), self.keys.intent(), value, seen, Vec::new()).await
+    }
+
+    async fn write_intent_on_wish(
+        &self,
+        value: &SwitchoverIntent,
+        seen: i64,
+        wished: i64,
+    ) -> Result<i64, Error> {
+        let (value, also) =
+            (Some(compact_json(value)), vec![Compare::Revision(self.keys.failover(), wished)]);
+        self.replace_as_leader(self.operation("write"), self.keys.intent(), value, seen, also).await
     }
 
     async fn clear_intent(&self, seen: i64) -> Result<(), Error> {
-        self.replace_as_leader(self.operation("delete"), self.keys.intent(), None, seen).await.map(drop)
+        let operation = self.operation("delete");
+        self.replace_as_leader(operation, self.keys.intent(), None, seen, Vec::new()).await.map(drop)
     }
 
     async fn request_backup(&self, value: &BackupRequest) -> Result<i64, Error> {

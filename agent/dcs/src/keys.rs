@@ -5,7 +5,9 @@ use serde_json::Value;
 use crate::dcs::Changes;
 use crate::snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 use crate::store::{KeyValue, Range};
-use crate::values::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState, parse_record};
+use crate::values::{
+    Failover, FailoverAnswer, HistoryRow, Status, SwitchoverIntent, SyncState, parse_record,
+};
 
 /// The base path as Patroni builds it: `/<namespace>/<scope>/`, with `service` for an empty namespace.
 #[must_use]
@@ -142,7 +144,10 @@ impl Keys {
                 "leader" => seen.leader = Some(self.leader_of(pair, mine)),
                 "status" => seen.status = Some(entry(pair, Status::parse(&pair.text()))),
                 "optime/leader" => older_status = Some(entry(pair, Status::parse(&pair.text()))),
-                "failover" => seen.failover = Failover::parse(&pair.text()).map(|wish| entry(pair, wish)),
+                "failover" => {
+                    seen.failover = Failover::parse(&pair.text()).map(|wish| entry(pair, wish));
+                    seen.failover_answer = FailoverAnswer::parse(&pair.text());
+                }
                 "sync" => {
                     seen.sync = Some(entry(pair, SyncState::parse(&pair.text())));
                     seen.sync_revision = seen.sync_revision.max(pair.mod_revision);

@@ -26,7 +26,7 @@ pub use memory::MemoryCluster;
 pub use session::SessionError;
 pub use snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 pub use values::{
-    ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, Generation, HistoryRow, RebuiltKeys,
-    RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap, RollbackTarget, Status, SwitchoverIntent,
-    SyncState, compact_json,
+    ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, FailoverTerms,
+    Generation, HistoryRow, RebuiltKeys, RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap,
+    RollbackTarget, Status, SwitchoverIntent, SyncState, compact_json,
 };

@@ -6,8 +6,8 @@ use outrider_wal::Lsn;
 use serde_json::Value;
 
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, Generation, HistoryRow, RollbackClaim,
-    RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, Generation, HistoryRow,
+    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A value with the revision of its last change, to be handed back as `seen`.
@@ -136,6 +136,8 @@ pub struct Snapshot {
     pub status: Option<Entry<Status>>,
     /// A wish for a manual failover or switchover. `{}` is none.
     pub failover: Option<Entry<Failover>>,
+    /// What became of the last one, where that was said.
+    pub failover_answer: Option<FailoverAnswer>,
     /// Who may be promoted in synchronous modes. When unreadable: a record that names nobody.
     pub sync: Option<Entry<SyncState>>,
     /// When `sync` was last written, or deleted by a leader; 0 for never.

@@ -12,7 +12,7 @@ mod sync;
 
 pub(crate) use backup::parse as parse_record;
 pub use backup::{BackupClaim, BackupOutcome, BackupRequest};
-pub use failover::Failover;
+pub use failover::{Failover, FailoverAnswer, FailoverTerms};
 pub use generation::{Generation, RebuiltKeys};
 pub use history::HistoryRow;
 pub use intent::SwitchoverIntent;

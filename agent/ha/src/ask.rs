@@ -6,6 +6,7 @@ use crate::decide::election;
 use crate::view::cluster::{Cluster, Lease};
 use crate::view::local::Postgres;
 use crate::view::member::{Member, MemberName, Role};
+use crate::view::request::Request;
 use crate::view::{Dcs, Job, View};
 
 /// How long an answer is worth waiting for.
@@ -27,7 +28,9 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
             Lease::Mine,
             Postgres::Stopped { .. } | Postgres::Starting { .. } | Postgres::Unresponsive { .. },
         ) => true,
-        (Lease::Mine, Postgres::Primary { .. }) => cluster.request.is_some() || cluster.switchover.is_some(),
+        (Lease::Mine, Postgres::Primary { .. }) => {
+            cluster.request.as_ref().is_some_and(Request::is_due) || cluster.switchover.is_some()
+        }
         // Where nothing of a cluster stands, somebody may know of one.
         (Lease::Free { .. }, Postgres::Empty | Postgres::Unusable(_)) => cluster.blank,
         (

@@ -5,6 +5,7 @@ use crate::plan::{Plan, StartAs, Step};
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Shutdown};
 use crate::view::member::Role;
+use crate::view::request::RequestKind;
 use crate::view::{Dcs, View};
 
 /// A rule that a plan breaks, in words.
@@ -66,11 +67,17 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             matches!(view.local.postgres, Postgres::Stopped { .. }),
             "only a stopped Postgres is rewound",
         ),
+        Step::ClearRequest { .. } | Step::DateRequest { .. } | Step::AnnounceStop { .. } => {
+            on_request(cluster, step)
+        }
+        Step::SkipTimelines { .. } => {
+            require(mine, "only the holder of the lease is promoted")?;
+            require(accepts_loss(view, cluster), "a timeline is given up only when somebody has said so")
+        }
         Step::ClaimInitialize
         | Step::RecordInitialize { .. }
         | Step::ClearSync { .. }
         | Step::RecordHistory
-        | Step::ClearRequest { .. }
         | Step::AnnounceSwitchover { .. }
         | Step::ClearSwitchover => require(mine, "only the leader writes the cluster's keys"),
         Step::PostBootstrap
@@ -82,14 +89,19 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     }
 }
 
-/// A lease is taken only when it is free, and by nobody who may lack what the DCS, a member or a rollback knows of.
+/// Whoever takes the lease as a standby has all that was acknowledged, or somebody has given up what it lacks.
 fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     require(matches!(cluster.lease, Lease::Free { .. }), "only a free lease is taken")?;
     let standby = matches!(view.local.postgres, Postgres::Standby { .. });
-    let asked = cluster.request.as_ref().is_some_and(|request| request.to.as_ref() == Some(&view.me));
+    let accepted = accepts_loss(view, cluster);
+    let covered = cluster.sync.as_ref().is_none_or(|sync| sync.covers(&view.me));
+    require(
+        !standby || covered || accepted,
+        "whoever may lack acknowledged commits stands only when somebody has given them up",
+    )?;
     let another = cluster.swapping.as_ref().is_some_and(|member| *member != view.me);
     require(
-        !standby || asked || cluster.sync.is_some() || !another,
+        !standby || accepted || cluster.sync.is_some() || !another,
         "nobody stands by itself whose data may be what a rollback threw away",
     )?;
     let seen = &view.local.watermark;
@@ -101,6 +113,34 @@ fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
         election::knows_more(view, cluster).is_none(),
         "no lease is taken from a DCS of which a member that answers has seen more",
     )
+}
+
+/// What answers a request, or rests on it.
+fn on_request(cluster: &Cluster, step: &Step) -> Result<(), Violation> {
+    let mine = cluster.lease == Lease::Mine;
+    let seen = |revision: i64| cluster.request.as_ref().filter(|request| request.revision == revision);
+    if let Step::ClearRequest { revision } | Step::DateRequest { revision } = step {
+        require(seen(*revision).is_some(), "only the request that was seen is changed")?;
+        let free = matches!(cluster.lease, Lease::Free { .. });
+        return require(mine || free, "only the leader, or without one its candidate, answers a request");
+    }
+    if let Step::AnnounceStop { to, request } = step {
+        require(mine, "only the leader writes the cluster's keys")?;
+        let asked = seen(*request)
+            .is_some_and(|request| request.is_due() && request.to.as_ref().is_none_or(|wanted| wanted == to));
+        require(asked, "Postgres is stopped for a switchover only while it is asked for, and not too late")?;
+    }
+    Ok(())
+}
+
+/// Whether a failover to this member was asked for that is due, not void, and gives up what it lacks.
+fn accepts_loss(view: &View, cluster: &Cluster) -> bool {
+    cluster.request.as_ref().is_some_and(|request| {
+        request.kind == RequestKind::Failover
+            && request.is_due()
+            && request.accept_data_loss
+            && request.to.as_ref() == Some(&view.me)
+    })
 }
 
 /// The keys of a cluster are written anew only by the primary that led it last, where all of them are gone, and while no member

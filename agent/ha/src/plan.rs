@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use outrider_wal::TimelineId;
 use serde::{Deserialize, Serialize};
 
 use crate::reason::Reason;
@@ -56,6 +57,9 @@ pub enum Step {
     AcquireLease {
         /// Revision of `/sync`; `None` when the key was absent.
         sync_revision: Option<i64>,
+        /// Revision of the `/failover` request that alone allows it, which must still stand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<i64>,
     },
     /// Renew the leader lease; extends the fuse when it is confirmed.
     RenewLease,
@@ -87,8 +91,13 @@ pub enum Step {
     },
     /// Record where this primary's timeline came from.
     RecordHistory,
-    /// Take away the `/failover` request: it is done, refused or given up.
+    /// Take away the `/failover` request: it is done, refused or given up. The reason of the plan is left in its place.
     ClearRequest {
+        /// Its revision.
+        revision: i64,
+    },
+    /// Write into the `/failover` request until when it holds.
+    DateRequest {
         /// Its revision.
         revision: i64,
     },
@@ -96,6 +105,14 @@ pub enum Step {
     AnnounceSwitchover {
         /// Who is to take over.
         to: MemberName,
+    },
+    /// Announce that Postgres is stopped for the switchover, if the `/failover` request still stands: from here on nobody can
+    /// withdraw it.
+    AnnounceStop {
+        /// Who is to take over.
+        to: MemberName,
+        /// Revision of the request.
+        request: i64,
     },
     /// Take the announcement away.
     ClearSwitchover,
@@ -109,6 +126,11 @@ pub enum Step {
     Start(StartAs),
     /// Stop the postmaster.
     Stop(StopMode),
+    /// See to it that a promotion takes a number above those of timelines whose WAL is given up.
+    SkipTimelines {
+        /// The newest of them.
+        newest: TimelineId,
+    },
     /// End recovery and accept writes.
     Promote,
     /// Stream from another member.
@@ -165,9 +187,12 @@ impl Step {
             | Step::ClearSync { .. }
             | Step::RecordHistory
             | Step::ClearRequest { .. }
+            | Step::DateRequest { .. }
             | Step::AnnounceSwitchover { .. }
+            | Step::AnnounceStop { .. }
             | Step::ClearSwitchover
             | Step::RecreateCluster
+            | Step::SkipTimelines { .. }
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }

@@ -101,7 +101,7 @@ reasons! {
     /// Tags forbid this member to lead.
     MayNotLead => "may_not_lead", "no leader, and this member may not lead (nofailover, or failover_priority 0)";
     /// In synchronous mode: this member may lack acknowledged commits.
-    NotSynchronous => "not_synchronous", "no leader, and this member is not recorded as synchronous: it may lack acknowledged commits";
+    NotSynchronous => "not_synchronous", "no leader, and this member is not recorded as synchronous: it may lack acknowledged commits; when whoever has them is lost for good, a failover with --accept-data-loss promotes this one";
     /// In asynchronous mode: this member lacks more than allowed.
     LagsTooMuch {
         /// Bytes behind the last position that a leader published.
@@ -111,14 +111,14 @@ reasons! {
     SwapUnknown {
         /// Whose data it is.
         member: MemberName,
-    } => "swap_unknown", "no leader, and {member} was lost while a rollback swapped its data: it knows whether the cluster is rolled back; waiting for it, or for a failover to a member that somebody names, which takes the rollback back";
+    } => "swap_unknown", "no leader, and {member} was lost while a rollback swapped its data: it knows whether the cluster is rolled back; waiting for it, or for a failover with --accept-data-loss, which takes the rollback back";
     /// This member's timeline is older than the cluster's.
     TimelineBehind {
         /// Its timeline.
         own: TimelineId,
         /// The newest one known.
         cluster: TimelineId,
-    } => "timeline_behind", "no leader, and this member is on timeline {own} while the cluster was on {cluster}";
+    } => "timeline_behind", "no leader, and this member is on timeline {own} while the cluster was on {cluster}; when whoever has that is lost for good, a failover with --accept-data-loss promotes this one";
     /// Another member can be promoted with less loss, or comes first among equals.
     BetterCandidate {
         /// That member.
@@ -136,6 +136,22 @@ reasons! {
         /// That member.
         member: MemberName,
     } => "candidate_is_named", "no leader; a failover to {member} was asked for";
+    /// A failover to this member was asked for, which lacks something, and nobody said that it may be given up.
+    FailoverRefused {
+        /// What it lacks.
+        why: Lack,
+    } => "failover_refused", "failover refused: {why}; to give that up and promote this member all the same, ask with --accept-data-loss (\"accept_data_loss\": true)";
+    /// A failover to this member was asked for, and what it lacks is given up.
+    AcceptingLoss {
+        /// What it lacks.
+        why: Lack,
+    } => "accepting_loss", "no leader; standing, as a failover asked for that accepts the loss of data: {why}";
+    /// A failover to this member was asked for, and its tags forbid it.
+    FailoverForbidden => "failover_forbidden", "failover refused: this member may not lead (nofailover, or failover_priority 0)";
+    /// What was asked for was not done by its deadline.
+    RequestExpired => "request_expired", "what was asked for could not be done by its deadline; it is void";
+    /// A request that says nothing of until when it holds gets a deadline.
+    DatingRequest => "dating_request", "giving a request that names no deadline one";
     /// A member without the lease still says that it is a primary.
     PrimaryStillRunning {
         /// That member.
@@ -237,6 +253,59 @@ reasons! {
     CloningAfterFailedRewind => "cloning_after_failed_rewind", "rewinding failed; cloning anew";
     /// Copying the leader's data.
     Cloning => "cloning", "cloning the leader's data";
+}
+
+/// What a member lacks that somebody named for a failover without a leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lack {
+    /// The cluster was on a newer timeline.
+    Timeline {
+        /// Its timeline.
+        own: TimelineId,
+        /// The newest one known.
+        cluster: TimelineId,
+    },
+    /// In synchronous mode: it is not recorded as synchronous.
+    NotSynchronous,
+    /// In asynchronous mode: it is further behind than `maximum_lag_on_failover` allows.
+    Bytes {
+        /// Behind the last position that a leader published.
+        bytes: u64,
+    },
+    /// In asynchronous mode: another member that answers, and may lead, has more.
+    Behind {
+        /// That member.
+        member: MemberName,
+        /// How much more; 0 when it is on a newer timeline.
+        bytes: u64,
+    },
+    /// In asynchronous mode: a rollback may have swapped the data of another member.
+    Swap {
+        /// That member.
+        member: MemberName,
+    },
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lack::Timeline { own, cluster } => {
+                write!(f, "it is on timeline {own} while the cluster was on {cluster}")
+            }
+            Lack::NotSynchronous => {
+                f.write_str("it is not recorded as synchronous, so it may lack acknowledged commits")
+            }
+            Lack::Bytes { bytes } => {
+                write!(f, "it is {bytes} bytes behind the last position that a leader published")
+            }
+            Lack::Behind { member, bytes: 0 } => write!(f, "{member} is on a newer timeline"),
+            Lack::Behind { member, bytes } => write!(f, "{member} has {bytes} bytes more"),
+            Lack::Swap { member } => {
+                write!(f, "a rollback may have swapped the data of {member}, which this would take back")
+            }
+        }
+    }
 }
 
 /// Why a member cannot take over.

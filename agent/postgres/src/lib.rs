@@ -22,6 +22,7 @@ mod settings;
 mod statement;
 mod supervisor;
 mod switch;
+mod timelines;
 
 pub use archive_slot::{ARCHIVE_SLOT, ArchiveSlot};
 pub use backup::{BackupBegun, BackupEnded, BackupSession, TablespaceLocation};
@@ -32,7 +33,7 @@ pub use directory::{Directory, inspect};
 pub use error::Error;
 pub use flushed::FlushedWal;
 pub use instrument::Postgres;
-pub use observation::{Observation, Role, WalSender};
+pub use observation::{Blocker, Observation, Role, WalSender};
 pub use observer::Observer;
 pub use rollback::{Prepared, Settled, Swap};
 pub use settings::{Password, Settings, User};

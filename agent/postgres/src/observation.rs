@@ -57,7 +57,20 @@ pub enum Role {
         upstream: Option<(String, u16)>,
         /// `restore_command` is set.
         archive_recovery: bool,
+        /// `recovery_min_apply_delay` in seconds.
+        apply_delay_seconds: f64,
+        /// The sessions that replay waits for, the oldest first; looked for only while not all that was received is replayed.
+        blockers: Vec<Blocker>,
     },
+}
+
+/// A session in the way of replay (a recovery conflict).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blocker {
+    /// The server process.
+    pub pid: i32,
+    /// How long its transaction has lasted, in seconds.
+    pub age_seconds: f64,
 }
 
 impl Observation {

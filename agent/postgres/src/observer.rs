@@ -12,7 +12,7 @@ use tokio_postgres::{Row, Statement};
 
 use crate::conninfo;
 use crate::error::Error;
-use crate::observation::{Observation, Role, WalSender};
+use crate::observation::{Blocker, Observation, Role, WalSender};
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -47,7 +47,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
        current_setting('synchronous_standby_names'),
        (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend')::int,
        ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' AND wal_status IS DISTINCT FROM 'lost' ORDER BY 1),
-       (SELECT bytes_per_wal_segment FROM pg_control_init())
+       (SELECT bytes_per_wal_segment FROM pg_control_init()),
+       CASE WHEN recovering THEN extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) ELSE 0 END::float8
 FROM pg_is_in_recovery() AS recovering,
      pg_control_checkpoint() AS checkpoint
      LEFT JOIN (SELECT status, received_tli FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL) AS receiver ON true";
@@ -57,6 +58,27 @@ SELECT pid, usename::text, application_name, host(client_addr), state, sync_stat
        pg_wal_lsn_diff(sent_lsn, '0/0')::bigint, pg_wal_lsn_diff(flush_lsn, '0/0')::bigint,
        pg_wal_lsn_diff(replay_lsn, '0/0')::bigint, coalesce(extract(epoch FROM replay_lag), 0)::float8
 FROM pg_stat_replication ORDER BY application_name, pid";
+
+/// Whom the startup process waits for. Of a conflict with a snapshot PostgreSQL does not tell whose it is: the oldest is one of
+/// them. The sessions of agents last for one statement each.
+pub(crate) const BLOCKERS: &str = "
+WITH startup AS MATERIALIZED (
+    SELECT pid, wait_event_type FROM pg_stat_get_activity(NULL)
+    WHERE backend_type = 'startup' AND (wait_event LIKE 'RecoveryConflict%' OR wait_event_type IN ('Lock', 'BufferPin')))
+SELECT session.pid, session.state, age(session.backend_xmin),
+       extract(epoch FROM clock_timestamp() - coalesce(session.xact_start, session.query_start, session.backend_start))::float8
+FROM startup, pg_stat_get_activity(NULL) AS session
+WHERE session.backend_type = 'client backend' AND session.pid <> pg_backend_pid()
+  AND session.application_name IS DISTINCT FROM 'outrider'
+  AND CASE startup.wait_event_type
+      WHEN 'Lock' THEN session.pid IN (
+          SELECT holder.pid FROM pg_locks AS waiting JOIN pg_locks AS holder ON holder.granted
+              AND (holder.locktype, holder.relation) = (waiting.locktype, waiting.relation)
+              AND holder.database IS NOT DISTINCT FROM waiting.database
+          WHERE waiting.pid = startup.pid AND NOT waiting.granted)
+      WHEN 'BufferPin' THEN session.state <> 'idle'
+      ELSE session.backend_xmin IS NOT NULL END
+ORDER BY 4 DESC LIMIT 20";
 
 const PENDING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY 1";
 
@@ -72,6 +94,7 @@ struct Window {
     session: Session,
     state: Statement,
     walsenders: Statement,
+    blockers: Statement,
     pending: Vec<String>,
     looks: u32,
 }
@@ -133,7 +156,8 @@ impl Window {
         let act = "prepare to tell its state";
         let state = session.within(act, LOOK_LIMIT, session.client().prepare(STATE)).await?;
         let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
-        Ok(Window { session, state, walsenders, pending: Vec::new(), looks: 0 })
+        let blockers = session.within(act, LOOK_LIMIT, session.client().prepare(BLOCKERS)).await?;
+        Ok(Window { session, state, walsenders, blockers, pending: Vec::new(), looks: 0 })
     }
 
     async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
@@ -153,7 +177,15 @@ impl Window {
             self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])),
             self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])),
         )?;
-        Ok(observation(&row, &walsenders, &self.pending))
+        let mut seen = observation(&row, &walsenders, &self.pending);
+        if let Role::Standby { received, replayed, blockers, .. } = &mut seen.role
+            && replayed < received
+        {
+            let act = "tell what replay waits for";
+            let rows = self.session.within(act, LOOK_LIMIT, client.query(&self.blockers, &[])).await?;
+            *blockers = rows.iter().map(|row| Blocker { pid: row.get(0), age_seconds: row.get(3) }).collect();
+        }
+        Ok(seen)
     }
 
     async fn ask_pending(&mut self) -> Result<(), Error> {
@@ -215,6 +247,8 @@ fn standby(row: &Row) -> Role {
         streaming: row.get::<_, Option<&str>>(12) == Some("streaming"),
         upstream: conninfo::address(row.get(14)),
         archive_recovery: row.get(15),
+        apply_delay_seconds: row.get(20),
+        blockers: Vec::new(),
     }
 }
 

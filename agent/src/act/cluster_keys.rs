@@ -1,8 +1,8 @@
-//! The steps that only change the DCS: the lease with its fuse, `/sync`, history, announcements.
+//! The steps that only change the DCS: the lease with its fuse, `/sync`, history.
 
 use std::time::Duration;
 
-use outrider_dcs::{HistoryRow, Leadership, SwitchoverIntent, SyncState};
+use outrider_dcs::{HistoryRow, Leadership, SyncState};
 use outrider_ha::{MemberName, SynchronousMode, SystemId, Term};
 use tracing::{info, warn};
 
@@ -13,9 +13,18 @@ use crate::clock;
 pub(super) const KILL_BUDGET: Duration = Duration::from_millis(500);
 
 impl Actor<'_> {
-    pub(super) async fn acquire_lease(&mut self, sync_revision: Option<i64>) -> Result<(), Fault> {
+    pub(super) async fn acquire_lease(
+        &mut self,
+        sync_revision: Option<i64>,
+        request: Option<i64>,
+    ) -> Result<(), Fault> {
         // The DCS counts an absent key as revision 0; `None` would mean not to compare at all.
-        let leadership = self.instruments.dcs.acquire_leader(Some(sync_revision.unwrap_or(0))).await?;
+        let sync_revision = Some(sync_revision.unwrap_or(0));
+        let dcs = &self.instruments.dcs;
+        let leadership = match request {
+            None => dcs.acquire_leader(sync_revision).await?,
+            Some(seen) => dcs.acquire_leader_on_wish(sync_revision, seen).await?,
+        };
         info!(term = leadership.term, "acquired the leader lease");
         self.confirm(&leadership).await
     }
@@ -140,35 +149,5 @@ impl Actor<'_> {
             })
             .collect();
         Ok(self.instruments.dcs.write_history(&rows).await?)
-    }
-
-    pub(super) async fn announce_switchover(&mut self, to: &MemberName) -> Result<(), Fault> {
-        let from = self.instruments.dcs.name().to_owned();
-        let now = clock::wall().as_millisecond();
-        let limit = self.memory.policy.switchover_timeout.as_millis();
-        let announcement = SwitchoverIntent {
-            id: format!("{from}-{to}-{now}"),
-            from,
-            to: to.to_string(),
-            deadline_unix_ms: u64::try_from(now).unwrap_or_default()
-                + u64::try_from(limit).unwrap_or_default(),
-        };
-        let seen = self.announced_revision().unwrap_or(0);
-        self.instruments.dcs.write_intent(&announcement, seen).await?;
-        self.memory.begin_switchover(announcement.id);
-        info!(%to, "announced a switchover");
-        Ok(())
-    }
-
-    pub(super) async fn clear_switchover(&mut self) -> Result<(), Fault> {
-        self.memory.switchover = None;
-        match self.announced_revision() {
-            Some(seen) => Ok(self.instruments.dcs.clear_intent(seen).await?),
-            None => Ok(()),
-        }
-    }
-
-    fn announced_revision(&self) -> Option<i64> {
-        Some(self.memory.snapshot.as_ref()?.intent.as_ref()?.revision)
     }
 }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Actor;
 use crate::clock;
+use crate::observe::{local, members};
 use crate::report::causes;
 use crate::round::{Instruments, Memory};
 
@@ -171,6 +172,10 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         // The nearest whole second, so that a quiet member's entry stays as it is.
         put("fuse_seconds", json!((fuse + Duration::from_millis(500)).as_secs()));
     }
+    let replay = memory.seen.as_ref().and_then(local::replay);
+    if let Some(replay) = replay.map(|replay| members::shown(&replay, false)) {
+        put("replay", replay);
+    }
     if let Some(archive) = &instruments.archive {
         let status = archive.status();
         put("archive_waiting", json!(status.waiting));
@@ -203,7 +208,7 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
         info!("the agent ends; Postgres goes on under its supervisor");
         return;
     }
-    let mut actor = Actor { instruments, memory };
+    let mut actor = Actor { instruments, memory, reason: None };
     let farewell = async {
         instruments.dcs.set_ttl(HANDOVER_TTL).await?;
         actor.renew_lease().await

@@ -25,6 +25,9 @@ pub(super) struct Switchover {
     /// Not before this time, such as 2026-12-01T03:00:00+01:00
     #[arg(long, value_name = "TIME")]
     scheduled: Option<String>,
+    /// Take back what is pending, for now or for later, instead
+    #[arg(long, conflicts_with_all = ["leader", "candidate", "scheduled"])]
+    cancel: bool,
     /// Do not ask whether it is meant
     #[arg(long)]
     force: bool,
@@ -36,8 +39,14 @@ pub(super) struct Failover {
     #[command(flatten)]
     whom: Whom,
     /// Who is to lead
-    #[arg(long, value_name = "MEMBER")]
-    candidate: String,
+    #[arg(long, value_name = "MEMBER", required_unless_present = "cancel")]
+    candidate: Option<String>,
+    /// Promote it although it may lack commits, when whoever has them is lost for good
+    #[arg(long)]
+    accept_data_loss: bool,
+    /// Take back what is pending instead
+    #[arg(long, conflicts_with_all = ["candidate", "accept_data_loss"])]
+    cancel: bool,
     /// Do not ask whether it is meant
     #[arg(long)]
     force: bool,
@@ -46,6 +55,9 @@ pub(super) struct Failover {
 pub(super) fn switchover(asked: Switchover) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
     let member = Member::of(asked.whom)?;
+    if asked.cancel {
+        return runtime.block_on(cancel(&member, "/switchover"));
+    }
     let cluster = runtime.block_on(member.get("/cluster"))?;
     let Some(leader) = asked.leader.or_else(|| leader(&cluster)) else {
         let scope = cluster["scope"].as_str().unwrap_or_default();
@@ -64,10 +76,41 @@ pub(super) fn switchover(asked: Switchover) -> Result<ExitCode, Refusal> {
 pub(super) fn failover(asked: Failover) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
     let member = Member::of(asked.whom)?;
+    let Some(candidate) = asked.candidate.filter(|_| !asked.cancel) else {
+        return runtime.block_on(cancel(&member, "/failover"));
+    };
     let cluster = runtime.block_on(member.get("/cluster"))?;
-    sure(&cluster, &format!("fail over to {}", asked.candidate), asked.force)?;
-    let request = json!({"candidate": asked.candidate});
+    let mut request = json!({"candidate": candidate});
+    let mut act = format!("fail over to {candidate}");
+    if asked.accept_data_loss {
+        request["accept_data_loss"] = json!(true);
+        let mut plan = request.clone();
+        plan["plan"] = json!(true);
+        let missing = runtime.block_on(tell(&member, "/failover", &plan))?;
+        exit::print(&format!("{missing}\n"))?;
+        act += " and give up what it lacks";
+    }
+    sure(&cluster, &act, asked.force)?;
     runtime.block_on(ask(&member, &cluster, "/failover", &request))
+}
+
+/// What would be done, in words.
+async fn tell(member: &Member, path: &str, plan: &Value) -> Result<String, Refusal> {
+    let answer = member.post(path, plan).await?;
+    let words = answer.body.trim();
+    if answer.status.is_success() {
+        return Ok(words.to_owned());
+    }
+    Err(anyhow!("{words} ({})", answer.status.as_u16()).into())
+}
+
+async fn cancel(member: &Member, path: &str) -> Result<ExitCode, Refusal> {
+    let answer = member.delete(path).await?;
+    let words = answer.body.trim();
+    if answer.status.is_success() {
+        return exit::print(&format!("{words}\n"));
+    }
+    Err(anyhow!("{words} ({})", answer.status.as_u16()).into())
 }
 
 async fn ask(member: &Member, cluster: &Value, path: &str, request: &Value) -> Result<ExitCode, Refusal> {

@@ -50,6 +50,7 @@ fn ours(report: &Report, name: &str) -> Value {
         "dcs_last_seen": report.dcs_last_seen.map(|seen| seen.to_string()),
         "term": report.cluster.as_ref().map(|cluster| cluster.term),
         "rollback": report.cluster.as_ref().and_then(|cluster| cluster.rollback.as_ref()).map(|taken| &taken.claim),
+        "request": report.cluster.as_ref().and_then(|cluster| cluster.failover.as_ref()).map(|entry| &entry.value),
         "switchover": report.cluster.as_ref().and_then(|cluster| cluster.intent.as_ref()).map(|intent| &intent.value),
     })
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::Visitors;
 use crate::clock;
+use crate::observe::{local, members};
 use crate::report::Report;
 
 /// This member at this moment.
@@ -105,6 +106,7 @@ impl Status {
             "archive_waiting": report.archive.as_ref().map(|archive| archive.waiting),
             "watermark": report.view.local.watermark,
             "finds_blank": finds_blank(report),
+            "replay": self.postgres.as_ref().and_then(local::replay).map(|replay| members::shown(&replay, true)),
         })
     }
 

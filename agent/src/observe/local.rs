@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use outrider_dcs::Snapshot;
-use outrider_ha::{Local, MemberName, Postgres, Shutdown, Streaming, SystemId, Unusable, WalSender};
+use outrider_ha::{
+    Hold, Local, MemberName, Postgres, Query, Replay, Shutdown, Streaming, SystemId, Unusable, WalSender,
+};
 use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
 use outrider_supervisor::protocol::{PostmasterStatus, Status, Tool};
 use tracing::{error, warn};
@@ -146,6 +148,7 @@ fn running(
                         active: *streaming,
                     },
                     promoting,
+                    replay: replay(&seen),
                 },
             };
             memory.seen = Some(*seen);
@@ -242,6 +245,22 @@ fn at_rest(control: &ControlData, fresh_backup: bool, memory: &Memory) -> Postgr
         let end = memory.last_position.max(control.checkpoint);
         Postgres::Stopped { timeline, end, shutdown: Shutdown::CrashedPrimary }
     }
+}
+
+/// How far a standby has replayed, and what holds it up.
+pub(crate) fn replay(seen: &Observation) -> Option<Replay> {
+    let Role::Standby { replayed, replay_paused, apply_delay_seconds, blockers, .. } = &seen.role else {
+        return None;
+    };
+    let age = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let queries: Vec<Query> =
+        blockers.iter().map(|blocker| Query { pid: blocker.pid, age: age(blocker.age_seconds) }).collect();
+    let hold = match (replay_paused, queries.is_empty()) {
+        (true, _) => Some(Hold::Paused),
+        (false, false) => Some(Hold::Conflict { queries }),
+        (false, true) => None,
+    };
+    Some(Replay { position: *replayed, delay: age(*apply_delay_seconds), hold })
 }
 
 fn walsenders(seen: &Observation) -> Vec<WalSender> {

@@ -1,11 +1,15 @@
 //! Reads the other members' states: from the JSON they publish in the DCS and from the JSON of their `GET /patroni`.
 //! Both are Patroni's shapes, so a Patroni member is read as well as one of ours.
 
+use std::time::Duration;
+
 use outrider_dcs::Snapshot;
-use outrider_ha::{Answer, Member, MemberName, MemberState, Role, SystemId, Tags, Watermark};
+use outrider_ha::{
+    Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, SystemId, Tags, Watermark,
+};
 use outrider_wal::{Lsn, TimelineId};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::round::DcsRecord;
 
@@ -59,6 +63,7 @@ fn published(member: &Value) -> MemberState {
         system: member.pointer("/outrider/system_identifier").and_then(Value::as_str).and_then(system),
         watermark: Watermark::default(),
         finds_blank: None,
+        replay: member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn"))),
     }
 }
 
@@ -76,12 +81,63 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
         system: text(status, "database_system_identifier").and_then(system),
         watermark: ours(status, "watermark").unwrap_or_default(),
         finds_blank: ours(status, "finds_blank"),
+        replay: xlog.filter(|xlog| xlog.get("replayed_location").is_some()).map(|xlog| {
+            let mut replay = replay(status, lsn(xlog, "replayed_location"));
+            // Patroni's members say no more than this.
+            if xlog.get("paused") == Some(&Value::Bool(true)) {
+                replay.hold = Some(Hold::Paused);
+            }
+            replay
+        }),
     })
 }
 
 /// What only members of ours say.
 fn ours<T: DeserializeOwned>(status: &Value, key: &str) -> Option<T> {
     T::deserialize(status.get("outrider")?.get(key)?).ok()
+}
+
+/// What is under `outrider`, as [`shown`] writes it.
+fn replay(member: &Value, position: Lsn) -> Replay {
+    let ours = member.pointer("/outrider/replay").unwrap_or(&Value::Null);
+    let seconds = |value: &Value, key: &str| {
+        let seconds = value.get(key).and_then(Value::as_f64).unwrap_or_default();
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    };
+    let pid = |query: &Value| query.get("pid")?.as_i64()?.try_into().ok();
+    let hold = match text(ours, "hold") {
+        Some("paused") => Some(Hold::Paused),
+        Some("conflict") => {
+            let queries =
+                ours.get("queries").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let query = |query| Some(Query { pid: pid(query)?, age: seconds(query, "seconds") });
+            Some(Hold::Conflict { queries: queries.iter().filter_map(query).collect() })
+        }
+        Some(_) | None => None,
+    };
+    Replay { position, delay: seconds(ours, "delay_seconds"), hold }
+}
+
+/// What holds replay up, for other members and for people. In the DCS without ages, which would change each second.
+pub(crate) fn shown(replay: &Replay, with_ages: bool) -> Value {
+    let mut shown = Map::new();
+    let mut put = |key: &str, value: Value| shown.insert(key.to_owned(), value);
+    if !replay.delay.is_zero() {
+        put("delay_seconds", json!(replay.delay.as_secs_f64()));
+    }
+    match &replay.hold {
+        None => {}
+        Some(Hold::Paused) => drop(put("hold", json!("paused"))),
+        Some(Hold::Conflict { queries }) => {
+            put("hold", json!("conflict"));
+            let query = |query: &Query| match with_ages {
+                true => json!({"pid": query.pid, "seconds": query.age.as_secs()}),
+                false => json!({"pid": query.pid}),
+            };
+            put("queries", queries.iter().map(query).collect());
+        }
+    }
+    Value::Object(shown)
 }
 
 fn role(member: &Value) -> Role {
@@ -125,6 +181,25 @@ mod tests {
         .unwrap();
         assert_eq!((state.role, state.position, state.streaming), (Role::Standby, Lsn::new(100), true));
         assert_eq!((state.timeline, state.system), (TimelineId::new(3), Some(SystemId(7))));
+    }
+
+    #[test]
+    fn what_holds_replay_up_is_read_as_it_is_shown() {
+        let queries = vec![Query { pid: 7, age: Duration::from_secs(90) }];
+        let hold = Some(Hold::Conflict { queries });
+        let replay = Replay { position: Lsn::new(90), delay: Duration::from_secs(3), hold };
+        let state = answered(&json!({
+            "state": "running", "role": "replica", "xlog": {"received_location": 100, "replayed_location": 90},
+            "outrider": {"replay": shown(&replay, true)}
+        }));
+        assert_eq!(state.unwrap().replay, Some(replay.clone()));
+        let mut member = json!({"state": "running", "role": "replica", "replay_lsn": 90});
+        assert_eq!(published(&member).replay.unwrap().hold, None);
+        member["outrider"] = json!({"replay": shown(&replay, false)});
+        let hold = Some(Hold::Conflict { queries: vec![Query { pid: 7, age: Duration::ZERO }] });
+        assert_eq!(published(&member).replay, Some(Replay { hold, ..replay }));
+        let patronis = json!({"state": "running", "xlog": {"replayed_location": 90, "paused": true}});
+        assert_eq!(answered(&patronis).unwrap().replay.unwrap().hold, Some(Hold::Paused));
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(crate) struct Memory {
     pub(crate) silent_since: Option<Instant>,
     /// Since when the lease has been free; `None` while it is not.
     pub(crate) free_since: Option<Instant>,
+    /// The request for another leader that stands in the DCS, by its revision, and when it was first seen.
+    request_seen: Option<(i64, Instant)>,
     /// The rules of the cluster, the last good ones.
     pub(crate) policy: Policy,
     /// Revision of the dynamic configuration that is followed.
@@ -143,6 +145,7 @@ impl Memory {
             dcs_last_seen: None,
             silent_since: Some(clock::monotonic()),
             free_since: None,
+            request_seen: None,
             policy,
             config_revision: None,
             configuration: Configuration::default(),
@@ -192,6 +195,18 @@ impl Memory {
     /// How long the lease has been free.
     pub(crate) fn free_for(&self) -> Duration {
         age(self.free_since)
+    }
+
+    /// Notes which request for another leader stands in the DCS.
+    pub(crate) fn sees_request(&mut self, revision: Option<i64>) {
+        if self.request_seen.map(|(seen, _)| seen) != revision {
+            self.request_seen = revision.map(|revision| (revision, clock::monotonic()));
+        }
+    }
+
+    /// How long it has been seen.
+    pub(crate) fn request_seen_for(&self, revision: i64) -> Duration {
+        age(self.request_seen.filter(|(seen, _)| *seen == revision).map(|(_, since)| since))
     }
 
     /// The kind of the long work under way.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use outrider_dcs::{Failover, HistoryRow, Status, SwitchoverIntent, SyncState};
+use outrider_dcs::{
+    Failover, FailoverAnswer, FailoverTerms, HistoryRow, Status, SwitchoverIntent, SyncState,
+};
 use outrider_wal::Lsn;
 use serde_json::json;
 
@@ -14,6 +16,8 @@ super::on_every_store!(
     a_leader_records_a_missing_system_identifier_and_never_another,
     the_configuration_is_replaced_only_as_seen,
     a_wish_for_a_failover_is_written_and_cleared_as_patroni_does,
+    a_wish_is_dated_and_answered_only_as_seen,
+    what_rests_on_a_wish_is_not_done_once_that_is_taken_back,
     records_of_the_leader_are_written_by_the_leader_only,
     records_of_the_leader_have_patronis_bytes,
     the_sync_record_is_changed_only_as_seen,
@@ -73,7 +77,7 @@ async fn the_configuration_is_replaced_only_as_seen(bench: &Bench) {
 async fn a_wish_for_a_failover_is_written_and_cleared_as_patroni_does(bench: &Bench) {
     let p1 = bench.agent("p1");
     assert_eq!(p1.read().await.unwrap().failover, None);
-    let wish = Failover { leader: Some("p1".into()), member: Some("p2".into()), scheduled_at: None };
+    let wish = Failover { leader: Some("p1".into()), member: Some("p2".into()), ..Failover::default() };
     let first = p1.write_failover(&wish).await.unwrap();
     assert_eq!(text(bench.get("failover").await), r#"{"leader":"p1","member":"p2"}"#);
     let second = p1.write_failover(&wish).await.unwrap();
@@ -111,8 +115,43 @@ fn intent() -> SwitchoverIntent {
         id: "a1".into(),
         from: "p1".into(),
         to: "p2".into(),
+        stopping: false,
         deadline_unix_ms: 1_700_000_000_000,
     }
+}
+
+async fn a_wish_is_dated_and_answered_only_as_seen(bench: &Bench) {
+    let p1 = bench.member("p1").await;
+    let wish = Failover { member: Some("p2".to_owned()), ..Failover::default() };
+    let seen = p1.write_failover(&wish).await.unwrap();
+    let terms = FailoverTerms {
+        id: "p1-1".to_owned(),
+        deadline_unix_ms: 1_800_000_000_000,
+        valid_ms: 20_000,
+        accept_data_loss: false,
+    };
+    let dated = Failover { outrider: Some(terms), ..wish };
+    let next = p1.replace_failover(&dated, seen).await.unwrap();
+    assert!(p1.replace_failover(&dated, seen).await.unwrap_err().is_conflict());
+    assert_eq!(p1.read().await.unwrap().failover.unwrap().value, dated);
+    let answer = FailoverAnswer { id: "p1-1".to_owned(), why: "it lacks data".to_owned(), lacks_data: true };
+    assert!(p1.answer_failover(&answer, seen).await.unwrap_err().is_conflict());
+    p1.answer_failover(&answer, next).await.unwrap();
+    let read = p1.read().await.unwrap();
+    assert_eq!((read.failover, read.failover_answer), (None, Some(answer)));
+}
+
+async fn what_rests_on_a_wish_is_not_done_once_that_is_taken_back(bench: &Bench) {
+    let (p1, p2) = (bench.member("p1").await, bench.leader("p2").await);
+    let wish = Failover { member: Some("p1".to_owned()), ..Failover::default() };
+    let seen = p1.write_failover(&wish).await.unwrap();
+    let first = p2.write_intent_on_wish(&intent(), 0, seen).await.unwrap();
+    p1.clear_failover(seen).await.unwrap();
+    assert!(p2.write_intent_on_wish(&intent(), first, seen).await.unwrap_err().is_conflict());
+    p2.release_leader().await.unwrap();
+    assert!(p1.acquire_leader_on_wish(Some(0), seen).await.unwrap_err().is_conflict());
+    let again = p1.write_failover(&wish).await.unwrap();
+    p1.acquire_leader_on_wish(Some(0), again).await.unwrap();
 }
 
 async fn records_of_the_leader_are_written_by_the_leader_only(bench: &Bench) {

@@ -66,8 +66,9 @@ impl Act {
         }
     }
 
-    fn from_step(step: &Step) -> Self {
-        match step {
+    /// `None` for what changes nothing that the world has.
+    fn from_step(step: &Step) -> Option<Self> {
+        Some(match step {
             Step::AcquireLease { .. } => Act::AcquireLease { seen_last: true },
             Step::RenewLease => Act::RenewLease,
             Step::ReleaseLease => Act::ReleaseLease,
@@ -90,6 +91,7 @@ impl Act {
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
             Step::Checkpoint => Act::Checkpoint,
             Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
+            Step::AnnounceStop { .. } => return None,
             Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::RecreateCluster
@@ -97,12 +99,14 @@ impl Act {
             | Step::PostBootstrap
             | Step::Rollback
             | Step::ClearSync { .. }
+            | Step::DateRequest { .. }
+            | Step::SkipTimelines { .. }
             | Step::CreateSlots { .. } => {
                 panic!(
                     "{step:?} in a cluster that is made, has its slots, keeps its mode and is not rolled back"
                 )
             }
-        }
+        })
     }
 }
 
@@ -119,9 +123,10 @@ impl Acts {
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         let mut acts = Acts::default();
-        assert!(plan.steps.len() <= ACTS_MAX, "{plan:?} is longer than {ACTS_MAX}");
-        for (place, step) in acts.0.iter_mut().zip(&plan.steps) {
-            *place = Some(Act::from_step(step));
+        let steps: Vec<Act> = plan.steps.iter().filter_map(Act::from_step).collect();
+        assert!(steps.len() <= ACTS_MAX, "{plan:?} is longer than {ACTS_MAX}");
+        for (place, act) in acts.0.iter_mut().zip(steps) {
+            *place = Some(act);
         }
         acts
     }

@@ -123,6 +123,9 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             from: None,
             to: Some(name(to)),
             due_in: Duration::ZERO,
+            expires_in: Duration::MAX,
+            dated: true,
+            accept_data_loss: false,
             revision: REVISION,
         }),
         switchover: dcs.announced.map(|(from, to)| Switchover {
@@ -131,6 +134,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             to: name(to),
             stopping_for: waited.age(),
             checkpointed: state.node(node).checkpointed,
+            stopping: false,
         }),
     }
 }
@@ -176,12 +180,14 @@ fn postgres(state: &State, node: NodeId, waited: Waited) -> outrider_ha::Postgre
             position,
             streaming: Streaming { upstream: upstream.map(name), active: state.streams_from(node).is_some() },
             promoting: false,
+            replay: None,
         },
         Postgres::Promoting => outrider_ha::Postgres::Standby {
             timeline,
             position,
             streaming: Streaming { upstream: None, active: false },
             promoting: true,
+            replay: None,
         },
         Postgres::Starting => outrider_ha::Postgres::Starting { writable: true, since: waited.age() },
         Postgres::StoppedClean => stopped(Shutdown::CleanPrimary),
@@ -232,6 +238,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         system: Some(SYSTEM),
         watermark: Watermark::default(),
         finds_blank: None,
+        replay: None,
     }
 }
 

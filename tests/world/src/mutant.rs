@@ -61,7 +61,7 @@ fn acquire(view: &View) -> Step {
         Dcs::Seen(cluster) => cluster.sync.as_ref().map(|sync| sync.revision),
         Dcs::Silent { .. } => None,
     };
-    Step::AcquireLease { sync_revision: revision }
+    Step::AcquireLease { sync_revision: revision, request: None }
 }
 
 fn is_free(view: &View) -> bool {

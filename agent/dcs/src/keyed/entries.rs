@@ -102,31 +102,35 @@ impl<S: Store> Keyed<S> {
         Ok(self.commit(operation, &key, Repeat::Never, transaction).await?.revision)
     }
 
-    /// As leader: puts `value`, or deletes for `None`, where the key was last changed at `seen`. Returns the revision.
+    /// As leader: puts `value`, or deletes for `None`, where the key was last changed at `seen` and `also` holds. Returns the
+    /// revision.
     pub(super) async fn replace_as_leader(
         &self,
         operation: Operation,
         key: String,
         value: Option<String>,
         seen: i64,
+        also: Vec<Compare>,
     ) -> Result<i64, Error> {
         let change = match value {
             Some(value) => Op::put(key.clone(), value),
             None => Op::Delete(key.clone()),
         };
-        self.change_as_leader(operation, key, vec![change], seen).await
+        self.change_as_leader(operation, key, vec![change], seen, also).await
     }
 
-    /// As leader: does `changes` where the key was last changed at `seen`. Returns the revision.
+    /// As leader: does `changes` where the key was last changed at `seen` and `also` holds. Returns the revision.
     async fn change_as_leader(
         &self,
         operation: Operation,
         key: String,
         changes: Vec<Op>,
         seen: i64,
+        also: Vec<Compare>,
     ) -> Result<i64, Error> {
         let mut when = self.leader_is_mine(self.own_lease(operation).await?);
         when.push(Compare::Revision(key.clone(), seen));
+        when.extend(also);
         let transaction = either(when, changes, self.look_at_leader_and(&key));
         let outcome = self.commit(operation, &key, Repeat::Never, transaction).await?;
         if outcome.succeeded {
@@ -141,7 +145,8 @@ impl<S: Store> Keyed<S> {
     pub(super) async fn delete_sync_as_leader(&self, operation: Operation, seen: i64) -> Result<(), Error> {
         let key = self.keys.sync();
         let note = Op::put(self.keys.sync_cleared(), self.keys.me());
-        self.change_as_leader(operation, key.clone(), vec![Op::Delete(key), note], seen).await.map(drop)
+        let changes = vec![Op::Delete(key.clone()), note];
+        self.change_as_leader(operation, key, changes, seen, Vec::new()).await.map(drop)
     }
 
     /// As leader: puts `value` whatever stands there. Only the holder writes it, one after the other.

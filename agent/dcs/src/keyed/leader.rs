@@ -22,6 +22,7 @@ impl<S: Store> Keyed<S> {
         &self,
         operation: Operation,
         sync_revision: Option<i64>,
+        wish: Option<i64>,
     ) -> Result<Leadership, Error> {
         let (key, entry) = (self.keys.leader(), self.keys.my_member());
         let lease = self.own_lease(operation).await?;
@@ -32,6 +33,7 @@ impl<S: Store> Keyed<S> {
         let kept_alive = kept_alive.map_err(|fault| fault.before_the_act().on(operation.act, &key))?;
         let mut when = vec![Compare::Absent(key.clone()), Compare::Lease(entry.clone(), lease)];
         when.extend(sync_revision.map(|seen| Compare::Revision(self.keys.sync(), seen)));
+        when.extend(wish.map(|seen| Compare::Revision(self.keys.failover(), seen)));
         let me = self.keys.me().to_owned();
         let put = Op::Put { key: key.clone(), value: me.clone(), lease };
         let then = vec![put, Op::put(self.keys.term(), me), Op::Get(self.keys.generation())];
@@ -42,7 +44,7 @@ impl<S: Store> Keyed<S> {
             let found = match outcome.found.as_slice() {
                 [Some(leader), ..] => held_by(leader),
                 [None, Some(entry)] if entry.lease == lease => {
-                    "/sync has changed since it was read".to_owned()
+                    "/sync has changed since it was read, or /failover".to_owned()
                 }
                 _ => "this member's entry is not on its session".to_owned(),
             };

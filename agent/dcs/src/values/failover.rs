@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The key `failover`. Shape: `{"leader":"p1","member":"p2","scheduled_at":"2026-01-01T00:00:00+00:00"}`, each optional.
+/// The key `failover`. Shape: `{"leader":"p1","member":"p2","scheduled_at":"2026-01-01T00:00:00+00:00"}`, each optional, and ours
+/// besides, which Patroni does not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
     /// The member that leads now: named, it is a switchover; absent, a failover.
@@ -15,6 +16,40 @@ pub struct Failover {
     /// Not before this moment, ISO 8601 with an offset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<String>,
+    /// Until when it holds, and what it gives up. Absent where Patroni's command line wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outrider: Option<FailoverTerms>,
+}
+
+/// The terms of a wish for another leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverTerms {
+    /// Names it in logs and answers.
+    pub id: String,
+    /// After this moment it is void: milliseconds since 1970, UTC.
+    pub deadline_unix_ms: u64,
+    /// How long that was when it was written, or from when it is due: a member whose clock is another counts for itself, too.
+    pub valid_ms: u64,
+    /// What the candidate lacks is given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_data_loss: bool,
+}
+
+/// What stands in the place of a wish that was refused or is done, for whoever waits for its outcome. To Patroni it is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverAnswer {
+    /// Of the wish.
+    pub id: String,
+    /// The reason of the member that took it away, in words.
+    pub why: String,
+    /// It is refused because of what the candidate lacks, which somebody may give up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_data: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answered {
+    outrider: FailoverAnswer,
 }
 
 impl Failover {
@@ -29,13 +64,33 @@ impl Failover {
                 leader: name(value.get("leader").and_then(Value::as_str)),
                 member: name(value.get("member").and_then(Value::as_str)),
                 scheduled_at: name(value.get("scheduled_at").and_then(Value::as_str)),
+                outrider: value.get("outrider").and_then(|terms| serde_json::from_value(terms.clone()).ok()),
             },
             Err(_) => {
                 let mut names = text.split(':').map(str::trim);
-                Failover { leader: name(names.next()), member: name(names.next()), scheduled_at: None }
+                Failover { leader: name(names.next()), member: name(names.next()), ..Failover::default() }
             }
         };
         (wish.leader.is_some() || wish.member.is_some()).then_some(wish)
+    }
+
+    /// Its name, when it has one.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.outrider.as_ref().map(|terms| terms.id.as_str())
+    }
+}
+
+impl FailoverAnswer {
+    /// Reads the JSON; `None` when it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str::<Answered>(text).ok().map(|answered| answered.outrider)
+    }
+
+    /// As it stands in the key.
+    pub(crate) fn text(&self) -> String {
+        super::compact_json(&Answered { outrider: self.clone() })
     }
 }
 
@@ -60,6 +115,18 @@ mod tests {
         let wish = Failover::parse("p1: p2").unwrap();
         assert_eq!((wish.leader.as_deref(), wish.member.as_deref()), (Some("p1"), Some("p2")));
         assert_eq!(Failover::parse(":p2").unwrap().member.as_deref(), Some("p2"));
+    }
+
+    #[test]
+    fn terms_and_answers_are_read_as_written_and_an_answer_is_no_wish() {
+        let terms =
+            FailoverTerms { id: "p1-1".into(), deadline_unix_ms: 30, valid_ms: 20, accept_data_loss: true };
+        let wish = Failover { member: Some("p2".into()), outrider: Some(terms), ..Failover::default() };
+        assert_eq!(Failover::parse(&compact_json(&wish)), Some(wish));
+        let answer = FailoverAnswer { id: "p1-1".into(), why: "it lacks data".into(), lacks_data: true };
+        assert_eq!(FailoverAnswer::parse(&answer.text()), Some(answer.clone()));
+        assert_eq!(Failover::parse(&answer.text()), None);
+        assert_eq!(FailoverAnswer::parse(Failover::CLEARED), None);
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub struct SwitchoverIntent {
     pub to: String,
     /// After this moment it is given up: milliseconds since 1970, UTC.
     pub deadline_unix_ms: u64,
+    /// The old primary is being stopped for it: nobody can take the wish back any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
 }
 
 impl SwitchoverIntent {

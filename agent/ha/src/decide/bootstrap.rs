@@ -27,11 +27,12 @@ pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
     }
     // The keys of a cluster were lost, whose data somebody has.
     if let Some((member, lost)) = election::knows_more(view, cluster) {
-        return Plan::wait(Reason::MemberKnowsMore { member, lost }).and_look_again_in(view.policy.loop_wait / 4);
+        return Plan::wait(Reason::MemberKnowsMore { member, lost })
+            .and_look_again_in(view.policy.loop_wait / 4);
     }
     Plan::step(
         Reason::RacingToBootstrap,
-        Step::AcquireLease { sync_revision: cluster.sync.as_ref().map(|sync| sync.revision) },
+        Step::AcquireLease { sync_revision: cluster.sync.as_ref().map(|sync| sync.revision), request: None },
     )
 }
 

@@ -5,8 +5,9 @@ use core::time::Duration;
 use alloc::vec::Vec;
 use outrider_wal::{Lsn, TimelineId};
 
+use super::switchover;
 use crate::plan::{Plan, StartAs, Step};
-use crate::reason::Reason;
+use crate::reason::{Lack, Reason};
 use crate::view::View;
 use crate::view::cluster::{Cluster, Initialize};
 use crate::view::member::{Member, MemberName, MemberState, Role};
@@ -25,17 +26,30 @@ pub(super) fn stand(
     if view.job.is_some() {
         return Plan::wait(Reason::JobUnderWay);
     }
-    let asked_for_me = failover_request(cluster).is_some_and(|request| request.to.as_ref() == Some(&view.me));
-    let refusal = forbidden(view, cluster, timeline, position, asked_for_me)
-        .or_else(|| outdone(view, cluster, timeline, position, free_for, asked_for_me));
-    match refusal {
+    if let Some(request) = failover_request(cluster).filter(|request| !request.dated) {
+        return switchover::date(request);
+    }
+    let asked = asked_for(view, cluster);
+    let lack = lack(view, cluster, timeline, position, asked.is_some());
+    if let Some(request) = asked
+        && let Some(refusal) = refuse(view, request, lack.as_ref())
+    {
+        return refusal;
+    }
+    let refusal = forbidden(view, cluster, lack.as_ref().filter(|_| asked.is_none()))
+        .or_else(|| outdone(view, cluster, timeline, position, free_for));
+    let acquire = |request| Step::AcquireLease {
+        sync_revision: cluster.sync.as_ref().map(|sync| sync.revision),
+        request,
+    };
+    match (refusal, lack, asked) {
         // What is waited for here (a member that comes back, one that takes the lease) mostly shows as an event in
         // the DCS; that others grow silent does not.
-        Some(reason) => Plan::wait(reason).and_look_again_in(view.policy.loop_wait / 2),
-        None => Plan::step(
-            Reason::Standing,
-            Step::AcquireLease { sync_revision: cluster.sync.as_ref().map(|sync| sync.revision) },
-        ),
+        (Some(reason), _, _) => Plan::wait(reason).and_look_again_in(view.policy.loop_wait / 2),
+        (None, Some(why), Some(request)) => {
+            Plan::step(Reason::AcceptingLoss { why }, acquire(Some(request.revision)))
+        }
+        (None, _, _) => Plan::step(Reason::Standing, acquire(None)),
     }
 }
 
@@ -47,10 +61,10 @@ pub(super) fn start_then_stand(view: &View) -> Plan {
     Plan::step(Reason::StartingToStand, Step::Start(StartAs::Standby { upstream: None }))
 }
 
-/// A failover request that is due, made while there is no leader.
+/// A failover request that is due and not void.
 fn failover_request(cluster: &Cluster) -> Option<&Request> {
     cluster.request.as_ref().filter(|request| {
-        request.due_in.is_zero()
+        request.is_due()
             && match request.kind {
                 RequestKind::Failover => true,
                 RequestKind::Switchover => false,
@@ -58,14 +72,55 @@ fn failover_request(cluster: &Cluster) -> Option<&Request> {
     })
 }
 
+/// The failover that is asked for to this member.
+pub(super) fn asked_for<'view>(view: &View, cluster: &'view Cluster) -> Option<&'view Request> {
+    failover_request(cluster).filter(|request| request.to.as_ref() == Some(&view.me))
+}
+
+/// What this member lacks that others have, or may have. `named`: somebody wants this one, which passes over every other that has
+/// more.
+fn lack(view: &View, cluster: &Cluster, timeline: TimelineId, position: Lsn, named: bool) -> Option<Lack> {
+    let newest = newest_timeline(view, cluster);
+    if timeline < newest {
+        return Some(Lack::Timeline { own: timeline, cluster: newest });
+    }
+    if let Some(sync) = &cluster.sync {
+        return if sync.covers(&view.me) { None } else { Some(Lack::NotSynchronous) };
+    }
+    match swapping(cluster) {
+        // What it lacks it has thrown away.
+        Some(member) if *member == view.me => return None,
+        Some(member) => return Some(Lack::Swap { member: member.clone() }),
+        None => {}
+    }
+    let bytes = position.behind(cluster.last_position);
+    if bytes > view.policy.maximum_lag_on_failover {
+        return Some(Lack::Bytes { bytes });
+    }
+    let ahead = |member: &&Member| {
+        member.tags.may_lead()
+            && member.answered().is_some_and(|state| {
+                state.role == Role::Standby && (state.timeline, state.position) > (timeline, position)
+            })
+    };
+    view.members.iter().filter(|_| named).find(ahead).map(|member| Lack::Behind {
+        member: member.name.clone(),
+        bytes: member.answered().map_or(0, |state| position.behind(state.position)),
+    })
+}
+
+/// A failover to this member that is not done, and so is taken away: it must not be done later, when nobody reckons with it.
+fn refuse(view: &View, request: &Request, lack: Option<&Lack>) -> Option<Plan> {
+    let clear = Step::ClearRequest { revision: request.revision };
+    if !view.policy.tags.may_lead() {
+        return Some(Plan::step(Reason::FailoverForbidden, clear));
+    }
+    let why = lack.filter(|_| !request.accept_data_loss)?.clone();
+    Some(Plan::step(Reason::FailoverRefused { why }, clear))
+}
+
 /// What in me forbids it.
-fn forbidden(
-    view: &View,
-    cluster: &Cluster,
-    timeline: TimelineId,
-    position: Lsn,
-    asked_for_me: bool,
-) -> Option<Reason> {
+fn forbidden(view: &View, cluster: &Cluster, lack: Option<&Lack>) -> Option<Reason> {
     match cluster.initialize {
         // Somebody began a cluster that is not mine and died of it.
         Initialize::Bootstrapping => return Some(Reason::WaitingForLeader),
@@ -77,25 +132,13 @@ fn forbidden(
     if let Some(lost) = view.local.watermark.lost_by(&shown(view, cluster, &view.local.watermark)) {
         return Some(Reason::DcsWentBack { lost });
     }
-    let newest = newest_timeline(view, cluster);
-    if timeline < newest {
-        return Some(Reason::TimelineBehind { own: timeline, cluster: newest });
-    }
-    // A person who names the candidate of a failover takes what it lacks upon himself; the checks above hold even so.
-    if asked_for_me {
-        return None;
-    }
-    if let Some(sync) = &cluster.sync {
-        return if sync.covers(&view.me) { None } else { Some(Reason::NotSynchronous) };
-    }
-    match swapping(cluster) {
-        // What it lacks it has thrown away.
-        Some(member) if *member == view.me => return None,
-        Some(member) => return Some(Reason::SwapUnknown { member: member.clone() }),
-        None => {}
-    }
-    let lag = position.behind(cluster.last_position);
-    (lag > view.policy.maximum_lag_on_failover).then_some(Reason::LagsTooMuch { bytes: lag })
+    lack.cloned().map(|lack| match lack {
+        Lack::Timeline { own, cluster } => Reason::TimelineBehind { own, cluster },
+        Lack::NotSynchronous => Reason::NotSynchronous,
+        Lack::Bytes { bytes } => Reason::LagsTooMuch { bytes },
+        Lack::Behind { member, .. } => Reason::BetterCandidate { member },
+        Lack::Swap { member } => Reason::SwapUnknown { member },
+    })
 }
 
 /// Who else speaks against it.
@@ -105,7 +148,6 @@ fn outdone(
     timeline: TimelineId,
     position: Lsn,
     free_for: Duration,
-    asked_for_me: bool,
 ) -> Option<Reason> {
     let answers: Vec<(&Member, &MemberState)> =
         view.members.iter().filter_map(|member| Some((member, member.answered()?))).collect();
@@ -115,12 +157,11 @@ fn outdone(
     if let Some((member, lost)) = knows_more(view, cluster) {
         return Some(Reason::MemberKnowsMore { member, lost });
     }
-    if asked_for_me {
+    if asked_for(view, cluster).is_some() {
         return None;
     }
-    if let Some(candidate) = failover_request(cluster).and_then(|request| request.to.as_ref())
-        && answers.iter().any(|(member, _)| member.name == *candidate)
-    {
+    let mine = (timeline, position);
+    if let Some(candidate) = awaited_candidate(cluster, &answers, mine) {
         return Some(Reason::CandidateIsNamed { member: candidate.clone() });
     }
     // Nobody else will stand.
@@ -166,6 +207,24 @@ fn shown(view: &View, cluster: &Cluster, seen: &Watermark) -> Watermark {
         SynchronousMode::On => cluster.watermark(),
         SynchronousMode::Off => cluster.watermark_without_sync(seen),
     }
+}
+
+/// The member that a failover names, when it answers and may take over: one that may not is not waited for, and never is anybody
+/// passed over for it.
+fn awaited_candidate<'view>(
+    cluster: &'view Cluster,
+    answers: &[(&Member, &MemberState)],
+    mine: (TimelineId, Lsn),
+) -> Option<&'view MemberName> {
+    let request = failover_request(cluster)?;
+    let candidate = request.to.as_ref()?;
+    let (member, state) = answers.iter().find(|(member, _)| member.name == *candidate)?;
+    let has_all = match &cluster.sync {
+        Some(sync) => sync.covers(candidate) && state.timeline >= mine.0,
+        None => (state.timeline, state.position) >= mine,
+    };
+    let may = member.tags.may_lead() && state.role == Role::Standby && (has_all || request.accept_data_loss);
+    may.then_some(candidate)
 }
 
 /// Who alone may stand because a rollback was swapping its data. Where `/sync` says who may, it was made to say that before

@@ -132,7 +132,7 @@ pub(super) fn reclaim(view: &View, cluster: &Cluster) -> Plan {
     let shows_all = election::knows_more(view, cluster).is_none();
     if nobody_between && mine_in_sync && known && fuse_lives && shows_all && !other_primary {
         let sync_revision = cluster.sync.as_ref().map(|sync| sync.revision);
-        return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision });
+        return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision, request: None });
     }
     step_down(view)
 }

@@ -31,7 +31,8 @@ pub(super) fn promote(view: &View, cluster: &Cluster, timeline: TimelineId, prom
     // The lease was taken on an older view; others may have led and left since. In synchronous mode their change of
     // /sync would have forbidden it, in asynchronous mode nothing did.
     let newest = election::newest_timeline(view, cluster);
-    if timeline < newest {
+    let given_up = election::asked_for(view, cluster).is_some_and(|request| request.accept_data_loss);
+    if timeline < newest && !given_up {
         return Plan::step(Reason::TimelineBehind { own: timeline, cluster: newest }, Step::ReleaseLease);
     }
     let mut steps = Vec::from([Step::RenewLease]);
@@ -41,6 +42,9 @@ pub(super) fn promote(view: &View, cluster: &Cluster, timeline: TimelineId, prom
         && (sync.leader.as_ref() != Some(&view.me) || !sync.standbys.is_empty())
     {
         steps.push(Step::RecordSync { standbys: Vec::new(), revision: Some(sync.revision) });
+    }
+    if timeline < newest {
+        steps.push(Step::SkipTimelines { newest });
     }
     steps.push(Step::Promote);
     Plan { reason: Reason::Promoting, steps, look_again: Some(PROMOTION_POLL) }

@@ -27,10 +27,19 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
             .filter(|_| view.job.is_none())
             .map(|_| Plan::step(Reason::SwitchoverWithdrawn, Step::ClearSwitchover));
     };
-    if !request.due_in.is_zero() || view.job.is_some() {
+    if view.job.is_some() {
         return None;
     }
     let clear = Step::ClearRequest { revision: request.revision };
+    if request.is_void() {
+        return Some(Plan::steps(Reason::RequestExpired, [Step::ClearSwitchover, clear]));
+    }
+    if !request.dated {
+        return Some(date(request));
+    }
+    if !request.is_due() {
+        return None;
+    }
     if request.to.as_ref() == Some(&view.me) {
         return Some(Plan::steps(Reason::SwitchoverDone, [Step::ClearSwitchover, clear]));
     }
@@ -48,7 +57,8 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
     };
     Some(match &cluster.switchover {
         Some(announced) if announced.from == view.me && announced.to == to && announced.checkpointed => {
-            Plan::step(Reason::StoppingForSwitchover { to }, Step::Stop(StopMode::Fast))
+            let announce = Step::AnnounceStop { to: to.clone(), request: request.revision };
+            Plan::steps(Reason::StoppingForSwitchover { to }, [announce, Step::Stop(StopMode::Fast)])
         }
         Some(announced) if announced.from == view.me && announced.to == to => {
             Plan::step(Reason::PreparingSwitchover { to }, Step::Checkpoint)
@@ -58,6 +68,12 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
             Plan::steps(Reason::PreparingSwitchover { to }, [announce, Step::Checkpoint])
         }
     })
+}
+
+/// A request that Patroni's command line wrote says nothing of until when it holds.
+pub(super) fn date(request: &Request) -> Plan {
+    let date = Step::DateRequest { revision: request.revision };
+    Plan::step(Reason::DatingRequest, date).and_look_again_in(Duration::ZERO)
 }
 
 /// Postgres stopped cleanly and its WAL ends on `timeline` at `end`: when that was for a switchover, hand over as soon

@@ -7,7 +7,7 @@ use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{SystemId, Term};
-use super::member::MemberName;
+use super::member::{MemberName, Replay};
 use super::watermark::Watermark;
 
 /// What is here.
@@ -113,6 +113,9 @@ pub enum Postgres {
         streaming: Streaming,
         /// A promotion was requested and is not finished.
         promoting: bool,
+        /// How far it has replayed.
+        #[serde(default)]
+        replay: Option<Replay>,
     },
 }
 

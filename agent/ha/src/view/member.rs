@@ -1,7 +1,9 @@
 //! The other members: their names, tags, what they published and what they answer when asked. No rule of election here.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
@@ -128,6 +130,45 @@ pub struct MemberState {
     /// The store in which it finds nothing of its cluster; only in an answer.
     #[serde(default)]
     pub finds_blank: Option<StoreId>,
+    /// A standby's replay; `None` when it is none, or does not say.
+    #[serde(default)]
+    pub replay: Option<Replay>,
+}
+
+/// How far a standby has replayed what it has received, and what holds it up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Replay {
+    /// Up to where.
+    pub position: Lsn,
+    /// `recovery_min_apply_delay`; 0 for none.
+    #[serde(with = "crate::millis", default)]
+    pub delay: Duration,
+    /// Why it stands.
+    #[serde(default)]
+    pub hold: Option<Hold>,
+}
+
+/// Why replay stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// It is paused: by somebody, or because the primary's parameters ask for more than this server was started with.
+    Paused,
+    /// Queries are in its way.
+    Conflict {
+        /// The oldest first.
+        queries: Vec<Query>,
+    },
+}
+
+/// A session that keeps replay waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Query {
+    /// The server process.
+    pub pid: i32,
+    /// How long its transaction has lasted.
+    #[serde(with = "crate::millis")]
+    pub age: Duration,
 }
 
 /// What a member's Postgres is.

@@ -35,6 +35,17 @@ pub struct Policy {
     pub tags: Tags,
 }
 
+impl Policy {
+    /// How long a request for another leader holds when nobody said otherwise, and how long its answer is waited for.
+    #[must_use]
+    pub fn request_limit(&self) -> Duration {
+        REQUEST_LIMIT_LEAST.max(self.loop_wait * 2)
+    }
+}
+
+/// As long as Patroni waits for the outcome.
+const REQUEST_LIMIT_LEAST: Duration = Duration::from_secs(20);
+
 /// `synchronous_mode`, with Patroni's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

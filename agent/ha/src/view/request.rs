@@ -19,8 +19,40 @@ pub struct Request {
     /// Time left until it is due; 0 for at once.
     #[serde(with = "crate::millis")]
     pub due_in: Duration,
+    /// Time left until it is void; 0 when it is.
+    #[serde(with = "crate::millis", default = "forever")]
+    pub expires_in: Duration,
+    /// The key says until when it holds. Patroni's command line says nothing of the kind; whoever decides on such a request first
+    /// writes it down.
+    #[serde(default = "yes")]
+    pub dated: bool,
+    /// What the candidate lacks is given up.
+    #[serde(default)]
+    pub accept_data_loss: bool,
     /// The revision of the key, for compare-and-swap.
     pub revision: i64,
+}
+
+impl Request {
+    /// Whether its deadline has passed: nothing may come of it any more.
+    #[must_use]
+    pub const fn is_void(&self) -> bool {
+        self.expires_in.is_zero()
+    }
+
+    /// Whether it is to be done now.
+    #[must_use]
+    pub const fn is_due(&self) -> bool {
+        self.due_in.is_zero() && !self.is_void()
+    }
+}
+
+const fn forever() -> Duration {
+    Duration::from_millis(u64::MAX)
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// What kind of change is asked for.
@@ -47,4 +79,7 @@ pub struct Switchover {
     pub stopping_for: Duration,
     /// Whether this member's own CHECKPOINT for it is done.
     pub checkpointed: bool,
+    /// The leader stops its Postgres for it, or has done so: it can no longer be withdrawn.
+    #[serde(default)]
+    pub stopping: bool,
 }

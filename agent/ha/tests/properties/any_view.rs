@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Lost, Member, MemberName, MemberState, Policy,
-    Postgres, Request, RequestKind, Role, Shutdown, StoreId, Streaming, Switchover, SyncState, Synchronous,
-    SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender, Watermark,
+    Answer, Cluster, Dcs, Hold, Initialize, Job, Lease, Local, Lost, Member, MemberName, MemberState, Policy,
+    Postgres, Query, Replay, Request, RequestKind, Role, Shutdown, StoreId, Streaming, Switchover, SyncState,
+    Synchronous, SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use proptest::collection::btree_set;
@@ -107,18 +107,32 @@ fn sync() -> impl Strategy<Value = SyncState> {
 
 fn request() -> impl Strategy<Value = Request> {
     let kind = select(vec![RequestKind::Switchover, RequestKind::Failover]);
-    (kind, option::of(name()), option::of(name()), age(), 1_i64..4)
-        .prop_map(|(kind, from, to, due_in, revision)| Request { kind, from, to, due_in, revision })
+    let life = (age(), age(), prop::bool::weighted(0.9), any::<bool>());
+    (kind, option::of(name()), option::of(name()), life, 1_i64..4).prop_map(
+        |(kind, from, to, (due_in, expires_in, dated, accept_data_loss), revision)| Request {
+            kind,
+            from,
+            to,
+            due_in,
+            expires_in,
+            dated,
+            accept_data_loss,
+            revision,
+        },
+    )
 }
 
 fn switchover() -> impl Strategy<Value = Switchover> {
-    (name(), name(), age(), any::<bool>()).prop_map(|(from, to, stopping_for, checkpointed)| Switchover {
-        id: "1".to_owned(),
-        from,
-        to,
-        stopping_for,
-        checkpointed,
-    })
+    (name(), name(), age(), any::<bool>(), any::<bool>()).prop_map(
+        |(from, to, stopping_for, checkpointed, stopping)| Switchover {
+            id: "1".to_owned(),
+            from,
+            to,
+            stopping_for,
+            checkpointed,
+            stopping,
+        },
+    )
 }
 
 fn local() -> impl Strategy<Value = Local> {
@@ -193,12 +207,13 @@ fn primary() -> impl Strategy<Value = Postgres> {
 fn standby() -> impl Strategy<Value = Postgres> {
     let streaming =
         (option::of(name()), any::<bool>()).prop_map(|(upstream, active)| Streaming { upstream, active });
-    (timeline(), position(), streaming, prop::bool::weighted(0.2)).prop_map(
-        |(timeline, position, streaming, promoting)| Postgres::Standby {
+    (timeline(), position(), streaming, prop::bool::weighted(0.2), option::of(replay())).prop_map(
+        |(timeline, position, streaming, promoting, replay)| Postgres::Standby {
             timeline,
             position,
             streaming,
             promoting,
+            replay,
         },
     )
 }
@@ -229,9 +244,11 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
-    let seen = (option::of(system()), watermark(), option::of(store()));
-    (role, timeline(), position(), any::<bool>(), any::<bool>(), seen).prop_map(
-        |(role, timeline, position, streaming, awaiting_checkpoint, (system, watermark, finds_blank))| {
+    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
+    let seen = (watermark(), option::of(store()));
+    (role, timeline(), position(), marks, seen).prop_map(
+        |(role, timeline, position, marks, (watermark, finds_blank))| {
+            let (streaming, awaiting_checkpoint, system, replay) = marks;
             MemberState {
                 role,
                 timeline,
@@ -241,6 +258,7 @@ fn state() -> impl Strategy<Value = MemberState> {
                 system,
                 watermark,
                 finds_blank,
+                replay,
             }
         },
     )
@@ -271,6 +289,17 @@ fn watermark() -> impl Strategy<Value = Watermark> {
             sync_revision,
             lost,
         })
+}
+
+fn replay() -> impl Strategy<Value = Replay> {
+    let queries = prop::collection::vec((1_i32..3, age()).prop_map(|(pid, age)| Query { pid, age }), 0..3);
+    let hold = prop_oneof![Just(Hold::Paused), queries.prop_map(|queries| Hold::Conflict { queries })];
+    let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => age()];
+    (position(), delay, option::weighted(0.3, hold)).prop_map(|(position, delay, hold)| Replay {
+        position,
+        delay,
+        hold,
+    })
 }
 
 fn tags() -> impl Strategy<Value = Tags> {

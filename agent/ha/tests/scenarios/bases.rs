@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Postgres, Role,
-    Shutdown, StoreId, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, View,
-    WalSender, Watermark,
+    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Postgres,
+    Replay, Role, Shutdown, StoreId, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
+    Term, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 
@@ -65,6 +65,7 @@ fn standby() -> View {
         position: POSITION,
         streaming,
         promoting: false,
+        replay: Some(replayed(POSITION)),
     })
 }
 
@@ -88,6 +89,7 @@ fn no_cluster() -> View {
             timeline: TimelineId::new(0),
             position: Lsn::INVALID,
             system: None,
+            replay: None,
             ..state
         });
         member
@@ -183,6 +185,7 @@ fn member(name: &str, role: Role) -> Member {
         system: Some(SYSTEM),
         watermark: Watermark::default(),
         finds_blank: None,
+        replay: (role == Role::Standby).then(|| replayed(POSITION)),
     };
     Member {
         name: MemberName::from(name),
@@ -190,6 +193,10 @@ fn member(name: &str, role: Role) -> Member {
         published: Some(state),
         answer: Answer::NotAsked,
     }
+}
+
+fn replayed(position: Lsn) -> Replay {
+    Replay { position, delay: Duration::ZERO, hold: None }
 }
 
 fn policy() -> Policy {

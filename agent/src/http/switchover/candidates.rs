@@ -15,36 +15,72 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// Whether one of them answers, has a running Postgres and may lead.
-pub(super) async fn any_fit(members: &[&Member], me: &str, visitors: &Visitors) -> bool {
-    let Ok(client) = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build() else {
-        return false;
+/// What was found out about members that could take over.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Those that answer, have a running Postgres and may lead, with their status.
+    pub(super) fit: Vec<(String, Value)>,
+    /// What is wrong with the others, in words.
+    pub(super) unfit: Vec<String>,
+}
+
+/// Asks all of them.
+pub(super) async fn ask(members: &[&Member], me: &str, visitors: &Visitors) -> Found {
+    let mut found = Found::default();
+    let client = match reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build() {
+        Ok(client) => client,
+        Err(fault) => {
+            found.unfit.push(fault.to_string());
+            return found;
+        }
     };
     let mut asked = JoinSet::new();
     for member in members {
-        if member.name == me {
+        let name = member.name.clone();
+        if name == me {
             let status = Status::now(visitors).await.document(visitors);
-            if is_fit(&status) {
-                return true;
-            }
-        } else if let Some(url) = member.api_url() {
-            asked.spawn(status(client.clone(), url.to_owned()));
+            found.note(name, Some(status));
+        } else {
+            let (client, url) = (client.clone(), member.api_url().map(str::to_owned));
+            asked.spawn(async move {
+                match url {
+                    Some(url) => (name, status(client, url).await),
+                    None => (name, None),
+                }
+            });
         }
     }
     while let Some(answer) = asked.join_next().await {
-        if answer.ok().flatten().is_some_and(|status| is_fit(&status)) {
-            return true;
+        if let Ok((name, status)) = answer {
+            found.note(name, status);
         }
     }
-    false
+    found
 }
 
-/// Without positions its Postgres did not answer.
-fn is_fit(status: &Value) -> bool {
+impl Found {
+    fn note(&mut self, name: String, status: Option<Value>) {
+        match status.as_ref().map(fault) {
+            None => self.unfit.push(format!("{name} does not answer")),
+            Some(Some(fault)) => self.unfit.push(format!("{name} {fault}")),
+            Some(None) => self.fit.extend(status.map(|status| (name, status))),
+        }
+    }
+}
+
+/// What keeps a member with this status from leading. Without positions its Postgres did not answer.
+fn fault(status: &Value) -> Option<String> {
     let answers = status.get("xlog").or_else(|| status.get("wal")).is_some();
     let failed = status.get("watchdog_failed") == Some(&Value::Bool(true));
     let tags = status.get("tags").and_then(Value::as_object).cloned().unwrap_or_default();
-    answers && !failed && policy_tags(&tags).may_lead()
+    if !policy_tags(&tags).may_lead() {
+        return Some("may not lead (nofailover, or failover_priority 0)".to_owned());
+    }
+    if failed {
+        return Some("has a watchdog that failed".to_owned());
+    }
+    let state = status.get("state").and_then(Value::as_str).unwrap_or("unknown");
+    (!answers).then(|| format!("has no Postgres that answers (state: {state})"))
 }
 
 async fn status(client: reqwest::Client, url: String) -> Option<Value> {
@@ -67,10 +103,14 @@ mod tests {
 
     #[test]
     fn a_member_without_positions_or_with_nofailover_is_not_fit() {
-        assert!(is_fit(&json!({"xlog": {"location": 1}})));
-        assert!(!is_fit(&json!({"state": "starting"})));
-        assert!(!is_fit(&json!({"xlog": {}, "tags": {"nofailover": true}})));
-        assert!(!is_fit(&json!({"xlog": {}, "tags": {"failover_priority": 0}})));
-        assert!(!is_fit(&json!({"xlog": {}, "watchdog_failed": true})));
+        assert_eq!(fault(&json!({"xlog": {"location": 1}})), None);
+        for (status, words) in [
+            (json!({"state": "starting"}), "starting"),
+            (json!({"xlog": {}, "tags": {"nofailover": true}}), "may not lead"),
+            (json!({"xlog": {}, "tags": {"failover_priority": 0}}), "may not lead"),
+            (json!({"xlog": {}, "watchdog_failed": true}), "watchdog"),
+        ] {
+            assert!(fault(&status).unwrap().contains(words), "{status}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use outrider_dcs::{Changes, Snapshot};
+use outrider_dcs::{Changes, FailoverAnswer, Snapshot};
 use outrider_ha::Reason;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,10 +14,12 @@ use super::super::Visitors;
 use super::super::answer::text;
 use super::wish::{Action, Wish};
 use crate::clock;
-use crate::report::{Board, Report};
+use crate::report::{Board, Report, causes};
 
-/// At the least; with a long `loop_wait` twice that.
-const WAIT_MIN: Duration = Duration::from_secs(20);
+/// For the end of a switchover that had begun to stop the old primary when its deadline passed, beyond `switchover_timeout`.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// For the answer of a member that has just taken the request away.
+const CONFLICT_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks when the DCS tells of no change.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// For the old primary to measure how long nobody could write.
@@ -27,8 +29,13 @@ const REFUSAL_LIMIT: Duration = Duration::from_millis(500);
 /// Carries, in seconds, how long nobody could write.
 const GAP_HEADER: HeaderName = HeaderName::from_static("outrider-write-gap-seconds");
 
+/// Names what an answer of 412 asks for besides: `accept_data_loss`.
+const NEEDS_HEADER: HeaderName = HeaderName::from_static("outrider-needs");
+
 /// A switchover that was asked for.
 pub(super) struct Awaited {
+    /// Of the request.
+    id: String,
     action: Action,
     leader: Option<String>,
     candidate: Option<String>,
@@ -39,6 +46,8 @@ pub(super) struct Awaited {
     gap_before: Option<Duration>,
     /// Why this member refused it or took it back, when it was seen to.
     refusal: Option<String>,
+    /// What the new leader is known to lack.
+    given_up: Option<String>,
 }
 
 /// How far it is.
@@ -47,15 +56,24 @@ enum Progress {
     UnderWay,
     /// This member leads now, and says that it accepts writes.
     Done(String),
-    Failed,
+    /// The request is gone; what was said of it.
+    Failed(Option<FailoverAnswer>),
 }
 
 impl Awaited {
-    /// `leader`: who leads before it.
-    pub(super) fn new(visitors: &Visitors, leader: Option<String>, wish: &Wish) -> Self {
+    /// `before`: the cluster before it.
+    pub(super) fn new(
+        visitors: &Visitors,
+        before: Snapshot,
+        wish: &Wish,
+        id: String,
+        given_up: Option<String>,
+    ) -> Self {
         let board = visitors.board.clone();
         let gap_before = last_gap(board.borrow().as_ref());
+        let leader = before.leader.map(|leader| leader.name);
         Awaited {
+            id,
             action: wish.action,
             is_leader: leader.as_deref() == Some(&visitors.config.name),
             leader,
@@ -64,43 +82,82 @@ impl Awaited {
             gap_before,
             board,
             refusal: None,
+            given_up,
         }
     }
 
-    /// Answers when it is known, and after a while in any case.
-    pub(super) async fn outcome(mut self, visitors: &Visitors) -> Response {
-        let loop_wait =
-            self.board.borrow().as_ref().map_or(Duration::ZERO, |report| report.view.policy.loop_wait);
-        let limit = WAIT_MIN.max(loop_wait * 2);
-        let deadline = clock::monotonic() + limit;
-        let word = self.action.word();
+    /// Answers when it is known. When it is not within `valid`, the request is taken back, so that nothing comes of it later.
+    pub(super) async fn outcome(mut self, visitors: &Visitors, revision: i64, valid: Duration) -> Response {
+        let mut deadline = clock::monotonic() + valid;
+        let mut withdrawn = false;
         loop {
             self.changes.mark_unchanged();
             // A DCS that does not answer is asked again: the outcome is not known before it does.
-            match visitors.dcs.read().await.map(|cluster| self.progress(&cluster)) {
+            let cluster = visitors.dcs.read().await;
+            match cluster.as_ref().map(|cluster| self.progress(cluster, revision)) {
                 Ok(Progress::Done(leader)) => return self.done(&leader).await,
-                Ok(Progress::Failed) => return self.failed().await,
-                Ok(Progress::UnderWay) | Err(_) => {}
+                Ok(Progress::Failed(answer)) if !withdrawn => return self.failed(answer).await,
+                Ok(Progress::Failed(_) | Progress::UnderWay) | Err(_) => {}
+            }
+            let stopping =
+                |cluster: &Snapshot| cluster.intent.as_ref().is_some_and(|intent| intent.value.stopping);
+            if withdrawn && !cluster.is_ok_and(|cluster| stopping(&cluster)) {
+                return self.too_late(valid);
             }
             if clock::monotonic() >= deadline {
-                let words = format!(
-                    "{} status unknown after {} seconds; operation may still be in progress",
-                    capitalized(word),
-                    limit.as_secs()
-                );
-                return text(StatusCode::SERVICE_UNAVAILABLE, words);
+                if withdrawn {
+                    return self.unknown("the old primary is still being stopped");
+                }
+                deadline = clock::monotonic() + self.switchover_timeout() + END_LIMIT;
+                match visitors.dcs.clear_failover(revision).await {
+                    Ok(()) => withdrawn = true,
+                    // Somebody answers it just now.
+                    Err(fault) if fault.is_conflict() => deadline = clock::monotonic() + CONFLICT_LIMIT,
+                    Err(fault) => {
+                        let words = format!(
+                            "{}; the request is void by its deadline, and nothing comes of it after that",
+                            causes(&fault)
+                        );
+                        return self.unknown(&words);
+                    }
+                }
+                continue;
             }
             self.wait(deadline).await;
         }
     }
 
-    fn progress(&self, cluster: &Snapshot) -> Progress {
+    fn switchover_timeout(&self) -> Duration {
+        let report = self.board.borrow();
+        report.as_ref().map(|report| report.view.policy.switchover_timeout).unwrap_or_default()
+    }
+
+    fn unknown(&self, why: &str) -> Response {
+        let words = format!("{} status unknown: {why}", capitalized(self.action.word()));
+        text(StatusCode::SERVICE_UNAVAILABLE, words)
+    }
+
+    fn too_late(&self, valid: Duration) -> Response {
+        let report = self.board.borrow();
+        let last = report.as_ref().map(|report| format!(" ({})", report.plan.reason)).unwrap_or_default();
+        let words = format!(
+            "{} failed: it was not done within {} seconds{last}; the request was taken back, and nothing comes of it",
+            capitalized(self.action.word()),
+            valid.as_secs()
+        );
+        text(StatusCode::SERVICE_UNAVAILABLE, words)
+    }
+
+    fn progress(&self, cluster: &Snapshot, revision: i64) -> Progress {
         match &cluster.leader {
             Some(leader) if Some(&leader.name) != self.leader.as_ref() => {
                 let leads = cluster.member(&leader.name).and_then(|member| member.role()) == Some("primary");
                 if leads { Progress::Done(leader.name.clone()) } else { Progress::UnderWay }
             }
-            Some(_) if cluster.failover.is_none() => Progress::Failed,
+            // Another request may stand there already.
+            Some(_) | None if cluster.failover.as_ref().map(|entry| entry.revision) != Some(revision) => {
+                Progress::Failed(cluster.failover_answer.clone().filter(|answer| answer.id == self.id))
+            }
             Some(_) | None => Progress::UnderWay,
         }
     }
@@ -141,6 +198,10 @@ impl Awaited {
             }
             Some(_) | None => format!("Successfully {verb} over to \"{leader}\""),
         };
+        let words = match &self.given_up {
+            Some(given_up) => format!("{words}; given up: {given_up}"),
+            None => words,
+        };
         if !self.is_leader {
             return text(StatusCode::OK, words);
         }
@@ -157,7 +218,16 @@ impl Awaited {
         }
     }
 
-    async fn failed(mut self) -> Response {
+    async fn failed(mut self, answer: Option<FailoverAnswer>) -> Response {
+        let failed = format!("{} failed", capitalized(self.action.word()));
+        if let Some(answer) = answer {
+            let words = format!("{failed}: {}", answer.why);
+            if !answer.lacks_data {
+                return text(StatusCode::SERVICE_UNAVAILABLE, words);
+            }
+            let needs = [(NEEDS_HEADER, "accept_data_loss")];
+            return (StatusCode::PRECONDITION_FAILED, needs, words).into_response();
+        }
         self.note_refusal();
         if self.refusal.is_none() && self.is_leader {
             // The round has cleared the wish and is about to say why.
@@ -167,10 +237,9 @@ impl Awaited {
             let report = timeout(REFUSAL_LIMIT, self.board.wait_for(said)).await;
             self.refusal = report.ok().and_then(Result::ok).and_then(|report| refusal(report.as_ref()?));
         }
-        let words = format!("{} failed", capitalized(self.action.word()));
         let words = match self.refusal {
-            Some(refusal) => format!("{words}: {refusal}"),
-            None => words,
+            Some(refusal) => format!("{failed}: {refusal}"),
+            None => failed,
         };
         text(StatusCode::SERVICE_UNAVAILABLE, words)
     }

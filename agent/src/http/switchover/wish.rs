@@ -1,5 +1,7 @@
 //! What somebody asks for, with Patroni's rules and texts. Does not write it.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -9,6 +11,9 @@ use serde_json::{Map, Value};
 use super::candidates;
 use crate::clock;
 use crate::http::Visitors;
+
+/// How long a request holds that is made before the rules of the cluster are known.
+const LIMIT_UNKNOWN: Duration = Duration::from_secs(20);
 
 /// Planned or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,10 @@ pub(super) struct Wish {
     pub(super) leader: Option<String>,
     pub(super) candidate: Option<String>,
     pub(super) scheduled_at: Option<String>,
+    /// What the candidate lacks is given up.
+    pub(super) accept_data_loss: bool,
+    /// Nothing is done; only what would be given up is told.
+    pub(super) only_plan: bool,
 }
 
 impl Wish {
@@ -41,6 +50,12 @@ impl Wish {
         action: Action,
         request: &Map<String, Value>,
     ) -> Result<Self, (StatusCode, &'static str)> {
+        let flag = |key: &str| match request.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err((StatusCode::BAD_REQUEST, "accept_data_loss and plan are true or false")),
+        };
+        let (accept_data_loss, only_plan) = (flag("accept_data_loss")?, flag("plan")?);
         let text = |key: &str| request.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let leader = text("leader");
         let candidate = text("candidate").or_else(|| text("member"));
@@ -54,6 +69,12 @@ impl Wish {
                 return refuse("Switchover could be performed only from a specific leader");
             }
             Action::Failover if scheduled_at.is_some() => return refuse("Failover can't be scheduled"),
+            Action::Switchover if accept_data_loss => {
+                return refuse("A switchover loses nothing; accept_data_loss belongs to a failover");
+            }
+            Action::Failover if accept_data_loss && leader.is_some() => {
+                return refuse("With a leader to switch over from nothing is lost; name only the candidate");
+            }
             Action::Failover | Action::Switchover => {}
         }
         if let Some(at) = &scheduled_at {
@@ -64,16 +85,36 @@ impl Wish {
         }
         // A failover from a leader that is named is a switchover.
         let action = if leader.is_some() { Action::Switchover } else { action };
-        Ok(Wish { action, leader, candidate, scheduled_at })
+        Ok(Wish { action, leader, candidate, scheduled_at, accept_data_loss, only_plan })
     }
 
-    /// Whether the cluster can do it now; otherwise the text of the refusal.
-    pub(super) async fn check(&self, cluster: &Snapshot, visitors: &Visitors) -> Result<(), String> {
+    /// How long it holds from when it is due.
+    pub(super) fn valid(&self, visitors: &Visitors) -> Duration {
+        let report = visitors.board.borrow();
+        report.as_ref().map_or(LIMIT_UNKNOWN, |report| report.view.policy.request_limit())
+    }
+
+    /// How long until it is due.
+    pub(super) fn due_in(&self) -> Duration {
+        let at = self.scheduled_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+        at.and_then(|at| Duration::try_from(at.duration_since(clock::wall())).ok()).unwrap_or_default()
+    }
+
+    /// Whether the cluster can do it now: the members that could take over, with what they say of themselves; otherwise the text of
+    /// the refusal.
+    pub(super) async fn check(
+        &self,
+        cluster: &Snapshot,
+        visitors: &Visitors,
+    ) -> Result<Vec<(String, Value)>, String> {
         let standing = self.standing(cluster)?;
-        if candidates::any_fit(&standing, &visitors.config.name, visitors).await {
-            return Ok(());
+        let found = candidates::ask(&standing, &visitors.config.name, visitors).await;
+        if !found.fit.is_empty() {
+            return Ok(found.fit);
         }
-        Err(format!("{} is not possible: no good candidates have been found", self.action.word()))
+        let word = self.action.word();
+        let why = found.unfit.join(", ");
+        Err(format!("{word} is not possible: no good candidates have been found ({why})"))
     }
 
     /// The members that could take over as far as the DCS tells.
@@ -86,6 +127,9 @@ impl Wish {
         let others = cluster.members.iter().filter(|member| Some(member.name.as_str()) != leader);
         let word = self.action.word();
         if let Some(candidate) = &self.candidate {
+            if Some(candidate.as_str()) == leader {
+                return Err(format!("{word} is not possible: {candidate} leads already"));
+            }
             if self.action == Action::Switchover && cluster.sync.is_some() && !is_sync(candidate) {
                 return Err("candidate name does not match with sync_standby".to_owned());
             }
@@ -190,6 +234,25 @@ mod tests {
         ] {
             assert_eq!(read(action, &request), Err((code, words)), "{request}");
         }
+    }
+
+    #[test]
+    fn only_a_failover_without_a_leader_accepts_a_loss() {
+        let lossy = |request: Value| {
+            let action = if request.get("leader").is_some() { Action::Switchover } else { Action::Failover };
+            read(action, &request)
+        };
+        assert!(lossy(json!({"candidate": "p2", "accept_data_loss": true})).unwrap().accept_data_loss);
+        assert!(!lossy(json!({"candidate": "p2"})).unwrap().accept_data_loss);
+        for request in [
+            json!({"leader": "p1", "accept_data_loss": true}),
+            json!({"candidate": "p2", "accept_data_loss": "yes"}),
+            json!({"candidate": "p2", "plan": 1}),
+        ] {
+            assert_eq!(lossy(request.clone()).unwrap_err().0, 400, "{request}");
+        }
+        let failover = json!({"leader": "p1", "member": "p2", "accept_data_loss": true});
+        assert_eq!(read(Action::Failover, &failover).unwrap_err().0, 400);
     }
 
     #[test]

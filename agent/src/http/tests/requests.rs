@@ -103,6 +103,80 @@ async fn a_switchover_that_was_refused_says_why() {
 }
 
 #[tokio::test]
+async fn whoever_takes_a_request_away_tells_why_and_which_word_it_lacks() {
+    let stage = Stage::new(None).await;
+    let standby = Standby::new().await;
+    pair(&stage, &standby).await;
+    let refuse = async |lacks_data: bool| {
+        let revision = asked(&stage.dcs).await;
+        let id = stage.dcs.read().await.unwrap().failover.unwrap().value.id().unwrap().to_owned();
+        let answer = outrider_dcs::FailoverAnswer { id, why: "it lacks data".to_owned(), lacks_data };
+        stage.dcs.answer_failover(&answer, revision).await.unwrap();
+    };
+    for (lacks_data, code) in [(true, 412), (false, 503)] {
+        let request = stage.ask("POST", "/failover", "{\"candidate\": \"p2\"}", None);
+        let (answer, ()) = tokio::join!(request, refuse(lacks_data));
+        assert_eq!(answer, (code, "Failover failed: it lacks data".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_pending_is_taken_back_and_whoever_waits_for_it_is_told() {
+    let stage = Stage::new(None).await;
+    let standby = Standby::new().await;
+    pair(&stage, &standby).await;
+    for (path, request, deleted) in [
+        ("/switchover", "{\"leader\": \"p1\", \"candidate\": \"p2\"}", "switchover deleted"),
+        ("/failover", "{\"candidate\": \"p2\"}", "failover deleted"),
+    ] {
+        let cancel = async {
+            asked(&stage.dcs).await;
+            assert_eq!(stage.ask("DELETE", path, "", None).await, (200, deleted.to_owned()));
+        };
+        let ((code, words), ()) = tokio::join!(stage.ask("POST", path, request, None), cancel);
+        assert_eq!(code, 503);
+        assert!(words.contains("failed"), "{words}");
+        assert_eq!(stage.dcs.read().await.unwrap().failover, None);
+        assert_eq!(stage.ask("DELETE", path, "", None).await.0, 404);
+    }
+}
+
+#[tokio::test]
+async fn what_has_begun_is_not_said_to_be_taken_back() {
+    let stage = Stage::new(None).await;
+    let standby = Standby::new().await;
+    pair(&stage, &standby).await;
+    let wish = outrider_dcs::Failover {
+        leader: Some("p1".to_owned()),
+        member: Some("p2".to_owned()),
+        ..outrider_dcs::Failover::default()
+    };
+    let wished = stage.dcs.write_failover(&wish).await.unwrap();
+    let stopping = outrider_dcs::SwitchoverIntent {
+        id: "1".to_owned(),
+        from: "p1".to_owned(),
+        to: "p2".to_owned(),
+        deadline_unix_ms: 1,
+        stopping: true,
+    };
+    stage.dcs.write_intent_on_wish(&stopping, 0, wished).await.unwrap();
+    let (code, words) = stage.ask("DELETE", "/switchover", "", None).await;
+    assert_eq!((code, words.as_str()), (409, "too late: p1 is being stopped, and p2 takes over"));
+}
+
+#[tokio::test]
+async fn a_plan_tells_what_would_be_given_up_and_writes_nothing() {
+    let stage = Stage::new(None).await;
+    let standby = Standby::new().await;
+    pair(&stage, &standby).await;
+    let plan = "{\"candidate\": \"p2\", \"accept_data_loss\": true, \"plan\": true}";
+    let (code, words) = stage.ask("POST", "/failover", plan, None).await;
+    assert_eq!(code, 200);
+    assert!(words.starts_with("p2 is on timeline 0 at 0/1"), "{words}");
+    assert_eq!(stage.dcs.read().await.unwrap().failover, None);
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_is_not_even_written() {
     let stage = Stage::new(None).await;
     let standby = Standby::new().await;
@@ -110,8 +184,11 @@ async fn what_cannot_be_done_is_not_even_written() {
     let ask = |body: &'static str| stage.ask("POST", "/switchover", body, None);
     assert_eq!(ask("{\"leader\": \"p9\"}").await, (412, "leader name does not match".to_owned()));
     second.touch_member(&json!({"role": "replica", "api_url": "http://127.0.0.1:1/patroni"})).await.unwrap();
-    let words = "switchover is not possible: no good candidates have been found".to_owned();
+    let words =
+        "switchover is not possible: no good candidates have been found (p2 does not answer)".to_owned();
     assert_eq!(ask("{\"leader\": \"p1\", \"candidate\": \"p2\"}").await, (412, words));
+    let words = "failover is not possible: p1 leads already".to_owned();
+    assert_eq!(stage.ask("POST", "/failover", "{\"candidate\": \"p1\"}", None).await, (412, words));
     assert_eq!(stage.dcs.read().await.unwrap().failover, None);
 }
 

@@ -163,6 +163,8 @@ pub(crate) fn observation() -> Observation {
             streaming: true,
             upstream: None,
             archive_recovery: false,
+            apply_delay_seconds: 0.0,
+            blockers: Vec::new(),
         },
         walsenders: Vec::new(),
         slots: Vec::new(),

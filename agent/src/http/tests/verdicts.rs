@@ -39,6 +39,8 @@ fn standby(replayed: u64) -> Observation {
         streaming: true,
         upstream: None,
         archive_recovery: false,
+        apply_delay_seconds: 0.0,
+        blockers: Vec::new(),
     })
 }
 

@@ -1,0 +1,100 @@
+//! The steps that answer a request for another leader: its deadline, its answer, the announcements of a switchover.
+
+use std::time::Duration;
+
+use outrider_dcs::{Failover, FailoverAnswer, FailoverTerms, SwitchoverIntent};
+use outrider_ha::{MemberName, Reason};
+use tracing::info;
+
+use super::{Actor, Fault};
+use crate::clock;
+use crate::observe::cluster::expires_in;
+
+impl Actor<'_> {
+    /// Takes the request away. Unless it is done, whoever waits for its outcome is told why.
+    pub(super) async fn clear_request(&mut self, revision: i64) -> Result<(), Fault> {
+        let dcs = &self.instruments.dcs;
+        let id = self.request().and_then(|request| request.id().map(str::to_owned));
+        match (id, self.reason) {
+            (Some(id), Some(reason)) if *reason != Reason::SwitchoverDone => {
+                let lacks_data = matches!(reason, Reason::FailoverRefused { .. });
+                let answer = FailoverAnswer { id, why: reason.to_string(), lacks_data };
+                Ok(dcs.answer_failover(&answer, revision).await?)
+            }
+            (Some(_) | None, Some(_) | None) => Ok(dcs.clear_failover(revision).await?),
+        }
+    }
+
+    /// Writes down until when a request holds that says nothing of it: from then on every member knows, whoever is restarted.
+    pub(super) async fn date_request(&mut self, revision: i64) -> Result<(), Fault> {
+        let Some(request) = self.request().cloned() else { return Ok(()) };
+        let left = expires_in(&request, self.memory.request_seen_for(revision), &self.memory.policy);
+        let id = format!("{}-{}", self.instruments.dcs.name(), clock::wall().as_millisecond());
+        // A schedule is counted from its own time.
+        let valid = if request.scheduled_at.is_some() { self.memory.policy.request_limit() } else { left };
+        let terms = terms(id, left, valid, false);
+        info!(id = terms.id, ?left, "a request that names no deadline gets one");
+        let dated = Failover { outrider: Some(terms), ..request };
+        self.instruments.dcs.replace_failover(&dated, revision).await?;
+        Ok(())
+    }
+
+    pub(super) async fn announce_switchover(&mut self, to: &MemberName) -> Result<(), Fault> {
+        let from = self.instruments.dcs.name().to_owned();
+        let now = clock::wall().as_millisecond();
+        let limit = self.memory.policy.switchover_timeout.as_millis();
+        let announcement = SwitchoverIntent {
+            id: format!("{from}-{to}-{now}"),
+            from,
+            to: to.to_string(),
+            deadline_unix_ms: u64::try_from(now).unwrap_or_default()
+                + u64::try_from(limit).unwrap_or_default(),
+            stopping: false,
+        };
+        let seen = self.announced().map_or(0, |(_, revision)| revision);
+        self.instruments.dcs.write_intent(&announcement, seen).await?;
+        self.memory.begin_switchover(announcement.id);
+        info!(%to, "announced a switchover");
+        Ok(())
+    }
+
+    /// From here on the request cannot be taken back: either this comes first in the DCS or the withdrawal does.
+    pub(super) async fn announce_stop(&mut self, to: &MemberName, request: i64) -> Result<(), Fault> {
+        let Some((announced, seen)) = self.announced() else { return Ok(()) };
+        let limit = u64::try_from(self.memory.policy.switchover_timeout.as_millis()).unwrap_or_default();
+        let now = u64::try_from(clock::wall().as_millisecond()).unwrap_or_default();
+        let stopping = SwitchoverIntent { stopping: true, deadline_unix_ms: now + limit, ..announced };
+        self.instruments.dcs.write_intent_on_wish(&stopping, seen, request).await?;
+        info!(%to, "announced that Postgres is stopped for the switchover");
+        Ok(())
+    }
+
+    pub(super) async fn clear_switchover(&mut self) -> Result<(), Fault> {
+        self.memory.switchover = None;
+        match self.announced() {
+            Some((_, seen)) => Ok(self.instruments.dcs.clear_intent(seen).await?),
+            None => Ok(()),
+        }
+    }
+
+    fn request(&self) -> Option<&Failover> {
+        Some(&self.memory.snapshot.as_ref()?.failover.as_ref()?.value)
+    }
+
+    fn announced(&self) -> Option<(SwitchoverIntent, i64)> {
+        let entry = self.memory.snapshot.as_ref()?.intent.as_ref()?;
+        Some((entry.value.clone(), entry.revision))
+    }
+}
+
+/// The terms of a request that is void `after` this time, of which it holds for `valid` once it is due.
+pub(crate) fn terms(id: String, after: Duration, valid: Duration, accept_data_loss: bool) -> FailoverTerms {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let now = u64::try_from(clock::wall().as_millisecond()).unwrap_or_default();
+    FailoverTerms {
+        id,
+        deadline_unix_ms: now.saturating_add(millis(after)),
+        valid_ms: millis(valid),
+        accept_data_loss,
+    }
+}
