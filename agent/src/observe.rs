@@ -112,6 +112,10 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
     match read {
         Ok(snapshot) => {
             memory.dcs_answers();
+            let holder = |snapshot: &Snapshot| snapshot.leader.as_ref().map(|leader| leader.name.clone());
+            if memory.snapshot.as_ref().and_then(holder) != holder(&snapshot) {
+                memory.failures.source_changed();
+            }
             let free = snapshot.leader.is_none();
             memory.free_since =
                 if free { memory.free_since.or_else(|| Some(clock::monotonic())) } else { None };

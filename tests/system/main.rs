@@ -24,3 +24,4 @@ mod rollback;
 mod startup;
 mod story;
 mod switchover;
+mod tablespaces;

@@ -6,6 +6,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::reason::Reason;
+use crate::view::Job;
 use crate::view::cluster::SystemId;
 use crate::view::member::MemberName;
 
@@ -143,18 +144,18 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it begins long work, which shows as the job of the next view.
+    /// The long work that it begins, which shows as the job of the next view.
     #[must_use]
-    pub const fn begins_job(&self) -> bool {
+    pub const fn job(&self) -> Option<Job> {
         match self {
-            Step::Initdb
-            | Step::PostBootstrap
-            | Step::Start(_)
-            | Step::Stop(_)
-            | Step::Checkpoint
-            | Step::Rollback
-            | Step::Clone { .. }
-            | Step::Rewind { .. } => true,
+            Step::Initdb => Some(Job::Initdb),
+            Step::PostBootstrap => Some(Job::PostBootstrap),
+            Step::Start(_) => Some(Job::Start),
+            Step::Stop(_) => Some(Job::Stop),
+            Step::Checkpoint => Some(Job::Checkpoint),
+            Step::Rollback => Some(Job::Rollback),
+            Step::Clone { .. } => Some(Job::Clone),
+            Step::Rewind { .. } => Some(Job::Rewind),
             Step::AcquireLease { .. }
             | Step::RenewLease
             | Step::ReleaseLease
@@ -171,8 +172,14 @@ impl Step {
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }
-            | Step::CreateSlots { .. } => false,
+            | Step::CreateSlots { .. } => None,
         }
+    }
+
+    /// Whether it begins long work.
+    #[must_use]
+    pub const fn begins_job(&self) -> bool {
+        self.job().is_some()
     }
 }
 

@@ -167,6 +167,9 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
+    if let Some(failed) = memory.failures.last() {
+        put("failing", failed.document());
+    }
     if let Some(fuse) = view.local.fuse.filter(|_| memory.lease.is_some()) {
         // The nearest whole second, so that a quiet member's entry stays as it is.
         put("fuse_seconds", json!((fuse + Duration::from_millis(500)).as_secs()));

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Visitors;
 use crate::clock;
 use crate::report::Report;
+use crate::round::Failed;
 
 /// This member at this moment.
 pub(super) struct Status {
@@ -99,6 +100,7 @@ impl Status {
             "reason": report.plan.reason.label(),
             "why": report.plan.reason.to_string(),
             "failure": report.failure,
+            "failing": report.failing.as_ref().map(Failed::document),
             "term": report.view.local.watermark.term.0,
             "lease_seconds": lease.map(seconds),
             "fuse_seconds": report.view.local.fuse.map(seconds),

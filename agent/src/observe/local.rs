@@ -98,6 +98,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         recent_crashes: memory.recent_crashes(),
         rewind_failed: memory.rewind_failed,
         cooling_down: memory.is_cooling_down(),
+        backing_off: memory.failures.waiting(clock::monotonic()),
         users_ready: memory.users_ready,
         awaiting_checkpoint: memory
             .seen
@@ -123,6 +124,7 @@ fn running(
             memory.answered_pid = postmaster.map(|postmaster| postmaster.pid);
             memory.silent_postgres_since = None;
             memory.starting_fault.forget();
+            memory.failures.postgres_runs();
             memory.adopt(&seen);
             if seen.is_primary() && memory.proving.is_none() {
                 memory.check_synchronous(&seen);

@@ -1,5 +1,6 @@
 //! What the agent remembers from one round to the next. Only the round changes it; a restart forgets it, but for the term.
 
+mod failures;
 mod notes;
 
 use std::collections::VecDeque;
@@ -12,6 +13,8 @@ use outrider_postgres::{Configuration, ControlData, Observation, Upstream};
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use tokio::time::Instant;
 
+pub(crate) use self::failures::Failed;
+use self::failures::Failures;
 use super::dcs_memory::DcsMemory;
 use super::patience::Patience;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
@@ -92,6 +95,8 @@ pub(crate) struct Memory {
     pub(crate) users_ready: bool,
     /// Until when work that failed is not tried again.
     cooling_until: Option<Instant>,
+    /// The same for work that has failed several times.
+    pub(crate) failures: Failures,
     /// The supervisor was told to end.
     pub(crate) terminating: bool,
     /// Whom commits wait for, as far as this process has set it.
@@ -165,6 +170,7 @@ impl Memory {
             rewind_failed: false,
             users_ready: false,
             cooling_until: None,
+            failures: Failures::default(),
             terminating: false,
             synchronous: Synchronous::default(),
             proving: None,
@@ -217,9 +223,11 @@ impl Memory {
         u32::try_from(self.crashes.len()).unwrap_or(u32::MAX)
     }
 
-    /// Work failed: not again before the next `loop_wait` is over.
-    pub(crate) fn cool_down(&mut self) {
-        self.cooling_until = Some(clock::monotonic() + self.policy.loop_wait);
+    /// Work failed: nothing is begun before the next `loop_wait` is over, and the same the later the more often it fails.
+    pub(crate) fn failed(&mut self, job: Job, fault: &str) {
+        let now = clock::monotonic();
+        self.cooling_until = Some(now + self.policy.loop_wait);
+        self.failures.note(job, fault, self.policy.loop_wait, now);
     }
 
     /// Whether work that failed has to wait.

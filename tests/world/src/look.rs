@@ -149,6 +149,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,
+        backing_off: Vec::new(),
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: here.terminating,

@@ -6,6 +6,7 @@ use core::time::Duration;
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use serde::{Deserialize, Serialize};
 
+use super::Job;
 use super::cluster::{SystemId, Term};
 use super::member::MemberName;
 use super::watermark::Watermark;
@@ -41,6 +42,9 @@ pub struct Local {
     /// Whether the last long work failed less than a `loop_wait` ago: it is not tried again at once.
     #[serde(default)]
     pub cooling_down: bool,
+    /// Long work that has failed several times and waits longer than that, each kind once.
+    #[serde(default)]
+    pub backing_off: Vec<Job>,
     /// Whether the users of the cluster were created, or found, by this process.
     #[serde(default)]
     pub users_ready: bool,

@@ -9,7 +9,7 @@ use outrider_ha::{
     SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
-use proptest::collection::btree_set;
+use proptest::collection::{btree_set, vec as list};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -124,9 +124,9 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let marks = (names(), any::<bool>());
+    let marks = (names(), any::<bool>(), list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2));
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, rollback_prepared))| {
+        |(postgres, system, numbers, flags, (slots, rollback_prepared, backing_off))| {
             let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
@@ -140,6 +140,7 @@ fn local() -> impl Strategy<Value = Local> {
                 recent_crashes,
                 rewind_failed,
                 cooling_down,
+                backing_off,
                 users_ready,
                 awaiting_checkpoint,
                 terminating,

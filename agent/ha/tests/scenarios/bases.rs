@@ -161,6 +161,7 @@ fn local(postgres: Postgres) -> Local {
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,
+        backing_off: Vec::new(),
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: false,

@@ -137,6 +137,7 @@ pub(crate) fn report() -> Report {
         lease_until_boottime_ns: None,
         postgres: None,
         state: "running",
+        failing: None,
         next_round: Duration::from_secs(1),
         archive: None,
         stream: None,
