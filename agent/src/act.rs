@@ -6,6 +6,7 @@ mod gap;
 mod job;
 mod postgres;
 mod publish;
+mod restart;
 mod rollback;
 
 use outrider_ha::{MemberName, Plan, Step, Term};
@@ -88,6 +89,10 @@ impl Actor<'_> {
             Step::RecordHistory => self.record_history().await,
             Step::ClearRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
+            Step::AskSwitchover => self.ask_switchover().await,
+            Step::RecordRestart { member, change, revision } => {
+                self.record_restart(member, change, *revision).await
+            }
             Step::ClearSwitchover => self.clear_switchover().await,
             Step::RecreateCluster => self.recreate_cluster().await,
             Step::Initdb => {

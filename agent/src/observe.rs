@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod local;
 pub(crate) mod members;
 pub(crate) mod peers;
+pub(crate) mod restart;
 
 use std::time::Duration;
 
@@ -27,9 +28,12 @@ const READ_LIMIT_LEAST: Duration = Duration::from_millis(50);
 pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> Result<View, TermError> {
     let limit = read_limit(instruments, memory);
     let tool_runs = memory.job.is_some();
+    // Whoever is to be restarted only when that is pending must know whether it is.
+    let thoroughly = memory.snapshot.as_ref().and_then(|snapshot| snapshot.restart.as_ref());
+    let thoroughly = thoroughly.is_some_and(|entry| entry.value.is_open());
     let (read, local) = tokio::join!(
         timeout(limit, instruments.dcs.read()),
-        local::look(instruments, memory.control.as_ref(), tool_runs)
+        local::look(instruments, memory.control.as_ref(), tool_runs, thoroughly)
     );
     let read = read.unwrap_or_else(|late| {
         Err(Error::Unreachable {
@@ -50,8 +54,7 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
         me,
     };
     let Some(snapshot) = memory.snapshot.clone().filter(|_| answers) else { return Ok(view) };
-    let remembered = Remembered { free_for: memory.free_for(), switchover: memory.switchover.as_ref() };
-    let cluster = cluster::cluster(&snapshot, &remembered);
+    let cluster = put_together(&snapshot, memory);
     note_watermark(memory, &snapshot, &cluster)?;
     view.local.watermark = memory.dcs.watermark();
     view.members = members::others(&snapshot, &view.me);
@@ -82,12 +85,22 @@ async fn read_again(
     if !remember(instruments, memory, Ok(snapshot.clone())) {
         return Ok(());
     }
-    let remembered = Remembered { free_for: memory.free_for(), switchover: memory.switchover.as_ref() };
-    let cluster = cluster::cluster(&snapshot, &remembered);
+    let cluster = put_together(&snapshot, memory);
     note_watermark(memory, &snapshot, &cluster)?;
     view.local.watermark = memory.dcs.watermark();
     view.dcs = Dcs::Seen(cluster);
     Ok(())
+}
+
+/// The cluster of this snapshot, with what is remembered beside it.
+fn put_together(snapshot: &Snapshot, memory: &mut Memory) -> Cluster {
+    let remembered = Remembered {
+        free_for: memory.free_for(),
+        turn_for: memory.restart_turn.seen(snapshot),
+        turn_limit: memory.policy.primary_start_timeout,
+        switchover: memory.switchover.as_ref(),
+    };
+    cluster::cluster(snapshot, &remembered)
 }
 
 /// Where a member's REST API is: as it says now, or as it said last.

@@ -18,6 +18,7 @@ mod kept;
 mod partition;
 mod refusals;
 mod replay;
+mod restart;
 mod restore_elsewhere;
 mod restore_killed;
 mod rollback;

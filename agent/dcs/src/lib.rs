@@ -27,6 +27,6 @@ pub use session::SessionError;
 pub use snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 pub use values::{
     ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, Generation, HistoryRow, RebuiltKeys,
-    RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap, RollbackTarget, Status, SwitchoverIntent,
-    SyncState, compact_json,
+    RestartMember, RestartRequest, RestartState, RollbackClaim, RollbackOutcome, RollbackRequest,
+    RollbackSwap, RollbackTarget, Status, SwitchoverIntent, SyncState, compact_json,
 };

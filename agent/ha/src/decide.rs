@@ -8,6 +8,7 @@ pub(crate) mod election;
 mod primary;
 pub(crate) mod recreate;
 mod rejoin;
+mod restart;
 mod standby;
 mod switchover;
 mod synchronous;
@@ -17,6 +18,8 @@ use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Unusable};
 use crate::view::{Dcs, Job, View};
+
+pub(crate) use self::restart::is_my_turn;
 
 /// How many bytes a standby may be behind and still count as caught up, whatever `maximum_lag_on_failover` says: between two
 /// looks at a busy server more than that is written, and it arrives within milliseconds. Nothing is promoted on it.
@@ -38,6 +41,11 @@ pub fn decide(view: &View) -> Plan {
     if plan.steps.iter().any(|step| is_put_off(view, step)) {
         plan.steps.retain(|step| !is_put_off(view, step));
         plan.look_again = Some(view.policy.loop_wait / 2);
+    }
+    if let Dcs::Seen(cluster) = &view.dcs
+        && refusal(view, cluster).is_none()
+    {
+        restart::give_up(view, cluster, &mut plan);
     }
     plan
 }

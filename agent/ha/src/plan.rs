@@ -9,6 +9,7 @@ use crate::reason::Reason;
 use crate::view::Job;
 use crate::view::cluster::SystemId;
 use crate::view::member::MemberName;
+use crate::view::restart::TurnChange;
 
 /// The decision of one round.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,6 +99,17 @@ pub enum Step {
         /// Who is to take over.
         to: MemberName,
     },
+    /// Ask for a switchover from this member to whoever is fit, because its Postgres is to be restarted.
+    AskSwitchover,
+    /// Record how far a member is in a restart that was asked for.
+    RecordRestart {
+        /// The member.
+        member: MemberName,
+        /// What changes for it.
+        change: TurnChange,
+        /// Revision of the request as it was seen.
+        revision: i64,
+    },
     /// Take the announcement away.
     ClearSwitchover,
     /// Write the keys of the cluster anew where all of them are gone, and take the leader lease with them.
@@ -167,6 +179,8 @@ impl Step {
             | Step::RecordHistory
             | Step::ClearRequest { .. }
             | Step::AnnounceSwitchover { .. }
+            | Step::AskSwitchover
+            | Step::RecordRestart { .. }
             | Step::ClearSwitchover
             | Step::RecreateCluster
             | Step::Promote

@@ -167,6 +167,11 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
+    if let Some(seen) = &memory.seen
+        && memory.configuration.lowers(&instruments.config.postgres, &seen.limits)
+    {
+        put("lowers", json!(true));
+    }
     if let Some(failed) = memory.failures.last() {
         put("failing", failed.document());
     }
@@ -233,6 +238,7 @@ pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
     match instruments.postgres.configure(&memory.configuration).await {
         Ok(()) => {
             memory.configuration_changed = false;
+            instruments.observer.ask_all_again().await;
             info!("Postgres has the configuration of the cluster");
         }
         Err(fault) => warn!(fault = %causes(&fault), "cannot give Postgres its configuration"),

@@ -89,11 +89,15 @@ fn rows(cluster: &Value) -> Rows {
     let mut columns =
         vec!["Member", "Host", "Role", "State", "TL", "Lag in MB", "Fuse in s", "Archive lag", "Reason"];
     // As in patronictl these stand there only when there is something to say.
-    let extra: Vec<&'static str> = [("Pending restart", "pending_restart"), ("Tags", "tags")]
-        .into_iter()
-        .filter(|(_, key)| members.iter().any(|member| member.get(*key).is_some()))
-        .map(|(column, _)| column)
-        .collect();
+    let extra: Vec<&'static str> = [
+        ("Pending restart", "pending_restart"),
+        ("Scheduled restart", "scheduled_restart"),
+        ("Tags", "tags"),
+    ]
+    .into_iter()
+    .filter(|(_, key)| members.iter().any(|member| member.get(*key).is_some()))
+    .map(|(column, _)| column)
+    .collect();
     let rows = members.iter().map(|member| row(member, &extra)).collect();
     columns.extend(extra);
     Rows { columns, rows }
@@ -126,6 +130,7 @@ fn row(member: &Value, extra: &[&str]) -> Vec<Value> {
     ];
     row.extend(extra.iter().map(|column| match *column {
         "Tags" => member["tags"].clone(),
+        "Scheduled restart" => member["scheduled_restart"]["schedule"].clone(),
         _ if member["pending_restart"] == json!(true) => json!("*"),
         _ => Value::Null,
     }));

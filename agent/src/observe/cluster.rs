@@ -10,6 +10,7 @@ use outrider_ha::{
 };
 use outrider_wal::{Lsn, TimelineHistory};
 
+use super::restart;
 use crate::clock;
 
 /// What this member remembers beside the snapshot.
@@ -18,6 +19,10 @@ pub(super) struct Remembered<'memory> {
     pub(super) free_for: Duration,
     /// The switchover in progress, when this member takes part in it.
     pub(super) switchover: Option<&'memory SwitchoverProgress>,
+    /// How long the present turn of a restart has been seen.
+    pub(super) turn_for: Duration,
+    /// For a turn, when the request names no time.
+    pub(super) turn_limit: Duration,
 }
 
 /// How far this member is in an announced switchover.
@@ -64,6 +69,7 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
             .and_then(|entry| Some(MemberName::from(entry.value.swap.as_ref()?.member.as_str()))),
         request: snapshot.failover.as_ref().map(|entry| request(&entry.value, entry.revision)),
         switchover: switchover(snapshot, remembered.switchover),
+        restart: restart::restart(snapshot, remembered),
     }
 }
 
@@ -87,12 +93,7 @@ fn history(snapshot: &Snapshot) -> TimelineHistory {
 }
 
 fn request(wish: &Failover, revision: i64) -> Request {
-    let due_in = wish.scheduled_at.as_deref().map_or(Duration::ZERO, |at| {
-        // What cannot be read is never due: it stays visible in the DCS until somebody takes it away.
-        at.parse::<Timestamp>().map_or(Duration::MAX, |at| {
-            Duration::try_from(at.duration_since(clock::wall())).unwrap_or(Duration::ZERO)
-        })
-    });
+    let due_in = due_in(wish.scheduled_at.as_deref());
     Request {
         kind: if wish.leader.is_some() { RequestKind::Switchover } else { RequestKind::Failover },
         from: wish.leader.as_deref().map(MemberName::from),
@@ -100,6 +101,16 @@ fn request(wish: &Failover, revision: i64) -> Request {
         due_in,
         revision,
     }
+}
+
+/// Time left until a moment on the wall.
+pub(super) fn due_in(scheduled_at: Option<&str>) -> Duration {
+    scheduled_at.map_or(Duration::ZERO, |at| {
+        // What cannot be read is never due: it stays visible in the DCS until somebody takes it away.
+        at.parse::<Timestamp>().map_or(Duration::MAX, |at| {
+            Duration::try_from(at.duration_since(clock::wall())).unwrap_or(Duration::ZERO)
+        })
+    })
 }
 
 fn now_unix_ms() -> u64 {

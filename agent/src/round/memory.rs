@@ -20,6 +20,7 @@ use super::patience::Patience;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
 use crate::clock;
 use crate::observe::cluster::SwitchoverProgress;
+use crate::observe::restart::TurnSeen;
 use crate::report::{Counters, Said};
 
 /// Unexpected exits older than this no longer count as a crash loop.
@@ -109,6 +110,8 @@ pub(crate) struct Memory {
     pub(crate) switchover: Option<SwitchoverProgress>,
     /// When Postgres was told to stop for a switchover whose end is not seen yet.
     pub(crate) write_gap_since: Option<Instant>,
+    /// The present turn of a restart, and since when it has been that.
+    pub(crate) restart_turn: TurnSeen,
     /// The measurement of that gap.
     pub(crate) gap: Option<Gap>,
     /// The ttl of this agent's session; `None` when it was resumed from an earlier agent, who may have lengthened it.
@@ -177,6 +180,7 @@ impl Memory {
             errand: None,
             switchover: None,
             write_gap_since: None,
+            restart_turn: TurnSeen::default(),
             gap: None,
             supervisor_started: None,
             supervisor_is_gone: false,

@@ -90,7 +90,9 @@ impl Act {
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
             Step::Checkpoint => Act::Checkpoint,
             Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
-            Step::ClaimInitialize
+            Step::AskSwitchover
+            | Step::RecordRestart { .. }
+            | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::RecreateCluster
             | Step::Initdb

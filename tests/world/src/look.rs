@@ -132,6 +132,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             stopping_for: waited.age(),
             checkpointed: state.node(node).checkpointed,
         }),
+        restart: None,
     }
 }
 
@@ -154,6 +155,8 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         awaiting_checkpoint: false,
         terminating: here.terminating,
         rollback_prepared: false,
+        postmaster: None,
+        pending_restart: false,
         slots: state.ids().map(name).collect(),
     }
 }

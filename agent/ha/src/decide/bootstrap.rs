@@ -27,7 +27,8 @@ pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
     }
     // The keys of a cluster were lost, whose data somebody has.
     if let Some((member, lost)) = election::knows_more(view, cluster) {
-        return Plan::wait(Reason::MemberKnowsMore { member, lost }).and_look_again_in(view.policy.loop_wait / 4);
+        return Plan::wait(Reason::MemberKnowsMore { member, lost })
+            .and_look_again_in(view.policy.loop_wait / 4);
     }
     Plan::step(
         Reason::RacingToBootstrap,

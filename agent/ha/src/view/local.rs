@@ -1,5 +1,6 @@
 //! This member's own Postgres, its fuse, and what it keeps on its disk. No rule of what to do about it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -57,6 +58,12 @@ pub struct Local {
     /// Rolled back data is prepared beside that of this primary, and waits to take its place.
     #[serde(default)]
     pub rollback_prepared: bool,
+    /// When the postmaster that answers was started, as it says itself.
+    #[serde(default)]
+    pub postmaster: Option<String>,
+    /// Whether a parameter waits for a restart.
+    #[serde(default)]
+    pub pending_restart: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,

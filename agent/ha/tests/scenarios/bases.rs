@@ -146,6 +146,7 @@ fn cluster(lease: Lease) -> Cluster {
         swapping: None,
         request: None,
         switchover: None,
+        restart: None,
     }
 }
 
@@ -166,6 +167,8 @@ fn local(postgres: Postgres) -> Local {
         awaiting_checkpoint: false,
         terminating: false,
         rollback_prepared: false,
+        postmaster: Some("before".to_owned()),
+        pending_restart: false,
         slots: Vec::new(),
     }
 }

@@ -169,6 +169,7 @@ pub(crate) fn observation() -> Observation {
         slots: Vec::new(),
         synchronous_standby_names: String::new(),
         pending_restart: Vec::new(),
+        limits: [].into(),
         connections: 1,
         wal_segment_size: 16 << 20,
     }
