@@ -69,7 +69,12 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::ClearSync { .. }
         | Step::RecordHistory
         | Step::AnnounceSwitchover { .. }
+        | Step::AskSwitchover
         | Step::ClearSwitchover => require(mine, "only the leader writes the cluster's keys"),
+        Step::RecordRestart { member, .. } => require(
+            mine || *member == view.me,
+            "only the leader and the member itself say how far it is in a restart",
+        ),
         Step::PostBootstrap
         | Step::Start(StartAs::Standby { .. })
         | Step::Stop(_)

@@ -17,6 +17,7 @@ mod quote;
 mod rebuild;
 mod restored;
 mod rollback;
+mod room;
 mod session;
 mod settings;
 mod statement;
