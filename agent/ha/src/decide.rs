@@ -15,6 +15,7 @@ use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Unusable};
+use crate::view::member::Replay;
 use crate::view::{Dcs, View};
 
 /// How many bytes a standby may be behind and still count as caught up, whatever `maximum_lag_on_failover` says: between two
@@ -56,8 +57,9 @@ fn choose(view: &View) -> Plan {
     match &cluster.lease {
         Lease::Free { since } => match &view.local.postgres {
             Postgres::Primary { .. } => primary::reclaim(view, cluster),
-            Postgres::Standby { timeline, position, .. } => {
-                election::stand(view, cluster, *timeline, *position, *since)
+            Postgres::Standby { timeline, position, replay, .. } => {
+                let delayed = replay.as_ref().is_some_and(Replay::is_delayed);
+                election::stand(view, cluster, *timeline, *position, delayed, *since)
             }
             Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
                 primary::wait_or_step_down(view, *writable)
@@ -68,8 +70,8 @@ fn choose(view: &View) -> Plan {
         },
         Lease::Mine => match &view.local.postgres {
             Postgres::Primary { .. } => primary::keep(view, cluster),
-            Postgres::Standby { timeline, promoting, .. } => {
-                standby::promote(view, cluster, *timeline, *promoting)
+            Postgres::Standby { timeline, position, promoting, replay, .. } => {
+                standby::promote(view, cluster, (*timeline, *position), *promoting, replay.as_ref())
             }
             Postgres::Starting { since, .. } => primary::wait_for_start(view, cluster, *since),
             Postgres::Unresponsive { since, .. } => primary::wait_for_answer(view, cluster, *since),
@@ -88,7 +90,9 @@ fn choose(view: &View) -> Plan {
         }
         Lease::Theirs { holder } => match &view.local.postgres {
             Postgres::Primary { .. } => primary::step_down(view),
-            Postgres::Standby { streaming, .. } => standby::follow(view, cluster, holder, streaming),
+            Postgres::Standby { streaming, replay, .. } => {
+                standby::follow(view, cluster, holder, streaming, replay.as_ref())
+            }
             Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
                 primary::wait_or_step_down(view, *writable)
             }

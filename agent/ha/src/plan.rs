@@ -129,6 +129,13 @@ pub enum Step {
         /// The newest of them.
         newest: TimelineId,
     },
+    /// Cancel the queries that hold replay up, and let none do so from now on.
+    HastenReplay {
+        /// A replay that is paused goes on, too.
+        resume: bool,
+    },
+    /// Queries may hold replay up again, as far as the server's own settings say.
+    RelaxReplay,
     /// End recovery and accept writes.
     Promote,
     /// Stream from another member.
@@ -190,6 +197,8 @@ impl Step {
             | Step::AnnounceStop { .. }
             | Step::ClearSwitchover
             | Step::SkipTimelines { .. }
+            | Step::HastenReplay { .. }
+            | Step::RelaxReplay
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }

@@ -107,6 +107,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
         terminating: memory.terminating,
         rollback_prepared: instruments.rollback.is_offered(),
+        hastened: memory.configuration.hastened,
         slots: slots(memory.seen.as_ref(), memory.snapshot.as_ref()),
         postgres,
     }

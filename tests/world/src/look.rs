@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Request,
+    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Replay, Request,
     RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
     Term, View, WalSender, whom_to_ask,
 };
@@ -121,6 +121,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             expires_in: Duration::MAX,
             dated: true,
             accept_data_loss: false,
+            wait: false,
             revision: REVISION,
         }),
         switchover: dcs.announced.map(|(from, to)| Switchover {
@@ -152,6 +153,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         awaiting_checkpoint: false,
         terminating: here.terminating,
         rollback_prepared: false,
+        hastened: false,
         slots: state.ids().map(name).collect(),
     }
 }
@@ -231,7 +233,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         streaming: state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
         system: Some(SYSTEM),
-        replay: None,
+        replay: Some(Replay { position: wal.lsn(), delay: Duration::ZERO, hold: None }),
     }
 }
 

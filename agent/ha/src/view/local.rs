@@ -51,6 +51,9 @@ pub struct Local {
     /// Rolled back data is prepared beside that of this primary, and waits to take its place.
     #[serde(default)]
     pub rollback_prepared: bool,
+    /// Replay here lets no query hold it up: recovery conflicts are resolved at once.
+    #[serde(default)]
+    pub hastened: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,

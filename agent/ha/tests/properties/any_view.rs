@@ -101,9 +101,9 @@ fn sync() -> impl Strategy<Value = SyncState> {
 
 fn request() -> impl Strategy<Value = Request> {
     let kind = select(vec![RequestKind::Switchover, RequestKind::Failover]);
-    let life = (age(), age(), prop::bool::weighted(0.9), any::<bool>());
+    let life = (age(), age(), prop::bool::weighted(0.9), any::<bool>(), any::<bool>());
     (kind, option::of(name()), option::of(name()), life, 1_i64..4).prop_map(
-        |(kind, from, to, (due_in, expires_in, dated, accept_data_loss), revision)| Request {
+        |(kind, from, to, (due_in, expires_in, dated, accept_data_loss, wait), revision)| Request {
             kind,
             from,
             to,
@@ -111,6 +111,7 @@ fn request() -> impl Strategy<Value = Request> {
             expires_in,
             dated,
             accept_data_loss,
+            wait,
             revision,
         },
     )
@@ -132,9 +133,9 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), 0_u64..3, 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let marks = (names(), any::<bool>());
+    let marks = (names(), any::<bool>(), prop::bool::weighted(0.2));
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, rollback_prepared))| {
+        |(postgres, system, numbers, flags, (slots, rollback_prepared, hastened))| {
             let (fuse, term, held_term, last_position, history, recent_crashes) = numbers;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
@@ -152,6 +153,7 @@ fn local() -> impl Strategy<Value = Local> {
                 awaiting_checkpoint,
                 terminating,
                 rollback_prepared,
+                hastened,
                 slots,
             }
         },

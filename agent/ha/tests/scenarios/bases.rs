@@ -133,6 +133,7 @@ fn local(postgres: Postgres) -> Local {
         awaiting_checkpoint: false,
         terminating: false,
         rollback_prepared: false,
+        hastened: false,
         slots: Vec::new(),
     }
 }
