@@ -1,17 +1,19 @@
 //! One member that archives into a MinIO with TLS, and WAL as pgbench makes it. Measures nothing.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use outrider_bed::{Archive, Builder, Cluster, Connection, Endpoint, Member, PASSWORD, wait_until};
+use outrider_bed::{Archive, Builder, Cluster, Connection, Endpoint, Member, PASSWORD, finish, wait_until};
 use outrider_wal::{Lsn, SegmentSize};
 use serde_json::json;
 use tokio::time::Instant;
 
 /// For a segment to reach the store.
 const SHIP_LIMIT: Duration = Duration::from_secs(60);
+/// For a program that does what is measured.
+pub(crate) const BENCH_LIMIT: Duration = Duration::from_secs(1800);
 /// Of a segment, when pgbench has written enough and the rest is left empty: as good as full.
 const NEARLY_FULL: u64 = 15 << 20;
 /// Transactions of pgbench at first.
@@ -64,8 +66,7 @@ impl Depot {
         command.env("PGPASSWORD", PASSWORD).env("PGUSER", "postgres").env("PGHOST", "127.0.0.1");
         command.env("PGPORT", self.member().port().to_string()).env("PGDATABASE", "postgres");
         command.env("PGOPTIONS", "-c synchronous_commit=off");
-        let output = command.args(arguments).stdin(Stdio::null()).output();
-        let output = output.with_context(|| format!("cannot run {name}"))?;
+        let output = finish(command.args(arguments), BENCH_LIMIT)?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{name} failed: {}", said.trim());
         Ok(())
@@ -125,8 +126,7 @@ impl Depot {
     /// When the system refuses.
     pub(crate) fn remove(&self, directory: &Path) -> anyhow::Result<()> {
         std::fs::remove_dir_all(directory)?;
-        let synced = Command::new("sync").status().context("cannot run sync")?;
-        ensure!(synced.success(), "sync failed");
+        ensure!(finish(&mut Command::new("sync"), BENCH_LIMIT)?.status.success(), "sync failed");
         Ok(())
     }
 

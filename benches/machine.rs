@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::Context as _;
-use outrider_bed::Programs;
+use outrider_bed::{PROGRAM_LIMIT, Programs, finish};
 
 /// One machine with what is installed on it.
 pub(crate) struct Machine {
@@ -25,8 +25,7 @@ impl Machine {
     /// When a program is missing or /proc cannot be read.
     pub(crate) fn look() -> anyhow::Result<Self> {
         let postgres = Programs::find()?.postgres.join("postgres");
-        let version = Command::new(&postgres).arg("--version").output();
-        let version = version.with_context(|| format!("cannot run {}", postgres.display()))?;
+        let version = finish(Command::new(&postgres).arg("--version"), PROGRAM_LIMIT)?;
         let version = String::from_utf8_lossy(&version.stdout);
         Ok(Machine {
             cores: std::thread::available_parallelism().context("cannot count the cores")?.get(),
@@ -76,11 +75,8 @@ fn commit() -> Option<String> {
 
 fn git(arguments: &[&str]) -> Option<String> {
     // In the repository, from wherever we were started.
-    let output = Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR")])
-        .args(["-C", ".."])
-        .args(arguments)
-        .output();
-    let output = output.ok().filter(|output| output.status.success())?;
+    let mut git = Command::new("git");
+    git.args(["-C", env!("CARGO_MANIFEST_DIR")]).args(["-C", ".."]).args(arguments);
+    let output = finish(&mut git, PROGRAM_LIMIT).ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

@@ -2,14 +2,14 @@
 //! whole processes, which is how PostgreSQL calls them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use outrider_bed::PASSWORD;
+use outrider_bed::{PASSWORD, PROGRAM_LIMIT, finish};
 use tokio::time::{Instant, sleep};
 
-use crate::depot::{Depot, text};
+use crate::depot::{BENCH_LIMIT, Depot, text};
 use crate::figures::{Measure, Row, Target};
 
 /// What a replay does between two files.
@@ -76,8 +76,7 @@ impl<'depot> Other<'depot> {
             Kind::PgBackRest => ("pgbackrest", "pgbackrest"),
             Kind::Barman => ("barman-cloud-backup", "barman-cli-cloud"),
         };
-        let there = Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if there.is_err() {
+        if finish(Command::new(program).arg("--help"), PROGRAM_LIMIT).is_err() {
             println!("  no {program} to compare with (apt-get install {package})");
             return Ok(None);
         }
@@ -253,7 +252,7 @@ fn milliseconds_since(begun: Instant) -> f64 {
 }
 
 fn run(mut command: Command, must: bool) -> anyhow::Result<Output> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    let output = finish(&mut command, BENCH_LIMIT)?;
     let (said, more) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     ensure!(
         output.status.success() || !must,

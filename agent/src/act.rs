@@ -97,6 +97,7 @@ impl Actor<'_> {
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
             Step::AnnounceStop { to, request } => self.announce_stop(to, *request).await,
             Step::ClearSwitchover => self.clear_switchover().await,
+            Step::RecreateCluster => self.recreate_cluster().await,
             Step::Initdb => {
                 self.make_first_data();
                 Ok(())

@@ -5,6 +5,7 @@ mod backup;
 mod backups;
 mod check_config;
 mod confirm;
+mod dcs;
 mod exit;
 mod format;
 mod list;
@@ -59,6 +60,8 @@ enum Command {
     Restore(restore::Restore),
     /// Roll the running cluster back to a point in time, in its place; the old data is kept beside
     Rollback(rollback::Rollback),
+    /// Write the cluster's keys anew after the DCS was wiped or restored from an old copy
+    Dcs(dcs::DcsCommand),
     /// Show when which member became the leader
     History(show::History),
     /// Show the rules of the cluster, which are in the DCS
@@ -164,6 +167,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Backup(options) => backup::run(options),
         Command::Restore(options) => restore::run(options),
         Command::Rollback(options) => rollback::run(options),
+        Command::Dcs(command) => dcs::run(command),
         Command::History(options) => show::history(options),
         Command::ShowConfig(options) => show::config(options),
         Command::Replay(options) => replay::run(&options),

@@ -7,6 +7,7 @@ mod authentication;
 mod backup;
 mod body;
 mod cluster;
+mod dcs;
 mod door;
 mod health;
 mod rollback;
@@ -25,6 +26,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use outrider_dcs::Dcs;
+use outrider_ha::Watermark;
 use outrider_postgres::Observer;
 use tokio::net::TcpListener;
 
@@ -44,6 +46,8 @@ pub(crate) struct Visitors {
     pub(crate) dcs: Arc<dyn Dcs>,
     /// Looks at Postgres at this moment: an answer in an election must not be a round old.
     pub(crate) look: Observer,
+    /// How far this member had seen the DCS when its agent started.
+    pub(crate) watermark: Watermark,
     /// What the archive holds; `None` without one.
     pub(crate) shelf: Option<Shelf>,
     /// This member's.
@@ -60,6 +64,7 @@ fn router(visitors: Visitors) -> Router {
         .route("/patroni", get(status::show))
         .route("/cluster", get(cluster::show))
         .route("/history", get(cluster::history))
+        .route("/dcs", get(dcs::show))
         .route("/config", get(rules::show).patch(rules::patch).put(rules::put))
         .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
         .route("/failover", post(switchover::failover).delete(switchover::cancel).fallback(health::check))

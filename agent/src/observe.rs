@@ -9,7 +9,7 @@ pub(crate) mod peers;
 use std::time::Duration;
 
 use outrider_dcs::{Error, Snapshot};
-use outrider_ha::{Cluster, Dcs, Lease, MemberName, Term, View, whom_to_ask};
+use outrider_ha::{Cluster, Dcs, Lease, MemberName, View, must_read_again, whom_to_ask};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -59,15 +59,48 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
         switchover: memory.switchover.as_ref(),
     };
     let cluster = cluster::cluster(&snapshot, &remembered);
-    note_term(memory, &cluster)?;
-    view.local.term = memory.term.highest();
+    note_watermark(memory, &snapshot, &cluster)?;
+    view.local.watermark = memory.dcs.watermark();
     view.members = members::others(&snapshot, &view.me);
+    if cluster.blank {
+        members::add_remembered(&mut view.members, &memory.dcs.record(), &view.me);
+    }
     view.dcs = Dcs::Seen(cluster);
     let whom = whom_to_ask(&view);
     if !whom.is_empty() {
-        instruments.peers.ask(whom, &snapshot, &mut view).await;
+        instruments.peers.ask(whom, |name| api_url(memory, name), &mut view).await;
+    }
+    if must_read_again(&view) {
+        read_again(instruments, memory, &mut view).await?;
     }
     Ok(view)
+}
+
+/// A member has seen more than this read shows: mostly because it has looked later. What the DCS shows now tells.
+async fn read_again(
+    instruments: &Instruments,
+    memory: &mut Memory,
+    view: &mut View,
+) -> Result<(), TermError> {
+    let Ok(Ok(snapshot)) = timeout(read_limit(instruments, memory), instruments.dcs.read()).await else {
+        // The decision is made on the earlier read, which forbids to stand.
+        return Ok(());
+    };
+    if !remember(instruments, memory, Ok(snapshot.clone())) {
+        return Ok(());
+    }
+    let remembered = Remembered { free_for: memory.free_for(), switchover: memory.switchover.as_ref() };
+    let cluster = cluster::cluster(&snapshot, &remembered);
+    note_watermark(memory, &snapshot, &cluster)?;
+    view.local.watermark = memory.dcs.watermark();
+    view.dcs = Dcs::Seen(cluster);
+    Ok(())
+}
+
+/// Where a member's REST API is: as it says now, or as it said last.
+fn api_url(memory: &Memory, name: &MemberName) -> Option<String> {
+    let said = memory.snapshot.as_ref().and_then(|snapshot| snapshot.member(name.as_str())?.api_url());
+    said.or_else(|| memory.dcs.api_url(name.as_str())).map(str::to_owned)
 }
 
 /// A primary must have time to stop in good order before its fuse blows.
@@ -139,10 +172,11 @@ fn follow_switchover(instruments: &Instruments, memory: &mut Memory, snapshot: &
 }
 
 /// The highest term ever seen is on disk before anything is decided on it.
-fn note_term(memory: &mut Memory, cluster: &Cluster) -> Result<(), TermError> {
+fn note_watermark(memory: &mut Memory, snapshot: &Snapshot, cluster: &Cluster) -> Result<(), TermError> {
     // A lease that was handed over to this member counts from the moment that it is seen.
     if cluster.lease == Lease::Mine {
         memory.held_term = memory.held_term.max(cluster.term);
     }
-    if cluster.term > Term(0) { memory.term.saw(cluster.term) } else { Ok(()) }
+    let now = cluster.watermark_without_sync(&memory.dcs.watermark());
+    memory.dcs.saw(snapshot, &now)
 }

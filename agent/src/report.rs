@@ -22,7 +22,7 @@ use self::recorder::{Record, Recorder};
 pub(crate) use self::said::Said;
 use crate::act::{self, Fault};
 use crate::clock;
-use crate::round::{Instruments, Memory};
+use crate::round::{DcsRecord, Instruments, Memory};
 
 /// What visitors hold; `None` before the first round has ended.
 pub(crate) type Board = watch::Receiver<Option<Arc<Report>>>;
@@ -42,6 +42,8 @@ pub(crate) struct Report {
     pub(crate) cluster: Option<Snapshot>,
     /// When that was.
     pub(crate) dcs_last_seen: Option<Timestamp>,
+    /// What this member remembers of the DCS.
+    pub(crate) dcs_record: Arc<DcsRecord>,
     /// Until when the leader lease is surely held, in nanoseconds since boot; `None` when it is not.
     pub(crate) lease_until_boottime_ns: Option<u64>,
     /// What Postgres says of itself; `None` when it does not answer.
@@ -166,6 +168,7 @@ impl Reporter {
             failure,
             cluster: memory.snapshot.clone(),
             dcs_last_seen: memory.dcs_last_seen,
+            dcs_record: memory.dcs.record(),
             lease_until_boottime_ns: memory.lease.map(|lease| lease.until_ns),
             postgres: memory.seen.clone(),
             next_round,

@@ -1,6 +1,7 @@
 //! The round: observe, decide, act, report, and wait for the next thing that happens. The one task that owns all state.
 
 mod archive_slot;
+mod dcs_memory;
 mod instruments;
 mod memory;
 mod patience;
@@ -17,9 +18,10 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+pub(crate) use dcs_memory::{DcsMemory, DcsRecord};
 pub(crate) use instruments::{Archive, Instruments};
 pub(crate) use memory::Memory;
-pub(crate) use term::{TermError, TermFile};
+pub(crate) use term::TermError;
 pub(crate) use wake::{Alarm, Waker};
 
 use self::wake::Wakened;
@@ -53,7 +55,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody looks at the data directory, which may be missing in the middle of a swap.
     let settled = Postgres::new(Arc::new(config.postgres.clone())).settle_rollback()?;
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
-    let mut memory = Memory::new(TermFile::open(&config.postgres.state_directory)?, policy);
+    let mut memory = Memory::new(DcsMemory::open(&config.postgres.state_directory)?, policy);
     let mut alarm = Alarm::new(instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
     let mut reporter = Reporter::new(&instruments);
     let visitors = Visitors {
@@ -62,6 +64,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         dcs: instruments.dcs.clone(),
         shelf: instruments.archive.as_ref().map(Archive::shelf),
         look: instruments.postgres.observer(),
+        watermark: memory.dcs.watermark(),
         config: config.clone(),
     };
     let shelf = visitors.shelf.clone();

@@ -1,10 +1,10 @@
 //! A base backup of 1.6 GB and its restore, beside PostgreSQL's own tools and a plain copy of the same files.
 
-use anyhow::Context as _;
+use outrider_bed::finish;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::depot::{Depot, text};
+use crate::depot::{BENCH_LIMIT, Depot, text};
 use crate::figures::{Measure, Outcome, Row, Target};
 use crate::others;
 
@@ -79,11 +79,8 @@ fn time(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
 
 fn shell(depot: &Depot, command: &str) -> anyhow::Result<()> {
     let guard = &depot.cluster.guard;
-    let status = guard
-        .command(std::path::Path::new("/bin/sh"), guard.directory())
-        .args(["-c", command])
-        .status()
-        .context("cannot run sh")?;
-    anyhow::ensure!(status.success(), "{command} failed");
+    let mut shell = guard.command(std::path::Path::new("/bin/sh"), guard.directory());
+    let output = finish(shell.args(["-c", command]), BENCH_LIMIT)?;
+    anyhow::ensure!(output.status.success(), "{command} failed");
     Ok(())
 }

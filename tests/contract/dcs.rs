@@ -8,6 +8,7 @@ mod etcd_process;
 mod faults;
 mod lease;
 mod proxy;
+mod rebuilding;
 mod records;
 mod rollbacks;
 mod session;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use outrider_bed::process;
-use outrider_bed::{Builder, Member, PASSWORD, wait_until};
+use outrider_bed::{Builder, Member, PASSWORD, PROGRAM_LIMIT, finish, wait_until};
 
 use crate::story::LIMIT;
 
@@ -16,23 +16,14 @@ async fn server_before(member: &Member, cluster: &outrider_bed::Cluster) {
     let mut initdb = cluster.guard.command(&programs.join("initdb"), member.directory());
     initdb.arg("-D").arg(member.data_directory()).arg("--pwfile").arg(&password);
     initdb.args(["--username=postgres", "--auth=scram-sha-256", "--no-sync"]);
-    assert!(initdb.output().unwrap().status.success());
+    assert!(finish(&mut initdb, PROGRAM_LIMIT).unwrap().status.success());
     let conf = member.data_directory().join("postgresql.conf");
     let text = fs::read_to_string(&conf).unwrap() + "work_mem = '7MB'\n";
     fs::write(&conf, text).unwrap();
-    let mut single = cluster.guard.command(&programs.join("postgres"), member.directory());
-    single
-        .args(["--single", "-D"])
-        .arg(member.data_directory())
-        .arg("postgres")
-        .stdin(std::process::Stdio::piped());
-    let mut single = single.spawn().unwrap();
-    std::io::Write::write_all(
-        &mut single.stdin.take().unwrap(),
-        b"CREATE TABLE before AS SELECT 42 AS answer\n",
-    )
-    .unwrap();
-    assert!(single.wait().unwrap().success());
+    let script = "echo 'CREATE TABLE before AS SELECT 42 AS answer' | \"$0\" --single -D \"$1\" postgres";
+    let mut single = cluster.guard.command("/bin/sh".as_ref(), member.directory());
+    single.args(["-c", script]).arg(programs.join("postgres")).arg(member.data_directory());
+    assert!(finish(&mut single, PROGRAM_LIMIT).unwrap().status.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

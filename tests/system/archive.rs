@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use outrider_bed::process::Signal;
-use outrider_bed::{Archive, Builder, Cluster, Connection, Endpoint, Member, ObjectStore, wait_until};
+use outrider_bed::{
+    Archive, Builder, Cluster, Connection, Endpoint, Member, ObjectStore, PROGRAM_LIMIT, finish, wait_until,
+};
 
 use crate::story::{LIMIT, Story};
 
@@ -147,7 +149,8 @@ async fn a_machine_whose_clock_is_wrong_is_told_so() {
     let outrider = guard.programs().outrider.clone();
     let mut command = guard.command(Path::new("faketime"), guard.directory());
     command.arg("2 hours ago").arg(outrider).arg("backups").arg("-c").arg(configuration);
-    let output = command.output().expect("faketime is one of the packages that `make setup` installs");
+    let output = finish(&mut command, PROGRAM_LIMIT);
+    let output = output.expect("faketime is one of the packages that `make setup` installs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{output:?}");
     assert!(said.contains("check the clock of this machine"), "{said}");

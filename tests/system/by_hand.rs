@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use outrider_bed::{Cluster, Connection, Endpoint, Port, wait_until};
+use outrider_bed::{Cluster, Connection, Endpoint, PROGRAM_LIMIT, Port, finish, wait_until};
 
 use crate::kept::WORK_LIMIT;
 
@@ -31,7 +31,8 @@ pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
 /// Runs a program of PostgreSQL's to its end.
 pub(crate) fn run(cluster: &Cluster, program: &str, arguments: &[&str]) -> Output {
     let program = cluster.guard.programs().postgres.join(program);
-    cluster.guard.command(&program, cluster.guard.directory()).args(arguments).output().unwrap()
+    let mut command = cluster.guard.command(&program, cluster.guard.directory());
+    finish(command.args(arguments), PROGRAM_LIMIT).unwrap()
 }
 
 /// Starts Postgres in a directory that must not be started; its last words. It has a configuration of its own, so that it is

@@ -54,7 +54,8 @@ async fn held_up_by(member: &Member, pid: &str) {
     let held = async || {
         let status = member.patroni().await?;
         let replay = &status["outrider"]["replay"];
-        let named = replay["queries"].as_array()?.iter().any(|query| query["pid"].to_string() == pid);
+        let named =
+            replay["queries"].as_array()?.iter().any(|query| query["pid"].as_i64() == pid.parse().ok());
         (replay["hold"] == "conflict" && named).then_some(())
     };
     wait_until(format!("{} shows that {pid} holds replay up", member.name()), LIMIT, held).await.unwrap();

@@ -13,6 +13,7 @@ mod by_hand;
 mod by_request;
 mod commands;
 mod dcs;
+mod dcs_lost;
 mod failover;
 mod kept;
 mod partition;

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use outrider_bed::{Builder, Cluster, Member, wait_until};
+use outrider_bed::{Builder, Cluster, Member, PROGRAM_LIMIT, finish, wait_until};
 use serde_json::{Value, json};
 
 use crate::story::{LIMIT, logged};
@@ -46,7 +46,7 @@ async fn the_data_of_another_cluster_is_refused_and_not_touched() {
     let initdb = cluster.guard.programs().postgres.join("initdb");
     let mut command = cluster.guard.command(&initdb, foreign.directory());
     command.arg("-D").arg(foreign.data_directory()).args(["--no-sync", "--username=postgres"]);
-    assert!(command.output().unwrap().status.success());
+    assert!(finish(&mut command, PROGRAM_LIMIT).unwrap().status.success());
     let before = content(&foreign.data_directory());
     foreign.start().unwrap();
     logged(&foreign, "the data directory belongs to another cluster").await;

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RollbackClaim,
-    RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RebuiltKeys,
+    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A confirmed hold on the leader lease, and the time from which it counts.
@@ -251,6 +251,21 @@ pub trait Dcs: Send + Sync {
 
     /// Ends this member's rollback, as [`Dcs::finish_backup`] does.
     async fn finish_rollback(&self, outcome: &RollbackOutcome, seen: i64) -> Result<i64, Error>;
+
+    /// As the primary of a cluster whose keys are all gone: writes them anew and takes the leader lease, in one transaction.
+    /// Needs this member's entry ([`Dcs::touch_member`]).
+    ///
+    /// # Errors
+    /// `Conflict` when anything of a cluster stands there, or when this member's entry is not on its session.
+    async fn recreate_cluster(&self, keys: &RebuiltKeys) -> Result<Leadership, Error>;
+
+    /// While nobody leads: writes the keys of the cluster anew, in one transaction, and takes away every request and everything
+    /// that was under way. `seen` is the revision of the generation.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody holds the leader lease, when another system identifier stands there, or when somebody else has
+    /// rebuilt the keys meanwhile.
+    async fn rebuild_cluster(&self, keys: &RebuiltKeys, seen: i64) -> Result<(), Error>;
 
     /// Moves all that hangs on this session to a new session with this ttl, in one transaction: a new `ttl` setting, or
     /// a longer lease for a planned restart. Renew afterwards to learn the new deadline.

@@ -4,6 +4,7 @@
 mod entries;
 mod leader;
 mod lease;
+mod rebuild;
 mod work;
 
 use std::collections::BTreeMap;
@@ -22,8 +23,8 @@ use crate::session::{SessionError, SessionFile};
 use crate::snapshot::Snapshot;
 use crate::store::{Committed, Compare, KeyValue, Op, Repeat, Store, Transaction};
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RollbackClaim,
-    RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState, compact_json,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RebuiltKeys,
+    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState, compact_json,
 };
 
 use lease::Lease;
@@ -181,8 +182,7 @@ impl<S: Store> Dcs for Keyed<S> {
     }
 
     async fn clear_sync(&self, seen: i64) -> Result<(), Error> {
-        let operation = self.operation("delete");
-        self.replace_as_leader(operation, self.keys.sync(), None, seen, Vec::new()).await.map(drop)
+        self.delete_sync_as_leader(self.operation("delete"), seen).await
     }
 
     async fn write_history(&self, rows: &[HistoryRow]) -> Result<(), Error> {
@@ -282,6 +282,14 @@ impl<S: Store> Dcs for Keyed<S> {
 
     async fn finish_rollback(&self, outcome: &RollbackOutcome, seen: i64) -> Result<i64, Error> {
         self.end_work(self.operation("end"), self.rollbacks(), compact_json(outcome), seen).await
+    }
+
+    async fn recreate_cluster(&self, keys: &RebuiltKeys) -> Result<Leadership, Error> {
+        self.recreate(self.operation("recreate"), keys).await
+    }
+
+    async fn rebuild_cluster(&self, keys: &RebuiltKeys, seen: i64) -> Result<(), Error> {
+        self.rebuild(self.operation("rebuild"), keys, seen).await
     }
 
     async fn set_ttl(&self, ttl: Duration) -> Result<(), Error> {

@@ -87,6 +87,16 @@ impl Keys {
         self.at("outrider/term")
     }
 
+    /// Put when the cluster's keys are rebuilt.
+    pub(crate) fn generation(&self) -> String {
+        self.at("outrider/generation")
+    }
+
+    /// Put when a leader deletes `sync`, so that its absence is known to be meant.
+    pub(crate) fn sync_cleared(&self) -> String {
+        self.at("outrider/sync-cleared")
+    }
+
     pub(crate) fn intent(&self) -> String {
         self.at("outrider/switchover")
     }
@@ -121,7 +131,7 @@ impl Keys {
 
     /// `mine`: the leases that are this agent's.
     pub(crate) fn snapshot(&self, range: &Range, mine: &[i64]) -> Snapshot {
-        let mut seen = Snapshot { revision: range.revision, ..Snapshot::default() };
+        let mut seen = Snapshot { store: range.store, revision: range.revision, ..Snapshot::default() };
         let mut older_status = None;
         for pair in &range.keys {
             let Some(key) = pair.key.strip_prefix(&self.base) else { continue };
@@ -138,7 +148,12 @@ impl Keys {
                     seen.failover = Failover::parse(&pair.text()).map(|wish| entry(pair, wish));
                     seen.failover_answer = FailoverAnswer::parse(&pair.text());
                 }
-                "sync" => seen.sync = Some(entry(pair, SyncState::parse(&pair.text()))),
+                "sync" => {
+                    seen.sync = Some(entry(pair, SyncState::parse(&pair.text())));
+                    seen.sync_revision = seen.sync_revision.max(pair.mod_revision);
+                }
+                "outrider/sync-cleared" => seen.sync_revision = seen.sync_revision.max(pair.mod_revision),
+                "outrider/generation" => seen.generation = Some(entry(pair, parse_record(&pair.text()))),
                 "history" => seen.history = Some(entry(pair, HistoryRow::parse_all(&pair.text()))),
                 "failsafe" => {
                     seen.failsafe =
@@ -173,8 +188,12 @@ impl Keys {
         }
         seen.status = seen.status.or(older_status);
         // A leader that Patroni put does not know our term; it has then created the key later than we ever put ours.
+        let base = seen.generation.as_ref().map_or(0, |entry| entry.value.term_base);
+        if seen.term > 0 {
+            seen.term += base;
+        }
         if let Some(leader) = &mut seen.leader {
-            leader.term = leader.term.max(seen.term);
+            leader.term = (leader.term + base).max(seen.term);
             seen.term = leader.term;
         }
         seen
@@ -236,7 +255,7 @@ mod tests {
                 mod_revision: 9,
                 lease,
             };
-            keys.snapshot(&Range { revision: 9, keys: vec![key] }, &[0, 5]).leader.unwrap()
+            keys.snapshot(&Range { store: 1, revision: 9, keys: vec![key] }, &[0, 5]).leader.unwrap()
         };
         assert!(leader(5).mine && !leader(6).mine && !leader(0).mine);
         assert_eq!(leader(5).term, 3);

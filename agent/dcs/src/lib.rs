@@ -27,6 +27,6 @@ pub use session::SessionError;
 pub use snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 pub use values::{
     ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, FailoverTerms,
-    HistoryRow, RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap, RollbackTarget, Status,
-    SwitchoverIntent, SyncState, compact_json,
+    Generation, HistoryRow, RebuiltKeys, RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap,
+    RollbackTarget, Status, SwitchoverIntent, SyncState, compact_json,
 };

@@ -6,8 +6,8 @@ use outrider_wal::Lsn;
 use serde_json::Value;
 
 use crate::values::{
-    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RollbackClaim,
-    RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
+    BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, Generation, HistoryRow,
+    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A value with the revision of its last change, to be handed back as `seen`.
@@ -116,8 +116,12 @@ pub struct RollbackTaken {
 /// All that the DCS holds for one cluster, at one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
+    /// Which store this was read from: etcd's cluster id.
+    pub store: u64,
     /// The store's revision that this was read at. It going backwards means that the store was restored from a backup.
     pub revision: i64,
+    /// Which writing of the cluster's keys this is; `None` when they were never rebuilt.
+    pub generation: Option<Entry<Generation>>,
     /// Empty while the cluster is bootstrapped, then the system identifier in decimal.
     pub initialize: Option<Entry<String>>,
     /// The dynamic configuration with every key that stands there; `Null` when it is not JSON.
@@ -136,6 +140,8 @@ pub struct Snapshot {
     pub failover_answer: Option<FailoverAnswer>,
     /// Who may be promoted in synchronous modes. When unreadable: a record that names nobody.
     pub sync: Option<Entry<SyncState>>,
+    /// When `sync` was last written, or deleted by a leader; 0 for never.
+    pub sync_revision: i64,
     /// The timelines and who began them.
     pub history: Option<Entry<Vec<HistoryRow>>>,
     /// The failsafe set: member names with the URL of their API.
@@ -157,10 +163,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The revision of `/sync` to compare with: 0 when there is none.
+    /// Whether nothing of a cluster stands there, but perhaps members that wait for one.
     #[must_use]
-    pub fn sync_revision(&self) -> i64 {
-        self.sync.as_ref().map_or(0, |entry| entry.revision)
+    pub fn is_blank(&self) -> bool {
+        self.initialize.is_none()
+            && self.leader.is_none()
+            && self.term == 0
+            && self.config.is_none()
+            && self.sync.is_none()
+            && self.history.is_none()
+            && self.generation.is_none()
     }
 
     /// A member's entry by name.

@@ -31,6 +31,8 @@ impl KeyValue {
 
 /// All keys with a prefix, at one revision.
 pub(crate) struct Range {
+    /// Which store this is: etcd's cluster id.
+    pub(crate) store: u64,
     pub(crate) revision: i64,
     pub(crate) keys: Vec<KeyValue>,
 }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod failover;
+mod generation;
 mod history;
 mod intent;
 mod json;
@@ -12,6 +13,7 @@ mod sync;
 pub(crate) use backup::parse as parse_record;
 pub use backup::{BackupClaim, BackupOutcome, BackupRequest};
 pub use failover::{Failover, FailoverAnswer, FailoverTerms};
+pub use generation::{Generation, RebuiltKeys};
 pub use history::HistoryRow;
 pub use intent::SwitchoverIntent;
 pub use json::compact_json;

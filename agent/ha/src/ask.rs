@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::decide::election;
 use crate::view::cluster::{Cluster, Lease};
 use crate::view::local::Postgres;
 use crate::view::member::{Member, MemberName, Role};
@@ -30,13 +31,11 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
         (Lease::Mine, Postgres::Primary { .. }) => {
             cluster.request.as_ref().is_some_and(Request::is_due) || cluster.switchover.is_some()
         }
+        // Where nothing of a cluster stands, somebody may know of one.
+        (Lease::Free { .. }, Postgres::Empty | Postgres::Unusable(_)) => cluster.blank,
         (
             Lease::Free { .. },
-            Postgres::Empty
-            | Postgres::Unusable(_)
-            | Postgres::Stopped { .. }
-            | Postgres::Starting { .. }
-            | Postgres::Unresponsive { .. },
+            Postgres::Stopped { .. } | Postgres::Starting { .. } | Postgres::Unresponsive { .. },
         )
         | (Lease::Mine, Postgres::Standby { .. } | Postgres::Empty | Postgres::Unusable(_))
         | (Lease::Theirs { .. }, _) => false,
@@ -45,6 +44,14 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
         return Vec::new();
     }
     view.members.iter().map(|member| (member.name.clone(), patience(cluster, member))).collect()
+}
+
+/// Whether a member that answered has seen more of the DCS than this view shows. It may have looked a moment later, so the DCS
+/// is read once more before that is held against it.
+#[must_use]
+pub fn must_read_again(view: &View) -> bool {
+    let Dcs::Seen(cluster) = &view.dcs else { return false };
+    election::knows_more(view, cluster).is_some()
 }
 
 /// A member that may hold acknowledged commits is worth waiting for; the former primary is not.

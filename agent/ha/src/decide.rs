@@ -4,8 +4,9 @@
 
 mod blind;
 mod bootstrap;
-mod election;
+pub(crate) mod election;
 mod primary;
+pub(crate) mod recreate;
 mod rejoin;
 mod standby;
 mod switchover;
@@ -52,7 +53,7 @@ fn choose(view: &View) -> Plan {
         Dcs::Seen(cluster) => cluster,
     };
     if let Some(reason) = refusal(view, cluster) {
-        return refuse(view, cluster, reason);
+        return recreate::instead_of_stopping(view, cluster).unwrap_or_else(|| refuse(view, cluster, reason));
     }
     match &cluster.lease {
         Lease::Free { since } => match &view.local.postgres {
@@ -124,8 +125,9 @@ fn refusal(view: &View, cluster: &Cluster) -> Option<Reason> {
     }
     // A DCS that was wiped, or restored from an old copy, knows less than this member: whom it calls leader, and
     // whom it calls synchronous, may be long untrue.
-    if cluster.term < view.local.term {
-        return Some(Reason::DcsWentBack { seen: view.local.term, now: cluster.term });
+    let seen = &view.local.watermark;
+    if let Some(lost) = seen.lost_by(&cluster.watermark_without_sync(seen)) {
+        return Some(Reason::DcsWentBack { lost });
     }
     if view.local.postgres == Postgres::Unusable(Unusable::Refused) {
         return Some(Reason::DataDirectoryRefused);

@@ -1,5 +1,6 @@
 //! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
 
+use crate::decide::{election, recreate};
 use crate::plan::{Plan, StartAs, Step};
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Shutdown};
@@ -35,7 +36,8 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         );
     }
     match step {
-        Step::AcquireLease { .. } => acquire(view, cluster),
+        Step::AcquireLease { .. } => acquire_lease(view, cluster),
+        Step::RecreateCluster => recreate_cluster(view, cluster),
         Step::Promote => {
             require(mine, "only the holder of the lease is promoted")?;
             require(
@@ -91,8 +93,8 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     }
 }
 
-/// Whoever takes the lease as a standby has all that was acknowledged, or somebody has given up what it lacks.
-fn acquire(view: &View, cluster: &Cluster) -> Result<(), Violation> {
+/// A lease is taken only when it is free, and by nobody who may lack what the DCS, a member or a rollback knows of.
+fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     require(matches!(cluster.lease, Lease::Free { .. }), "only a free lease is taken")?;
     let standby = matches!(view.local.postgres, Postgres::Standby { .. });
     let accepted = accepts_loss(view, cluster);
@@ -106,7 +108,31 @@ fn acquire(view: &View, cluster: &Cluster) -> Result<(), Violation> {
         !standby || accepted || cluster.sync.is_some() || !another,
         "nobody stands by itself whose data may be what a rollback threw away",
     )?;
-    require(cluster.term >= view.local.term, "no lease is taken from a DCS that went back")
+    let seen = &view.local.watermark;
+    require(
+        seen.lost_by(&cluster.watermark_without_sync(seen)).is_none(),
+        "no lease is taken from a DCS that went back",
+    )?;
+    require(
+        election::knows_more(view, cluster).is_none(),
+        "no lease is taken from a DCS of which a member that answers has seen more",
+    )
+}
+
+/// The keys of a cluster are written anew only by the primary that led it last, where all of them are gone, and while no member
+/// is unheard that could be electing elsewhere.
+fn recreate_cluster(view: &View, cluster: &Cluster) -> Result<(), Violation> {
+    require(cluster.blank, "keys are written anew only where all of them are gone")?;
+    require(matches!(view.local.postgres, Postgres::Primary { .. }), "only a primary writes its keys anew")?;
+    require(
+        view.local.fuse.is_some_and(|left| !left.is_zero()),
+        "keys are written anew only while the fuse lives",
+    )?;
+    require(view.local.held_term == view.local.watermark.term, "only who led last writes the keys anew")?;
+    require(
+        recreate::dissenter(view, cluster).is_none(),
+        "keys are written anew only when every member finds the same",
+    )
 }
 
 /// What answers a request, or rests on it.

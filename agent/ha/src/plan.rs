@@ -116,6 +116,8 @@ pub enum Step {
     },
     /// Take the announcement away.
     ClearSwitchover,
+    /// Write the keys of the cluster anew where all of them are gone, and take the leader lease with them.
+    RecreateCluster,
     /// Make a new cluster: `initdb`.
     Initdb,
     /// Create users and rights in the new cluster.
@@ -199,6 +201,7 @@ impl Step {
             | Step::SkipTimelines { .. }
             | Step::HastenReplay { .. }
             | Step::RelaxReplay
+            | Step::RecreateCluster
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }

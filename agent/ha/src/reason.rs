@@ -8,8 +8,9 @@ use core::time::Duration;
 use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::view::cluster::{SystemId, Term};
+use crate::view::cluster::SystemId;
 use crate::view::member::{MemberName, Query};
+use crate::view::watermark::Lost;
 
 macro_rules! reasons {
     ($( $(#[$doc:meta])* $variant:ident $({ $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })? => $label:literal, $format:literal $(, $argument:expr)?; )*) => {
@@ -63,13 +64,18 @@ reasons! {
         /// Of the cluster.
         cluster: SystemId,
     } => "foreign_system_id", "the data directory belongs to another cluster (system identifier {own}, the cluster has {cluster}); nothing is touched: point data_dir elsewhere or choose another scope";
-    /// The DCS knows less than this member: it was wiped or restored from an old copy.
+    /// The DCS knows less than this member: it was wiped, restored from an old copy, or is another one.
     DcsWentBack {
-        /// The highest term that this member has seen.
-        seen: Term,
-        /// What the DCS says now.
-        now: Term,
-    } => "dcs_went_back", "the DCS went back (this member has seen term {seen}, the DCS knows {now}): it was wiped or restored from an old copy; taking no part until an operator removes the file `term` from this member's state directory and restarts its supervisor";
+        /// What this member has seen and the DCS does not show.
+        lost: Lost,
+    } => "dcs_went_back", "the DCS went back ({lost}): it was wiped, restored from an old copy, or another one is configured; taking no part until `outrider dcs rebuild` has been run on one member";
+    /// The keys of the cluster are gone and this member led it last: they are written anew.
+    RecreatingCluster => "recreating_cluster", "the DCS has lost the keys of this cluster; writing them anew, since this primary led it last and every member finds the same";
+    /// The keys of the cluster are gone, and not every member has said that it finds the same.
+    WaitingToRecreate {
+        /// Who has not.
+        member: MemberName,
+    } => "waiting_to_recreate", "the DCS has lost the keys of this cluster; waiting for {member} to answer and to find the same before they are written anew; if the fuse runs low before, Postgres stops, and `outrider dcs rebuild` on one member brings the cluster back";
     /// The data directory is not fit to be started: wrong owner, mode or version.
     DataDirectoryRefused => "data_directory_refused", "the data directory cannot be used; the log names what is wrong with it";
 
@@ -120,6 +126,13 @@ reasons! {
         /// That member.
         member: MemberName,
     } => "better_candidate", "no leader; leaving the lease to {member}";
+    /// A member has seen more of this cluster than the DCS shows.
+    MemberKnowsMore {
+        /// That member.
+        member: MemberName,
+        /// What it has seen.
+        lost: Lost,
+    } => "member_knows_more", "no leader, and {member} has seen more of this cluster than the DCS shows ({lost}): it was restored from an old copy; nobody stands until `outrider dcs rebuild` has been run on one member";
     /// A failover to another member was asked for.
     CandidateIsNamed {
         /// That member.

@@ -29,8 +29,12 @@ proptest! {
         let stops = plan.steps.iter().any(|step| matches!(step, Step::Stop(_)));
         let reclaims = plan.steps.iter().any(|step| matches!(step, Step::AcquireLease { .. }));
         let fuse_lives = view.local.fuse.is_some_and(|left| !left.is_zero());
-        let silent = matches!(view.dcs, Dcs::Silent { .. });
-        let goes_on_rightly = leads || view.job.is_some() || fuse_lives && (reclaims || silent);
+        // Neither a DCS that says nothing nor one that has lost everything names another leader.
+        let says_nothing = match &view.dcs {
+            Dcs::Silent { .. } => true,
+            Dcs::Seen(cluster) => cluster.blank,
+        };
+        let goes_on_rightly = leads || view.job.is_some() || fuse_lives && (reclaims || says_nothing);
         prop_assert!(goes_on_rightly || stops);
     }
 

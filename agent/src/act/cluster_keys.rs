@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use outrider_dcs::{HistoryRow, Leadership, SyncState};
-use outrider_ha::{MemberName, SystemId, Term};
-use tracing::info;
+use outrider_ha::{MemberName, SynchronousMode, SystemId, Term};
+use tracing::{info, warn};
 
 use super::{Actor, Fault, Gap, HeldLease};
 use crate::clock;
@@ -42,7 +42,7 @@ impl Actor<'_> {
 
     /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
     async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
-        self.memory.term.saw(Term(leadership.term))?;
+        self.memory.dcs.relies_on(Term(leadership.term))?;
         let margin = leadership.ttl / 10 + KILL_BUDGET;
         let until_ns = leadership.until_boottime_ns();
         let fuse_ns = until_ns.saturating_sub(u64::try_from(margin.as_nanos()).unwrap_or(u64::MAX));
@@ -74,6 +74,31 @@ impl Actor<'_> {
         Ok(())
     }
 
+    /// The keys as this member has them: the record of the last look, and in `/sync` whom commits still wait for.
+    pub(super) async fn recreate_cluster(&mut self) -> Result<(), Fault> {
+        let me = self.instruments.dcs.name();
+        let keys = self.memory.dcs.record().rebuilt(me, self.waited_for());
+        let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
+        warn!(
+            generation = keys.generation.generation,
+            term = leadership.term,
+            "the DCS had lost every key of this cluster: wrote them anew and went on as its primary"
+        );
+        self.confirm(&leadership).await
+    }
+
+    /// In synchronous mode: the standbys that were recorded as promotable when the DCS was last seen, and for which every commit
+    /// has waited since. One that was taken out of either may lack commits.
+    fn waited_for(&self) -> Option<SyncState> {
+        if self.memory.policy.synchronous_mode == SynchronousMode::Off {
+            return None;
+        }
+        let recorded = self.memory.dcs.record().sync();
+        let waits = |name: &String| self.memory.synchronous.names.iter().any(|set| set.as_str() == name);
+        let sync_standby = recorded.sync_standby.into_iter().filter(waits).collect();
+        Some(SyncState { leader: Some(self.instruments.dcs.name().to_owned()), quorum: 0, sync_standby })
+    }
+
     /// The configuration goes first: members that see the identifier rely on it.
     pub(super) async fn record_initialize(&mut self, system: SystemId) -> Result<(), Fault> {
         if self.memory.snapshot.as_ref().is_none_or(|snapshot| snapshot.config.is_none()) {
@@ -96,7 +121,8 @@ impl Actor<'_> {
             quorum: 0,
             sync_standby: standbys.iter().map(MemberName::to_string).collect(),
         };
-        self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
+        let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
+        self.memory.dcs.changed_sync(changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
         Ok(())
     }

@@ -17,7 +17,23 @@ pub(super) fn confirm(cluster: &Value, question: &str, alone: &str, sure: bool) 
     if !io::stdin().is_terminal() {
         return Err(Refusal::Usage(format!("nobody is at a terminal to confirm to {alone}")));
     }
-    exit::print(&list::show(cluster, Format::Table)?)?;
+    ask(&list::show(cluster, Format::Table)?, question)
+}
+
+/// The same with something else before his eyes.
+pub(super) fn meant(shown: &str, question: &str, alone: &str, sure: bool) -> Result<(), Refusal> {
+    if sure {
+        return exit::print(shown).map(drop);
+    }
+    if !io::stdin().is_terminal() {
+        exit::print(shown)?;
+        return Err(Refusal::Usage(format!("nobody is at a terminal to confirm to {alone}")));
+    }
+    ask(shown, question)
+}
+
+fn ask(shown: &str, question: &str) -> Result<(), Refusal> {
+    exit::print(shown)?;
     exit::print(question)?;
     io::stdout().flush().map_err(anyhow::Error::new)?;
     let mut answer = String::new();

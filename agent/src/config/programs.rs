@@ -1,12 +1,19 @@
 //! Finds PostgreSQL's programs when `postgresql.bin_dir` does not say where they are.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 /// What the agent and the supervisor start.
 const PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"];
 /// Where Debian keeps one directory for each major version.
 const DEBIAN: &str = "/usr/lib/postgresql";
+/// For `pg_config`, which only prints.
+const PG_CONFIG_LIMIT: Duration = Duration::from_secs(5);
+/// What is read of it, in bytes.
+const SAID_MAX: u64 = 4096;
 
 /// The directory with all of PostgreSQL's programs: on the search path, as `pg_config` says, or Debian's newest.
 pub(super) fn find(search_path: &str) -> Option<PathBuf> {
@@ -24,8 +31,22 @@ fn said_by_pg_config(search_path: &str) -> Option<PathBuf> {
     let program = std::env::split_paths(search_path)
         .map(|directory| directory.join("pg_config"))
         .find(|path| path.is_file())?;
-    let output = Command::new(program).arg("--bindir").output().ok()?;
-    let directory = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    let mut command = Command::new(program);
+    command.arg("--bindir").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let mut stdout = child.stdout.take()?.take(SAID_MAX);
+    let (answer, answered) = sync_channel(1);
+    std::thread::spawn(move || {
+        let mut said = String::new();
+        let read = stdout.read_to_string(&mut said).map(|_| said);
+        // Nobody waits for it any more when it comes too late.
+        let _ = answer.send(read);
+    });
+    let said = answered.recv_timeout(PG_CONFIG_LIMIT);
+    // It has ended, or never will.
+    let _ = child.kill();
+    let _ = child.wait();
+    let directory = PathBuf::from(said.ok()?.ok()?.trim());
     has_programs(&directory).then_some(directory)
 }
 
@@ -62,6 +83,23 @@ mod tests {
         install(&incomplete);
         fs::remove_file(incomplete.join("pg_rewind")).unwrap();
         assert_eq!(newest_under(root.path()), Some(root.path().join("16/bin")));
+    }
+
+    #[test]
+    fn pg_config_is_asked_and_one_that_says_nothing_is_given_up() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let (path, directory) = (root.path().join("path"), root.path().join("bin"));
+        install(&directory);
+        fs::create_dir(&path).unwrap();
+        let program = path.join("pg_config");
+        for (script, found) in
+            [(format!("echo {}", directory.display()), Some(directory)), ("exec sleep 1000".to_owned(), None)]
+        {
+            fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(said_by_pg_config(path.to_str().unwrap()), found);
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) async fn history(State(visitors): State<Visitors>) -> Response {
     }
 }
 
-fn unseen() -> Response {
+pub(super) fn unseen() -> Response {
     text(
         StatusCode::SERVICE_UNAVAILABLE,
         "this member has not seen the DCS yet; ask another, or look at its log",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use outrider_ha::Postgres;
+use outrider_ha::{Dcs, Postgres, StoreId};
 use outrider_postgres::{Observation, Role, WalSender};
 use serde_json::{Map, Value, json};
 
@@ -90,6 +90,26 @@ impl Status {
         }
     }
 
+    /// What Patroni has no key for.
+    fn ours(&self, visitors: &Visitors) -> Value {
+        // Who asks in an election must learn what this member has seen before it has made its first round.
+        let Some(report) = &self.report else { return json!({"watermark": visitors.watermark}) };
+        let lease = report.lease_until_boottime_ns.map(clock::until_boottime);
+        json!({
+            "round_at": report.at.to_string(),
+            "reason": report.plan.reason.label(),
+            "why": report.plan.reason.to_string(),
+            "failure": report.failure,
+            "term": report.view.local.watermark.term.0,
+            "lease_seconds": lease.map(seconds),
+            "fuse_seconds": report.view.local.fuse.map(seconds),
+            "archive_waiting": report.archive.as_ref().map(|archive| archive.waiting),
+            "watermark": report.view.local.watermark,
+            "finds_blank": finds_blank(report),
+            "replay": self.postgres.as_ref().and_then(local::replay).map(|replay| members::shown(&replay, true)),
+        })
+    }
+
     /// The JSON of `/patroni` and of every health check.
     pub(super) fn document(&self, visitors: &Visitors) -> Value {
         let config = &visitors.config;
@@ -108,8 +128,8 @@ impl Status {
                 put("cluster_unlocked", json!(true));
             }
             put("dcs_last_seen", json!(report.dcs_last_seen.map_or(0, |seen| seen.as_second())));
-            put("outrider", ours(report, self.postgres.as_ref()));
         }
+        put("outrider", self.ours(visitors));
         if !config.tags.is_empty() {
             put("tags", Value::Object(config.tags.clone()));
         }
@@ -161,20 +181,12 @@ fn walsender(sender: &WalSender) -> Value {
     })
 }
 
-/// What Patroni has no key for.
-fn ours(report: &Report, postgres: Option<&Observation>) -> Value {
-    let lease = report.lease_until_boottime_ns.map(clock::until_boottime);
-    json!({
-        "round_at": report.at.to_string(),
-        "reason": report.plan.reason.label(),
-        "why": report.plan.reason.to_string(),
-        "failure": report.failure,
-        "term": report.view.local.term.0,
-        "lease_seconds": lease.map(seconds),
-        "fuse_seconds": report.view.local.fuse.map(seconds),
-        "archive_waiting": report.archive.as_ref().map(|archive| archive.waiting),
-        "replay": postgres.and_then(local::replay).map(|replay| members::shown(&replay, true)),
-    })
+/// The store in which this member finds nothing of a cluster.
+fn finds_blank(report: &Report) -> Option<StoreId> {
+    match &report.view.dcs {
+        Dcs::Seen(cluster) if cluster.blank => cluster.store,
+        Dcs::Seen(_) | Dcs::Silent { .. } => None,
+    }
 }
 
 /// To the millisecond.

@@ -21,7 +21,7 @@ pub(super) fn add(report: &Report, families: &mut Families) {
     families.gauge(
         "outrider_term",
         "The highest term of the leader lease that was seen",
-        report.view.local.term.0,
+        report.view.local.watermark.term.0,
     );
     let lease = report.lease_until_boottime_ns.map(clock::until_boottime).unwrap_or_default();
     families.gauge(

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use outrider_dcs::{Failover, Snapshot};
 use outrider_ha::{
-    Cluster, Initialize, Lease, MemberName, Policy, Request, RequestKind, Switchover, SyncState, SystemId,
-    Term,
+    Cluster, Initialize, Lease, MemberName, Policy, Request, RequestKind, StoreId, Switchover, SyncState,
+    SystemId, Term,
 };
 use outrider_wal::{Lsn, TimelineHistory};
 
@@ -44,6 +44,11 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
             Some(leader) => Lease::Theirs { holder: MemberName::from(leader.name.as_str()) },
         },
         term: Term(snapshot.term),
+        store: Some(StoreId(snapshot.store)),
+        generation: snapshot.generation.as_ref().map_or(0, |entry| entry.value.generation),
+        revision: snapshot.revision,
+        sync_revision: snapshot.sync_revision,
+        blank: snapshot.is_blank(),
         initialize: initialize(snapshot),
         sync: snapshot.sync.as_ref().map(|entry| SyncState {
             leader: entry.value.leader.as_deref().map(MemberName::from),

@@ -93,7 +93,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
     Local {
         system: memory.system.map(SystemId),
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
-        term: memory.term.highest(),
+        watermark: memory.dcs.watermark(),
         held_term: memory.held_term,
         last_position: memory.last_position,
         history: memory.history.clone(),

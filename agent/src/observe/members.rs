@@ -4,9 +4,14 @@
 use std::time::Duration;
 
 use outrider_dcs::Snapshot;
-use outrider_ha::{Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, SystemId, Tags};
+use outrider_ha::{
+    Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, SystemId, Tags, Watermark,
+};
 use outrider_wal::{Lsn, TimelineId};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+
+use crate::round::DcsRecord;
 
 /// All members but `me`, by name ascending, none of them asked yet.
 pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
@@ -23,6 +28,17 @@ pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
         .collect();
     members.sort_by(|one, other| one.name.cmp(&other.name));
     members
+}
+
+/// Adds those that were in the DCS before its keys were lost.
+pub(super) fn add_remembered(members: &mut Vec<Member>, record: &DcsRecord, me: &MemberName) {
+    for name in record.members.keys().map(|name| MemberName::from(name.as_str())) {
+        if name != *me && members.iter().all(|member| member.name != name) {
+            let tags = Tags::default();
+            members.push(Member { name, tags, published: None, answer: Answer::NotAsked });
+        }
+    }
+    members.sort_by(|one, other| one.name.cmp(&other.name));
 }
 
 /// Patroni's tags: the booleans win over the priorities.
@@ -45,6 +61,8 @@ fn published(member: &Value) -> MemberState {
         streaming: text(member, "replication_state") == Some("streaming"),
         awaiting_checkpoint: member.get("checkpoint_after_promote") == Some(&Value::Bool(false)),
         system: member.pointer("/outrider/system_identifier").and_then(Value::as_str).and_then(system),
+        watermark: Watermark::default(),
+        finds_blank: None,
         replay: member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn"))),
     }
 }
@@ -61,6 +79,8 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
         streaming: text(status, "replication_state") == Some("streaming"),
         awaiting_checkpoint: false,
         system: text(status, "database_system_identifier").and_then(system),
+        watermark: ours(status, "watermark").unwrap_or_default(),
+        finds_blank: ours(status, "finds_blank"),
         replay: xlog.filter(|xlog| xlog.get("replayed_location").is_some()).map(|xlog| {
             let mut replay = replay(status, lsn(xlog, "replayed_location"));
             // Patroni's members say no more than this.
@@ -113,6 +133,11 @@ pub(crate) fn shown(replay: &Replay, with_ages: bool) -> Value {
         }
     }
     Value::Object(shown)
+}
+
+/// What only members of ours say.
+fn ours<T: DeserializeOwned>(status: &Value, key: &str) -> Option<T> {
+    T::deserialize(status.get("outrider")?.get(key)?).ok()
 }
 
 fn role(member: &Value) -> Role {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use outrider_dcs::Snapshot;
 use outrider_ha::{Answer, MemberName, Patience, View};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -47,14 +46,19 @@ impl Peers {
     }
 
     /// Fills in the answers of `whom`. Takes as long as the slowest of them, at most a second.
-    pub(super) async fn ask(&self, whom: Vec<(MemberName, Patience)>, snapshot: &Snapshot, view: &mut View) {
+    pub(super) async fn ask(
+        &self,
+        whom: Vec<(MemberName, Patience)>,
+        api_url: impl Fn(&MemberName) -> Option<String>,
+        view: &mut View,
+    ) {
         let mut asked = JoinSet::new();
         for (name, patience) in whom {
             let limit = match patience {
                 Patience::Patient => PATIENT_LIMIT,
                 Patience::Brief => BRIEF_LIMIT,
             };
-            let url = snapshot.member(name.as_str()).and_then(|member| member.api_url()).map(str::to_owned);
+            let url = api_url(&name);
             let client = self.client.clone();
             asked.spawn(async move {
                 let status = match url {

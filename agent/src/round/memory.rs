@@ -12,8 +12,8 @@ use outrider_postgres::{Configuration, ControlData, Observation, Upstream};
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use tokio::time::Instant;
 
+use super::dcs_memory::DcsMemory;
 use super::patience::Patience;
-use super::term::TermFile;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
 use crate::clock;
 use crate::observe::cluster::SwitchoverProgress;
@@ -28,8 +28,8 @@ const GIVEN_UP: usize = 3;
 
 /// The memory of one agent.
 pub(crate) struct Memory {
-    /// The highest term seen, on disk.
-    pub(crate) term: TermFile,
+    /// What was seen of the DCS, on disk.
+    pub(crate) dcs: DcsMemory,
     /// This member has its entry in the DCS, and no other agent has its name.
     pub(crate) is_member: bool,
     /// The entry as it stands there.
@@ -132,10 +132,10 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Of an agent that has seen nothing yet.
-    pub(crate) fn new(term: TermFile, policy: Policy) -> Self {
+    pub(crate) fn new(dcs: DcsMemory, policy: Policy) -> Self {
         Memory {
             session_ttl: None,
-            term,
+            dcs,
             is_member: false,
             published: None,
             publishing_fault: Said::default(),

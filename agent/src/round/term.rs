@@ -42,6 +42,12 @@ impl TermFile {
         Ok(TermFile { path, term })
     }
 
+    /// Writes a damaged file anew, with the term that is known from elsewhere.
+    pub(super) fn mended(state_directory: &Path, term: Term) -> Result<Self, TermError> {
+        let mut file = TermFile { path: state_directory.join("term"), term: Term(0) };
+        file.saw(term).map(|()| file)
+    }
+
     /// The highest term seen.
     pub(crate) fn highest(&self) -> Term {
         self.term
@@ -52,23 +58,36 @@ impl TermFile {
         if term <= self.term {
             return Ok(());
         }
-        let failed = |source| TermError::Write { path: self.path.clone(), source };
-        let fresh = self.path.with_extension("new");
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)
-            .map_err(failed)?;
-        writeln!(file, "{term}").and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&fresh, &self.path).map_err(failed)?;
-        // The rename itself is durable only when its directory is.
-        if let Some(directory) = self.path.parent() {
-            File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        }
+        replace(&self.path, format!("{term}\n").as_bytes(), Durable::AtOnce)
+            .map_err(|source| TermError::Write { path: self.path.clone(), source })?;
         self.term = term;
         Ok(())
+    }
+}
+
+/// Whether a file survives a power cut right after it was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    /// Yes.
+    AtOnce,
+    /// The old one or the new one does.
+    InTime,
+}
+
+/// Puts `content` in the place of the file.
+pub(super) fn replace(path: &Path, content: &[u8], durable: Durable) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(content)?;
+    if durable == Durable::InTime {
+        return fs::rename(&fresh, path);
+    }
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    // The rename itself is durable only when its directory is.
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
     }
 }
 

@@ -1,9 +1,10 @@
 //! As whom programs run: as ourselves, or as the user `postgres` when we are root, since PostgreSQL refuses root.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
@@ -78,8 +79,29 @@ impl Account {
         self.own(path)
     }
 
+    /// The program where this user can run it: where it is, or else a copy in `directory`. A clone in root's home lies where
+    /// only root comes.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn reachable(&self, program: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
+        if self.can_run(program) {
+            return Ok(program.to_owned());
+        }
+        let copy = directory.join(program.file_name().context("a program has a name")?);
+        if !copy.exists() {
+            // Under another name until it is whole: another test may look for it at this moment.
+            let part = directory.join(format!(".copy-{}", std::process::id()));
+            let cannot = || format!("cannot copy {} to {}", program.display(), directory.display());
+            std::fs::copy(program, &part).with_context(cannot)?;
+            std::fs::set_permissions(&part, Permissions::from_mode(0o755)).with_context(cannot)?;
+            std::fs::rename(&part, &copy).with_context(cannot)?;
+        }
+        Ok(copy)
+    }
+
     /// Whether this user may run the program: every directory above it lets everybody through.
-    pub(crate) fn can_run(&self, program: &Path) -> bool {
+    fn can_run(&self, program: &Path) -> bool {
         let lets_through = |path: &Path| std::fs::metadata(path).is_ok_and(|it| it.mode() & 0o001 != 0);
         !self.changes || program.ancestors().filter(|path| path.is_absolute()).all(lets_through)
     }

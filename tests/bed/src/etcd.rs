@@ -1,7 +1,7 @@
 //! Real etcd processes, one or three, that can be killed, frozen and started again. Says nothing about Patroni's keys.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -38,12 +38,23 @@ impl Etcd {
     /// # Errors
     /// When they do not start.
     pub async fn start(guard: &Guard, count: usize) -> anyhow::Result<Self> {
-        let etcd = Self::prepare(guard, count)?;
-        for index in 0..count {
-            etcd.start_member(guard, index)?;
+        Self::prepare(guard, count)?.started(guard).await
+    }
+
+    /// Starts another one of one member beside the first, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_another(guard: &Guard) -> anyhow::Result<Self> {
+        Self::prepare_as(guard, "other-etcd", 1)?.started(guard).await
+    }
+
+    async fn started(self, guard: &Guard) -> anyhow::Result<Self> {
+        for index in 0..self.len() {
+            self.start_member(guard, index)?;
         }
-        etcd.wait_ready().await?;
-        Ok(etcd)
+        self.wait_ready().await?;
+        Ok(self)
     }
 
     /// Chooses ports and directories; nothing runs yet.
@@ -51,8 +62,12 @@ impl Etcd {
     /// # Errors
     /// When the system refuses.
     pub fn prepare(guard: &Guard, count: usize) -> anyhow::Result<Self> {
+        Self::prepare_as(guard, "etcd", count)
+    }
+
+    fn prepare_as(guard: &Guard, prefix: &str, count: usize) -> anyhow::Result<Self> {
         let node = |index: usize| {
-            let name = format!("etcd{}", index + 1);
+            let name = format!("{prefix}{}", index + 1);
             let directory = guard.make_directory(&name)?;
             anyhow::Ok(Node {
                 name,
@@ -159,6 +174,33 @@ impl Etcd {
         self.signal(index, Signal::Continue);
     }
 
+    /// Copies the data of a member that was killed to a directory beside it, for [`Etcd::restore`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn copy(&self, guard: &Guard, index: usize) -> anyhow::Result<()> {
+        let directory = &self.members[index].directory;
+        copy_tree(guard, &directory.join("data"), &directory.join("copy"))
+    }
+
+    /// Puts the copy in the place of the data of a member that was killed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn restore(&self, guard: &Guard, index: usize) -> anyhow::Result<()> {
+        self.wipe(index)?;
+        let directory = &self.members[index].directory;
+        copy_tree(guard, &directory.join("copy"), &directory.join("data"))
+    }
+
+    /// Removes the data of a member that was killed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn wipe(&self, index: usize) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(self.members[index].directory.join("data")).context("cannot wipe etcd's data")
+    }
+
     /// Which member leads etcd's own consensus.
     ///
     /// # Errors
@@ -229,6 +271,21 @@ impl Etcd {
             process::send(child.id().cast_signed(), signal);
         }
     }
+}
+
+fn copy_tree(guard: &Guard, from: &Path, to: &Path) -> anyhow::Result<()> {
+    guard.account().make_directory(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(guard, &entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+            guard.account().own(&target)?;
+        }
+    }
+    Ok(())
 }
 
 impl Node {

@@ -51,19 +51,16 @@ impl Guard {
     pub fn new() -> anyhow::Result<Self> {
         let account = Account::find()?;
         let mut programs = Programs::find()?;
-        let directory = tempfile::Builder::new().prefix("outrider-").tempdir();
+        // Ours by its name, for `tests/deadline.sh`.
+        let prefix = format!("outrider-{}-", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir();
         let directory = directory.context("cannot make a directory for the bed")?.keep();
         account.own(&directory)?;
         let mut watchdog = Command::new("sh");
         watchdog.args(["-c", WATCHDOG, "outrider-watchdog", MARK]).arg(&directory);
         watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let watchdog = watchdog.process_group(0).current_dir("/").spawn().context("cannot start sh")?;
-        if !account.can_run(&programs.outrider) {
-            // The user that it runs as may not reach the place of the build.
-            let reachable = directory.join("outrider");
-            std::fs::copy(&programs.outrider, &reachable).context("cannot copy the agent's binary")?;
-            programs.outrider = reachable;
-        }
+        programs.outrider = account.reachable(&programs.outrider, &directory)?;
         Ok(Guard { account, programs, directory, watchdog })
     }
 

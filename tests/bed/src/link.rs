@@ -29,6 +29,8 @@ pub enum Passage {
 pub struct Link {
     hosts: Vec<String>,
     passage: watch::Sender<Passage>,
+    /// Where it leads, one for each of `hosts`.
+    ends: watch::Sender<Vec<String>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -45,11 +47,13 @@ impl Link {
     /// When the system refuses.
     pub async fn open(hosts: &[String]) -> anyhow::Result<Self> {
         let passage = watch::Sender::new(Passage::Whole);
-        let mut link = Link { hosts: Vec::new(), passage, tasks: Vec::new() };
-        for host in hosts {
+        let ends = watch::Sender::new(hosts.to_vec());
+        let mut link = Link { hosts: Vec::new(), passage, ends, tasks: Vec::new() };
+        for place in 0..hosts.len() {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen before etcd")?;
             link.hosts.push(listener.local_addr()?.to_string());
-            link.tasks.push(tokio::spawn(accept(listener, host.clone(), link.passage.subscribe())));
+            let (ends, passage) = (link.ends.subscribe(), link.passage.subscribe());
+            link.tasks.push(tokio::spawn(accept(listener, place, ends, passage)));
         }
         Ok(link)
     }
@@ -59,27 +63,44 @@ impl Link {
         &self.hosts
     }
 
+    /// From now on it leads to another etcd of as many members, as when a name was given another address. What was open breaks.
+    pub fn lead_to(&self, hosts: &[String]) {
+        self.ends.send_replace(hosts.to_vec());
+    }
+
     /// Changes what passes from now on.
     pub fn set(&self, passage: Passage) {
         self.passage.send_replace(passage);
     }
 }
 
-async fn accept(listener: TcpListener, host: String, passage: watch::Receiver<Passage>) {
+async fn accept(
+    listener: TcpListener,
+    place: usize,
+    ends: watch::Receiver<Vec<String>>,
+    passage: watch::Receiver<Passage>,
+) {
     // They end with this task.
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        connections.spawn(carry(near, host.clone(), passage.clone()));
+        connections.spawn(carry(near, place, ends.clone(), passage.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn carry(near: TcpStream, host: String, passage: watch::Receiver<Passage>) {
+async fn carry(
+    near: TcpStream,
+    place: usize,
+    mut ends: watch::Receiver<Vec<String>>,
+    passage: watch::Receiver<Passage>,
+) {
+    let host = ends.borrow_and_update()[place].clone();
     let Ok(far) = TcpStream::connect(&host).await else { return };
     let (from_near, to_near) = near.into_split();
     let (from_far, to_far) = far.into_split();
     // When one way has ended, so has the connection.
     tokio::select! {
+        _ = ends.changed() => {}
         () = pump(from_near, to_far, passage.clone(), |passage| passage == Passage::Cut) => {}
         () = pump(from_far, to_near, passage, |passage| matches!(passage, Passage::Cut | Passage::Deaf)) => {}
     }

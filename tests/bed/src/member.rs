@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::etcd::http_client;
 use crate::process::{self, Signal};
-use crate::{Guard, Port};
+use crate::{Guard, Port, finish, last_lines};
 
 /// The password of every user of the bed.
 pub const PASSWORD: &str = "a bed's password";
@@ -21,6 +21,8 @@ pub const PASSWORD: &str = "a bed's password";
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// For an answer of the REST API; a switchover answers when it is done.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// For a command of the program; a backup or a restore takes the longest.
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
 
 /// An answer of the REST API.
 #[derive(Clone, Debug)]
@@ -336,11 +338,12 @@ impl Member {
     /// A command of the program about this member, such as `outrider list -c FILE`.
     ///
     /// # Errors
-    /// When it cannot be run.
+    /// When it cannot be run or does not end.
     pub fn outrider(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
         let mut command = self.guard.command(&self.guard.programs().outrider, &self.directory);
         command.args(arguments).env("OUTRIDER_CONFIG", self.configuration());
-        command.output().context("cannot run outrider")
+        finish(&mut command, COMMAND_LIMIT)
+            .with_context(|| format!("its agent logged last:\n{}", last_lines(&self.log())))
     }
 
     fn agent(&self) -> std::sync::MutexGuard<'_, Option<Child>> {

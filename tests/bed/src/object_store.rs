@@ -18,7 +18,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::runtime::Runtime;
 
 use crate::etcd::http_client;
-use crate::{Guard, Port, programs, wait_until};
+use crate::{Guard, PROGRAM_LIMIT, Port, finish, programs, wait_until};
 
 pub use uploads::Uploads;
 
@@ -94,14 +94,7 @@ impl ObjectStore {
         let directory = guard.make_directory("objects")?;
         // A directory below the root is a bucket, for both servers.
         guard.account().make_directory(&directory.join(BUCKET))?;
-        let minio = match minio {
-            Some(binary) if !guard.account().can_run(&binary) => {
-                let reachable = guard.directory().join("minio");
-                std::fs::copy(&binary, &reachable).context("cannot copy MinIO's binary")?;
-                Some(reachable)
-            }
-            other => other,
-        };
+        let minio = minio.map(|binary| guard.account().reachable(&binary, guard.directory())).transpose()?;
         let port = Port::free()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port.number()));
         let server = Mutex::new(Server::Stopped);
@@ -249,8 +242,8 @@ fn certify(guard: &Guard, directory: &Path) -> anyhow::Result<()> {
         printf 'subjectAltName=DNS:localhost\\n' > ext && \
         openssl x509 -req -in server.csr -CA CAs/ca.crt -CAkey ca.key -CAcreateserial -days 2 \
             -extfile ext -out public.crt";
-    let output = guard.command(Path::new("/bin/sh"), directory).args(["-c", SCRIPT]).output();
-    let output = output.context("cannot start sh")?;
+    let mut openssl = guard.command(Path::new("/bin/sh"), directory);
+    let output = finish(openssl.args(["-c", SCRIPT]), PROGRAM_LIMIT)?;
     let said = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "openssl makes no certificate: {}", said.trim());
     Ok(())

@@ -20,6 +20,8 @@ pub enum Signal {
     Terminate,
     /// SIGINT.
     Interrupt,
+    /// SIGQUIT.
+    Quit,
 }
 
 impl Signal {
@@ -30,6 +32,7 @@ impl Signal {
             Signal::Kill => libc::SIGKILL,
             Signal::Terminate => libc::SIGTERM,
             Signal::Interrupt => libc::SIGINT,
+            Signal::Quit => libc::SIGQUIT,
         }
     }
 }
@@ -43,6 +46,17 @@ pub fn send(pid: i32, signal: Signal) {
     assert!(pid > 1, "{pid} is not one process");
     // SAFETY: no pointers.
     unsafe { libc::kill(pid, signal.number()) };
+}
+
+/// SIGKILL to a process group that the bed made.
+///
+/// # Panics
+/// On the numbers that mean more than one group.
+#[expect(unsafe_code, reason = "kill(2) has no safe wrapper in std")]
+pub(crate) fn kill_group(leader: i32) {
+    assert!(leader > 1, "{leader} is not one group");
+    // SAFETY: no pointers.
+    unsafe { libc::kill(-leader, libc::SIGKILL) };
 }
 
 /// What `/proc/PID/stat` says.

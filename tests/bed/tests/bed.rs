@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use outrider_bed::process::is_alive;
 use outrider_bed::{
-    Connection, Endpoint, Etcd, Guard, Link, Options, Oracle, PASSWORD, Passage, Port, Watcher, wait_until,
+    Connection, Endpoint, Etcd, Guard, Link, Options, Oracle, PASSWORD, PROGRAM_LIMIT, Passage, Port,
+    Watcher, finish, wait_until,
 };
 use serde_json::json;
 
@@ -37,7 +39,7 @@ async fn server(guard: &Guard, name: &str) -> Server {
     guard.account().own(&password).unwrap();
     let mut initdb = guard.command(&guard.programs().postgres.join("initdb"), &directory);
     initdb.args(["-D", "data", "--username=postgres", "--auth=scram-sha-256", "--no-sync"]);
-    let made = initdb.arg("--pwfile").arg(&password).output().unwrap();
+    let made = finish(initdb.arg("--pwfile").arg(&password), PROGRAM_LIMIT).unwrap();
     assert!(made.status.success(), "{made:?}");
     port.release();
     let mut postgres = guard.command(&guard.programs().postgres.join("postgres"), &directory);
@@ -95,6 +97,48 @@ async fn the_watcher_sees_two_primaries() {
     let seen = async || watcher.overlaps().into_iter().next();
     let overlap = wait_until("two primaries are seen", LIMIT, seen).await.unwrap();
     assert_eq!(overlap.members, ["one", "two"]);
+}
+
+#[test]
+fn a_program_that_does_not_end_is_killed_with_what_it_started_and_its_last_words_are_told() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo its last words; sleep 1000 & sleep 1000"]);
+    let fault = finish(&mut shell, Duration::from_millis(500)).unwrap_err().to_string();
+    assert!(fault.contains("did not end") && fault.contains("its last words"), "{fault}");
+    let ended = finish(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), LIMIT).unwrap();
+    assert_eq!(
+        (ended.status.code(), &ended.stdout[..], &ended.stderr[..]),
+        (Some(3), &b"out\n"[..], &b"err\n"[..])
+    );
+}
+
+#[test]
+fn a_test_program_that_does_not_end_is_ended_and_its_logs_are_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("deps/stuck");
+    std::fs::create_dir(program.parent().unwrap()).unwrap();
+    let script = "#!/bin/sh\nmkdir \"$TMPDIR/outrider-$$-bed\"\n\
+        echo 'what the agent said last' > \"$TMPDIR/outrider-$$-bed/agent.log\"\nexec sleep 1000\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut runner = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deadline.sh"));
+    runner.arg(&program).env("TMPDIR", directory.path()).env("OUTRIDER_TEST_LIMIT", "1");
+    let ended = finish(&mut runner, LIMIT).unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && said.contains("what the agent said last"), "{ended:?}");
+}
+
+/// As in a clone in root's home.
+#[test]
+fn a_program_where_only_its_owner_comes_is_copied_to_where_others_can_run_it() {
+    let guard = Guard::new().unwrap();
+    let closed = tempfile::tempdir().unwrap();
+    let program = closed.path().join("program");
+    std::fs::write(&program, "#!/bin/sh\necho it runs\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let reachable = guard.account().reachable(&program, guard.directory()).unwrap();
+    let said = finish(&mut guard.command(&reachable, guard.directory()), LIMIT).unwrap();
+    assert_eq!(said.stdout, b"it runs\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,6 +19,7 @@ use outrider_archive::{
     Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived, WalMissing, sweep_abandoned,
     take_backup,
 };
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_postgres::BackupSession;
 use outrider_wal::{SegmentName, SegmentSize, TimelineId};
 use tokio::sync::watch;
@@ -253,7 +254,8 @@ fn extract(tar: &[u8], directory: &Path) {
     for (program, arguments) in
         [("gzip", &["-t"][..]), ("tar", &["-C", directory.to_str().unwrap(), "-xpzf"])]
     {
-        let output = Command::new(program).args(arguments).arg(file.path()).output().unwrap();
+        let mut command = Command::new(program);
+        let output = finish(command.args(arguments).arg(file.path()), PROGRAM_LIMIT).unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -1,5 +1,6 @@
 //! A store of each kind for one test, gone with it.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ pub(crate) async fn keys(store: &dyn Store) -> Vec<String> {
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn wait_until(what: impl Display, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outrider_archive::store::{Conditions, Error, Metadata, Replaced, S3Options, Secret, Stored};
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use tokio::time::timeout;
 
 use super::bench::{Bench, PATIENCE, free_port, keys, open, options, read};
@@ -262,6 +263,7 @@ fn make_certificates(directory: &Path) -> bool {
                   printf 'subjectAltName=DNS:localhost\\n' > ext && \
                   openssl x509 -req -in server.csr -CA CAs/ca.crt -CAkey ca.key -CAcreateserial -days 2 \
                     -extfile ext -out public.crt";
-    let made = Command::new("sh").args(["-c", script]).current_dir(directory).output().unwrap();
+    let mut openssl = Command::new("sh");
+    let made = finish(openssl.args(["-c", script]).current_dir(directory), PROGRAM_LIMIT).unwrap();
     made.status.success()
 }

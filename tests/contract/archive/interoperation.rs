@@ -1,7 +1,7 @@
 //! Debian's barman-cloud tools and this program on one archive in a real MinIO: each reads what the other wrote.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use outrider_archive::catalog::{Catalog, Keep, mark};
@@ -11,6 +11,7 @@ use outrider_archive::verify::{self, VerifyOptions};
 use outrider_archive::{
     BackupId, BackupInfo, BackupOptions, BackupStatus, Fetched, Fetcher, Layout, Patience, Tablespace,
 };
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -34,7 +35,7 @@ struct Barman {
 impl Barman {
     /// `None`, said aloud, when they or MinIO are not on this machine; where everything must be there that is a failure.
     async fn start() -> Option<Self> {
-        if Command::new("barman-cloud-backup-list").arg("--version").output().is_err() {
+        if finish(Command::new("barman-cloud-backup-list").arg("--version"), PROGRAM_LIMIT).is_err() {
             assert!(
                 std::env::var_os("CI").is_none(),
                 "install barman-cli-cloud, python3-boto3 and python3-snappy"
@@ -66,7 +67,7 @@ impl Barman {
         command.env("HOME", self.home.path()).env("TZ", "UTC");
         command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
         command.env("AWS_DEFAULT_REGION", "us-east-1").env("AWS_EC2_METADATA_DISABLED", "true");
-        command.stdin(Stdio::null()).output().unwrap()
+        finish(&mut command, PROGRAM_LIMIT).unwrap()
     }
 
     /// The same in one line for PostgreSQL, with the keys, which are known to everybody.
@@ -118,11 +119,9 @@ fn python_path() -> PathBuf {
 
 /// What the tools compress with; where everything must be there, that is all they know.
 fn compressions() -> Vec<Vec<&'static str>> {
-    let snappy = Command::new("/usr/bin/python3")
-        .args(["-c", "import snappy; snappy.StreamCompressor().add_chunk(b'x')"])
-        .env("PYTHONPATH", python_path())
-        .output()
-        .unwrap();
+    let mut snappy = Command::new("/usr/bin/python3");
+    snappy.args(["-c", "import snappy; snappy.StreamCompressor().add_chunk(b'x')"]);
+    let snappy = finish(snappy.env("PYTHONPATH", python_path()), PROGRAM_LIMIT).unwrap();
     let mut compressions = vec![vec![], vec!["-z"], vec!["-j"]];
     if snappy.status.success() {
         compressions.push(vec!["--snappy"]);
@@ -320,7 +319,8 @@ async fn our_backup_info_is_byte_for_byte_barmans() {
 fn saved_by_barman(path: &Path) -> String {
     let program = "import sys; from barman.infofile import BackupInfo; info = BackupInfo('20260101T101112'); \
                    info.load(filename=sys.argv[1]); info.save(file_object=sys.stdout.buffer)";
-    let output = Command::new("/usr/bin/python3").args(["-c", program]).arg(path).output().unwrap();
+    let mut python = Command::new("/usr/bin/python3");
+    let output = finish(python.args(["-c", program]).arg(path), PROGRAM_LIMIT).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -337,7 +337,7 @@ async fn restore_with_barman(barman: &Barman, id: &str, tablespace: Option<&str>
     let mut chown = Command::new("chown");
     chown.arg("-R").arg(format!("--reference={}", directory(&postgres))).arg(&data);
     chown.args(tablespace.map(|_| &moved));
-    assert!(chown.status().unwrap().success());
+    assert!(finish(&mut chown, PROGRAM_LIMIT).unwrap().status.success());
     let restore = barman.command_line("wal-restore", "%f %p");
     postgres.configure(&format!("restore_command = '{restore}'\narchive_mode = off"));
     std::fs::write(data.join("recovery.signal"), "").unwrap();

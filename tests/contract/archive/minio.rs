@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use outrider_archive::store::S3Options;
+use outrider_bed::process::{self, Signal};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -85,16 +86,15 @@ impl Minio {
 
     /// Stops it in the middle of whatever it does, with all its connections open.
     pub(crate) fn freeze(&self) {
-        self.signal("STOP");
+        self.signal(Signal::Stop);
     }
 
     pub(crate) fn thaw(&self) {
-        self.signal("CONT");
+        self.signal(Signal::Continue);
     }
 
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status();
-        assert!(status.unwrap().success());
+    fn signal(&self, signal: Signal) {
+        process::send(self.child.id().cast_signed(), signal);
     }
 }
 

@@ -2,10 +2,13 @@
 //! test.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use outrider_bed::process::{self, Signal};
+use outrider_bed::{PROGRAM_LIMIT, finish, last_lines};
 use outrider_postgres::{Password, Settings, User};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
@@ -20,7 +23,9 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// An empty directory of the right owner. Sockets lie in it too.
     pub(crate) fn nowhere() -> Self {
-        let directory = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
+        // Ours by its name, for `tests/deadline.sh`.
+        let prefix = format!("pg{}-", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
         if let Some((user, group)) = other_user() {
             chown(directory.path(), Some(user), Some(group)).unwrap();
         }
@@ -35,7 +40,7 @@ impl Postgres {
         let mut initdb = self.tool("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--username=postgres"]).args(options);
         initdb.arg("--pgdata").arg(self.data());
-        run(initdb);
+        run(initdb, self);
     }
 
     /// Makes it a copy of a running server, without its WAL.
@@ -43,7 +48,7 @@ impl Postgres {
         let mut backup = self.tool("pg_basebackup");
         backup.args(["--wal-method=none", "--checkpoint=fast", "--username=postgres", "--host"]);
         backup.arg(other.directory.path()).arg("--pgdata").arg(self.data());
-        run(backup);
+        run(backup, other);
     }
 
     /// A base backup of a running server as tars, without WAL; gives the directory.
@@ -58,7 +63,7 @@ impl Postgres {
             "--host",
         ]);
         backup.arg(self.directory.path()).arg("--pgdata").arg(&into);
-        run(backup);
+        run(backup, self);
         into
     }
 
@@ -82,8 +87,13 @@ impl Postgres {
     pub(crate) async fn connect(&self) -> Client {
         let mut client = None;
         let host = self.directory.path().to_str().unwrap();
-        let configuration = format!("host={host} user=postgres dbname=postgres");
-        wait_until(&format!("PostgreSQL at {host} answers; {}", self.log_tail()), async || {
+        // Nothing waits for ever: a backup waits for its WAL as long as its statement may last.
+        let limits =
+            format!("connect_timeout=10 options='-c statement_timeout={}'", PROGRAM_LIMIT.as_millis());
+        let configuration = format!("host={host} user=postgres dbname=postgres {limits}");
+        let answers =
+            fmt::from_fn(|f| write!(f, "PostgreSQL at {host} answers; it logged last:\n{}", self.log_tail()));
+        wait_until(answers, async || {
             let Ok((connected, connection)) = tokio_postgres::connect(&configuration, NoTls).await else {
                 return false;
             };
@@ -98,7 +108,7 @@ impl Postgres {
     /// Stops it as its operator would, and waits until it is gone.
     pub(crate) async fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
-        signal(&child, "INT");
+        process::send(child.id().cast_signed(), Signal::Interrupt);
         wait_until("PostgreSQL stops", async || child.try_wait().unwrap().is_some()).await;
     }
 
@@ -130,7 +140,7 @@ impl Postgres {
     pub(crate) fn run(&self, tool: &str, arguments: &[&str]) {
         let mut command = self.tool(tool);
         command.args(arguments);
-        run(command);
+        run(command, self);
     }
 
     /// What an agent beside it knows.
@@ -184,8 +194,7 @@ impl Postgres {
 
     pub(crate) fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        last_lines(&log)
     }
 
     fn log(&self) -> PathBuf {
@@ -209,7 +218,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        signal(&child, "QUIT");
+        process::send(child.id().cast_signed(), Signal::Quit);
         let deadline = std::time::Duration::from_millis(20);
         for _ in 0..PATIENCE.as_millis() / deadline.as_millis() {
             if child.try_wait().is_ok_and(|exit| exit.is_some()) {
@@ -222,14 +231,13 @@ impl Drop for Postgres {
     }
 }
 
-fn signal(child: &Child, signal: &str) {
-    let status = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
-    assert!(status.unwrap().success());
-}
-
-fn run(mut command: Command) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+/// The program must succeed; where it does not, the end of the log of the server that it worked with is shown.
+fn run(mut command: Command, server: &Postgres) {
+    let output = finish(&mut command, PROGRAM_LIMIT);
+    let output =
+        output.unwrap_or_else(|fault| panic!("{fault}\nthe server logged last:\n{}", server.log_tail()));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}\nthe server logged last:\n{}", server.log_tail());
 }
 
 /// PostgreSQL refuses root: then the user and group `postgres` of Debian's package.

@@ -9,6 +9,7 @@ use outrider_archive::client::{self, Exit, Reader};
 use outrider_archive::{
     Compression, Fetcher, Layout, Leadership, Server, ServerError, ServerOptions, ShipOptions, Shipper,
 };
+use outrider_bed::Account;
 use outrider_wal::{SegmentSize, TimelineId};
 
 use super::bench::{Bench, open, options};
@@ -29,25 +30,29 @@ fn me() -> String {
     std::env::current_exe().unwrap().to_str().unwrap().to_owned()
 }
 
-fn start_as(test: &str) -> String {
-    format!("{} --exact archive::processes::{test} --nocapture", me())
+/// A command of Postgres' user that starts one of these tests. The build may lie where only root comes: then it starts a
+/// copy beside the socket.
+fn start_as(test: &str, socket: &Path) -> String {
+    let beside = socket.parent().expect("a socket lies in a directory");
+    let program = Account::find().and_then(|account| account.reachable(me().as_ref(), beside)).unwrap();
+    format!("{} --exact archive::processes::{test} --nocapture", program.display())
 }
 
 /// What stands in for `outrider wal-push %p`.
 pub(crate) fn archive_command(socket: &Path) -> String {
-    let start = start_as("without_an_agent_nothing_is_taken_for_done");
+    let start = start_as("without_an_agent_nothing_is_taken_for_done", socket);
     format!("{CLIENT}=push {SOCKET}={} {FILE}=%p {start} >&2", socket.display())
 }
 
 /// What stands in for `outrider wal-fetch --standby %f %p`.
 pub(crate) fn restore_command(socket: &Path) -> String {
-    let start = start_as("without_an_agent_nothing_is_taken_for_done");
+    let start = start_as("without_an_agent_nothing_is_taken_for_done", socket);
     format!("{CLIENT}=standby {SOCKET}={} {FILE}=%f {TARGET}=%p {start} >&2", socket.display())
 }
 
 /// What stands in for `outrider wal-fetch %f %p` in a recovery that is no standby's.
 pub(crate) fn recovery_command(socket: &Path) -> String {
-    let start = start_as("without_an_agent_nothing_is_taken_for_done");
+    let start = start_as("without_an_agent_nothing_is_taken_for_done", socket);
     format!("{CLIENT}=recovery {SOCKET}={} {FILE}=%f {TARGET}=%p {start} >&2", socket.display())
 }
 

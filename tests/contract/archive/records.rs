@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_wal::{Carried, Ending, Notable, Record, scan_records};
 
 use super::postgres::{Postgres, binaries};
@@ -12,7 +13,7 @@ type Told = (String, String);
 fn dumped(pg_wal: &std::path::Path, first: &str, last: &str) -> Vec<Told> {
     let mut dump = Command::new(binaries().join("pg_waldump"));
     dump.args(["-p"]).arg(pg_wal).args([first, last]).env("TZ", "UTC");
-    let output = dump.output().unwrap();
+    let output = finish(&mut dump, PROGRAM_LIMIT).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.len() > 1000, "{}", String::from_utf8_lossy(&output.stderr));
     let mut told = Vec::new();

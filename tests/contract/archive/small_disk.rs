@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use outrider_bed::{PROGRAM_LIMIT, finish};
+
 use super::postgres::other_user;
 
 pub(crate) struct SmallDisk(PathBuf);
@@ -16,7 +18,8 @@ impl SmallDisk {
         let (user, group) = other_user().unwrap_or_default();
         let options = format!("size={mebibytes}m,uid={user},gid={group},mode=0700");
         let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output().unwrap();
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at);
+        let mounted = finish(&mut mount, PROGRAM_LIMIT).unwrap();
         let fault = String::from_utf8_lossy(&mounted.stderr);
         assert!(mounted.status.success(), "a small disk can only be mounted by root: {fault}");
         SmallDisk(at.to_owned())
@@ -60,6 +63,6 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Lazy: a file of a task that is being aborted may be open still.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _ = finish(Command::new("umount").arg("--lazy").arg(&self.0), PROGRAM_LIMIT);
     }
 }

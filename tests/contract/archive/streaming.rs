@@ -11,6 +11,7 @@ use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{
     Fetched, Fetcher, FlushPosition, Layout, Patience, Shipper, StreamOptions, StreamStatus, Streamer,
 };
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -464,7 +465,8 @@ mod after_the_loss_of_everything {
 
     /// The copy, once it has recovered from the files in this directory.
     async fn recovered(copy: &mut Postgres, restored: &Path) -> Client {
-        std::process::Command::new("chmod").args(["-R", "a+rX"]).arg(restored).status().unwrap();
+        let mut chmod = std::process::Command::new("chmod");
+        finish(chmod.args(["-R", "a+rX"]).arg(restored), PROGRAM_LIMIT).unwrap();
         copy.configure(&format!("archive_mode = off\nrestore_command = 'cp {}/%f %p'", restored.display()));
         std::fs::write(copy.data().join("recovery.signal"), "").unwrap();
         copy.start();

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_dcs::{Credentials, Error, EtcdOptions, TlsFiles, open_etcd};
 use serde_json::json;
 use tokio::time::timeout;
@@ -96,8 +97,8 @@ async fn a_token_that_etcd_has_forgotten_is_replaced() {
 }
 
 fn openssl(directory: &Path, arguments: &str) {
-    let outcome = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
-    let outcome = outcome.expect("openssl is installed");
+    let mut openssl = Command::new("openssl");
+    let outcome = finish(openssl.args(arguments.split(' ')).current_dir(directory), PROGRAM_LIMIT).unwrap();
     assert!(outcome.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&outcome.stderr));
 }
 

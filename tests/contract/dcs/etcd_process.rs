@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
+use outrider_bed::process::{self, Signal};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -142,16 +143,16 @@ impl EtcdCluster {
 
     /// SIGSTOP: it keeps its connections and answers nothing.
     pub(crate) fn freeze(&self, index: usize) {
-        self.signal(index, "STOP");
+        self.signal(index, Signal::Stop);
     }
 
     pub(crate) fn thaw(&self, index: usize) {
-        self.signal(index, "CONT");
+        self.signal(index, Signal::Continue);
     }
 
-    fn signal(&self, index: usize, signal: &str) {
-        let pid = self.members[index].as_ref().expect("the test has not killed it").id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    fn signal(&self, index: usize, signal: Signal) {
+        let pid = self.members[index].as_ref().expect("the test has not killed it").id();
+        process::send(pid.cast_signed(), signal);
     }
 }
 

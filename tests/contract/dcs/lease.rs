@@ -147,7 +147,7 @@ async fn acquiring_on_a_sync_record_that_has_changed_is_a_conflict(bench: &Bench
     p1.release_leader().await.unwrap();
     assert!(is_conflict(p2.acquire_leader(Some(0)).await));
     assert!(is_conflict(p2.acquire_leader(Some(first)).await));
-    assert_eq!(p2.read().await.unwrap().sync_revision(), second);
+    assert_eq!(p2.read().await.unwrap().sync_revision, second);
     p2.acquire_leader(Some(second)).await.unwrap();
 }
 

@@ -94,6 +94,7 @@ impl Act {
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
             Step::ClaimInitialize
             | Step::RecordInitialize { .. }
+            | Step::RecreateCluster
             | Step::Initdb
             | Step::PostBootstrap
             | Step::Rollback

@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Replay, Request,
     RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
-    Term, View, WalSender, whom_to_ask,
+    Term, View, WalSender, Watermark, whom_to_ask,
 };
 use outrider_wal::{Lsn, TimelineId};
 
@@ -103,6 +103,11 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             Some(holder) => Lease::Theirs { holder: name(holder) },
         },
         term: TERM,
+        store: None,
+        generation: 0,
+        revision: REVISION,
+        sync_revision: REVISION,
+        blank: false,
         initialize: Initialize::Done(SYSTEM),
         sync: dcs.sync.map(|sync| SyncState {
             leader: Some(name(sync.leader)),
@@ -142,7 +147,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         postgres: postgres(state, node, waited),
         system: Some(SYSTEM),
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
-        term: TERM,
+        watermark: Watermark { term: TERM, ..Watermark::default() },
         held_term: if held && here.knows_lease { TERM } else { TERM_BEFORE },
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
@@ -233,6 +238,8 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         streaming: state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
         system: Some(SYSTEM),
+        watermark: Watermark::default(),
+        finds_blank: None,
         replay: Some(Replay { position: wal.lsn(), delay: Duration::ZERO, hold: None }),
     }
 }

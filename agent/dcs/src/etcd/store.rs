@@ -91,8 +91,9 @@ impl Store for EtcdStore {
     async fn range(&self, prefix: &str, until: Instant) -> Result<Range, Fault> {
         let send = |_, mut client: Client| async move {
             let answer = client.get(prefix, Some(GetOptions::new().with_prefix())).await?;
-            let revision = header(answer.header())?.revision();
-            Ok(Range { revision, keys: answer.kvs().iter().map(key_value).collect() })
+            let (store, revision) =
+                header(answer.header()).map(|header| (header.cluster_id(), header.revision()))?;
+            Ok(Range { store, revision, keys: answer.kvs().iter().map(key_value).collect() })
         };
         match self.endpoints.request(Repeat::Harmless, until, send).await {
             // It has changed nothing.

@@ -112,14 +112,26 @@ impl<S: Store> Keyed<S> {
         seen: i64,
         also: Vec<Compare>,
     ) -> Result<i64, Error> {
-        let mut when = self.leader_is_mine(self.own_lease(operation).await?);
-        when.push(Compare::Revision(key.clone(), seen));
-        when.extend(also);
         let change = match value {
             Some(value) => Op::put(key.clone(), value),
             None => Op::Delete(key.clone()),
         };
-        let transaction = either(when, vec![change], self.look_at_leader_and(&key));
+        self.change_as_leader(operation, key, vec![change], seen, also).await
+    }
+
+    /// As leader: does `changes` where the key was last changed at `seen` and `also` holds. Returns the revision.
+    async fn change_as_leader(
+        &self,
+        operation: Operation,
+        key: String,
+        changes: Vec<Op>,
+        seen: i64,
+        also: Vec<Compare>,
+    ) -> Result<i64, Error> {
+        let mut when = self.leader_is_mine(self.own_lease(operation).await?);
+        when.push(Compare::Revision(key.clone(), seen));
+        when.extend(also);
+        let transaction = either(when, changes, self.look_at_leader_and(&key));
         let outcome = self.commit(operation, &key, Repeat::Never, transaction).await?;
         if outcome.succeeded {
             return Ok(outcome.revision);
@@ -127,6 +139,15 @@ impl<S: Store> Keyed<S> {
         let now = outcome.found.get(1).and_then(Option::as_ref).map_or(0, |pair| pair.mod_revision);
         let found = if now == seen { leader_in_words(&outcome.found) } else { CHANGED.to_owned() };
         Err(conflict(operation, &key, found))
+    }
+
+    /// As leader: deletes `sync`, and notes that it is gone because somebody meant it to be.
+    pub(super) async fn delete_sync_as_leader(&self, operation: Operation, seen: i64) -> Result<(), Error> {
+        let key = self.keys.sync();
+        let note = Op::put(self.keys.sync_cleared(), self.keys.me());
+        self.change_as_leader(operation, key.clone(), vec![Op::Delete(key), note], seen, Vec::new())
+            .await
+            .map(drop)
     }
 
     /// As leader: puts `value` whatever stands there. Only the holder writes it, one after the other.

@@ -4,6 +4,7 @@ use crate::dcs::Leadership;
 use crate::error::Error;
 use crate::keys::revision_as_term;
 use crate::store::{Compare, Fault, KeptAlive, KeyValue, NO_LEASE, Op, Repeat, Store, Transaction};
+use crate::values::{Generation, parse_record};
 
 use super::{Keyed, Operation, conflict};
 
@@ -35,7 +36,7 @@ impl<S: Store> Keyed<S> {
         when.extend(wish.map(|seen| Compare::Revision(self.keys.failover(), seen)));
         let me = self.keys.me().to_owned();
         let put = Op::Put { key: key.clone(), value: me.clone(), lease };
-        let then = vec![put, Op::put(self.keys.term(), me)];
+        let then = vec![put, Op::put(self.keys.term(), me), Op::Get(self.keys.generation())];
         let otherwise = vec![Op::Get(key.clone()), Op::Get(entry)];
         let transaction = Transaction { when, then, otherwise };
         let outcome = self.commit(operation, &key, Repeat::Never, transaction).await?;
@@ -50,7 +51,8 @@ impl<S: Store> Keyed<S> {
             return Err(conflict(operation, &key, found));
         }
         if outcome.epoch == kept_alive.epoch {
-            return Ok(self.leadership(revision_as_term(outcome.revision), &kept_alive));
+            let term = term_base(outcome.found.first()) + revision_as_term(outcome.revision);
+            return Ok(self.leadership(term, &kept_alive));
         }
         self.renew(operation).await
     }
@@ -67,7 +69,8 @@ impl<S: Store> Keyed<S> {
                 self.keep_alive(lease, operation).await
             };
             let kept_alive = kept_alive.map_err(|fault| fault.on(operation.act, &key))?;
-            let found = vec![Op::Get(key.clone()), Op::Get(self.keys.term())];
+            let found =
+                vec![Op::Get(key.clone()), Op::Get(self.keys.term()), Op::Get(self.keys.generation())];
             let when = self.leader_is_mine(lease);
             let transaction = Transaction { when, then: found.clone(), otherwise: found };
             let outcome = self.commit(operation, &key, Repeat::Harmless, transaction).await?;
@@ -106,17 +109,19 @@ impl<S: Store> Keyed<S> {
         let mut when = self.leader_is_mine(lease);
         when.push(Compare::Lease(heir.clone(), entry.lease));
         let put = Op::Put { key: key.clone(), value: to.to_owned(), lease: entry.lease };
-        let then = vec![put, Op::put(self.keys.term(), to)];
+        let then = vec![put, Op::put(self.keys.term(), to), Op::Get(self.keys.generation())];
         let transaction = Transaction { when, then, otherwise: vec![Op::Get(key.clone())] };
         match self.store.commit(transaction, Repeat::Never, operation.until).await {
-            Ok(outcome) if outcome.succeeded => Ok(revision_as_term(outcome.revision)),
+            Ok(outcome) if outcome.succeeded => {
+                Ok(term_base(outcome.found.first()) + revision_as_term(outcome.revision))
+            }
             Ok(outcome) => Err(conflict(operation, &key, leader_in_words(&outcome.found))),
             Err(Fault::LeaseGone) => Err(conflict(operation, &heir, "its session has expired")),
             Err(fault) => Err(fault.on(operation.act, &key)),
         }
     }
 
-    fn leadership(&self, term: u64, kept_alive: &KeptAlive) -> Leadership {
+    pub(super) fn leadership(&self, term: u64, kept_alive: &KeptAlive) -> Leadership {
         Leadership {
             term,
             sent_at: kept_alive.sent_at,
@@ -126,11 +131,17 @@ impl<S: Store> Keyed<S> {
     }
 }
 
-/// From what was found under `leader` and `outrider/term`.
+/// From what was found under `leader`, `outrider/term` and `outrider/generation`.
 fn term(found: &[Option<KeyValue>]) -> u64 {
     let leader = found.first().and_then(Option::as_ref).map_or(0, |leader| leader.create_revision);
     let handed_over = found.get(1).and_then(Option::as_ref).map_or(0, |term| term.mod_revision);
-    revision_as_term(leader.max(handed_over))
+    term_base(found.get(2)) + revision_as_term(leader.max(handed_over))
+}
+
+/// Where terms begin, from what was found under `outrider/generation`.
+fn term_base(found: Option<&Option<KeyValue>>) -> u64 {
+    let generation = found.and_then(Option::as_ref).map(|pair| parse_record::<Generation>(&pair.text()));
+    generation.map_or(0, |generation| generation.term_base)
 }
 
 /// `found`: what stands under `leader` first.

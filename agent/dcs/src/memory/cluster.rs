@@ -1,6 +1,8 @@
 //! Keys, leases and revisions in memory, with etcd's meaning. Does not know who asks, but for the faults by name.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -34,6 +36,8 @@ struct Watcher {
 
 #[derive(Default)]
 pub(super) struct Cluster {
+    /// Seeds the identity of this store.
+    random: RandomState,
     revision: i64,
     keys: BTreeMap<String, KeyValue>,
     leases: BTreeMap<i64, Granted>,
@@ -45,6 +49,11 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn faults(&mut self, name: &str) -> &mut Faults {
         self.faults.entry(name.to_owned()).or_default()
+    }
+
+    /// Another one for each store.
+    fn identity(&self) -> u64 {
+        self.random.hash_one(())
     }
 
     pub(super) fn subscribe(&mut self, base: &str) -> watch::Receiver<Changes> {
@@ -60,7 +69,7 @@ impl Cluster {
 
     pub(super) fn range(&self, prefix: &str) -> Range {
         let keys = self.keys.values().filter(|pair| pair.key.starts_with(prefix)).cloned().collect();
-        Range { revision: self.revision, keys }
+        Range { store: self.identity(), revision: self.revision, keys }
     }
 
     pub(super) fn grant(&mut self, owner: &str, ttl: Duration, now: Instant) -> i64 {

@@ -1,5 +1,6 @@
 //! Makes a new cluster, once: the leader lease decides who does, so that a half-made one is made anew by its next holder.
 
+use super::election;
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
 use crate::view::View;
@@ -23,6 +24,11 @@ pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
         .find(|member| member.published.as_ref().is_some_and(|state| state.system.is_some()));
     if let Some(owner) = owner {
         return Plan::wait(Reason::WaitingForMemberWithData { member: owner.name.clone() });
+    }
+    // The keys of a cluster were lost, whose data somebody has.
+    if let Some((member, lost)) = election::knows_more(view, cluster) {
+        return Plan::wait(Reason::MemberKnowsMore { member, lost })
+            .and_look_again_in(view.policy.loop_wait / 4);
     }
     Plan::step(
         Reason::RacingToBootstrap,

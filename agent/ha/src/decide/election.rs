@@ -11,7 +11,9 @@ use crate::reason::{Lack, Reason};
 use crate::view::View;
 use crate::view::cluster::{Cluster, Initialize};
 use crate::view::member::{Member, MemberName, MemberState, Role, Tags};
+use crate::view::policy::SynchronousMode;
 use crate::view::request::{Request, RequestKind};
+use crate::view::watermark::{Lost, Watermark};
 
 /// A standby, no leader: stand unless somebody forbids it or is better.
 pub(super) fn stand(
@@ -128,6 +130,9 @@ fn forbidden(view: &View, cluster: &Cluster, lack: Option<&Lack>) -> Option<Reas
     if !view.policy.tags.may_lead() {
         return Some(Reason::MayNotLead);
     }
+    if let Some(lost) = view.local.watermark.lost_by(&shown(view, cluster, &view.local.watermark)) {
+        return Some(Reason::DcsWentBack { lost });
+    }
     lack.cloned().map(|lack| match lack {
         Lack::Timeline { own, cluster } => Reason::TimelineBehind { own, cluster },
         Lack::NotSynchronous => Reason::NotSynchronous,
@@ -148,6 +153,9 @@ fn outdone(
         view.members.iter().filter_map(|member| Some((member, member.answered()?))).collect();
     if let Some((primary, _)) = answers.iter().find(|(_, state)| state.role == Role::Primary) {
         return Some(Reason::PrimaryStillRunning { member: primary.name.clone() });
+    }
+    if let Some((member, lost)) = knows_more(view, cluster) {
+        return Some(Reason::MemberKnowsMore { member, lost });
     }
     if asked_for(view, cluster).is_some() {
         return None;
@@ -201,6 +209,24 @@ fn awaited_candidate<'view>(
     };
     let may = member.tags.may_lead() && state.role == Role::Standby && (has_all || request.accept_data_loss);
     may.then_some(candidate)
+}
+
+/// A member that answers and has seen what the DCS does not show: `/sync` may have named others since, whose commits were
+/// acknowledged.
+pub(crate) fn knows_more(view: &View, cluster: &Cluster) -> Option<(MemberName, Lost)> {
+    view.members.iter().find_map(|member| {
+        let seen = &member.answered()?.watermark;
+        Some((member.name.clone(), seen.lost_by(&shown(view, cluster, seen))?))
+    })
+}
+
+/// How far the DCS is, to one who has `seen` that much. In synchronous mode a `/sync` that somebody has seen and that no leader
+/// has deleted is missed: without it anybody could be promoted.
+fn shown(view: &View, cluster: &Cluster, seen: &Watermark) -> Watermark {
+    match view.policy.synchronous_mode {
+        SynchronousMode::On => cluster.watermark(),
+        SynchronousMode::Off => cluster.watermark_without_sync(seen),
+    }
 }
 
 /// Who alone may stand because a rollback was swapping its data. Where `/sync` says who may, it was made to say that before

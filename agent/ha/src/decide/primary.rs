@@ -133,7 +133,8 @@ pub(super) fn reclaim(view: &View, cluster: &Cluster) -> Plan {
     let fuse_lives = view.local.fuse.is_some_and(|left| !left.is_zero());
     let other_primary =
         view.members.iter().any(|member| member.answered().is_some_and(|state| state.role == Role::Primary));
-    if nobody_between && mine_in_sync && known && fuse_lives && !other_primary {
+    let shows_all = election::knows_more(view, cluster).is_none();
+    if nobody_between && mine_in_sync && known && fuse_lives && shows_all && !other_primary {
         let sync_revision = cluster.sync.as_ref().map(|sync| sync.revision);
         return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision, request: None });
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::member::MemberName;
 use super::request::{Request, Switchover};
+use super::watermark::{StoreId, Watermark};
 
 /// The 64-bit system identifier that `initdb` gives to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +40,21 @@ pub struct Cluster {
     pub lease: Lease,
     /// The highest term that the DCS knows.
     pub term: Term,
+    /// Which store it is.
+    #[serde(default)]
+    pub store: Option<StoreId>,
+    /// How often the cluster's keys were rebuilt.
+    #[serde(default)]
+    pub generation: u64,
+    /// The store's revision.
+    #[serde(default)]
+    pub revision: i64,
+    /// The revision at which `/sync` was last changed, or deleted by a leader; 0 for never.
+    #[serde(default)]
+    pub sync_revision: i64,
+    /// Nothing of a cluster stands there.
+    #[serde(default)]
+    pub blank: bool,
     /// Whose data this cluster has.
     pub initialize: Initialize,
     /// Who may be promoted without losing an acknowledged commit; `None` in asynchronous mode. A record that nobody can
@@ -59,6 +75,31 @@ pub struct Cluster {
     pub request: Option<Request>,
     /// The switchover that the leader has begun.
     pub switchover: Option<Switchover>,
+}
+
+impl Cluster {
+    /// How far the DCS is.
+    #[must_use]
+    pub fn watermark(&self) -> Watermark {
+        Watermark {
+            store: self.store,
+            generation: self.generation,
+            term: self.term,
+            revision: self.revision,
+            sync_revision: self.sync_revision,
+            lost: None,
+        }
+    }
+
+    /// The same for one who has `seen` that much: that `/sync` is absent says nothing, since a person may have deleted it.
+    #[must_use]
+    pub fn watermark_without_sync(&self, seen: &Watermark) -> Watermark {
+        let mut now = self.watermark();
+        if self.sync.is_none() && !self.blank {
+            now.sync_revision = now.sync_revision.max(seen.sync_revision);
+        }
+        now
+    }
 }
 
 /// The leader lease.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::{SystemId, Term};
 use super::member::{MemberName, Replay};
+use super::watermark::Watermark;
 
 /// What is here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,8 +20,9 @@ pub struct Local {
     /// Time left on the armed fuse; `None` when none is armed or it has blown.
     #[serde(with = "crate::millis::option", default)]
     pub fuse: Option<Duration>,
-    /// The highest term that this member ever saw, from its disk.
-    pub term: Term,
+    /// The furthest that this member ever saw of the DCS, from its disk.
+    #[serde(default)]
+    pub watermark: Watermark,
     /// The term of the leader lease that this member held last; 0 when it never did.
     #[serde(default)]
     pub held_term: Term,

@@ -9,6 +9,7 @@ use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::SystemId;
+use super::watermark::{StoreId, Watermark};
 
 /// The name of a member, unique in its cluster; also its `application_name` when it streams.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -123,6 +124,12 @@ pub struct MemberState {
     /// The identifier of its data directory; `None` when it has none.
     #[serde(default)]
     pub system: Option<SystemId>,
+    /// The furthest that it ever saw of the DCS; only in an answer.
+    #[serde(default)]
+    pub watermark: Watermark,
+    /// The store in which it finds nothing of its cluster; only in an answer.
+    #[serde(default)]
+    pub finds_blank: Option<StoreId>,
     /// A standby's replay; `None` when it is none, or does not say.
     #[serde(default)]
     pub replay: Option<Replay>,

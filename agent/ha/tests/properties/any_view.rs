@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Hold, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy,
-    Postgres, Query, Replay, Request, RequestKind, Role, Shutdown, Streaming, Switchover, SyncState,
-    Synchronous, SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender,
+    Answer, Cluster, Dcs, Hold, Initialize, Job, Lease, Local, Lost, Member, MemberName, MemberState, Policy,
+    Postgres, Query, Replay, Request, RequestKind, Role, Shutdown, StoreId, Streaming, Switchover, SyncState,
+    Synchronous, SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use proptest::collection::btree_set;
@@ -70,14 +70,20 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     ];
     let keys = (option::of(sync()), position(), history(), option::of(request()), option::of(switchover()));
     let rolled_back = (0_u32..3, option::weighted(0.2, name()));
-    (lease, 0_u64..4, initialize, keys, rolled_back).prop_map(
-        |(lease, term, initialize, keys, rolled_back)| {
+    (lease, watermark(), prop::bool::weighted(0.1), initialize, keys, rolled_back).prop_map(
+        |(lease, watermark, blank, initialize, keys, rolled_back)| {
+            let Watermark { store, generation, term, revision, sync_revision, lost: _ } = watermark;
             let (sync, last_position, history, request, switchover) = keys;
             let (least, swapping) = rolled_back;
             let least_timeline = TimelineId::new(least);
             Cluster {
                 lease,
-                term: Term(term),
+                term,
+                store,
+                generation,
+                revision,
+                sync_revision,
+                blank,
                 initialize,
                 sync,
                 last_position,
@@ -131,18 +137,18 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 }
 
 fn local() -> impl Strategy<Value = Local> {
-    let numbers = (option::of(age()), 0_u64..3, 0_u64..4, position(), history(), 0_u32..5);
+    let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let marks = (names(), any::<bool>(), prop::bool::weighted(0.2));
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
         |(postgres, system, numbers, flags, (slots, rollback_prepared, hastened))| {
-            let (fuse, term, held_term, last_position, history, recent_crashes) = numbers;
+            let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
                 postgres,
                 system,
                 fuse,
-                term: Term(term),
+                watermark,
                 held_term: Term(held_term),
                 last_position,
                 history,
@@ -240,18 +246,22 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
-    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
-    (role, timeline(), position(), marks).prop_map(
-        |(role, timeline, position, (streaming, awaiting_checkpoint, system, replay))| MemberState {
+    let seen = (option::of(system()), watermark(), option::of(store()));
+    let marks = (any::<bool>(), any::<bool>(), option::weighted(0.8, replay()), seen);
+    (role, timeline(), position(), marks).prop_map(|(role, timeline, position, marks)| {
+        let (streaming, awaiting_checkpoint, replay, (system, watermark, finds_blank)) = marks;
+        MemberState {
             role,
             timeline,
             position,
             streaming,
             awaiting_checkpoint,
             system,
+            watermark,
+            finds_blank,
             replay,
-        },
-    )
+        }
+    })
 }
 
 fn replay() -> impl Strategy<Value = Replay> {
@@ -263,6 +273,33 @@ fn replay() -> impl Strategy<Value = Replay> {
         delay,
         hold,
     })
+}
+
+fn store() -> impl Strategy<Value = StoreId> {
+    prop_oneof![9 => Just(StoreId(1)), 1 => Just(StoreId(2))]
+}
+
+/// Mostly the same, so that not every view is one of a DCS that went back.
+fn watermark() -> impl Strategy<Value = Watermark> {
+    let often = |usual: i64| prop_oneof![7 => Just(usual), 1 => 0..usual + 1];
+    let lost = option::weighted(0.05, Just(Lost::Revision { seen: 2, now: 1 }));
+    let generation = prop_oneof![9 => Just(0_u64), 1 => Just(1)];
+    (
+        option::weighted(0.9, store()),
+        generation,
+        prop_oneof![2 => Just(2_u64), 1 => 0_u64..4],
+        often(2),
+        often(1),
+        lost,
+    )
+        .prop_map(|(store, generation, term, revision, sync_revision, lost)| Watermark {
+            store,
+            generation,
+            term: Term(term),
+            revision,
+            sync_revision,
+            lost,
+        })
 }
 
 fn tags() -> impl Strategy<Value = Tags> {

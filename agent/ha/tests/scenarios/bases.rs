@@ -4,13 +4,21 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Postgres,
-    Replay, Role, Shutdown, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, View,
-    WalSender,
+    Replay, Role, Shutdown, StoreId, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
+    Term, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 
 const SYSTEM: SystemId = SystemId(7_000_000_000_000_000_001);
 const POSITION: Lsn = Lsn::new(0x0300_0000);
+const SEEN: Watermark = Watermark {
+    store: Some(StoreId(0xe7cd)),
+    generation: 0,
+    term: Term(5),
+    revision: 100,
+    sync_revision: 40,
+    lost: None,
+};
 
 /// The base view with this name.
 pub(crate) fn named(name: &str) -> View {
@@ -21,6 +29,7 @@ pub(crate) fn named(name: &str) -> View {
         "crashed" => with_postgres(stopped(Shutdown::CrashedPrimary)),
         "empty" => View { local: Local { system: None, ..local(Postgres::Empty) }, ..standby() },
         "no cluster" => no_cluster(),
+        "wiped" => wiped(),
         other => panic!("there is no base view {other:?}"),
     }
 }
@@ -87,6 +96,8 @@ fn no_cluster() -> View {
     };
     let cluster = Cluster {
         term: Term(0),
+        sync_revision: 0,
+        blank: true,
         initialize: Initialize::Absent,
         sync: None,
         last_position: Lsn::INVALID,
@@ -95,17 +106,40 @@ fn no_cluster() -> View {
     View {
         me: "a".into(),
         dcs: Dcs::Seen(cluster),
-        local: Local { system: None, term: Term(0), last_position: Lsn::INVALID, ..local(Postgres::Empty) },
+        local: Local {
+            system: None,
+            watermark: Watermark::default(),
+            last_position: Lsn::INVALID,
+            ..local(Postgres::Empty)
+        },
         members: vec![nothing("b"), nothing("c")],
         policy: policy(),
         job: None,
     }
 }
 
+/// Member a leads, and every key of the cluster is gone from the DCS; b and c answer that they find the same.
+fn wiped() -> View {
+    let Dcs::Seen(blank) = no_cluster().dcs else { panic!("no cluster is a cluster that was seen") };
+    let mut view = leader();
+    view.dcs = Dcs::Seen(Cluster { revision: 7, ..blank });
+    for member in &mut view.members {
+        let state = member.published.take().expect("the base has it");
+        let (watermark, finds_blank) = (SEEN, SEEN.store);
+        member.answer = Answer::Answered(MemberState { watermark, finds_blank, ..state });
+    }
+    view
+}
+
 fn cluster(lease: Lease) -> Cluster {
     Cluster {
         lease,
-        term: Term(5),
+        term: SEEN.term,
+        store: SEEN.store,
+        generation: SEEN.generation,
+        revision: SEEN.revision,
+        sync_revision: SEEN.sync_revision,
+        blank: false,
         initialize: Initialize::Done(SYSTEM),
         sync: Some(SyncState { leader: Some("a".into()), standbys: vec!["b".into()], revision: 40 }),
         last_position: POSITION,
@@ -122,7 +156,7 @@ fn local(postgres: Postgres) -> Local {
         postgres,
         system: Some(SYSTEM),
         fuse: None,
-        term: Term(5),
+        watermark: SEEN,
         held_term: Term(0),
         last_position: POSITION,
         history: TimelineHistory::default(),
@@ -150,6 +184,8 @@ fn member(name: &str, role: Role) -> Member {
         streaming: role == Role::Standby,
         awaiting_checkpoint: false,
         system: Some(SYSTEM),
+        watermark: Watermark::default(),
+        finds_blank: None,
         replay: (role == Role::Standby).then(|| replayed(POSITION)),
     };
     Member {

@@ -186,8 +186,8 @@ mod tests {
     async fn one_that_does_not_end_is_killed_with_its_server() {
         let directory = tempfile::tempdir().unwrap();
         let held = directory.path().join("held");
-        let made = std::process::Command::new("mkfifo").arg(&held).status().unwrap();
-        assert!(made.success());
+        let mut made = std::process::Command::new("mkfifo").arg(&held).spawn().unwrap();
+        assert!(made.wait().unwrap().success());
         let child = shell(&format!("exec 3>{}; sleep 1000 & exec sleep 1000", held.display()));
         let (opened, begun) = oneshot::channel();
         let (closed, gone) = oneshot::channel();

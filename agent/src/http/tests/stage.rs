@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outrider_archive::store::DirectoryStore;
 use outrider_dcs::{Dcs, Identity, MemoryCluster, Snapshot};
-use outrider_ha::{Plan, Reason, View};
+use outrider_ha::{Plan, Reason, View, Watermark};
 use outrider_postgres::{Observation, Observer, Role, Supervisor};
 use outrider_wal::{Lsn, TimelineId};
 use reqwest::{Client, Response};
@@ -55,7 +55,9 @@ impl Stage {
         let store = Arc::new(DirectoryStore::new(archive.path().to_owned()));
         let layout = config.archive.as_ref().unwrap().layout.clone();
         let shelf = Some(Shelf::new(store, layout));
-        let visitors = Visitors { board: seen, waker: alarm.waker(), dcs: dcs.clone(), look, shelf, config };
+        let (waker, dcs_of_visitors) = (alarm.waker(), dcs.clone());
+        let watermark = Watermark::default();
+        let visitors = Visitors { board: seen, waker, dcs: dcs_of_visitors, look, watermark, shelf, config };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(http::serve(visitors, listener));
@@ -131,6 +133,7 @@ pub(crate) fn report() -> Report {
         failure: None,
         cluster: Some(Snapshot::default()),
         dcs_last_seen: Some(crate::clock::wall()),
+        dcs_record: Arc::default(),
         lease_until_boottime_ns: None,
         postgres: None,
         state: "running",
@@ -179,7 +182,7 @@ fn view() -> View {
         "local": {
             "postgres": {"standby": {"timeline": TimelineId::new(2), "position": Lsn::new(100),
                          "streaming": {"upstream": null, "active": true}, "promoting": false}},
-            "system": 7, "term": 4,
+            "system": 7, "watermark": {"term": 4},
         },
         "members": [],
         "policy": {"ttl": 5000, "loop_wait": 1000, "maximum_lag_on_failover": 0, "primary_start_timeout": 300_000,

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command as Process;
 use std::time::Duration;
 
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_supervisor::protocol::{Answer, Command, Event, Exit, RefusalCode, StopMode, Tool};
 
 use crate::member::{
@@ -182,8 +183,9 @@ fn a_second_supervisor_on_the_same_data_directory_is_refused() {
     let member = Member::new();
     let mut agent = member.agent();
     let postmaster = member.start_writable(&mut agent);
-    let status = member.second_supervisor().wait().unwrap();
-    assert_eq!(status.code(), Some(3));
+    let mut second = member.second_supervisor();
+    wait_until("the second ends", || second.try_wait().unwrap().is_some());
+    assert_eq!(second.wait().unwrap().code(), Some(3));
     let log = member.log();
     assert!(log.contains("another supervisor guards"), "{log}");
     assert_eq!(agent.status().postmaster.map(|it| it.pid), Some(postmaster));
@@ -221,7 +223,8 @@ fn a_supervisor_that_is_root_runs_postgres_as_the_owner_of_the_data_directory() 
         groups.sort_unstable();
         groups
     };
-    let known = Process::new("id").args(["-G", &postgres_uid().to_string()]).output().unwrap();
+    let mut id = Process::new("id");
+    let known = finish(id.args(["-G", &postgres_uid().to_string()]), PROGRAM_LIMIT).unwrap();
     let known = String::from_utf8(known.stdout).unwrap();
     let mut known: Vec<u32> = known.split_whitespace().map(|group| group.parse().unwrap()).collect();
     known.sort_unstable();

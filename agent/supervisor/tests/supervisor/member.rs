@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
+use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_supervisor::boottime_ns;
 use outrider_supervisor::protocol::{Answer, Command as Ask};
 use tempfile::TempDir;
@@ -131,7 +132,9 @@ impl Member {
 
     /// What the statement gives, unless it fails.
     pub(crate) fn sql(&self, statement: &str) -> Option<String> {
-        let output = self.psql(statement).env("PGCONNECT_TIMEOUT", "20").output().unwrap();
+        let mut psql = self.psql(statement);
+        psql.env("PGCONNECT_TIMEOUT", "20").env("PGOPTIONS", "-c statement_timeout=60s");
+        let output = finish(&mut psql, PROGRAM_LIMIT).unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
     }
 
@@ -182,7 +185,8 @@ impl Member {
     /// What `pg_controldata` says of the state.
     pub(crate) fn control_state(&self) -> String {
         let program = Path::new(BIN_DIRECTORY).join("pg_controldata");
-        let output = Command::new(program).arg("-D").arg(&self.data_directory).output().unwrap();
+        let mut control_data = Command::new(program);
+        let output = finish(control_data.arg("-D").arg(&self.data_directory), PROGRAM_LIMIT).unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let line = text.lines().find(|line| line.starts_with("Database cluster state")).unwrap();
         line.split_once(':').unwrap().1.trim().to_owned()
@@ -322,16 +326,17 @@ fn template() -> &'static Path {
 fn initdb(data_directory: &Path) {
     let mut initdb = Command::new(Path::new(BIN_DIRECTORY).join("initdb"));
     initdb.args(["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C", "-D"]);
-    initdb.arg(data_directory).current_dir("/").stdout(Stdio::null());
+    initdb.arg(data_directory).current_dir("/");
     if we_are_root() {
         initdb.uid(postgres_uid());
     }
     die_with_us(&mut initdb);
-    assert!(initdb.status().unwrap().success(), "initdb failed");
+    let made = finish(&mut initdb, PROGRAM_LIMIT).unwrap();
+    assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    assert!(finish(Command::new("cp").arg("-a").arg(from).arg(to), PROGRAM_LIMIT).unwrap().status.success());
 }
 
 fn supervise(directory: &Path, data_directory: &Path, socket: &Path, how: How) -> Child {

@@ -1,0 +1,401 @@
+//! `outrider dcs rebuild`: when the DCS has lost the cluster's keys or went back and nobody leads, asks every member what it
+//! remembers and has, and writes the keys anew. Who is taken is decided in `outrider_ha::rebuild`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use outrider_dcs::{Dcs, Identity, Snapshot, SyncState, base_path, open_etcd};
+use outrider_ha::{
+    MemberName, NotRebuilt, Rebuilding, Role, StoreId, SynchronousMode, SystemId, Term, Testimony, Watermark,
+    Witness, rebuild,
+};
+use outrider_wal::{Lsn, TimelineId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::confirm::meant;
+use super::exit::{self, Refusal};
+use super::format::{Format, Rows};
+use super::member::{Member, Whom};
+use crate::clock;
+use crate::config::{self, Config};
+use crate::round::DcsRecord;
+
+/// After the keys are there, somebody leads within moments, or what keeps it is in `outrider list`.
+const LEADER_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks for the new leader.
+const LEADER_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Look after the cluster's keys in the DCS
+#[derive(Args)]
+pub(super) struct DcsCommand {
+    #[command(subcommand)]
+    command: DcsAct,
+}
+
+#[derive(Subcommand)]
+enum DcsAct {
+    /// Write the cluster's keys anew after the DCS was wiped, restored from an old copy, or moved
+    Rebuild(Rebuild),
+}
+
+/// Write the cluster's keys anew after the DCS was wiped, restored from an old copy, or moved
+///
+/// Run it on one member, while no member leads. It asks all members what they remember of the DCS and what data they have, shows
+/// it, takes the member that surely has every acknowledged commit, and writes the keys: identifier, configuration, history, and
+/// that member as the only one that may be promoted. The agents do the rest. A primary that still runs when its etcd is wiped
+/// writes the keys anew by itself; then there is nothing to do here.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+struct Rebuild {
+    #[command(flatten)]
+    whom: Whom,
+    /// Show who has what and who would be taken, and change nothing
+    #[arg(long)]
+    plan: bool,
+    /// Go on although a member that may have more acknowledged commits does not answer: they are lost then
+    #[arg(long)]
+    accept_data_loss: bool,
+    /// Do not ask whether it is meant
+    #[arg(short, long)]
+    yes: bool,
+    /// The form of the plan
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  outrider dcs rebuild -c member.yml --plan    who has what, and who would be taken?
+  outrider dcs rebuild -c member.yml";
+
+pub(super) fn run(asked: DcsCommand) -> Result<ExitCode, Refusal> {
+    let DcsAct::Rebuild(asked) = asked.command;
+    let Some(file) = asked.whom.config.clone() else {
+        return Err(Refusal::Usage(
+            "the keys are rebuilt from a member: give its configuration file with -c FILE or in OUTRIDER_CONFIG".to_owned(),
+        ));
+    };
+    let config = exit::load(&file)?;
+    let runtime = exit::runtime()?;
+    let local = Member::of(asked.whom)?;
+    runtime.block_on(rebuild_keys(
+        &config,
+        &local,
+        asked.plan,
+        asked.accept_data_loss,
+        asked.yes,
+        asked.format,
+    ))
+}
+
+/// What `GET /dcs` answers.
+#[derive(Clone, Deserialize)]
+struct Said {
+    name: String,
+    role: Role,
+    system_identifier: Option<String>,
+    timeline: TimelineId,
+    position: Lsn,
+    may_lead: bool,
+    record: DcsRecord,
+}
+
+/// All that was found out: by name, what a member said, or `None`.
+type Heard = BTreeMap<String, Option<Said>>;
+
+async fn rebuild_keys(
+    config: &Config,
+    local: &Member,
+    only_plan: bool,
+    accept_data_loss: bool,
+    yes: bool,
+    format: Format,
+) -> Result<ExitCode, Refusal> {
+    let dcs = open(config)?;
+    let snapshot = dcs.read().await.map_err(anyhow::Error::new)?;
+    let remembered = DcsRecord::read(&config.postgres.state_directory)
+        .with_context(|| {
+            format!("cannot read what this member remembers in {}", config.postgres.state_directory.display())
+        })?
+        .unwrap_or_default();
+    let heard = ask_everybody(config, local, &snapshot, &remembered).await;
+    let decided = decide(config, &heard, &snapshot, accept_data_loss);
+    let shown = show(config, &heard, &snapshot, &decided, format)?;
+    if only_plan {
+        exit::print(&shown)?;
+        return match &decided {
+            Ok(_) => Ok(ExitCode::SUCCESS),
+            Err(refusal) => Err(refused(refusal)),
+        };
+    }
+    let rebuilding = match decided {
+        Ok(rebuilding) => rebuilding,
+        Err(refusal) => {
+            exit::print(&shown)?;
+            return Err(refused(&refusal));
+        }
+    };
+    let act = format!("rebuild the keys of cluster {} so that {} leads", config.scope, rebuilding.best);
+    meant(&shown, &format!("Are you sure you want to {act}? [y/N]: "), &format!("{act}: add --yes"), yes)?;
+    write(dcs.as_ref(), config, &heard, &snapshot, &rebuilding).await?;
+    exit::print(&format!(
+        "the keys of cluster {} are written anew (generation {}); waiting for {} to lead\n",
+        config.scope, rebuilding.generation, rebuilding.best
+    ))?;
+    wait_for_leader(dcs.as_ref(), &rebuilding.best).await
+}
+
+/// Without a session: this command is no member.
+fn open(config: &Config) -> anyhow::Result<Arc<dyn Dcs>> {
+    let identity = Identity {
+        name: config.name.clone(),
+        base_path: base_path(&config.namespace, &config.scope),
+        ttl: config::first_policy(config).ttl,
+        session_file: None,
+        boottime_ns: clock::boottime_ns,
+    };
+    open_etcd(&identity, &config.etcd).context("cannot open etcd")
+}
+
+/// Everybody whom the DCS, this member or one of those who answer knows.
+async fn ask_everybody(
+    config: &Config,
+    local: &Member,
+    snapshot: &Snapshot,
+    remembered: &DcsRecord,
+) -> Heard {
+    let mut urls: BTreeMap<String, String> = remembered.members.clone();
+    let own = format!("http://{}/patroni", config.rest.connect_address);
+    urls.insert(config.name.clone(), own);
+    let now = snapshot.members.iter();
+    urls.extend(now.filter_map(|member| Some((member.name.clone(), member.api_url()?.to_owned()))));
+    let mut heard = Heard::new();
+    loop {
+        let unasked: Vec<(String, String)> = urls
+            .iter()
+            .filter(|(name, _)| !heard.contains_key(*name))
+            .map(|(name, url)| (name.clone(), url.clone()))
+            .collect();
+        if unasked.is_empty() {
+            return heard;
+        }
+        let mut asked = JoinSet::new();
+        for (name, url) in unasked {
+            let member = local.other(&url);
+            asked.spawn(async move {
+                let answer = match member {
+                    Ok(member) => member.get("/dcs").await.ok(),
+                    Err(_) => None,
+                };
+                let said = answer.and_then(|answer| serde_json::from_value::<Said>(answer).ok());
+                // Who answers at a member's address under another name is another member.
+                (name.clone(), said.filter(|said| said.name == name))
+            });
+        }
+        while let Some(Ok((name, said))) = asked.join_next().await {
+            if let Some(said) = &said {
+                for (other, url) in &said.record.members {
+                    urls.entry(other.clone()).or_insert_with(|| url.clone());
+                }
+            }
+            heard.insert(name, said);
+        }
+    }
+}
+
+fn decide(
+    config: &Config,
+    heard: &Heard,
+    snapshot: &Snapshot,
+    accept_data_loss: bool,
+) -> Result<Rebuilding, NotRebuilt> {
+    let witnesses: Vec<Witness> = heard
+        .iter()
+        .map(|(name, said)| Witness { name: name.as_str().into(), says: said.as_ref().map(testimony) })
+        .collect();
+    rebuild(&witnesses, &watermark(snapshot), mode(config, heard), accept_data_loss)
+}
+
+/// The mode that the newest configuration says.
+fn mode(config: &Config, heard: &Heard) -> SynchronousMode {
+    let newest = heard.values().flatten().max_by_key(|said| {
+        let seen = said.record.watermark;
+        (seen.generation, seen.term, seen.revision)
+    });
+    let configuration = newest.and_then(|said| said.record.config.clone()).unwrap_or_else(|| json!({}));
+    config::policy(&configuration, &config.tags, &config::first_policy(config)).synchronous_mode
+}
+
+fn watermark(snapshot: &Snapshot) -> Watermark {
+    Watermark {
+        store: Some(StoreId(snapshot.store)),
+        generation: snapshot.generation.as_ref().map_or(0, |entry| entry.value.generation),
+        term: Term(snapshot.term),
+        revision: snapshot.revision,
+        sync_revision: snapshot.sync_revision,
+        lost: None,
+    }
+}
+
+fn testimony(said: &Said) -> Testimony {
+    let names =
+        |sync: &SyncState| sync.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect();
+    let sync = said.record.sync.as_ref().map(|_| said.record.sync());
+    let revision = said.record.watermark.sync_revision;
+    Testimony {
+        watermark: said.record.watermark,
+        sync: sync.map(|sync| outrider_ha::SyncState {
+            leader: sync.leader.as_deref().map(MemberName::from),
+            standbys: names(&sync),
+            revision,
+        }),
+        leader: said.record.leader.as_deref().map(MemberName::from),
+        role: said.role,
+        system: said.system_identifier.as_deref().and_then(|system| system.parse().ok()).map(SystemId),
+        timeline: said.timeline,
+        position: said.position,
+        may_lead: said.may_lead,
+    }
+}
+
+fn refused(refusal: &NotRebuilt) -> Refusal {
+    let next = match refusal {
+        NotRebuilt::PrimaryRuns { .. } => "wait for it, and try again",
+        NotRebuilt::NothingIsRemembered => {
+            "start the agents of the members that had the cluster, and try again; for a new cluster start them with new state directories"
+        }
+        NotRebuilt::NobodyHasData => {
+            "start the agents of the members that have data and try again, or restore a server from the archive"
+        }
+        NotRebuilt::MayLoseCommits { .. } => {
+            "bring them back and try again; or, when they are gone for good, add --accept-data-loss: what they alone have is lost then"
+        }
+    };
+    anyhow!("the keys were not rebuilt: {refusal}; {next}").into()
+}
+
+fn show(
+    config: &Config,
+    heard: &Heard,
+    snapshot: &Snapshot,
+    decided: &Result<Rebuilding, NotRebuilt>,
+    format: Format,
+) -> anyhow::Result<String> {
+    let best = decided.as_ref().ok().map(|rebuilding| rebuilding.best.as_str());
+    let columns = vec![
+        "Member",
+        "Answers",
+        "Postgres",
+        "TL",
+        "LSN",
+        "Term seen",
+        "/sync seen",
+        "Promotable then",
+        "Leads",
+    ];
+    let rows = heard.iter().map(|(name, said)| row(name, said.as_ref(), best)).collect();
+    let table = Rows { columns, rows }.show(format, |_, _, cell| cell)?;
+    if format != Format::Table {
+        return Ok(table);
+    }
+    let dcs = if snapshot.is_blank() {
+        "the DCS has no keys of this cluster".to_owned()
+    } else {
+        format!("the DCS shows term {}, /sync of revision {}", snapshot.term, snapshot.sync_revision)
+    };
+    let mut text = format!("Cluster: {}; {dcs}\n{table}", config.scope);
+    if let Ok(rebuilding) = decided {
+        text += &format!("{} has every acknowledged commit that is known of", rebuilding.best);
+        for (members, words) in [
+            (&rebuilding.silent, "silent, and could not be promoted"),
+            (&rebuilding.may_lose, "MISSING: what they alone have is lost"),
+        ] {
+            if !members.is_empty() {
+                let names: Vec<&str> = members.iter().map(MemberName::as_str).collect();
+                text += &format!("; {} {words}", names.join(", "));
+            }
+        }
+        text += "\n";
+    }
+    Ok(text)
+}
+
+fn row(name: &str, said: Option<&Said>, best: Option<&str>) -> Vec<Value> {
+    let leads = if best == Some(name) { json!("yes") } else { Value::Null };
+    let Some(said) = said else {
+        let mut row = vec![json!(name), json!("no")];
+        row.resize(9, Value::Null);
+        return row;
+    };
+    let sync = said.record.sync();
+    let promotable: Vec<String> = sync.leader.into_iter().chain(sync.sync_standby).collect();
+    let postgres = match (said.role, &said.system_identifier) {
+        (Role::Primary, _) => "primary",
+        (Role::Standby, _) => "standby",
+        (Role::NotRunning, Some(_)) => "stopped",
+        (Role::NotRunning, None) => "no data",
+    };
+    let seen = said.record.watermark;
+    vec![
+        json!(name),
+        json!("yes"),
+        json!(postgres),
+        json!(said.timeline.get()),
+        json!(said.position.to_string()),
+        json!(seen.term.0),
+        json!(seen.sync_revision),
+        json!(promotable.join(", ")),
+        leads,
+    ]
+}
+
+async fn write(
+    dcs: &dyn Dcs,
+    config: &Config,
+    heard: &Heard,
+    snapshot: &Snapshot,
+    rebuilding: &Rebuilding,
+) -> Result<(), Refusal> {
+    let record = heard.get(rebuilding.record_of.as_str()).and_then(Option::as_ref);
+    let record = &record.context("the member whose record is taken was heard a moment ago")?.record;
+    let sync = (mode(config, heard) == SynchronousMode::On)
+        .then(|| SyncState { leader: Some(rebuilding.best.to_string()), ..SyncState::default() });
+    let mut keys = record.rebuilt(&config.name, sync);
+    keys.generation.generation = rebuilding.generation;
+    keys.generation.term_base = rebuilding.term_base.0;
+    if keys.system_identifier.is_empty() {
+        return Err(anyhow!("no member remembers the system identifier of the cluster").into());
+    }
+    let seen = snapshot.generation.as_ref().map_or(0, |entry| entry.revision);
+    dcs.rebuild_cluster(&keys, seen).await.map_err(|error| {
+        let error = anyhow::Error::new(error);
+        Refusal::Failed(
+            error
+                .context("the keys were not rebuilt; look with `outrider dcs rebuild --plan`, and try again"),
+        )
+    })
+}
+
+async fn wait_for_leader(dcs: &dyn Dcs, best: &MemberName) -> Result<ExitCode, Refusal> {
+    let deadline = Instant::now() + LEADER_LIMIT;
+    while Instant::now() < deadline {
+        // A DCS that does not answer for a moment is asked again.
+        let leader = dcs.read().await.ok().and_then(|snapshot| snapshot.leader);
+        if let Some(leader) = leader {
+            return exit::print(&format!("{} is the leader\n", leader.name));
+        }
+        sleep(LEADER_INTERVAL).await;
+    }
+    Err(anyhow!(
+        "the keys are there, and {best} does not lead after {} s: `outrider list` says why",
+        LEADER_LIMIT.as_secs()
+    )
+    .into())
+}

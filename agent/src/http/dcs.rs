@@ -1,0 +1,46 @@
+//! `GET /dcs`: what this member remembers of the DCS and what its own data is, for `outrider dcs rebuild`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use outrider_ha::{Postgres, Role};
+use outrider_wal::{Lsn, TimelineId};
+use serde_json::json;
+
+use super::Visitors;
+use super::cluster::unseen;
+use crate::config;
+
+/// Answers 503 before the first round has ended.
+pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
+    let Some(report) = visitors.board.borrow().clone() else { return unseen() };
+    let (role, timeline, position) = data(&report.view.local.postgres);
+    Json(json!({
+        "name": visitors.config.name,
+        "role": role,
+        "system_identifier": report.view.local.system.map(|system| system.to_string()),
+        "timeline": timeline,
+        "position": position,
+        "may_lead": config::policy_tags(&visitors.config.tags).may_lead(),
+        "record": *report.dcs_record,
+    }))
+    .into_response()
+}
+
+/// What Postgres is, and how far its data goes, also when it does not run.
+fn data(postgres: &Postgres) -> (Role, TimelineId, Lsn) {
+    match postgres {
+        Postgres::Primary { timeline, position, .. } => (Role::Primary, *timeline, *position),
+        Postgres::Standby { timeline, position, .. } => (Role::Standby, *timeline, *position),
+        Postgres::Stopped { timeline, end, .. } => (Role::NotRunning, *timeline, *end),
+        Postgres::Starting { writable: true, .. } | Postgres::Unresponsive { writable: true, .. } => {
+            (Role::Primary, TimelineId::default(), Lsn::INVALID)
+        }
+        Postgres::Empty
+        | Postgres::Unusable(_)
+        | Postgres::Starting { writable: false, .. }
+        | Postgres::Unresponsive { writable: false, .. } => {
+            (Role::NotRunning, TimelineId::default(), Lsn::INVALID)
+        }
+    }
+}
