@@ -50,16 +50,7 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
         me,
     };
     let Some(snapshot) = memory.snapshot.clone().filter(|_| answers) else { return Ok(view) };
-    let request = snapshot.failover.as_ref().map(|entry| entry.revision);
-    memory.sees_request(request);
-    let remembered = Remembered {
-        free_for: memory.free_for(),
-        request_seen_for: request.map(|seen| memory.request_seen_for(seen)).unwrap_or_default(),
-        policy: &memory.policy,
-        switchover: memory.switchover.as_ref(),
-    };
-    let cluster = cluster::cluster(&snapshot, &remembered);
-    note_watermark(memory, &snapshot, &cluster)?;
+    let cluster = seen(memory, &snapshot)?;
     view.local.watermark = memory.dcs.watermark();
     view.members = members::others(&snapshot, &view.me);
     if cluster.blank {
@@ -89,12 +80,25 @@ async fn read_again(
     if !remember(instruments, memory, Ok(snapshot.clone())) {
         return Ok(());
     }
-    let remembered = Remembered { free_for: memory.free_for(), switchover: memory.switchover.as_ref() };
-    let cluster = cluster::cluster(&snapshot, &remembered);
-    note_watermark(memory, &snapshot, &cluster)?;
+    let cluster = seen(memory, &snapshot)?;
     view.local.watermark = memory.dcs.watermark();
     view.dcs = Dcs::Seen(cluster);
     Ok(())
+}
+
+/// The cluster as this read shows it; what it shows is remembered.
+fn seen(memory: &mut Memory, snapshot: &Snapshot) -> Result<Cluster, TermError> {
+    let request = snapshot.failover.as_ref().map(|entry| entry.revision);
+    memory.sees_request(request);
+    let remembered = Remembered {
+        free_for: memory.free_for(),
+        request_seen_for: request.map(|seen| memory.request_seen_for(seen)).unwrap_or_default(),
+        policy: &memory.policy,
+        switchover: memory.switchover.as_ref(),
+    };
+    let cluster = cluster::cluster(snapshot, &remembered);
+    note_watermark(memory, snapshot, &cluster)?;
+    Ok(cluster)
 }
 
 /// Where a member's REST API is: as it says now, or as it said last.

@@ -93,7 +93,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     }
 }
 
-/// A lease is taken only when it is free, and by nobody who may lack what the DCS, a member or a rollback knows of.
+/// Whoever takes the lease as a standby has all that was acknowledged, or somebody has given up what it lacks.
 fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     require(matches!(cluster.lease, Lease::Free { .. }), "only a free lease is taken")?;
     let standby = matches!(view.local.postgres, Postgres::Standby { .. });
@@ -116,22 +116,6 @@ fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     require(
         election::knows_more(view, cluster).is_none(),
         "no lease is taken from a DCS of which a member that answers has seen more",
-    )
-}
-
-/// The keys of a cluster are written anew only by the primary that led it last, where all of them are gone, and while no member
-/// is unheard that could be electing elsewhere.
-fn recreate_cluster(view: &View, cluster: &Cluster) -> Result<(), Violation> {
-    require(cluster.blank, "keys are written anew only where all of them are gone")?;
-    require(matches!(view.local.postgres, Postgres::Primary { .. }), "only a primary writes its keys anew")?;
-    require(
-        view.local.fuse.is_some_and(|left| !left.is_zero()),
-        "keys are written anew only while the fuse lives",
-    )?;
-    require(view.local.held_term == view.local.watermark.term, "only who led last writes the keys anew")?;
-    require(
-        recreate::dissenter(view, cluster).is_none(),
-        "keys are written anew only when every member finds the same",
     )
 }
 
@@ -161,6 +145,22 @@ fn accepts_loss(view: &View, cluster: &Cluster) -> bool {
             && request.accept_data_loss
             && request.to.as_ref() == Some(&view.me)
     })
+}
+
+/// The keys of a cluster are written anew only by the primary that led it last, where all of them are gone, and while no member
+/// is unheard that could be electing elsewhere.
+fn recreate_cluster(view: &View, cluster: &Cluster) -> Result<(), Violation> {
+    require(cluster.blank, "keys are written anew only where all of them are gone")?;
+    require(matches!(view.local.postgres, Postgres::Primary { .. }), "only a primary writes its keys anew")?;
+    require(
+        view.local.fuse.is_some_and(|left| !left.is_zero()),
+        "keys are written anew only while the fuse lives",
+    )?;
+    require(view.local.held_term == view.local.watermark.term, "only who led last writes the keys anew")?;
+    require(
+        recreate::dissenter(view, cluster).is_none(),
+        "keys are written anew only when every member finds the same",
+    )
 }
 
 /// A writable start needs a lease that was just confirmed, and commits that wait for everybody who may be promoted.

@@ -92,6 +92,11 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
     })
 }
 
+/// What only members of ours say.
+fn ours<T: DeserializeOwned>(status: &Value, key: &str) -> Option<T> {
+    T::deserialize(status.get("outrider")?.get(key)?).ok()
+}
+
 /// What is under `outrider`, as [`shown`] writes it.
 fn replay(member: &Value, position: Lsn) -> Replay {
     let ours = member.pointer("/outrider/replay").unwrap_or(&Value::Null);
@@ -133,11 +138,6 @@ pub(crate) fn shown(replay: &Replay, with_ages: bool) -> Value {
         }
     }
     Value::Object(shown)
-}
-
-/// What only members of ours say.
-fn ours<T: DeserializeOwned>(status: &Value, key: &str) -> Option<T> {
-    T::deserialize(status.get("outrider")?.get(key)?).ok()
 }
 
 fn role(member: &Value) -> Role {

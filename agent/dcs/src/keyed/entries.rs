@@ -145,9 +145,8 @@ impl<S: Store> Keyed<S> {
     pub(super) async fn delete_sync_as_leader(&self, operation: Operation, seen: i64) -> Result<(), Error> {
         let key = self.keys.sync();
         let note = Op::put(self.keys.sync_cleared(), self.keys.me());
-        self.change_as_leader(operation, key.clone(), vec![Op::Delete(key), note], seen, Vec::new())
-            .await
-            .map(drop)
+        let changes = vec![Op::Delete(key.clone()), note];
+        self.change_as_leader(operation, key, changes, seen, Vec::new()).await.map(drop)
     }
 
     /// As leader: puts `value` whatever stands there. Only the holder writes it, one after the other.

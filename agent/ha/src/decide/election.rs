@@ -193,24 +193,6 @@ fn outdone(
         .map(|(member, _)| Reason::BetterCandidate { member: member.name.clone() })
 }
 
-/// The member that a failover names, when it answers and may take over: one that may not is not waited for, and never is anybody
-/// passed over for it.
-fn awaited_candidate<'view>(
-    cluster: &'view Cluster,
-    answers: &[(&Member, &MemberState)],
-    mine: (TimelineId, Lsn),
-) -> Option<&'view MemberName> {
-    let request = failover_request(cluster)?;
-    let candidate = request.to.as_ref()?;
-    let (member, state) = answers.iter().find(|(member, _)| member.name == *candidate)?;
-    let has_all = match &cluster.sync {
-        Some(sync) => sync.covers(candidate) && state.timeline >= mine.0,
-        None => (state.timeline, state.position) >= mine,
-    };
-    let may = member.tags.may_lead() && state.role == Role::Standby && (has_all || request.accept_data_loss);
-    may.then_some(candidate)
-}
-
 /// A member that answers and has seen what the DCS does not show: `/sync` may have named others since, whose commits were
 /// acknowledged.
 pub(crate) fn knows_more(view: &View, cluster: &Cluster) -> Option<(MemberName, Lost)> {
@@ -227,6 +209,24 @@ fn shown(view: &View, cluster: &Cluster, seen: &Watermark) -> Watermark {
         SynchronousMode::On => cluster.watermark(),
         SynchronousMode::Off => cluster.watermark_without_sync(seen),
     }
+}
+
+/// The member that a failover names, when it answers and may take over: one that may not is not waited for, and never is anybody
+/// passed over for it.
+fn awaited_candidate<'view>(
+    cluster: &'view Cluster,
+    answers: &[(&Member, &MemberState)],
+    mine: (TimelineId, Lsn),
+) -> Option<&'view MemberName> {
+    let request = failover_request(cluster)?;
+    let candidate = request.to.as_ref()?;
+    let (member, state) = answers.iter().find(|(member, _)| member.name == *candidate)?;
+    let has_all = match &cluster.sync {
+        Some(sync) => sync.covers(candidate) && state.timeline >= mine.0,
+        None => (state.timeline, state.position) >= mine,
+    };
+    let may = member.tags.may_lead() && state.role == Role::Standby && (has_all || request.accept_data_loss);
+    may.then_some(candidate)
 }
 
 /// Who alone may stand because a rollback was swapping its data. Where `/sync` says who may, it was made to say that before

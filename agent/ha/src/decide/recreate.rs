@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
-use crate::view::cluster::Cluster;
+use crate::view::cluster::{Cluster, Initialize};
 use crate::view::local::Postgres;
 use crate::view::member::{Member, MemberName, Role};
 use crate::view::{Job, View};
@@ -18,7 +18,8 @@ pub(super) fn instead_of_stopping(view: &View, cluster: &Cluster) -> Option<Plan
     let Postgres::Primary { .. } = view.local.postgres else { return None };
     let led_last = view.local.held_term == view.local.watermark.term;
     let stops = !matches!(view.job, None | Some(Job::Checkpoint)) || view.local.terminating;
-    if !cluster.blank || !led_last || stops || view.local.system.is_none() {
+    let blank = cluster.blank && cluster.initialize == Initialize::Absent;
+    if !blank || !led_last || stops || view.local.system.is_none() {
         return None;
     }
     let left = view.local.fuse?.checked_sub(view.policy.step_down_margin).filter(|left| !left.is_zero())?;

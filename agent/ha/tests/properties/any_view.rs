@@ -246,33 +246,24 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
-    let seen = (option::of(system()), watermark(), option::of(store()));
-    let marks = (any::<bool>(), any::<bool>(), option::weighted(0.8, replay()), seen);
-    (role, timeline(), position(), marks).prop_map(|(role, timeline, position, marks)| {
-        let (streaming, awaiting_checkpoint, replay, (system, watermark, finds_blank)) = marks;
-        MemberState {
-            role,
-            timeline,
-            position,
-            streaming,
-            awaiting_checkpoint,
-            system,
-            watermark,
-            finds_blank,
-            replay,
-        }
-    })
-}
-
-fn replay() -> impl Strategy<Value = Replay> {
-    let queries = prop::collection::vec((1_i32..3, age()).prop_map(|(pid, age)| Query { pid, age }), 0..3);
-    let hold = prop_oneof![Just(Hold::Paused), queries.prop_map(|queries| Hold::Conflict { queries })];
-    let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => age()];
-    (position(), delay, option::weighted(0.3, hold)).prop_map(|(position, delay, hold)| Replay {
-        position,
-        delay,
-        hold,
-    })
+    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
+    let seen = (watermark(), option::of(store()));
+    (role, timeline(), position(), marks, seen).prop_map(
+        |(role, timeline, position, marks, (watermark, finds_blank))| {
+            let (streaming, awaiting_checkpoint, system, replay) = marks;
+            MemberState {
+                role,
+                timeline,
+                position,
+                streaming,
+                awaiting_checkpoint,
+                system,
+                watermark,
+                finds_blank,
+                replay,
+            }
+        },
+    )
 }
 
 fn store() -> impl Strategy<Value = StoreId> {
@@ -300,6 +291,17 @@ fn watermark() -> impl Strategy<Value = Watermark> {
             sync_revision,
             lost,
         })
+}
+
+fn replay() -> impl Strategy<Value = Replay> {
+    let queries = prop::collection::vec((1_i32..3, age()).prop_map(|(pid, age)| Query { pid, age }), 0..3);
+    let hold = prop_oneof![Just(Hold::Paused), queries.prop_map(|queries| Hold::Conflict { queries })];
+    let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => age()];
+    (position(), delay, option::weighted(0.3, hold)).prop_map(|(position, delay, hold)| Replay {
+        position,
+        delay,
+        hold,
+    })
 }
 
 fn tags() -> impl Strategy<Value = Tags> {
