@@ -119,6 +119,8 @@ impl Actor<'_> {
             Step::SkipTimelines { newest } => {
                 Ok(self.instruments.postgres.skip_timelines(self.memory.timeline, *newest)?)
             }
+            Step::HastenReplay { resume } => self.hasten_replay(*resume).await,
+            Step::RelaxReplay => self.relax_replay().await,
             Step::Promote => self.promote().await,
             Step::Follow { upstream } => self.follow(upstream).await,
             Step::SetSynchronous { names } => self.set_synchronous(names).await,

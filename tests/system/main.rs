@@ -10,6 +10,7 @@ mod backup_killed;
 mod bootstrap;
 mod bootstrap_killed;
 mod by_hand;
+mod by_request;
 mod commands;
 mod dcs;
 mod dcs_lost;

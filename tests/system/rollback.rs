@@ -264,7 +264,10 @@ async fn in_asynchronous_mode_a_leader_lost_in_the_swap_finishes_it_when_it_is_b
 async fn in_asynchronous_mode_a_person_names_who_takes_the_place_of_a_leader_lost_in_the_swap() {
     let (cluster, lost, id) = lost_in_the_swap().await;
     let standby = cluster.members.iter().find(|member| member.name() != lost).unwrap();
-    let output = standby.outrider(&["failover", "--candidate", standby.name(), "--force"]).unwrap();
+    let refused = standby.outrider(&["failover", "--candidate", standby.name(), "--force"]).unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    let word = ["failover", "--candidate", standby.name(), "--accept-data-loss", "--force"];
+    let output = standby.outrider(&word).unwrap();
     assert!(output.status.success(), "{output:?}; {}", logs(&cluster));
     assert_eq!(rows(&cluster).await, "1,2,3");
     let last = ended(&cluster, &id).await;

@@ -17,6 +17,7 @@ use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Unusable};
+use crate::view::member::Replay;
 use crate::view::{Dcs, Job, View};
 
 pub(crate) use self::restart::is_my_turn;
@@ -66,8 +67,9 @@ fn choose(view: &View) -> Plan {
     match &cluster.lease {
         Lease::Free { since } => match &view.local.postgres {
             Postgres::Primary { .. } => primary::reclaim(view, cluster),
-            Postgres::Standby { timeline, position, .. } => {
-                election::stand(view, cluster, *timeline, *position, *since)
+            Postgres::Standby { timeline, position, replay, .. } => {
+                let delayed = replay.as_ref().is_some_and(Replay::is_delayed);
+                election::stand(view, cluster, *timeline, *position, delayed, *since)
             }
             Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
                 primary::wait_or_step_down(view, *writable)
@@ -78,8 +80,8 @@ fn choose(view: &View) -> Plan {
         },
         Lease::Mine => match &view.local.postgres {
             Postgres::Primary { .. } => primary::keep(view, cluster),
-            Postgres::Standby { timeline, promoting, .. } => {
-                standby::promote(view, cluster, *timeline, *promoting)
+            Postgres::Standby { timeline, position, promoting, replay, .. } => {
+                standby::promote(view, cluster, (*timeline, *position), *promoting, replay.as_ref())
             }
             Postgres::Starting { since, .. } => primary::wait_for_start(view, cluster, *since),
             Postgres::Unresponsive { since, .. } => primary::wait_for_answer(view, cluster, *since),
@@ -98,7 +100,9 @@ fn choose(view: &View) -> Plan {
         }
         Lease::Theirs { holder } => match &view.local.postgres {
             Postgres::Primary { .. } => primary::step_down(view),
-            Postgres::Standby { streaming, .. } => standby::follow(view, cluster, holder, streaming),
+            Postgres::Standby { streaming, replay, .. } => {
+                standby::follow(view, cluster, holder, streaming, replay.as_ref())
+            }
             Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
                 primary::wait_or_step_down(view, *writable)
             }

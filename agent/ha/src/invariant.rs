@@ -61,8 +61,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             on_request(cluster, step)
         }
         Step::SkipTimelines { .. } => {
-            require(mine, "only the holder of the lease is promoted")?;
-            require(accepts_loss(view, cluster), "a timeline is given up only when somebody has said so")
+            require(mine && accepts_loss(view, cluster), "a timeline is given up only when somebody said so")
         }
         Step::ClaimInitialize
         | Step::RecordInitialize { .. }
@@ -75,7 +74,12 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             mine || *member == view.me,
             "only the leader and the member itself say how far it is in a restart",
         ),
-        Step::PostBootstrap
+        Step::HastenReplay { .. } => {
+            let candidate = cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me);
+            require(mine || candidate, "queries are cancelled only on a member that is to be promoted")
+        }
+        Step::RelaxReplay
+        | Step::PostBootstrap
         | Step::Start(StartAs::Standby { .. })
         | Step::Stop(_)
         | Step::Follow { .. }
@@ -210,6 +214,13 @@ fn hand_over(view: &View, to: &crate::MemberName) -> Result<(), Violation> {
         return Err("the lease is handed only to a member that answers");
     };
     require(state.role == Role::Standby, "the lease is handed only to a standby")?;
+    let planned =
+        cluster.switchover.as_ref().is_some_and(|announced| announced.from == view.me && announced.to == *to);
+    let replayed = state.replay.as_ref().is_some_and(|replay| replay.position >= *end);
+    require(
+        !planned || *shutdown != Shutdown::CleanPrimary || replayed,
+        "a switchover hands the lease only to a member that has replayed the end of the WAL",
+    )?;
     let recorded =
         cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&view.me) && sync.covers(to));
     let has_all =

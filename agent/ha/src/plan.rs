@@ -144,6 +144,13 @@ pub enum Step {
         /// The newest of them.
         newest: TimelineId,
     },
+    /// Cancel the queries that hold replay up, and let none do so from now on.
+    HastenReplay {
+        /// A replay that is paused goes on, too.
+        resume: bool,
+    },
+    /// Queries may hold replay up again, as far as the server's own settings say.
+    RelaxReplay,
     /// End recovery and accept writes.
     Promote,
     /// Stream from another member.
@@ -206,8 +213,10 @@ impl Step {
             | Step::AskSwitchover
             | Step::RecordRestart { .. }
             | Step::ClearSwitchover
-            | Step::RecreateCluster
             | Step::SkipTimelines { .. }
+            | Step::HastenReplay { .. }
+            | Step::RelaxReplay
+            | Step::RecreateCluster
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }

@@ -1,17 +1,19 @@
 //! Why a member does what it does: one list with five readers, which are the log, `GET /cluster`, a metric label, the
 //! manual (these comments) and the tests, where each variant has a scenario.
 
+use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
-use outrider_wal::TimelineId;
+use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use crate::view::cluster::SystemId;
-use crate::view::member::MemberName;
+use crate::view::member::{MemberName, Query};
 use crate::view::watermark::Lost;
 
 macro_rules! reasons {
-    ($( $(#[$doc:meta])* $variant:ident $({ $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })? => $label:literal, $format:literal; )*) => {
+    ($( $(#[$doc:meta])* $variant:ident $({ $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })? => $label:literal, $format:literal $(, $argument:expr)?; )*) => {
         /// The reason for a plan.
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
@@ -32,7 +34,7 @@ macro_rules! reasons {
 
         impl fmt::Display for Reason {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self { $( Reason::$variant $({ $($field),* })? => write!(f, $format), )* }
+                match self { $( Reason::$variant $({ $($field),* })? => write!(f, $format $(, $argument)?), )* }
             }
         }
     };
@@ -162,6 +164,13 @@ reasons! {
 
     /// The lease is mine: ending recovery.
     Promoting => "promoting", "holds the lease; promoting";
+    /// The lease is mine: what was received is replayed before recovery can end.
+    Replaying {
+        /// Up to where it is replayed.
+        replayed: Lsn,
+        /// Up to where it is received.
+        received: Lsn,
+    } => "replaying", "holds the lease; promoting when what was received is replayed: at {replayed} of {received}";
     /// A running primary takes back the lease that nobody else has had since.
     ReclaimingLease => "reclaiming_lease", "takes back its own lease, which nobody has had since";
     /// A primary without the lease stops.
@@ -196,6 +205,22 @@ reasons! {
         /// The candidate.
         to: MemberName,
     } => "preparing_switchover", "switchover to {to}: checkpoint before the stop";
+    /// A switchover to a member that is not ready: waiting, writes go on.
+    WaitingToSwitchOver {
+        /// The candidate, when one was named.
+        to: Option<MemberName>,
+        /// What is wrong with it.
+        why: Unfit,
+    } => "waiting_to_switch_over", "switchover{}: waiting until it can be done, for {why}", named(to);
+    /// A switchover to a member that is not synchronous: it is made so first, writes go on.
+    MakingSynchronous {
+        /// The candidate.
+        to: MemberName,
+    } => "making_synchronous", "switchover to {to}: making it synchronous first";
+    /// This member is about to take over in a switchover: queries do not hold up its replay.
+    HasteningReplay => "hastening_replay", "about to take over: cancelling the queries that hold up replay";
+    /// It did not come to the switchover: queries may hold up replay again.
+    RelaxingReplay => "relaxing_replay", "a standby; queries may hold up replay again";
     /// Postgres is being stopped for a switchover.
     StoppingForSwitchover {
         /// The candidate.
@@ -205,7 +230,7 @@ reasons! {
     WaitingForCandidate {
         /// The candidate.
         to: MemberName,
-    } => "waiting_for_candidate", "switchover to {to}: waiting until it has the last of the WAL";
+    } => "waiting_for_candidate", "switchover to {to}: waiting until it has replayed the last of the WAL";
     /// The candidate has it all and gets the lease.
     HandingOver {
         /// The candidate.
@@ -215,14 +240,16 @@ reasons! {
     SwitchoverRolledBack {
         /// The candidate.
         to: MemberName,
-    } => "switchover_rolled_back", "switchover to {to} rolled back: it did not get the last of the WAL in time";
+        /// What kept it, when it says so.
+        why: Option<Unfit>,
+    } => "switchover_rolled_back", "switchover to {to} rolled back: it had not replayed the last of the WAL in time{}", because(why);
     /// The switchover that was asked for cannot be done.
     SwitchoverRefused {
         /// The candidate, when one was named.
         to: Option<MemberName>,
         /// What is wrong with it.
         why: Unfit,
-    } => "switchover_refused", "switchover refused: {why} ({to:?})";
+    } => "switchover_refused", "switchover{} refused: {why}", named(to);
     /// The request names another leader.
     NotTheLeaderNamed => "not_the_leader_named", "switchover refused: leader name does not match";
     /// The request was withdrawn.
@@ -258,6 +285,32 @@ reasons! {
     CloningAfterFailedRewind => "cloning_after_failed_rewind", "rewinding failed; cloning anew";
     /// Copying the leader's data.
     Cloning => "cloning", "cloning the leader's data";
+}
+
+/// ` to b`, when a member is named.
+struct Named<'name>(&'name Option<MemberName>);
+
+fn named(to: &Option<MemberName>) -> Named<'_> {
+    Named(to)
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |to| write!(f, " to {to}"))
+    }
+}
+
+/// `: the cause`, when it is known.
+struct Because<'why>(&'why Option<Unfit>);
+
+fn because(why: &Option<Unfit>) -> Because<'_> {
+    Because(why)
+}
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
 }
 
 /// What a member lacks that somebody named for a failover without a leader.
@@ -332,6 +385,26 @@ pub enum Unfit {
         /// Bytes.
         bytes: u64,
     },
+    /// It does not say how far it has replayed.
+    ReplayUnknown,
+    /// It has replayed too little of what it received.
+    ReplayLags {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Its replay is paused.
+    ReplayPaused,
+    /// It replays late on purpose.
+    ReplayDelayed {
+        /// `recovery_min_apply_delay`.
+        #[serde(with = "crate::millis")]
+        by: Duration,
+    },
+    /// Queries hold its replay up.
+    Conflict {
+        /// The oldest first.
+        queries: Vec<Query>,
+    },
     /// No member is fit.
     Nobody,
 }
@@ -345,6 +418,22 @@ impl fmt::Display for Unfit {
             Unfit::NotStreaming => f.write_str("candidate does not stream from the leader"),
             Unfit::NotSynchronous => f.write_str("candidate name does not match with sync_standby"),
             Unfit::Lags { bytes } => write!(f, "candidate is {bytes} bytes behind"),
+            Unfit::ReplayUnknown => f.write_str("candidate does not say how far it has replayed"),
+            Unfit::ReplayLags { bytes } => write!(f, "candidate has still to replay {bytes} bytes"),
+            Unfit::ReplayPaused => f.write_str(
+                "replay is paused on the candidate (pg_wal_replay_resume() lets it go on; so does a restart, when it is its \
+                 parameters that are lower than the primary's)",
+            ),
+            Unfit::ReplayDelayed { by } => {
+                write!(f, "candidate replays late on purpose (recovery_min_apply_delay, {} s)", by.as_secs())
+            }
+            Unfit::Conflict { queries } => {
+                f.write_str("queries on the candidate hold its replay up:")?;
+                queries.iter().enumerate().try_for_each(|(at, query)| {
+                    let comma = if at == 0 { "" } else { "," };
+                    write!(f, "{comma} pid {} for {} s", query.pid, query.age.as_secs())
+                })
+            }
             Unfit::Nobody => f.write_str("no good candidates have been found"),
         }
     }

@@ -33,6 +33,8 @@ pub struct Configuration {
     pub synchronous: Vec<String>,
     /// Where a standby streams from.
     pub upstream: Option<Upstream>,
+    /// No query holds up replay, whatever the parameters say.
+    pub hastened: bool,
 }
 
 /// The generated file.
@@ -135,6 +137,9 @@ impl Configuration {
             parameters::quote(settings.restore_command.as_deref().unwrap_or_default())
         ));
         add(format_args!("recovery_target_timeline = 'latest'"));
+        if self.hastened {
+            add(format_args!("max_standby_streaming_delay = 0\nmax_standby_archive_delay = 0"));
+        }
         text
     }
 }

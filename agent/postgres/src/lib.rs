@@ -15,6 +15,7 @@ mod observation;
 mod observer;
 mod quote;
 mod rebuild;
+mod replay;
 mod restored;
 mod rollback;
 mod room;

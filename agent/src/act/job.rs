@@ -263,6 +263,7 @@ impl Actor<'_> {
         self.set_stopping(false);
         self.memory.errand = None;
         self.memory.forget_synchronous();
+        self.memory.configuration.hastened = false;
         match start_as {
             StartAs::Primary { synchronous } => {
                 let fuse = self.live_lease("start Postgres as primary")?.fuse;

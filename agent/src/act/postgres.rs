@@ -56,6 +56,18 @@ impl Actor<'_> {
         Ok(())
     }
 
+    pub(super) async fn hasten_replay(&mut self, resume: bool) -> Result<(), Fault> {
+        self.memory.configuration.hastened = true;
+        Ok(self.instruments.postgres.hasten_replay(&self.memory.configuration, resume).await?)
+    }
+
+    pub(super) async fn relax_replay(&mut self) -> Result<(), Fault> {
+        self.memory.configuration.hastened = false;
+        self.instruments.postgres.configure(&self.memory.configuration).await?;
+        info!("queries may hold up replay again");
+        Ok(())
+    }
+
     /// Where a member's Postgres listens.
     pub(super) fn upstream(&self, name: &MemberName) -> Result<Upstream, Fault> {
         self.memory.upstream(name).ok_or_else(|| Fault::NoAddress { member: name.clone() })

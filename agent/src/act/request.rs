@@ -32,7 +32,7 @@ impl Actor<'_> {
         let id = format!("{}-{}", self.instruments.dcs.name(), clock::wall().as_millisecond());
         // A schedule is counted from its own time.
         let valid = if request.scheduled_at.is_some() { self.memory.policy.request_limit() } else { left };
-        let terms = terms(id, left, valid, false);
+        let terms = terms(id, left, valid);
         info!(id = terms.id, ?left, "a request that names no deadline gets one");
         let dated = Failover { outrider: Some(terms), ..request };
         self.instruments.dcs.replace_failover(&dated, revision).await?;
@@ -88,13 +88,9 @@ impl Actor<'_> {
 }
 
 /// The terms of a request that is void `after` this time, of which it holds for `valid` once it is due.
-pub(crate) fn terms(id: String, after: Duration, valid: Duration, accept_data_loss: bool) -> FailoverTerms {
+pub(crate) fn terms(id: String, after: Duration, valid: Duration) -> FailoverTerms {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let now = u64::try_from(clock::wall().as_millisecond()).unwrap_or_default();
-    FailoverTerms {
-        id,
-        deadline_unix_ms: now.saturating_add(millis(after)),
-        valid_ms: millis(valid),
-        accept_data_loss,
-    }
+    let deadline_unix_ms = now.saturating_add(millis(after));
+    FailoverTerms { id, deadline_unix_ms, valid_ms: millis(valid), accept_data_loss: false, wait: false }
 }

@@ -103,6 +103,16 @@ impl Member {
         self.ask(Method::POST, path, Some(body), OUTCOME_LIMIT).await
     }
 
+    /// The same, where the member may wait for this long before it begins.
+    pub(super) async fn post_within(
+        &self,
+        path: &str,
+        body: &Value,
+        wait: Duration,
+    ) -> anyhow::Result<Answer> {
+        self.ask(Method::POST, path, Some(body), OUTCOME_LIMIT + wait).await
+    }
+
     /// `DELETE`.
     pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
         self.ask(Method::DELETE, path, None, ANSWER_LIMIT).await

@@ -2,14 +2,19 @@
 //! write.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::confirm::confirm;
 use super::exit::{self, Refusal};
 use super::member::{Member, Whom};
+
+/// Between two looks at how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Hand the leadership to another member, in good order
 #[derive(Args)]
@@ -25,6 +30,9 @@ pub(super) struct Switchover {
     /// Not before this time, such as 2026-12-01T03:00:00+01:00
     #[arg(long, value_name = "TIME")]
     scheduled: Option<String>,
+    /// Wait for a candidate that is not ready, such as one whose replay is held up by queries
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5min", value_parser = exit::duration)]
+    wait: Option<Duration>,
     /// Take back what is pending, for now or for later, instead
     #[arg(long, conflicts_with_all = ["leader", "candidate", "scheduled"])]
     cancel: bool,
@@ -69,8 +77,13 @@ pub(super) fn switchover(asked: Switchover) -> Result<ExitCode, Refusal> {
     let to = asked.candidate.as_deref().unwrap_or("the best standby");
     let at = asked.scheduled.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
     sure(&cluster, &format!("switch over from {leader} to {to}{at}"), asked.force)?;
-    let request = json!({"leader": leader, "candidate": asked.candidate, "scheduled_at": asked.scheduled});
-    runtime.block_on(ask(&member, &cluster, "/switchover", &request))
+    let mut request =
+        json!({"leader": leader, "candidate": asked.candidate, "scheduled_at": asked.scheduled});
+    if let Some(wait) = asked.wait {
+        request["wait"] = json!(wait.as_secs());
+    }
+    let wait = asked.wait.unwrap_or_default();
+    runtime.block_on(ask(&member, &cluster, ("/switchover", &request), wait))
 }
 
 pub(super) fn failover(asked: Failover) -> Result<ExitCode, Refusal> {
@@ -91,7 +104,7 @@ pub(super) fn failover(asked: Failover) -> Result<ExitCode, Refusal> {
         act += " and give up what it lacks";
     }
     sure(&cluster, &act, asked.force)?;
-    runtime.block_on(ask(&member, &cluster, "/failover", &request))
+    runtime.block_on(ask(&member, &cluster, ("/failover", &request), Duration::ZERO))
 }
 
 /// What would be done, in words.
@@ -113,13 +126,26 @@ async fn cancel(member: &Member, path: &str) -> Result<ExitCode, Refusal> {
     Err(anyhow!("{words} ({})", answer.status.as_u16()).into())
 }
 
-async fn ask(member: &Member, cluster: &Value, path: &str, request: &Value) -> Result<ExitCode, Refusal> {
+async fn ask(
+    member: &Member,
+    cluster: &Value,
+    (path, request): (&str, &Value),
+    wait: Duration,
+) -> Result<ExitCode, Refusal> {
     // The old leader measures the gap, so it is asked when it can be reached.
     let leader = leader_url(cluster).map(|url| member.other(&url)).transpose()?;
-    let answer = match leader.as_ref().unwrap_or(member).post(path, request).await {
-        // Nothing was asked yet. After any other failure it may be under way, and asking again would confuse it.
-        Err(fault) if leader.is_some() && never_arrived(&fault) => member.post(path, request).await?,
-        outcome => outcome?,
+    let asked = async {
+        match leader.as_ref().unwrap_or(member).post_within(path, request, wait).await {
+            // Nothing was asked yet. After any other failure it may be under way, and asking again would confuse it.
+            Err(fault) if leader.is_some() && never_arrived(&fault) => {
+                member.post_within(path, request, wait).await
+            }
+            outcome => outcome,
+        }
+    };
+    let answer = tokio::select! {
+        answer = asked => answer?,
+        never = show_progress(member) => never,
     };
     let words = answer.body.trim();
     if !answer.status.is_success() {
@@ -127,6 +153,20 @@ async fn ask(member: &Member, cluster: &Value, path: &str, request: &Value) -> R
     }
     let gap = answer.write_gap.map(|gap| format!("; nobody could write for {gap} s")).unwrap_or_default();
     exit::print(&format!("{words}{gap}\n"))
+}
+
+/// Says what the leader is doing for it, whenever that changes; it never ends by itself.
+async fn show_progress<Never>(member: &Member) -> Never {
+    let mut shown = String::new();
+    loop {
+        sleep(PROGRESS_INTERVAL).await;
+        let Ok(cluster) = member.get("/cluster").await else { continue };
+        let reason = leader_entry(&cluster).and_then(|leader| leader["outrider"]["reason"].as_str());
+        if let Some(reason) = reason.filter(|reason| reason.starts_with("switchover") && **reason != shown) {
+            eprintln!("{reason}");
+            shown = reason.to_owned();
+        }
+    }
 }
 
 fn sure(cluster: &Value, act: &str, force: bool) -> Result<(), Refusal> {

@@ -9,7 +9,7 @@ mod wish;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use outrider_dcs::{Failover, Snapshot};
+use outrider_dcs::{Failover, FailoverTerms, Snapshot};
 use tracing::info;
 
 use self::outcome::Awaited;
@@ -108,11 +108,16 @@ async fn ask(visitors: Visitors, action: Action, request: Request) -> Response {
 async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up: Option<String>) -> Response {
     let valid = wish.valid(visitors);
     let id = format!("{}-{}", visitors.config.name, clock::wall().as_microsecond());
+    let terms = FailoverTerms {
+        accept_data_loss: wish.accept_data_loss,
+        wait: wish.wait.is_some(),
+        ..act::terms(id.clone(), wish.due_in() + valid, valid)
+    };
     let failover = Failover {
         leader: wish.leader.clone(),
         member: wish.candidate.clone(),
         scheduled_at: wish.scheduled_at.clone(),
-        outrider: Some(act::terms(id.clone(), wish.due_in() + valid, valid, wish.accept_data_loss)),
+        outrider: Some(terms),
     };
     // Watched from before the wish is written, so that nothing that comes of it is missed.
     let awaited = Awaited::new(visitors, cluster, &wish, id.clone(), given_up);

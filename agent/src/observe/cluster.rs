@@ -104,6 +104,7 @@ fn request(wish: &Failover, revision: i64, remembered: &Remembered<'_>) -> Reque
         due_in: due_in(wish.scheduled_at.as_deref()),
         expires_in: expires_in(wish, remembered.request_seen_for, remembered.policy),
         dated: wish.outrider.is_some(),
+        wait: wish.outrider.as_ref().is_some_and(|terms| terms.wait),
         accept_data_loss: wish.outrider.as_ref().is_some_and(|terms| terms.accept_data_loss),
         revision,
     }
@@ -184,8 +185,13 @@ mod tests {
     }
 
     fn dated(deadline_unix_ms: u64) -> Failover {
-        let terms =
-            FailoverTerms { id: "x".to_owned(), deadline_unix_ms, valid_ms: 20_000, accept_data_loss: false };
+        let terms = FailoverTerms {
+            id: "x".to_owned(),
+            deadline_unix_ms,
+            valid_ms: 20_000,
+            accept_data_loss: false,
+            wait: false,
+        };
         Failover { member: Some("p2".to_owned()), outrider: Some(terms), ..Failover::default() }
     }
 

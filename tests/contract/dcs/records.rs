@@ -129,6 +129,7 @@ async fn a_wish_is_dated_and_answered_only_as_seen(bench: &Bench) {
         deadline_unix_ms: 1_800_000_000_000,
         valid_ms: 20_000,
         accept_data_loss: false,
+        wait: false,
     };
     let dated = Failover { outrider: Some(terms), ..wish };
     let next = p1.replace_failover(&dated, seen).await.unwrap();

@@ -91,7 +91,7 @@ impl Act {
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
             Step::Checkpoint => Act::Checkpoint,
             Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
-            Step::AnnounceStop { .. } => return None,
+            Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
             Step::AskSwitchover
             | Step::RecordRestart { .. }
             | Step::ClaimInitialize

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Request,
+    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Replay, Request,
     RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
     Term, View, WalSender, Watermark, whom_to_ask,
 };
@@ -126,6 +126,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             expires_in: Duration::MAX,
             dated: true,
             accept_data_loss: false,
+            wait: false,
             revision: REVISION,
         }),
         switchover: dcs.announced.map(|(from, to)| Switchover {
@@ -161,6 +162,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         rollback_prepared: false,
         postmaster: None,
         pending_restart: false,
+        hastened: false,
         slots: state.ids().map(name).collect(),
     }
 }
@@ -242,7 +244,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         system: Some(SYSTEM),
         watermark: Watermark::default(),
         finds_blank: None,
-        replay: None,
+        replay: Some(Replay { position: wal.lsn(), delay: Duration::ZERO, hold: None }),
     }
 }
 

@@ -33,6 +33,9 @@ pub struct FailoverTerms {
     /// What the candidate lacks is given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_data_loss: bool,
+    /// A candidate that is not ready yet is waited for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wait: bool,
 }
 
 /// What stands in the place of a wish that was refused or is done, for whoever waits for its outcome. To Patroni it is none.
@@ -119,8 +122,13 @@ mod tests {
 
     #[test]
     fn terms_and_answers_are_read_as_written_and_an_answer_is_no_wish() {
-        let terms =
-            FailoverTerms { id: "p1-1".into(), deadline_unix_ms: 30, valid_ms: 20, accept_data_loss: true };
+        let terms = FailoverTerms {
+            id: "p1-1".into(),
+            deadline_unix_ms: 30,
+            valid_ms: 20,
+            accept_data_loss: true,
+            wait: false,
+        };
         let wish = Failover { member: Some("p2".into()), outrider: Some(terms), ..Failover::default() };
         assert_eq!(Failover::parse(&compact_json(&wish)), Some(wish));
         let answer = FailoverAnswer { id: "p1-1".into(), why: "it lacks data".into(), lacks_data: true };

@@ -10,7 +10,7 @@ use crate::plan::{Plan, StartAs, Step};
 use crate::reason::{Lack, Reason};
 use crate::view::View;
 use crate::view::cluster::{Cluster, Initialize};
-use crate::view::member::{Member, MemberName, MemberState, Role};
+use crate::view::member::{Member, MemberName, MemberState, Role, Tags};
 use crate::view::policy::SynchronousMode;
 use crate::view::request::{Request, RequestKind};
 use crate::view::watermark::{Lost, Watermark};
@@ -21,6 +21,7 @@ pub(super) fn stand(
     cluster: &Cluster,
     timeline: TimelineId,
     position: Lsn,
+    delayed: bool,
     free_for: Duration,
 ) -> Plan {
     if view.job.is_some() {
@@ -37,7 +38,7 @@ pub(super) fn stand(
         return refusal;
     }
     let refusal = forbidden(view, cluster, lack.as_ref().filter(|_| asked.is_none()))
-        .or_else(|| outdone(view, cluster, timeline, position, free_for));
+        .or_else(|| outdone(view, cluster, (timeline, position, delayed), free_for));
     let acquire = |request| Step::AcquireLease {
         sync_revision: cluster.sync.as_ref().map(|sync| sync.revision),
         request,
@@ -145,8 +146,7 @@ fn forbidden(view: &View, cluster: &Cluster, lack: Option<&Lack>) -> Option<Reas
 fn outdone(
     view: &View,
     cluster: &Cluster,
-    timeline: TimelineId,
-    position: Lsn,
+    (timeline, position, delayed): (TimelineId, Lsn, bool),
     free_for: Duration,
 ) -> Option<Reason> {
     let answers: Vec<(&Member, &MemberState)> =
@@ -180,13 +180,15 @@ fn outdone(
     answers
         .iter()
         .filter(|(member, state)| {
-            member.tags.may_lead()
-                && state.role == Role::Standby
-                && cluster.sync.as_ref().is_none_or(|sync| sync.covers(&member.name))
+            let within_policy = match &cluster.sync {
+                Some(sync) => sync.covers(&member.name),
+                None => state.position.behind(cluster.last_position) <= view.policy.maximum_lag_on_failover,
+            };
+            member.tags.may_lead() && state.role == Role::Standby && within_policy
         })
         .find(|(member, state)| {
-            let theirs = rank(state.timeline, state.position, member.tags.failover_priority, &member.name);
-            theirs > rank(timeline, position, view.policy.tags.failover_priority, &view.me)
+            let theirs = rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name);
+            theirs > rank(delayed, timeline, position, view.policy.tags, &view.me)
         })
         .map(|(member, _)| Reason::BetterCandidate { member: member.name.clone() })
 }
@@ -233,14 +235,16 @@ pub(super) fn swapping(cluster: &Cluster) -> Option<&MemberName> {
     cluster.swapping.as_ref().filter(|_| cluster.sync.is_none())
 }
 
-/// More of the WAL first, then priority, then the name that sorts first.
-fn rank(
+/// The newest timeline first, then one that does not replay late on purpose, which would have to catch up before it could serve; then
+/// more of the WAL, then priority, then the name that sorts first.
+pub(super) fn rank(
+    delayed: bool,
     timeline: TimelineId,
     position: Lsn,
-    priority: u32,
+    tags: Tags,
     name: &MemberName,
-) -> (TimelineId, Lsn, u32, core::cmp::Reverse<&MemberName>) {
-    (timeline, position, priority, core::cmp::Reverse(name))
+) -> (TimelineId, bool, Lsn, u32, core::cmp::Reverse<MemberName>) {
+    (timeline, !delayed, position, tags.failover_priority, core::cmp::Reverse(name.clone()))
 }
 
 /// The newest timeline of which anything is known.

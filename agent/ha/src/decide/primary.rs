@@ -78,6 +78,10 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
     if let Some(plan) = restart::primary(view, cluster) {
         return plan;
     }
+    // A promoted candidate is a standby again some day.
+    if view.local.hastened {
+        return Plan::step(Reason::Leading, Step::RelaxReplay);
+    }
     if history_is_missing(view, cluster) {
         return Plan::step(Reason::Leading, Step::RecordHistory);
     }
@@ -270,7 +274,7 @@ fn best(
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
         })
         .max_by_key(|(member, state)| {
-            rank(state.timeline, state.position, member.tags.failover_priority, &member.name)
+            election::rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name)
         })
         .map(|(member, _)| member.name.clone())
 }
@@ -279,13 +283,4 @@ fn best(
 /// diverged before this timeline was born may be further on in its own.
 pub(super) fn has_all(state: &MemberState, timeline: TimelineId, end: Lsn) -> bool {
     state.role == Role::Standby && state.timeline == timeline && state.position >= end
-}
-
-fn rank(
-    timeline: TimelineId,
-    position: Lsn,
-    priority: u32,
-    name: &MemberName,
-) -> (TimelineId, Lsn, u32, core::cmp::Reverse<MemberName>) {
-    (timeline, position, priority, core::cmp::Reverse(name.clone()))
 }

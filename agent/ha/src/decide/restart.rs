@@ -155,6 +155,7 @@ fn heir(view: &View, cluster: &Cluster) -> Heir {
         expires_in: view.policy.switchover_timeout,
         dated: true,
         accept_data_loss: false,
+        wait: false,
         revision: 0,
     };
     match switchover::candidate(view, cluster, &request) {

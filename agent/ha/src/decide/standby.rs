@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use core::time::Duration;
 
-use outrider_wal::TimelineId;
+use outrider_wal::{Lsn, TimelineId};
 
 use super::election;
 use super::rejoin::{self, Lineage};
@@ -13,21 +13,39 @@ use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::Cluster;
 use crate::view::local::Streaming;
-use crate::view::member::MemberName;
+use crate::view::member::{Hold, MemberName, Replay};
 use crate::view::{Job, View};
 
 /// How soon a promotion is looked at again: it takes about 30 ms and sends no event.
 const PROMOTION_POLL: Duration = Duration::from_millis(5);
 
+/// How soon it is looked again whether queries hold up the replay of a candidate, while nobody can write.
+const HASTE_POLL: Duration = Duration::from_millis(10);
+
 /// The lease is mine: promote. It is renewed first, because a lease that was handed over or found again has armed no
 /// fuse yet, and Postgres is not promoted without one.
-pub(super) fn promote(view: &View, cluster: &Cluster, timeline: TimelineId, promoting: bool) -> Plan {
+pub(super) fn promote(
+    view: &View,
+    cluster: &Cluster,
+    (timeline, position): (TimelineId, Lsn),
+    promoting: bool,
+    replay: Option<&Replay>,
+) -> Plan {
     // Its own checkpoint may take minutes, and does not stand in the way.
     if view.job.is_some_and(|job| job != Job::Checkpoint) {
         return Plan::step(Reason::JobUnderWay, Step::RenewLease);
     }
+    // Recovery ends when all that was received is replayed, and until then nobody serves writes.
+    let behind = replay.filter(|replay| replay.position < position);
+    let reason = behind.map_or(Reason::Promoting, |replay| Reason::Replaying {
+        replayed: replay.position,
+        received: position,
+    });
+    let held = behind.is_some_and(|replay| replay.hold.is_some());
     if promoting {
-        return Plan::step(Reason::Promoting, Step::RenewLease).and_look_again_in(PROMOTION_POLL);
+        let mut plan = Plan::step(reason, Step::RenewLease).and_look_again_in(PROMOTION_POLL);
+        plan.steps.extend(held.then_some(Step::HastenReplay { resume: true }));
+        return plan;
     }
     // The lease was taken on an older view; others may have led and left since. In synchronous mode their change of
     // /sync would have forbidden it, in asynchronous mode nothing did.
@@ -47,12 +65,24 @@ pub(super) fn promote(view: &View, cluster: &Cluster, timeline: TimelineId, prom
     if timeline < newest {
         steps.push(Step::SkipTimelines { newest });
     }
+    if behind.is_some() {
+        steps.push(Step::HastenReplay { resume: true });
+    }
     steps.push(Step::Promote);
-    Plan { reason: Reason::Promoting, steps, look_again: Some(PROMOTION_POLL) }
+    Plan { reason, steps, look_again: Some(PROMOTION_POLL) }
 }
 
 /// Another member leads: stream from it.
-pub(super) fn follow(view: &View, cluster: &Cluster, leader: &MemberName, streaming: &Streaming) -> Plan {
+pub(super) fn follow(
+    view: &View,
+    cluster: &Cluster,
+    leader: &MemberName,
+    streaming: &Streaming,
+    replay: Option<&Replay>,
+) -> Plan {
+    if let Some(plan) = hasten_or_relax(view, cluster, replay) {
+        return plan;
+    }
     if view.job.is_some() {
         return Plan::wait(Reason::JobUnderWay);
     }
@@ -72,4 +102,24 @@ pub(super) fn follow(view: &View, cluster: &Cluster, leader: &MemberName, stream
         return Plan::step(Reason::PreparingSwitchover { to: view.me.clone() }, Step::Checkpoint);
     }
     Plan::wait(if streaming.active { Reason::Following } else { Reason::WaitingToStream })
+}
+
+/// From the stop of the old primary on nobody can write, so no query holds up the replay of its candidate, until it has taken over or
+/// it does not come to that. Its own checkpoint may still be under way.
+fn hasten_or_relax(view: &View, cluster: &Cluster, replay: Option<&Replay>) -> Option<Plan> {
+    if view.job.is_some_and(|job| job != Job::Checkpoint) {
+        return None;
+    }
+    let taking_over =
+        cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me && announced.stopping);
+    match (taking_over, view.local.hastened) {
+        (true, hastened) => {
+            let held = replay.is_some_and(|replay| matches!(replay.hold, Some(Hold::Conflict { .. })));
+            let mut plan = Plan::wait(Reason::HasteningReplay).and_look_again_in(HASTE_POLL);
+            plan.steps.extend((!hastened || held).then_some(Step::HastenReplay { resume: false }));
+            Some(plan)
+        }
+        (false, true) => Some(Plan::step(Reason::RelaxingReplay, Step::RelaxReplay)),
+        (false, false) => None,
+    }
 }

@@ -1,5 +1,6 @@
 //! The leader's part in a planned switchover: pre-flight, checkpoint, stop, hand over, or take it all back.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
@@ -11,11 +12,14 @@ use crate::reason::{Reason, Unfit};
 use crate::view::View;
 use crate::view::cluster::Cluster;
 use crate::view::local::Postgres;
-use crate::view::member::{Member, MemberName, Role};
+use crate::view::member::{Hold, Member, MemberName, MemberState, Role};
 use crate::view::request::{Request, RequestKind};
 
 /// How soon the candidate is asked again whether it has the last of the WAL: it arrives within milliseconds.
 const CANDIDATE_POLL: Duration = Duration::from_millis(5);
+
+/// How soon a candidate that is not ready is looked at again.
+const FITNESS_POLL: Duration = Duration::from_millis(200);
 
 /// What a request asks of a leader whose Postgres runs; `None` when nothing is asked or it is not due.
 pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
@@ -50,11 +54,18 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
     }
     let to = match candidate(view, cluster, request) {
         Ok(to) => to,
+        Err(why) if request.wait && passes(&why) => {
+            let reason = Reason::WaitingToSwitchOver { to: request.to.clone(), why };
+            return Some(Plan::wait(reason).and_look_again_in(FITNESS_POLL));
+        }
         Err(why) => {
             let reason = Reason::SwitchoverRefused { to: request.to.clone(), why };
             return Some(Plan::steps(reason, [Step::ClearSwitchover, clear]));
         }
     };
+    if to_be_made_synchronous(view, cluster).is_some_and(|asked| !recorded(view, cluster).contains(asked)) {
+        return Some(Plan::wait(Reason::MakingSynchronous { to }).and_look_again_in(FITNESS_POLL));
+    }
     Some(match &cluster.switchover {
         Some(announced) if announced.from == view.me && announced.to == to && announced.checkpointed => {
             let announce = Step::AnnounceStop { to: to.clone(), request: request.revision };
@@ -87,8 +98,11 @@ pub(super) fn hand_over(
 ) -> Option<Plan> {
     let announced = cluster.switchover.as_ref().filter(|switchover| switchover.from == view.me)?;
     let to = announced.to.clone();
-    let has_all =
-        view.member(&to).and_then(Member::answered).is_some_and(|state| has_all(state, timeline, end));
+    let candidate = view.member(&to).and_then(Member::answered);
+    let has_all = candidate.is_some_and(|state| {
+        let replayed = state.replay.as_ref().is_some_and(|replay| replay.position >= end);
+        has_all(state, timeline, end) && replayed
+    });
     if has_all {
         return Some(Plan::step(Reason::HandingOver { to: to.clone() }, Step::HandOverLease { to }));
     }
@@ -96,8 +110,12 @@ pub(super) fn hand_over(
         let waiting = Plan::step(Reason::WaitingForCandidate { to }, Step::RenewLease);
         return Some(waiting.and_look_again_in(CANDIDATE_POLL));
     }
-    let mut back =
-        Plan::steps(Reason::SwitchoverRolledBack { to }, [Step::RenewLease, Step::ClearSwitchover]);
+    let why = match candidate {
+        None => Some(Unfit::NoAnswer),
+        Some(state) => replay_fault(view, state, end),
+    };
+    let reason = Reason::SwitchoverRolledBack { to, why };
+    let mut back = Plan::steps(reason, [Step::RenewLease, Step::ClearSwitchover]);
     if let Some(request) = &cluster.request {
         back.steps.push(Step::ClearRequest { revision: request.revision });
     }
@@ -105,20 +123,31 @@ pub(super) fn hand_over(
     Some(back)
 }
 
-/// The member that is to take over: the one that is named, or the best that is fit.
+/// The member that is to take over: the one that is named, or the best that is fit; one that is synchronous already goes first.
 pub(super) fn candidate(view: &View, cluster: &Cluster, request: &Request) -> Result<MemberName, Unfit> {
     if let Some(name) = &request.to {
         let member = view.member(name).ok_or(Unfit::Unknown)?;
         return fitness(view, cluster, request, member).map(|_| name.clone());
     }
-    view.members
+    let recorded = recorded(view, cluster);
+    let announced = cluster.switchover.as_ref().filter(|announced| announced.from == view.me);
+    let judged: Vec<(&Member, Result<Lsn, Unfit>)> =
+        view.members.iter().map(|member| (member, fitness(view, cluster, request, member))).collect();
+    let best = judged
         .iter()
-        .filter_map(|member| Some((fitness(view, cluster, request, member).ok()?, member)))
-        .max_by_key(|(position, member)| {
-            (member.tags.failover_priority, *position, core::cmp::Reverse(member.name.clone()))
-        })
-        .map(|(_, member)| member.name.clone())
-        .ok_or(Unfit::Nobody)
+        .filter_map(|(member, position)| Some((*member, position.as_ref().ok()?)))
+        .max_by_key(|(member, position)| {
+            let begun = announced.is_some_and(|announced| announced.to == member.name);
+            let synchronous = recorded.contains(&member.name);
+            let name = core::cmp::Reverse(member.name.clone());
+            (begun, synchronous, member.tags.failover_priority, **position, name)
+        });
+    if let Some((member, _)) = best {
+        return Ok(member.name.clone());
+    }
+    // What keeps the one that is synchronous tells the most.
+    let why = judged.iter().find(|(member, _)| recorded.contains(&member.name));
+    Err(why.and_then(|(_, fitness)| fitness.as_ref().err().cloned()).unwrap_or(Unfit::Nobody))
 }
 
 /// Whether a member can take over within a moment, and its position.
@@ -131,21 +160,73 @@ fn fitness(view: &View, cluster: &Cluster, request: &Request, member: &Member) -
         return Err(Unfit::NotStreaming);
     }
     let synchronous = cluster.sync.is_none() || recorded(view, cluster).contains(&member.name);
+    let can_be = !member.tags.nosync && !view.local.rollback_prepared && request.to.is_some();
     match request.kind {
-        RequestKind::Switchover if !synchronous => return Err(Unfit::NotSynchronous),
+        RequestKind::Switchover if !synchronous && !can_be => return Err(Unfit::NotSynchronous),
         RequestKind::Switchover | RequestKind::Failover => {}
     }
-    let lag = match &view.local.postgres {
-        Postgres::Primary { position, .. } => state.position.behind(*position),
+    let end = match &view.local.postgres {
+        Postgres::Primary { position, .. } => *position,
         Postgres::Standby { .. }
         | Postgres::Stopped { .. }
         | Postgres::Starting { .. }
         | Postgres::Unresponsive { .. }
         | Postgres::Empty
-        | Postgres::Unusable(_) => 0,
+        | Postgres::Unusable(_) => Lsn::INVALID,
     };
+    let lag = state.position.behind(end);
     if lag > view.policy.maximum_lag_on_failover.max(CAUGHT_UP) {
         return Err(Unfit::Lags { bytes: lag });
     }
-    Ok(state.position)
+    match replay_fault(view, state, end) {
+        None => Ok(state.position),
+        Some(why) => Err(why),
+    }
+}
+
+/// What would keep a member from having replayed all of a WAL that ends at `end` within a moment.
+fn replay_fault(view: &View, state: &MemberState, end: Lsn) -> Option<Unfit> {
+    let Some(replay) = &state.replay else { return Some(Unfit::ReplayUnknown) };
+    if replay.is_delayed() {
+        return Some(Unfit::ReplayDelayed { by: replay.delay });
+    }
+    match &replay.hold {
+        Some(Hold::Paused) => return Some(Unfit::ReplayPaused),
+        Some(Hold::Conflict { queries }) => return Some(Unfit::Conflict { queries: queries.clone() }),
+        None => {}
+    }
+    let bytes = replay.position.behind(end);
+    (bytes > view.policy.maximum_lag_on_failover.max(CAUGHT_UP)).then_some(Unfit::ReplayLags { bytes })
+}
+
+/// Whether what is wrong with a candidate may pass by itself.
+fn passes(why: &Unfit) -> bool {
+    match why {
+        Unfit::NoAnswer
+        | Unfit::NotStreaming
+        | Unfit::Lags { .. }
+        | Unfit::ReplayLags { .. }
+        | Unfit::ReplayPaused
+        | Unfit::Conflict { .. }
+        | Unfit::Nobody => true,
+        Unfit::Unknown
+        | Unfit::MayNotLead
+        | Unfit::NotSynchronous
+        | Unfit::ReplayUnknown
+        | Unfit::ReplayDelayed { .. } => false,
+    }
+}
+
+/// The member that a switchover names, which commits wait for until it has taken over.
+pub(super) fn to_be_made_synchronous<'view>(
+    view: &View,
+    cluster: &'view Cluster,
+) -> Option<&'view MemberName> {
+    let request = cluster.request.as_ref().filter(|request| request.is_due())?;
+    let from_me = request.from.as_ref().is_none_or(|from| *from == view.me);
+    let asked = match request.kind {
+        RequestKind::Switchover => request.to.as_ref(),
+        RequestKind::Failover => None,
+    };
+    asked.filter(|to| from_me && cluster.sync.is_some() && **to != view.me)
 }

@@ -6,14 +6,14 @@ use alloc::vec::Vec;
 
 use outrider_wal::Lsn;
 
-use super::CAUGHT_UP;
 use super::primary::recorded;
+use super::{CAUGHT_UP, switchover};
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::cluster::Cluster;
 use crate::view::local::{Postgres, Synchronous, WalSender};
-use crate::view::member::MemberName;
+use crate::view::member::{MemberName, MemberState};
 use crate::view::policy::SynchronousMode;
 
 /// The next change, `None` when all is as it should be.
@@ -56,14 +56,19 @@ fn hold(
     let streams =
         |name: &&MemberName| walsenders.iter().any(|sender| sender.name == **name && sender.streaming);
 
-    // A standby that is gone, or one more than the policy asks for, may no longer be promoted ...
-    let count = wanted(view);
-    let kept: Vec<MemberName> = recorded.iter().filter(streams).take(count).cloned().collect();
-    if kept != recorded {
-        return record(Reason::SynchronousRelaxed, kept);
+    // A standby that is gone, or one more than is wanted, may no longer be promoted ...
+    let wanted = choose(view, cluster, &recorded, position, walsenders, synchronous);
+    let gone = recorded.iter().any(|name| !streams(&name));
+    let replaced = wanted.iter().all(|name| recorded.contains(name)) && wanted.len() < recorded.len();
+    if gone || replaced {
+        let stays = |name: &&MemberName| streams(name) && (!replaced || wanted.contains(name));
+        return record(Reason::SynchronousRelaxed, recorded.iter().filter(stays).cloned().collect());
     }
     // ... before commits stop waiting for it; a new one is waited for before it may be.
-    let names = choose(view, &recorded, position, walsenders, synchronous);
+    let mut names = wanted;
+    names.extend(recorded.iter().cloned());
+    names.sort();
+    names.dedup();
     if names != synchronous.names || is_unknown(synchronous) {
         return Some(Plan::step(Reason::SynchronousChanged, Step::SetSynchronous { names }));
     }
@@ -76,9 +81,11 @@ fn hold(
     if proven == recorded { None } else { record(Reason::SynchronousGrown, proven) }
 }
 
-/// The standbys that commits should wait for: those recorded, then those already waited for, then the furthest.
+/// The standbys that commits should wait for: those that do not replay late on purpose, of them those recorded, then those already
+/// waited for, then the furthest; and the one that a switchover names.
 fn choose(
     view: &View,
+    cluster: &Cluster,
     recorded: &[MemberName],
     position: Lsn,
     walsenders: &[WalSender],
@@ -86,16 +93,30 @@ fn choose(
 ) -> Vec<MemberName> {
     let mut fit: Vec<&WalSender> = walsenders
         .iter()
-        .filter(|sender| recorded.contains(&sender.name) || is_fit(view, sender, position))
+        .filter(|sender| {
+            sender.streaming && (recorded.contains(&sender.name) || is_fit(view, sender, position))
+        })
         .collect();
     fit.sort_by_key(|sender| {
+        let is_recorded = recorded.contains(&sender.name);
         let newcomer = !synchronous.names.contains(&sender.name);
-        (!recorded.contains(&sender.name), newcomer, core::cmp::Reverse(sender.flushed), sender.name.clone())
+        // Those recorded have all the same: how far each is at this moment must not make them change places.
+        let flushed = core::cmp::Reverse(if is_recorded { Lsn::INVALID } else { sender.flushed });
+        (is_delayed(view, &sender.name), !is_recorded, newcomer, flushed, sender.name.clone())
     });
-    let mut names: Vec<MemberName> =
-        fit.iter().take(wanted(view)).map(|sender| sender.name.clone()).collect();
+    let wanted = wanted(view);
+    let asked = switchover::to_be_made_synchronous(view, cluster).filter(|_| wanted > 0);
+    let (first, rest) = fit.split_at(wanted.min(fit.len()));
+    let named = rest.iter().filter(|sender| Some(&sender.name) == asked);
+    let mut names: Vec<MemberName> = first.iter().chain(named).map(|sender| sender.name.clone()).collect();
     names.sort();
     names
+}
+
+/// Whether a standby says that it replays late on purpose: it would have to catch up before it could take over.
+fn is_delayed(view: &View, name: &MemberName) -> bool {
+    let published = view.member(name).and_then(|member| member.published.as_ref());
+    published.is_some_and(MemberState::is_delayed)
 }
 
 /// For how many standbys commits wait. Before the data of this primary is rolled back none may be promoted: it would bring

@@ -64,6 +64,9 @@ pub struct Local {
     /// Whether a parameter waits for a restart.
     #[serde(default)]
     pub pending_restart: bool,
+    /// Replay here lets no query hold it up: recovery conflicts are resolved at once.
+    #[serde(default)]
+    pub hastened: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,

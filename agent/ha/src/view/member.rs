@@ -148,6 +148,22 @@ pub struct Replay {
     pub hold: Option<Hold>,
 }
 
+impl Replay {
+    /// Whether it is late on purpose.
+    #[must_use]
+    pub const fn is_delayed(&self) -> bool {
+        !self.delay.is_zero()
+    }
+}
+
+impl MemberState {
+    /// Whether it replays late on purpose.
+    #[must_use]
+    pub fn is_delayed(&self) -> bool {
+        self.replay.as_ref().is_some_and(Replay::is_delayed)
+    }
+}
+
 /// Why replay stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

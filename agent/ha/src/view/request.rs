@@ -29,6 +29,9 @@ pub struct Request {
     /// What the candidate lacks is given up.
     #[serde(default)]
     pub accept_data_loss: bool,
+    /// A candidate that is not ready yet is waited for; otherwise the request is refused.
+    #[serde(default)]
+    pub wait: bool,
     /// The revision of the key, for compare-and-swap.
     pub revision: i64,
 }

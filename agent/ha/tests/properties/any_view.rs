@@ -109,9 +109,9 @@ fn sync() -> impl Strategy<Value = SyncState> {
 
 fn request() -> impl Strategy<Value = Request> {
     let kind = select(vec![RequestKind::Switchover, RequestKind::Failover]);
-    let life = (age(), age(), prop::bool::weighted(0.9), any::<bool>());
+    let life = (age(), age(), prop::bool::weighted(0.9), any::<bool>(), any::<bool>());
     (kind, option::of(name()), option::of(name()), life, 1_i64..4).prop_map(
-        |(kind, from, to, (due_in, expires_in, dated, accept_data_loss), revision)| Request {
+        |(kind, from, to, (due_in, expires_in, dated, accept_data_loss, wait), revision)| Request {
             kind,
             from,
             to,
@@ -119,6 +119,7 @@ fn request() -> impl Strategy<Value = Request> {
             expires_in,
             dated,
             accept_data_loss,
+            wait,
             revision,
         },
     )
@@ -164,10 +165,10 @@ fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let restarts = (option::of(started()), any::<bool>());
-    let marks =
-        (names(), any::<bool>(), restarts, list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2));
+    let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
+    let marks = (names(), any::<bool>(), restarts, backing_off, prop::bool::weighted(0.2));
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, rollback_prepared, restarts, backing_off))| {
+        |(postgres, system, numbers, flags, (slots, rollback_prepared, restarts, backing_off, hastened))| {
             let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
             let (postmaster, pending_restart) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
@@ -189,6 +190,7 @@ fn local() -> impl Strategy<Value = Local> {
                 rollback_prepared,
                 postmaster,
                 pending_restart,
+                hastened,
                 slots,
             }
         },

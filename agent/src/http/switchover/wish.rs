@@ -15,6 +15,11 @@ use crate::http::Visitors;
 /// How long a request holds that is made before the rules of the cluster are known.
 const LIMIT_UNKNOWN: Duration = Duration::from_secs(20);
 
+/// How long a candidate is waited for when nobody says how long.
+const WAIT_USUAL: Duration = Duration::from_secs(300);
+/// In seconds.
+const WAIT_MAX: u64 = 24 * 60 * 60;
+
 /// Planned or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -40,6 +45,8 @@ pub(super) struct Wish {
     pub(super) scheduled_at: Option<String>,
     /// What the candidate lacks is given up.
     pub(super) accept_data_loss: bool,
+    /// A candidate that is not ready yet is waited for, for this long.
+    pub(super) wait: Option<Duration>,
     /// Nothing is done; only what would be given up is told.
     pub(super) only_plan: bool,
 }
@@ -54,6 +61,15 @@ impl Wish {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(_) => Err((StatusCode::BAD_REQUEST, "accept_data_loss and plan are true or false")),
+        };
+        let wait = match request.get("wait") {
+            None | Some(Value::Null | Value::Bool(false)) => None,
+            Some(Value::Bool(true)) => Some(WAIT_USUAL),
+            Some(seconds) => {
+                let refusal = (StatusCode::BAD_REQUEST, "wait is a number of seconds, a day at most");
+                let seconds = seconds.as_u64().filter(|seconds| *seconds <= WAIT_MAX).ok_or(refusal)?;
+                Some(Duration::from_secs(seconds))
+            }
         };
         let (accept_data_loss, only_plan) = (flag("accept_data_loss")?, flag("plan")?);
         let text = |key: &str| request.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
@@ -85,13 +101,14 @@ impl Wish {
         }
         // A failover from a leader that is named is a switchover.
         let action = if leader.is_some() { Action::Switchover } else { action };
-        Ok(Wish { action, leader, candidate, scheduled_at, accept_data_loss, only_plan })
+        Ok(Wish { action, leader, candidate, scheduled_at, accept_data_loss, wait, only_plan })
     }
 
     /// How long it holds from when it is due.
     pub(super) fn valid(&self, visitors: &Visitors) -> Duration {
         let report = visitors.board.borrow();
-        report.as_ref().map_or(LIMIT_UNKNOWN, |report| report.view.policy.request_limit())
+        let limit = report.as_ref().map_or(LIMIT_UNKNOWN, |report| report.view.policy.request_limit());
+        limit + self.wait.unwrap_or_default()
     }
 
     /// How long until it is due.
@@ -123,27 +140,15 @@ impl Wish {
         if self.leader.is_some() && self.leader.as_deref() != leader {
             return Err("leader name does not match".to_owned());
         }
-        let is_sync = |name: &str| cluster.sync.as_ref().is_some_and(|sync| sync.value.has_standby(name));
         let others = cluster.members.iter().filter(|member| Some(member.name.as_str()) != leader);
         let word = self.action.word();
         if let Some(candidate) = &self.candidate {
             if Some(candidate.as_str()) == leader {
                 return Err(format!("{word} is not possible: {candidate} leads already"));
             }
-            if self.action == Action::Switchover && cluster.sync.is_some() && !is_sync(candidate) {
-                return Err("candidate name does not match with sync_standby".to_owned());
-            }
             let found: Vec<&Member> =
                 cluster.members.iter().filter(|member| member.name == *candidate).collect();
             return if found.is_empty() { Err("candidate does not exists".to_owned()) } else { Ok(found) };
-        }
-        if cluster.sync.is_some() {
-            let found: Vec<&Member> = others.filter(|member| is_sync(&member.name)).collect();
-            return if found.is_empty() {
-                Err(format!("{word} is not possible: can not find sync_standby"))
-            } else {
-                Ok(found)
-            };
         }
         let found: Vec<&Member> = others.collect();
         if found.is_empty() {
@@ -248,6 +253,9 @@ mod tests {
             json!({"leader": "p1", "accept_data_loss": true}),
             json!({"candidate": "p2", "accept_data_loss": "yes"}),
             json!({"candidate": "p2", "plan": 1}),
+            json!({"leader": "p1", "wait": "long"}),
+            json!({"leader": "p1", "wait": -1}),
+            json!({"leader": "p1", "wait": 1_000_000}),
         ] {
             assert_eq!(lossy(request.clone()).unwrap_err().0, 400, "{request}");
         }
@@ -266,23 +274,12 @@ mod tests {
     #[test]
     fn what_the_cluster_cannot_do_is_refused_in_patronis_words() {
         let sync = r#"{"leader":"p1","sync_standby":"p2"}"#;
-        let nobody = r#"{"leader":"p1"}"#;
         for (request, cluster, words) in [
             (json!({"leader": "p9"}), cluster(&["p1", "p2"], None), "leader name does not match"),
             (
                 json!({"leader": "p1", "candidate": "p9"}),
                 cluster(&["p1", "p2"], None),
                 "candidate does not exists",
-            ),
-            (
-                json!({"leader": "p1", "candidate": "p3"}),
-                cluster(&["p1", "p2", "p3"], Some(sync)),
-                "candidate name does not match with sync_standby",
-            ),
-            (
-                json!({"leader": "p1"}),
-                cluster(&["p1", "p2"], Some(nobody)),
-                "switchover is not possible: can not find sync_standby",
             ),
             (
                 json!({"leader": "p1"}),
@@ -297,6 +294,9 @@ mod tests {
         let cluster = cluster(&["p1", "p2", "p3"], Some(sync));
         let names: Vec<&str> =
             wish.standing(&cluster).unwrap().iter().map(|member| member.name.as_str()).collect();
-        assert_eq!(names, ["p2"]);
+        assert_eq!(names, ["p2", "p3"]);
+        // Whoever is not synchronous is made so first.
+        let wish = read(Action::Switchover, &json!({"leader": "p1", "candidate": "p3"})).unwrap();
+        assert_eq!(wish.standing(&cluster).unwrap().len(), 1);
     }
 }
