@@ -63,13 +63,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         waker: alarm.waker(),
         dcs: instruments.dcs.clone(),
         shelf: instruments.archive.as_ref().map(Archive::shelf),
-        look: instruments.postgres.observer(),
+        looks: http::Looks::new(instruments.postgres.observer()),
+        names: http::names(&config),
         watermark: memory.dcs.watermark(),
         config: config.clone(),
     };
     let shelf = visitors.shelf.clone();
     let _shelf = visitors.shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
+    let local = serve_local(&config, &visitors);
     let server = tokio::spawn(http::serve(visitors, listener));
+    if let Some(open) = config.rest.open_to() {
+        warn!("{open}");
+    }
     info!(
         name = %config.name,
         scope = %config.scope,
@@ -103,8 +108,21 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     );
     act::leave(&instruments, &mut memory).await;
     server.abort();
+    local.inspect(tokio::task::JoinHandle::abort);
     heap.abort();
     Ok(())
+}
+
+/// The REST API on the machine's own socket. Without it the agent does all but serve those who come by it.
+fn serve_local(config: &Config, visitors: &Visitors) -> Option<tokio::task::JoinHandle<()>> {
+    match http::listen_local(&config.postgres.state_directory) {
+        Ok(listener) => Some(tokio::spawn(http::serve_local(visitors.clone(), listener))),
+        Err(fault) => {
+            let path = config::Rest::socket(&config.postgres.state_directory);
+            warn!(%fault, "no REST API at {}", path.display());
+            None
+        }
+    }
 }
 
 /// Where there is an archive, base backups go into it.

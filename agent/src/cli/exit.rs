@@ -52,10 +52,15 @@ impl From<anyhow::Error> for Refusal {
 pub(super) fn load(path: &Path) -> Result<Config, Refusal> {
     let loaded = config::load(path, &environment())?;
     for warning in loaded.warnings {
-        // Without a standard error nobody reads warnings.
-        let _ = writeln!(io::stderr(), "outrider: warning: {warning}");
+        warn(&warning);
     }
     Ok(loaded.config)
+}
+
+/// Says on standard error what may surprise.
+pub(super) fn warn(warning: &str) {
+    // Without a standard error nobody reads warnings.
+    let _ = writeln!(io::stderr(), "outrider: warning: {warning}");
 }
 
 /// The variables of this process; those that are no text are not ours.

@@ -54,7 +54,8 @@ fn faults(text: &str) -> Vec<String> {
 #[test]
 fn the_smallest_configuration_is_enough_and_secrets_are_not_shown() {
     let run = check(SMALLEST);
-    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    assert_eq!((run.code, run.err.lines().count()), (0, 1), "{run:?}");
+    assert!(run.err.contains("the REST API on 127.0.0.1:8008 has no password"), "{}", run.err);
     for line in [
         "namespace: service",
         "state_dir: /srv/pg/data.outrider",
@@ -127,7 +128,8 @@ fn patronis_keys_without_effect_are_named_once() {
         "outrider: warning: watchdog has no effect here",
         "outrider: warning: postgresql.callbacks has no effect here",
     ];
-    assert_eq!(run.err.lines().collect::<Vec<_>>(), warnings);
+    let said = run.err.lines().filter(|line| !line.contains("the REST API on"));
+    assert_eq!(said.collect::<Vec<_>>(), warnings);
 }
 
 #[test]
