@@ -11,7 +11,7 @@ use crate::view::member::MemberName;
 use crate::view::watermark::Lost;
 
 macro_rules! reasons {
-    ($( $(#[$doc:meta])* $variant:ident $({ $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })? => $label:literal, $format:literal; )*) => {
+    ($( $(#[$doc:meta])* $variant:ident $({ $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })? => $label:literal, $format:literal $(, $word:ident = $expression:expr)*; )*) => {
         /// The reason for a plan.
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
@@ -32,7 +32,7 @@ macro_rules! reasons {
 
         impl fmt::Display for Reason {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self { $( Reason::$variant $({ $($field),* })? => write!(f, $format), )* }
+                match self { $( Reason::$variant $({ $($field),* })? => write!(f, $format $(, $word = $expression)*), )* }
             }
         }
     };
@@ -222,7 +222,7 @@ reasons! {
         to: Option<MemberName>,
         /// What is wrong with it.
         why: Unfit,
-    } => "switchover_refused", "switchover refused: {why} ({to:?})";
+    } => "switchover_refused", "switchover{whom} refused: {why}", whom = Whom(to);
     /// The request names another leader.
     NotTheLeaderNamed => "not_the_leader_named", "switchover refused: leader name does not match";
     /// The request was withdrawn.
@@ -304,6 +304,18 @@ impl fmt::Display for Lack {
             Lack::Swap { member } => {
                 write!(f, "a rollback may have swapped the data of {member}, which this would take back")
             }
+        }
+    }
+}
+
+/// ` to b`, or nothing where no member was named.
+struct Whom<'reason>(&'reason Option<MemberName>);
+
+impl fmt::Display for Whom<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(member) => write!(f, " to {member}"),
+            None => Ok(()),
         }
     }
 }

@@ -124,7 +124,10 @@ pub(crate) fn conclude(finished: Finished, instruments: &Instruments, memory: &m
         Finished::Gap(measured) => {
             memory.gap = None;
             memory.counters.last_write_gap = measured;
-            info!(gap = ?measured, "switched over; nobody could write for this long");
+            match measured {
+                Some(gap) => info!(?gap, "switched over; nobody could write for this long"),
+                None => info!("switched over; for how long nobody could write was not measured"),
+            }
         }
         Finished::Errand(outcome) => {
             memory.errand = None;
@@ -165,9 +168,9 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
         (Job::Stop | Job::Start | Job::PostBootstrap | Job::Checkpoint, _) => {}
     }
     match outcome {
-        Ok(()) => info!(job = ?kind, ?took, "done"),
+        Ok(()) => info!(job = %kind, ?took, "done"),
         Err(fault) => {
-            error!(job = ?kind, ?took, fault = %causes(&fault), "failed");
+            error!(job = %kind, ?took, fault = %causes(&fault), "failed");
             // Nobody writes until Postgres is up again, with the data that it had.
             if kind != Job::Rollback {
                 memory.cool_down();
@@ -212,7 +215,7 @@ impl Actor<'_> {
         kind: Job,
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) {
-        info!(job = ?kind, "begins");
+        info!(job = %kind, "begins");
         // The plan never begins a second one while one is under way; should it, the older one is not waited for.
         if let Some(older) = self.memory.job.take() {
             older.abandon();

@@ -89,5 +89,5 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// A duration on the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    config::duration(text).ok_or_else(|| "expected seconds, or a number with ms, s, min, h or d".to_owned())
+    config::duration(text).ok_or_else(|| config::DURATION_RULE.to_owned())
 }

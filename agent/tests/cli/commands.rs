@@ -42,6 +42,8 @@ fn help_is_no_error_and_wrong_usage_is_64() {
         assert_eq!((run.code, run.out.as_str()), (64, ""), "{wrong:?}");
         assert!(!run.err.is_empty(), "{wrong:?}");
     }
+    let asked = run(&["help"]);
+    assert_eq!((asked.code, asked.out.contains("switchover")), (0, true), "{asked:?}");
     assert_eq!(run(&["version"]).out, format!("outrider {}\n", env!("CARGO_PKG_VERSION")));
 }
 

@@ -28,7 +28,7 @@ impl Memory {
             }
             let shown = status.log_tail.len().saturating_sub(LOG_TAIL);
             let tail = status.log_tail.get(shown..).unwrap_or_default().join(" | ");
-            warn!(exit = ?exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
+            warn!(exit = %exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
         }
         if self.supervisor_pid.is_some_and(|pid| pid != status.supervisor_pid) {
             warn!(pid = status.supervisor_pid, "the supervisor was started anew");
