@@ -172,7 +172,7 @@ impl Reporter {
             lease_until_boottime_ns: memory.lease.map(|lease| lease.until_ns),
             postgres: memory.seen.clone(),
             next_round,
-            archive: instruments.archive.as_ref().map(|archive| archive.status()),
+            archive: instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref())),
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
             database_sizes: self.sizes.borrow().clone(),

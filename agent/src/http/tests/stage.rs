@@ -72,6 +72,16 @@ impl Stage {
         self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
     }
 
+    /// `GET /metrics` as OpenMetrics.
+    pub(super) async fn open_metrics(&self) -> Response {
+        let request = self.client.get(format!("{}/metrics", self.url));
+        request
+            .header("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+            .send()
+            .await
+            .unwrap()
+    }
+
     /// Any method with a body, as `admin` when there is a password.
     pub(super) async fn ask(
         &self,
