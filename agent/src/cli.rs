@@ -73,7 +73,7 @@ enum Command {
     WalPush(WalPush),
     /// Fetch one WAL file from the archive; for restore_command
     WalFetch(WalFetch),
-    /// Decide the rounds of a flight recorder anew, and show which plans differ
+    /// Show what a member saw, what it decided and why, from its flight recorder; decides each round anew for proof
     Replay(replay::Replay),
     /// Print the version
     Version,
