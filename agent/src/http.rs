@@ -36,6 +36,7 @@ use axum::routing::{get, post};
 use outrider_dcs::Dcs;
 use outrider_ha::Watermark;
 use tokio::net::{TcpListener, UnixListener};
+use tracing::warn;
 
 use self::admission::Way;
 use self::crowd::Crowd;
@@ -69,6 +70,9 @@ pub(crate) struct Visitors {
 
 /// Serves until the task is dropped, and every connection with it.
 pub(crate) async fn serve(visitors: Visitors, listener: TcpListener) {
+    if let Some(open) = visitors.config.rest.open_to() {
+        warn!("{open}");
+    }
     door::open(listener, router(visitors, Way::Network)).await;
 }
 

@@ -29,6 +29,7 @@ use crate::act::{self, Fault};
 use crate::backup::{ArchiveTaker, Driller, Keeper, Pace};
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
+use crate::observe::addresses::Addresses;
 use crate::report::{Reporter, causes};
 use crate::{clock, heap, observe, rollback};
 
@@ -55,7 +56,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody looks at the data directory, which may be missing in the middle of a swap.
     let settled = Postgres::new(Arc::new(config.postgres.clone())).settle_rollback()?;
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
-    let mut memory = Memory::new(DcsMemory::open(&config.postgres.state_directory)?, policy);
+    let addresses = Addresses::new(&config.name, &config.connect_address);
+    let mut memory = Memory::new(DcsMemory::open(&config.postgres.state_directory)?, policy, addresses);
     let mut alarm = Alarm::new(instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
     let mut reporter = Reporter::new(&instruments);
     let visitors = Visitors {
@@ -72,9 +74,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let _shelf = visitors.shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
     let local = serve_local(&config, &visitors);
     let server = tokio::spawn(http::serve(visitors, listener));
-    if let Some(open) = config.rest.open_to() {
-        warn!("{open}");
-    }
     info!(
         name = %config.name,
         scope = %config.scope,

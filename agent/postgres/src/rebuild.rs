@@ -15,6 +15,7 @@ use crate::directory::{self, Directory, Work};
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
+use crate::session::Session;
 
 /// For the primary to accept a connection.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
@@ -86,6 +87,8 @@ impl Postgres {
     pub async fn rewind(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
         reach(upstream).await?;
+        // The primary has to learn where this member is; then pg_rewind itself tells what else keeps it out.
+        Session::wait_to_be_let_in(settings, upstream).await;
         // A crashed server is recovered by pg_rewind itself, which starts it once with this configuration.
         wanted.write(settings)?;
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;

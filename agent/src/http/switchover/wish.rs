@@ -51,10 +51,7 @@ impl Wish {
         Self::of_checked(action, request).map_err(|(code, words)| (code, words.to_owned()))
     }
 
-    fn of_checked(
-        action: Action,
-        request: &Map<String, Value>,
-    ) -> Result<Self, (StatusCode, &'static str)> {
+    fn of_checked(action: Action, request: &Map<String, Value>) -> Result<Self, (StatusCode, &'static str)> {
         let flag = |key: &str| match request.get(key) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -143,7 +140,9 @@ impl Wish {
             if found.is_empty() {
                 let known: Vec<&str> = cluster.members.iter().map(|member| member.name.as_str()).collect();
                 let known = known.join(", ");
-                return Err(format!("candidate does not exists: no member is called {candidate}; the members are {known}"));
+                return Err(format!(
+                    "candidate does not exists: no member is called {candidate}; the members are {known}"
+                ));
             }
             return Ok(found);
         }
@@ -170,7 +169,10 @@ fn check_keys(request: &Map<String, Value>) -> Result<(), String> {
     for (key, value) in request {
         let (text, flag) = (TEXTS.contains(&key.as_str()), FLAGS.contains(&key.as_str()));
         if !text && !flag {
-            return Err(format!("{key} is unknown; expected {}", [&TEXTS[..], &FLAGS[..]].concat().join(", ")));
+            return Err(format!(
+                "{key} is unknown; expected {}",
+                [&TEXTS[..], &FLAGS[..]].concat().join(", ")
+            ));
         }
         if text && !value.is_string() && !value.is_null() {
             return Err(format!("{key}: {value} is not a text"));
@@ -284,11 +286,19 @@ mod tests {
     #[test]
     fn what_is_of_the_wrong_kind_or_misspelt_is_refused_and_not_left_out() {
         for (action, request, words) in [
-            (Action::Switchover, json!({"leader": "p1", "candidate": ["p2"]}), "candidate: [\"p2\"] is not a text"),
+            (
+                Action::Switchover,
+                json!({"leader": "p1", "candidate": ["p2"]}),
+                "candidate: [\"p2\"] is not a text",
+            ),
             (Action::Switchover, json!({"leader": "p1", "candidate": 2}), "candidate: 2 is not a text"),
             (Action::Switchover, json!({"leader": "p1", "candidate": {}}), "candidate: {} is not a text"),
             (Action::Switchover, json!({"leader": true}), "leader: true is not a text"),
-            (Action::Failover, json!({"member": ["p2"], "candidate": "p3"}), "member: [\"p2\"] is not a text"),
+            (
+                Action::Failover,
+                json!({"member": ["p2"], "candidate": "p3"}),
+                "member: [\"p2\"] is not a text",
+            ),
             (Action::Switchover, json!({"leader": "p1", "scheduled_at": 1}), "scheduled_at: 1 is not a text"),
             (Action::Switchover, json!({"leader": "p1", "candidat": "p2"}), "candidat is unknown"),
         ] {
