@@ -4,6 +4,7 @@ mod archive_backup;
 mod archive_ship;
 mod archive_stream;
 mod crash;
+mod doors;
 mod freeze;
 mod idle;
 mod node;
@@ -29,6 +30,8 @@ pub(crate) enum Case {
     FreezeOff,
     /// Nobody writes
     Idle,
+    /// Health checks while 2,000 others hold the REST API
+    Doors,
     /// `archive_command` for a segment that is shipped already
     WalPush,
     /// WAL into the archive and out of it, over TLS
@@ -41,13 +44,14 @@ pub(crate) enum Case {
 
 impl Case {
     /// In the order of the table.
-    pub(crate) const ALL: [Case; 10] = [
+    pub(crate) const ALL: [Case; 11] = [
         Case::Switchover,
         Case::Crash,
         Case::Node,
         Case::FreezeOn,
         Case::FreezeOff,
         Case::Idle,
+        Case::Doors,
         Case::WalPush,
         Case::ArchiveShip,
         Case::ArchiveStream,
@@ -63,6 +67,7 @@ impl Case {
             Case::FreezeOn => "freeze-on",
             Case::FreezeOff => "freeze-off",
             Case::Idle => "idle",
+            Case::Doors => "doors",
             Case::WalPush => "wal-push",
             Case::ArchiveShip => "archive-ship",
             Case::ArchiveStream => "archive-stream",
@@ -82,6 +87,7 @@ impl Case {
             Case::FreezeOn => freeze::run_synchronous(runs).await,
             Case::FreezeOff => freeze::run_asynchronous(runs).await,
             Case::Idle => idle::run().await,
+            Case::Doors => doors::run().await,
             Case::WalPush => wal_push::run().await,
             Case::ArchiveShip => archive_ship::run(runs).await,
             Case::ArchiveStream => archive_stream::run().await,

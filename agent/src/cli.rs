@@ -30,14 +30,11 @@ use outrider_archive::store::Location;
 
 use self::exit::{Refusal, USAGE};
 
-const SUPERVISOR_SOCKET: &str = "/run/outrider/supervisor.sock";
-const ARCHIVE_SOCKET: &str = "/run/outrider/archive.sock";
-
 /// High availability for PostgreSQL, as a sidecar beside each server.
 ///
 /// Exit status: 0 done, 1 refused or failed with a reason, 64 wrong usage or configuration.
 #[derive(Parser)]
-#[command(name = "outrider", version, disable_help_subcommand = true)]
+#[command(name = "outrider", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -79,7 +76,7 @@ enum Command {
     WalPush(WalPush),
     /// Fetch one WAL file from the archive; for restore_command
     WalFetch(WalFetch),
-    /// Decide the rounds of a flight recorder anew, and show which plans differ
+    /// Show what a member saw, what it decided and why, from its flight recorder; decides each round anew for proof
     Replay(replay::Replay),
     /// Print the version
     Version,
@@ -101,9 +98,9 @@ struct Supervise {
     /// Where postgres, initdb and the other programs are
     #[arg(long, value_name = "DIRECTORY")]
     bin_dir: PathBuf,
-    /// The unix socket on which the agent comes
-    #[arg(long, value_name = "PATH", default_value = SUPERVISOR_SOCKET)]
-    socket: PathBuf,
+    /// The unix socket on which the agent comes [default: supervisor.sock in the state directory beside the data directory]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// How long after SIGTERM the agent may hand over, such as 5s
     #[arg(long, value_name = "TIME", value_parser = exit::duration)]
     handover_timeout: Option<std::time::Duration>,
@@ -114,16 +111,17 @@ struct Supervise {
 
 #[derive(Args)]
 struct WalPush {
-    /// The agent's socket for WAL
-    #[arg(long, value_name = "PATH", default_value = ARCHIVE_SOCKET)]
-    socket: PathBuf,
+    /// The agent's socket for WAL [default: archive.sock in the state directory beside the current one, which is the data
+    /// directory where Postgres starts this]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// The file: the %p of archive_command
     path: PathBuf,
 }
 
 #[derive(Args)]
 struct WalFetch {
-    /// The agent's socket for WAL [default: that of FILE, else /run/outrider/archive.sock]
+    /// The agent's socket for WAL [default: that of FILE, else as for wal-push]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The member's YAML file: where no agent answers, the archive in it is asked itself
@@ -178,7 +176,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Backups(options) => backups::run(options),
         Command::Verify(options) => verify::run(options),
         Command::CheckConfig(file) => check_config::run(&file.file),
-        Command::WalPush(push) => Ok(wal::push(&push.socket, &push.path)),
+        Command::WalPush(push) => Ok(wal::push(push.socket.as_deref(), &push.path)),
         Command::WalFetch(fetch) => Ok(wal::fetch(&fetch)),
         Command::Version => exit::print(&format!("outrider {}\n", env!("CARGO_PKG_VERSION"))),
     }

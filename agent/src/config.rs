@@ -28,17 +28,17 @@ use serde_json::{Map, Value};
 use self::fault::Findings;
 use self::section::Section;
 
-pub(crate) use archive::Archive;
+pub(crate) use archive::{Archive, SOCKET as ARCHIVE_SOCKET};
 pub(crate) use effective::effective;
 pub(crate) use environment::Environment;
 pub(crate) use fault::ConfigError;
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
 pub(crate) use policy::{first_policy, parameters, policy, policy_tags, violations};
-pub(crate) use postgresql::{quoted, wal_fetch};
+pub(crate) use postgresql::{beside, quoted, wal_fetch};
 pub(crate) use rest::Rest;
-pub(crate) use section::duration;
-pub(crate) use supervisor::Supervised;
+pub(crate) use section::{DURATION_RULE, duration};
+pub(crate) use supervisor::{SOCKET as SUPERVISOR_SOCKET, Supervised};
 
 /// A larger file is not a configuration.
 const FILE_MAX: u64 = 1 << 20;
@@ -110,7 +110,8 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
     let scope = name(root, "scope", "the name of the cluster, the same for all its members", findings);
     let name = name(root, "name", "the name of this member, unique in its cluster", findings);
     let (bootstrap_dcs, retry_timeout) = bootstrap::read(root, findings);
-    let supervisor = supervisor::read(root, findings);
+    let (data_directory, state_directory) = postgresql::directories(root, findings);
+    let supervisor = supervisor::read(root, &state_directory, findings);
     let archive = archive::read(root, &scope, &supervisor.socket, findings);
     let origin = origin::read(root, archive.as_ref(), findings);
     let replica_methods =
@@ -118,6 +119,8 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
     let around = postgresql::Around {
         name: name.clone(),
         scope: scope.clone(),
+        data_directory,
+        state_directory,
         supervisor_socket: supervisor.socket.clone(),
         archive: archive.as_ref(),
         environment,

@@ -1,4 +1,5 @@
-//! `GET /metrics`: what the last round said, as OpenMetrics text. One table of families; nothing is counted here.
+//! `GET /metrics`: what the last round said, as OpenMetrics text or in the older format. One table of families; nothing is
+//! counted here.
 
 mod backups;
 mod cnpg;
@@ -6,10 +7,11 @@ mod family;
 mod outrider;
 mod patroni;
 mod rollbacks;
+mod text;
 
 use std::borrow::Cow;
 
-use prometheus_client::encoding::text;
+use prometheus_client::encoding::text as open_metrics;
 use prometheus_client::registry::Registry;
 
 use self::family::Families;
@@ -17,8 +19,40 @@ use crate::backup::Shelf;
 use crate::config::Config;
 use crate::report::Report;
 
-/// The type of the text.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How the metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exposition {
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+    /// Prometheus' text format 0.0.4.
+    Text,
+}
+
+impl Exposition {
+    /// What a request asks for with this `Accept`; whoever does not ask for OpenMetrics gets what everybody reads.
+    pub(crate) fn asked_for(accept: Option<&str>) -> Self {
+        let wants = |part: &str| {
+            let mut parameters = part.split(';').map(str::trim);
+            let kind = parameters.next().unwrap_or_default();
+            let refused = parameters.any(|parameter| {
+                parameter
+                    .strip_prefix("q=")
+                    .is_some_and(|weight| weight.parse::<f64>().is_ok_and(|weight| weight <= 0.0))
+            });
+            kind.eq_ignore_ascii_case("application/openmetrics-text") && !refused
+        };
+        let wanted = accept.is_some_and(|accept| accept.split(',').any(wants));
+        if wanted { Exposition::OpenMetrics } else { Exposition::Text }
+    }
+
+    /// Its `Content-Type`.
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Exposition::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// All metrics of this member; each sample has the labels `scope` and `name`.
 ///
@@ -28,6 +62,7 @@ pub(crate) fn encode(
     report: &Report,
     config: &Config,
     shelf: Option<&Shelf>,
+    exposition: Exposition,
 ) -> Result<String, std::fmt::Error> {
     let mut families = Families::default();
     patroni::add(report, config, &mut families);
@@ -35,11 +70,14 @@ pub(crate) fn encode(
     outrider::add(report, &mut families);
     rollbacks::add(report.cluster.as_ref(), &mut families);
     backups::add(report.cluster.as_ref(), shelf, &mut families);
-    let labels = [("scope", &config.scope), ("name", &config.name)];
-    let labels = labels.map(|(label, value)| (Cow::Borrowed(label), Cow::Owned(value.clone())));
+    let labels = [("scope", config.scope.as_str()), ("name", config.name.as_str())];
+    if exposition == Exposition::Text {
+        return text::encode(&families, &labels);
+    }
+    let labels = labels.map(|(label, value)| (Cow::Borrowed(label), Cow::Owned(value.to_owned())));
     let mut registry = Registry::with_labels(labels.into_iter());
     registry.register_collector(Box::new(families));
     let mut written = String::new();
-    text::encode(&mut written, &registry)?;
+    open_metrics::encode(&mut written, &registry)?;
     Ok(written)
 }

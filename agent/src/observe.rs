@@ -1,6 +1,7 @@
 //! Gathers everything a decision needs into one `View`: the DCS, the local Postgres, and the peers when they matter.
 //! Changes nothing outside; decides nothing.
 
+pub(crate) mod addresses;
 pub(crate) mod cluster;
 pub(crate) mod local;
 pub(crate) mod members;
@@ -140,6 +141,7 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
                 memory.lease = None;
             }
             follow_policy(instruments, memory, &snapshot);
+            follow_members(memory, &snapshot);
             follow_switchover(instruments, memory, &snapshot);
             memory.snapshot = Some(snapshot);
             true
@@ -167,6 +169,15 @@ fn follow_policy(instruments: &Instruments, memory: &mut Memory, snapshot: &Snap
     if parameters != memory.configuration.parameters || pg_hba != memory.configuration.pg_hba {
         memory.configuration.parameters = parameters;
         memory.configuration.pg_hba = pg_hba;
+        memory.configuration_changed = true;
+    }
+}
+
+/// Whom `pg_hba.conf` lets in from where.
+fn follow_members(memory: &mut Memory, snapshot: &Snapshot) {
+    let members = memory.addresses.of(snapshot);
+    if members != memory.configuration.members {
+        memory.configuration.members = members;
         memory.configuration_changed = true;
     }
 }

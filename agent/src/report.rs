@@ -175,7 +175,7 @@ impl Reporter {
             postgres: memory.seen.clone(),
             failing: memory.failures.last().cloned(),
             next_round,
-            archive: instruments.archive.as_ref().map(|archive| archive.status()),
+            archive: instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref())),
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
             database_sizes: self.sizes.borrow().clone(),

@@ -29,6 +29,7 @@ use crate::act::{self, Fault};
 use crate::backup::{ArchiveTaker, Driller, Keeper, Pace};
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
+use crate::observe::addresses::Addresses;
 use crate::report::{Reporter, causes};
 use crate::{clock, heap, observe, rollback};
 
@@ -55,7 +56,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody looks at the data directory, which may be missing in the middle of a swap.
     let settled = Postgres::new(Arc::new(config.postgres.clone())).settle_rollback()?;
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
-    let mut memory = Memory::new(DcsMemory::open(&config.postgres.state_directory)?, policy);
+    let addresses = Addresses::new(&config.name, &config.connect_address);
+    let mut memory = Memory::new(DcsMemory::open(&config.postgres.state_directory)?, policy, addresses);
     let mut alarm = Alarm::new(instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
     let mut reporter = Reporter::new(&instruments);
     let visitors = Visitors {
@@ -63,12 +65,14 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         waker: alarm.waker(),
         dcs: instruments.dcs.clone(),
         shelf: instruments.archive.as_ref().map(Archive::shelf),
-        look: instruments.postgres.observer(),
+        looks: http::Looks::new(instruments.postgres.observer()),
+        names: http::names(&config),
         watermark: memory.dcs.watermark(),
         config: config.clone(),
     };
     let shelf = visitors.shelf.clone();
     let _shelf = visitors.shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
+    let local = serve_local(&config, &visitors);
     let server = tokio::spawn(http::serve(visitors, listener));
     info!(
         name = %config.name,
@@ -103,8 +107,21 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     );
     act::leave(&instruments, &mut memory).await;
     server.abort();
+    local.inspect(tokio::task::JoinHandle::abort);
     heap.abort();
     Ok(())
+}
+
+/// The REST API on the machine's own socket. Without it the agent does all but serve those who come by it.
+fn serve_local(config: &Config, visitors: &Visitors) -> Option<tokio::task::JoinHandle<()>> {
+    match http::listen_local(&config.postgres.state_directory) {
+        Ok(listener) => Some(tokio::spawn(http::serve_local(visitors.clone(), listener))),
+        Err(fault) => {
+            let path = config::Rest::socket(&config.postgres.state_directory);
+            warn!(%fault, "no REST API at {}", path.display());
+            None
+        }
+    }
 }
 
 /// Where there is an archive, base backups go into it.

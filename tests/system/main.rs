@@ -2,6 +2,7 @@
 //! own, and an oracle that writes all the time and says at the end what was lost.
 #![expect(clippy::unwrap_used, reason = "a test ends where it meets what it did not expect")]
 
+mod access;
 mod adoption;
 mod agent;
 mod archive;

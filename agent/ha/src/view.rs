@@ -9,6 +9,7 @@ pub(crate) mod restart;
 pub(crate) mod watermark;
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -78,4 +79,19 @@ pub enum Job {
     Checkpoint,
     /// The postmaster is being stopped, and rolled back data takes the place of its own.
     Rollback,
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Job::Initdb => "initdb",
+            Job::PostBootstrap => "making the users",
+            Job::Start => "starting Postgres",
+            Job::Stop => "stopping Postgres",
+            Job::Clone => "cloning",
+            Job::Rewind => "rewinding",
+            Job::Checkpoint => "checkpoint",
+            Job::Rollback => "swapping the data for a rollback",
+        })
+    }
 }

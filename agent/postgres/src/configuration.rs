@@ -9,6 +9,7 @@ mod password_file;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::conninfo::{Upstream, conninfo};
@@ -29,6 +30,8 @@ pub struct Configuration {
     pub parameters: BTreeMap<String, String>,
     /// Lines for `pg_hba.conf` of the whole cluster.
     pub pg_hba: Vec<String>,
+    /// From where the members of the cluster connect, ascending.
+    pub members: Vec<IpAddr>,
     /// The standbys that a commit waits for, every one of them, in the order of the setting.
     pub synchronous: Vec<String>,
     /// Where a standby streams from.

@@ -114,7 +114,7 @@ pub enum Error {
         limit: Duration,
     },
     /// One of Postgres' programs failed.
-    #[error("{tool} ended with {exit:?}: {}", tail.join(" | "))]
+    #[error("{tool} ended with {exit}: {}", tail.join(" | "))]
     Tool {
         /// Which.
         tool: &'static str,

@@ -91,6 +91,8 @@ impl Postgres {
     pub async fn rewind(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
         reach(upstream).await?;
+        // The primary has to learn where this member is; then pg_rewind itself tells what else keeps it out.
+        Session::wait_to_be_let_in(settings, upstream).await;
         // A crashed server is recovered by pg_rewind itself, which starts it once with this configuration.
         wanted.write(settings)?;
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::conninfo::Upstream;
 use crate::error::Error;
@@ -15,6 +16,9 @@ use crate::settings::{Settings, User};
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// The same over the network.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
+/// For a primary to learn from where this member comes: a round of its agent, and the look-up of a name.
+const LET_IN_LIMIT: Duration = Duration::from_secs(10);
+const LET_IN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One connection; it ends when this is dropped.
 #[derive(Debug)]
@@ -48,6 +52,26 @@ impl Session {
         let mut config = Config::new();
         config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT);
         Self::connect(user, config, REACH_LIMIT, format!("{}:{}", member.host, member.port)).await
+    }
+
+    /// Waits while another member's `pg_hba.conf` has no line for the rewind user from here, but not for ever.
+    pub(crate) async fn wait_to_be_let_in(settings: &Settings, member: &Upstream) {
+        let mut config = Config::new();
+        config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT).dbname("postgres");
+        config.user(&settings.rewind.name).password(settings.rewind.password.reveal());
+        let trying = async {
+            loop {
+                match config.connect(NoTls).await {
+                    Err(fault) if fault.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+                        sleep(LET_IN_INTERVAL).await;
+                    }
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        };
+        if timeout(LET_IN_LIMIT, trying).await.is_err() {
+            warn!(host = %member.host, user = %settings.rewind.name, "the primary does not let this member in");
+        }
     }
 
     async fn connect(user: &User, mut config: Config, limit: Duration, place: String) -> Result<Self, Error> {

@@ -124,7 +124,10 @@ pub(crate) fn conclude(finished: Finished, instruments: &Instruments, memory: &m
         Finished::Gap(measured) => {
             memory.gap = None;
             memory.counters.last_write_gap = measured;
-            info!(gap = ?measured, "switched over; nobody could write for this long");
+            match measured {
+                Some(gap) => info!(?gap, "switched over; nobody could write for this long"),
+                None => info!("switched over; for how long nobody could write was not measured"),
+            }
         }
         Finished::Errand(outcome) => {
             memory.errand = None;
@@ -166,7 +169,7 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
     }
     match outcome {
         Ok(()) => {
-            info!(job = ?kind, ?took, "done");
+            info!(job = %kind, ?took, "done");
             // That the postmaster was started does not mean that it comes up.
             if kind != Job::Start {
                 memory.failures.forget(kind);
@@ -174,7 +177,7 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
         }
         Err(fault) => {
             let fault = causes(&fault);
-            error!(job = ?kind, ?took, fault, "failed");
+            error!(job = %kind, ?took, fault, "failed");
             // Nobody writes until Postgres is up again, with the data that it had.
             if kind != Job::Rollback {
                 memory.failed(kind, &fault);
@@ -219,7 +222,7 @@ impl Actor<'_> {
         kind: Job,
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) {
-        info!(job = ?kind, "begins");
+        info!(job = %kind, "begins");
         // The plan never begins a second one while one is under way; should it, the older one is not waited for.
         if let Some(older) = self.memory.job.take() {
             older.abandon();

@@ -100,8 +100,9 @@ async fn publish_position(view: &View, instruments: &Instruments, memory: &mut M
             .unwrap_or_default();
         let size = memory.seen.as_ref().and_then(|seen| SegmentSize::new(seen.wal_segment_size));
         let archive = instruments.archive.as_ref().zip(size);
-        let archived = archive
-            .and_then(|(archive, size)| furthest(status.archived.clone(), known(&archive.status(), size)));
+        let archived = archive.and_then(|(archive, size)| {
+            furthest(status.archived.clone(), known(&archive.status(None), size))
+        });
         if status.optime == *position && status.archived == archived {
             return;
         }
@@ -185,7 +186,7 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("replay", replay);
     }
     if let Some(archive) = &instruments.archive {
-        let status = archive.status();
+        let status = archive.status(memory.seen.as_ref());
         put("archive_waiting", json!(status.waiting));
         put("archive_failing", json!(status.store_failing));
     }

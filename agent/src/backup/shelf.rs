@@ -106,7 +106,7 @@ impl Shelf {
         let seen = read_record(&*self.store, &self.layout).await?.and_then(|record| record.restored_at);
         let before = self.verified.send_replace(seen);
         if before != seen {
-            info!(at = ?seen.map(|at| at.to_string()), "a backup was last restored for proof");
+            info!(at = seen.map(|at| at.to_string()), "a backup was last restored for proof");
         }
         Ok(())
     }

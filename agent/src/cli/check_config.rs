@@ -12,5 +12,8 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     let config = exit::load(file)?;
     let document = serde_saphyr::to_string(&config::effective(&config))
         .context("cannot write the configuration as YAML")?;
+    if let Some(open) = config.rest.open_to() {
+        exit::warn(&open);
+    }
     exit::print(&document)
 }

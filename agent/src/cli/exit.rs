@@ -52,10 +52,15 @@ impl From<anyhow::Error> for Refusal {
 pub(super) fn load(path: &Path) -> Result<Config, Refusal> {
     let loaded = config::load(path, &environment())?;
     for warning in loaded.warnings {
-        // Without a standard error nobody reads warnings.
-        let _ = writeln!(io::stderr(), "outrider: warning: {warning}");
+        warn(&warning);
     }
     Ok(loaded.config)
+}
+
+/// Says on standard error what may surprise.
+pub(super) fn warn(warning: &str) {
+    // Without a standard error nobody reads warnings.
+    let _ = writeln!(io::stderr(), "outrider: warning: {warning}");
 }
 
 /// The variables of this process; those that are no text are not ours.
@@ -84,5 +89,5 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// A duration on the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    config::duration(text).ok_or_else(|| "expected seconds, or a number with ms, s, min, h or d".to_owned())
+    config::duration(text).ok_or_else(|| config::DURATION_RULE.to_owned())
 }

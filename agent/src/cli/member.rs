@@ -1,6 +1,7 @@
 //! The line of a command to a member's REST API: which member, with whose password, and what its silence means.
 
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -9,6 +10,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
 use super::exit::{self, Refusal};
+use crate::config::Rest;
 
 /// For a question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +33,8 @@ pub(super) struct Whom {
 /// A member that answers by HTTP.
 pub(super) struct Member {
     client: Client,
+    /// By the member's own socket, when it is of this machine and lets us in.
+    local: Option<Client>,
     base: String,
     credentials: Option<(String, String)>,
 }
@@ -51,9 +55,13 @@ impl Member {
         match (whom.url, whom.config) {
             (Some(url), _) => Member::at(&url, None),
             (None, Some(file)) => {
-                let rest = exit::load(&file)?.rest;
+                let config = exit::load(&file)?;
+                let rest = config.rest;
                 let password = rest.password.map(|password| password.expose().to_owned());
-                Member::at(&format!("http://{}", rest.connect_address), rest.username.zip(password))
+                let mut member =
+                    Member::at(&format!("http://{}", rest.connect_address), rest.username.zip(password))?;
+                member.local = local(&Rest::socket(&config.postgres.state_directory))?;
+                Ok(member)
             }
             (None, None) => Err(Refusal::Usage(
                 "which cluster? Give the configuration file of a member with -c FILE or in OUTRIDER_CONFIG, or its REST \
@@ -75,6 +83,7 @@ impl Member {
         let client = Client::builder().no_proxy().build().context("cannot set up the HTTP client")?;
         Ok(Member {
             client,
+            local: None,
             base: parsed.origin().ascii_serialization(),
             credentials: credentials.or_else(|| of_url(&parsed)),
         })
@@ -85,7 +94,7 @@ impl Member {
         let url = reqwest::Url::parse(api_url)
             .with_context(|| format!("{api_url} is not the URL of a REST API"))?;
         let base = url.origin().ascii_serialization();
-        Ok(Member { client: self.client.clone(), base, credentials: self.credentials.clone() })
+        Ok(Member { client: self.client.clone(), local: None, base, credentials: self.credentials.clone() })
     }
 
     /// `GET` of JSON.
@@ -126,7 +135,8 @@ impl Member {
         limit: Duration,
     ) -> anyhow::Result<Answer> {
         let url = format!("{}{path}", self.base);
-        let mut request = self.client.request(method, &url).timeout(limit);
+        let client = self.local.as_ref().unwrap_or(&self.client);
+        let mut request = client.request(method, &url).timeout(limit);
         if let Some((username, password)) = &self.credentials {
             request = request.basic_auth(username, Some(password));
         }
@@ -151,6 +161,15 @@ impl Member {
         let body = String::from_utf8_lossy(&bytes).into_owned();
         Ok(Answer { status: response.status(), body, write_gap })
     }
+}
+
+/// The line by a member's own socket; `None` where nobody answers there or we are not the one to be let in.
+fn local(socket: &Path) -> anyhow::Result<Option<Client>> {
+    if UnixStream::connect(socket).is_err() {
+        return Ok(None);
+    }
+    let client = Client::builder().no_proxy().unix_socket(socket).build();
+    Ok(Some(client.context("cannot set up the HTTP client")?))
 }
 
 /// `http://name:password@host`.

@@ -1,57 +1,159 @@
-//! `outrider replay`: decides every recorded round anew and shows where the plan differs. Changes nothing anywhere.
+//! `outrider replay`: what a member saw, what it decided and why, from its flight recorder; and whether this version would
+//! decide the same. Changes nothing anywhere.
+
+mod seen;
+mod steps;
+mod story;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use outrider_ha::decide;
+use jiff::{SignedDuration, Timestamp};
+use outrider_archive::restore::Target;
+use outrider_ha::{Plan, Reason, decide};
 
+use self::story::Story;
 use super::exit::{self, Refusal};
+use crate::clock;
 use crate::report::recorder::Record;
 
-/// Decide the rounds of a flight recorder anew, and show which plans differ
+/// Show what a member saw, what it decided and why, from its flight recorder; decides each round anew for proof
 #[derive(Args)]
 pub(super) struct Replay {
-    /// The file rounds.jsonl from a member's state directory
+    /// The file rounds.jsonl from a member's state directory; what was put aside beside it as rounds.jsonl.1 comes first
     #[arg(value_name = "ROUNDS.jsonl")]
     file: PathBuf,
+    /// Only the rounds around this time: with a zone, or as "5 minutes ago"
+    #[arg(long, value_name = "TIME")]
+    around: Option<String>,
+    /// How long before and after that time, such as 30s or "10 minutes"
+    #[arg(long, value_name = "TIME", value_parser = exit::duration, default_value = "2min", requires = "around")]
+    within: Duration,
+    /// Only the rounds with this reason, such as `promoting`; may be given several times
+    #[arg(long, value_name = "REASON")]
+    reason: Vec<String>,
+    /// The quiet rounds too, in which nothing changed
+    #[arg(long)]
+    all: bool,
+    /// As one JSON array of objects
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was read of a line.
+enum Line {
+    /// A round, and what would be decided now when that is something else.
+    Round(Box<Record>, Option<Plan>),
+    /// No round.
+    Odd(String),
 }
 
 pub(super) fn run(replay: &Replay) -> Result<ExitCode, Refusal> {
-    let cannot_read = || format!("cannot read the recorded rounds in {}", replay.file.display());
-    let file = File::open(&replay.file).with_context(cannot_read)?;
-    let (mut rounds, mut odd) = (0_u64, 0_u64);
-    for (index, line) in BufReader::new(file).split(b'\n').enumerate() {
-        let line = line.with_context(cannot_read)?;
-        rounds += 1;
-        if let Some(difference) = difference(&line) {
-            odd += 1;
-            exit::print(&format!("line {}: {difference}\n", index + 1))?;
+    let wanted = Wanted::of(replay)?;
+    let mut story = Story::new(replay.all);
+    let mut odd = Vec::new();
+    let mut rounds = 0_u64;
+    for file in files(&replay.file) {
+        let cannot_read = || format!("cannot read the recorded rounds in {}", file.display());
+        let lines = BufReader::new(File::open(&file).with_context(cannot_read)?).split(b'\n');
+        for (index, line) in lines.enumerate() {
+            rounds += 1;
+            match read(&line.with_context(cannot_read)?) {
+                Line::Odd(fault) => odd.push(format!("{} line {}: {fault}", file.display(), index + 1)),
+                Line::Round(record, now) => {
+                    if let Some(now) = &now {
+                        odd.push(difference(&file, index + 1, &record, now));
+                    }
+                    let shown = wanted.holds(&record);
+                    story.tell(&record, now.as_ref(), shown);
+                }
+            }
         }
     }
-    exit::print(&summary(&replay.file, rounds, odd))?;
-    Ok(if odd == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if replay.json {
+        exit::print(&story.json()?)?;
+    } else {
+        exit::print(&story.table())?;
+        odd.iter().try_for_each(|odd| exit::print(&format!("{odd}\n")).map(drop))?;
+        exit::print(&summary(&replay.file, rounds, odd.len(), story.told()))?;
+    }
+    Ok(if odd.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn summary(file: &Path, rounds: u64, odd: u64) -> String {
-    let version = env!("CARGO_PKG_VERSION");
+/// Which rounds are shown.
+struct Wanted {
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    reasons: Vec<String>,
+}
+
+impl Wanted {
+    fn of(replay: &Replay) -> Result<Self, Refusal> {
+        let reasons: Vec<String> = replay.reason.iter().map(|reason| reason.replace('-', "_")).collect();
+        if let Some(unknown) = reasons.iter().find(|reason| !Reason::LABELS.contains(&reason.as_str())) {
+            let words = format!("no round has the reason {unknown}; there are {}", Reason::LABELS.join(", "));
+            return Err(Refusal::Usage(words));
+        }
+        let Some(around) = &replay.around else { return Ok(Wanted { from: None, to: None, reasons }) };
+        let at = match Target::time(around, clock::wall()) {
+            Ok(Target::Time(at)) => at,
+            Ok(_) => return Err(Refusal::Usage(format!("{around} is no time"))),
+            Err(fault) => return Err(Refusal::Usage(fault.to_string())),
+        };
+        let within = SignedDuration::try_from(replay.within).unwrap_or(SignedDuration::MAX);
+        let (from, to) = (at.saturating_sub(within).ok(), at.saturating_add(within).ok());
+        Ok(Wanted { from, to, reasons })
+    }
+
+    fn holds(&self, record: &Record) -> bool {
+        self.from.is_none_or(|from| record.at >= from)
+            && self.to.is_none_or(|to| record.at <= to)
+            && (self.reasons.is_empty()
+                || self.reasons.iter().any(|reason| reason == record.plan.reason.label()))
+    }
+}
+
+/// Oldest first.
+fn files(newest: &Path) -> Vec<PathBuf> {
+    let mut aside = newest.as_os_str().to_owned();
+    aside.push(".1");
+    let aside = PathBuf::from(aside);
+    if aside.is_file() { vec![aside, newest.to_owned()] } else { vec![newest.to_owned()] }
+}
+
+fn read(line: &[u8]) -> Line {
+    match serde_json::from_slice::<Record>(line) {
+        Err(fault) => Line::Odd(format!("not a recorded round: {fault}")),
+        Ok(record) => {
+            let plan = decide(&record.view);
+            let now = (plan != record.plan).then_some(plan);
+            Line::Round(Box::new(record), now)
+        }
+    }
+}
+
+fn difference(file: &Path, line: usize, record: &Record, now: &Plan) -> String {
+    let told = |plan: &Plan| format!("{} [{}]", plan.reason, steps::all(&plan.steps).join(", "));
     format!(
-        "{}: {rounds} rounds, {odd} of them not decided as recorded (this is version {version})\n",
-        file.display()
+        "{} line {line}: at {} version {} decided: {}\n  and this version decides: {}",
+        file.display(),
+        record.at,
+        record.version,
+        told(&record.plan),
+        told(now)
     )
 }
 
-/// What is odd about a recorded round; `None` when it is decided as it was.
-fn difference(line: &[u8]) -> Option<String> {
-    let record: Record = match serde_json::from_slice(line) {
-        Ok(record) => record,
-        Err(fault) => return Some(format!("not a recorded round: {fault}")),
+fn summary(file: &Path, rounds: u64, odd: usize, told: usize) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let decided = match odd {
+        0 => format!("this version ({version}) decides every one of them as recorded"),
+        odd => format!("{odd} of them are not decided as recorded by this version ({version})"),
     };
-    let plan = decide(&record.view);
-    (plan != record.plan).then(|| {
-        format!("at {} version {} decided {:?}\n  and now {plan:?}", record.at, record.version, record.plan)
-    })
+    format!("{}: {rounds} rounds, {told} shown; {decided}\n", file.display())
 }

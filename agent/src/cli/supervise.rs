@@ -7,9 +7,11 @@ use outrider_supervisor::Options;
 
 use super::Supervise;
 use super::exit::Refusal;
+use crate::config::{SUPERVISOR_SOCKET, beside};
 
 pub(super) fn run(asked: Supervise) -> Result<ExitCode, Refusal> {
-    let mut options = Options::new(asked.data_dir, asked.bin_dir, asked.socket);
+    let socket = asked.socket.unwrap_or_else(|| beside(&asked.data_dir).join(SUPERVISOR_SOCKET));
+    let mut options = Options::new(asked.data_dir, asked.bin_dir, socket);
     options.handover_timeout = asked.handover_timeout.unwrap_or(options.handover_timeout);
     options.grace_period = asked.grace_period.unwrap_or(options.grace_period);
     if options.handover_timeout >= options.grace_period {

@@ -2,19 +2,26 @@
 //! there is none, as on a machine where a server is restored by hand, a fetch may go to the archive itself.
 
 use std::io::{self, Read as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use outrider_archive::Fetcher;
 use outrider_archive::client::{self, Exit, Reader};
 
+use super::WalFetch;
 use super::exit::{USAGE, load, runtime};
-use super::{ARCHIVE_SOCKET, WalFetch};
-use crate::config::Archive;
+use crate::config::{ARCHIVE_SOCKET, Archive, beside};
 
-pub(super) fn push(socket: &Path, path: &Path) -> ExitCode {
-    end(client::push(socket, path))
+pub(super) fn push(socket: Option<&Path>, path: &Path) -> ExitCode {
+    end(client::push(&socket.map_or_else(usual_socket, Path::to_owned), path))
+}
+
+/// Postgres starts its commands in the data directory.
+fn usual_socket() -> PathBuf {
+    // Where there is no current directory no agent answers either, and that is what is said.
+    let data_directory = std::env::current_dir().unwrap_or_default();
+    beside(&data_directory).join(ARCHIVE_SOCKET)
 }
 
 /// Who asks. Postgres starts its commands in the data directory, where this file tells a recovery to the end from a standby.
@@ -37,7 +44,7 @@ pub(super) fn fetch(options: &WalFetch) -> ExitCode {
     let (name, path) = (&options.name, &options.path);
     let socket = options.socket.as_deref();
     let Some(file) = &options.config else {
-        return end(client::fetch(socket.unwrap_or(Path::new(ARCHIVE_SOCKET)), name, path, reader));
+        return end(client::fetch(&socket.map_or_else(usual_socket, Path::to_owned), name, path, reader));
     };
     // A fault of the configuration, too, must not be taken for the end of all WAL.
     let archive = match load(file).map(|config| config.archive) {

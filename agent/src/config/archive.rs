@@ -101,6 +101,9 @@ impl Archive {
     }
 }
 
+/// The name of its socket, beside the supervisor's.
+pub(crate) const SOCKET: &str = "archive.sock";
+
 /// `None` when there is none, or when it has a fault.
 pub(super) fn read(
     root: &Section<'_>,
@@ -147,7 +150,7 @@ pub(super) fn read(
         Some(Location::Directory { .. }) | None => None,
     };
     let retention = super::retention::read(&section, findings);
-    let socket = supervisor_socket.parent().unwrap_or(Path::new("/")).join("archive.sock");
+    let socket = supervisor_socket.parent().unwrap_or(Path::new("/")).join(SOCKET);
     Some(Archive {
         location: location?,
         s3,

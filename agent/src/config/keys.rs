@@ -280,6 +280,8 @@ fn check_key(keys: &Keys, key: &str, findings: &mut Findings) {
     }
     if keys.idle.contains(&key) {
         findings.warnings.push(format!("{name} has no effect here"));
+    } else if name == "etcd" {
+        findings.missing(name, "speaks etcd's API v2, which no etcd has any more: rename it to etcd3");
     } else if keys.refused.contains(&key) {
         findings
             .missing(name, "is not supported here, and ignoring it would do other than it says; remove it");

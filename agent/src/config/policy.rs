@@ -32,7 +32,12 @@ pub(crate) struct Violation {
 pub(crate) fn policy(dcs: &Value, tags: &Map<String, Value>, last: &Policy) -> Policy {
     let wrong = violations(dcs);
     for violation in &wrong {
-        warn!(key = violation.key, value = ?violation.value, rule = violation.rule, "cannot follow this rule of the cluster; keeping the last good one");
+        warn!(
+            key = violation.key,
+            value = violation.value.as_ref().map(ToString::to_string),
+            rule = violation.rule,
+            "cannot follow this rule of the cluster; keeping the last good one"
+        );
     }
     let is_good = |key: &str| wrong.iter().all(|violation| violation.key != key);
     // The three belong together: one of them that cannot be makes the others mean something else.

@@ -18,11 +18,20 @@ const LISTEN_RULE: &str = "expected host:port, such as 127.0.0.1:5432 or *:5432"
 pub(super) struct Around<'config> {
     pub(super) name: String,
     pub(super) scope: String,
+    pub(super) data_directory: PathBuf,
+    pub(super) state_directory: PathBuf,
     pub(super) supervisor_socket: PathBuf,
     pub(super) archive: Option<&'config Archive>,
     pub(super) environment: &'config Environment,
     /// This program, for the commands that Postgres starts.
     pub(super) program: PathBuf,
+}
+
+/// The data directory and the agent's own, which is beside it unless it is given.
+pub(super) fn directories(root: &Section<'_>, findings: &mut Findings) -> (PathBuf, PathBuf) {
+    let data_directory = data_directory(&root.section("postgresql", findings), findings);
+    let state_directory = root.path("state_dir", findings).unwrap_or_else(|| beside(&data_directory));
+    (data_directory, state_directory)
 }
 
 /// The settings, and `host:port` by which others reach this Postgres.
@@ -32,8 +41,6 @@ pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findin
         .parsed("listen", LISTEN_RULE, findings, |text| Address::parse(text, Some(5432)))
         .unwrap_or_else(|| Address { host: "127.0.0.1".to_owned(), port: 5432 });
     let connect_address = connect_address(&section, &listen, findings);
-    let data_directory = data_directory(&section, findings);
-    let state_directory = root.path("state_dir", findings).unwrap_or_else(|| beside(&data_directory));
     let parameters = section.section("parameters", findings);
     let parameters = parameters.entries().filter_map(policy::parameter).collect();
     let authentication = section.section("authentication", findings);
@@ -48,8 +55,8 @@ pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findin
         scope: around.scope,
         socket_directory: socket_directory(&parameters, &around.supervisor_socket),
         bin_directory: bin_directory(&section, around.environment, findings),
-        data_directory,
-        state_directory,
+        data_directory: around.data_directory,
+        state_directory: around.state_directory,
         listen_addresses: listen.host,
         port: listen.port,
         supervisor_socket: around.supervisor_socket,
@@ -98,7 +105,7 @@ fn data_directory(section: &Section<'_>, findings: &mut Findings) -> PathBuf {
 }
 
 /// Beside the data directory, not in it: a clone replaces all that is in it.
-fn beside(data_directory: &Path) -> PathBuf {
+pub(crate) fn beside(data_directory: &Path) -> PathBuf {
     let mut name = data_directory.file_name().unwrap_or_default().to_owned();
     name.push(".outrider");
     data_directory.with_file_name(name)

@@ -1,6 +1,7 @@
 //! `restapi`: where this member's REST API listens, how others reach it, and who may change things through it.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use outrider_archive::store::Secret;
 use serde_json::Value;
@@ -24,6 +25,46 @@ pub(crate) struct Rest {
     pub(crate) password: Option<Secret>,
     /// Everybody who reaches it may change things; written out by the operator.
     pub(crate) allow_unauthenticated: bool,
+}
+
+impl Rest {
+    /// Whether who changes something must give a password.
+    pub(crate) fn has_password(&self) -> bool {
+        self.username.is_some() && self.password.is_some()
+    }
+
+    /// What anybody who reaches it may do, where there is no password.
+    pub(crate) fn open_to(&self) -> Option<String> {
+        let who = if self.listen.ip().is_loopback() {
+            "every process of this machine"
+        } else {
+            "everybody who reaches it"
+        };
+        (!self.has_password()).then(|| {
+            format!(
+                "the REST API on {} has no password: {who} may switch over, ask for backups and rollbacks, and change rules, but \
+                 for those that load code, run commands, name files or say who may log in (restapi.authentication)",
+                self.listen
+            )
+        })
+    }
+
+    /// The unix socket on which the same API serves the agent's own user and root, without a password.
+    pub(crate) fn socket(state_directory: &Path) -> PathBuf {
+        state_directory.join("restapi.sock")
+    }
+
+    /// On the usual address.
+    #[cfg(test)]
+    pub(crate) fn of_test(username: Option<&str>, password: Option<&str>) -> Self {
+        Rest {
+            listen: ([127, 0, 0, 1], 8008).into(),
+            connect_address: "127.0.0.1:8008".to_owned(),
+            username: username.map(str::to_owned),
+            password: password.map(Secret::new),
+            allow_unauthenticated: false,
+        }
+    }
 }
 
 pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Rest {

@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 use super::fault::Findings;
 use crate::report::causes;
 
+/// What a duration looks like.
+pub(crate) const DURATION_RULE: &str =
+    "expected seconds, or a number with ms, s, min, h, d or w, such as 7d or 7 days";
+
 /// A mapping of the document, or one that is absent.
 pub(super) struct Section<'document> {
     path: String,
@@ -97,9 +101,9 @@ impl<'document> Section<'document> {
         self.parsed(key, "expected true or false", findings, boolean)
     }
 
-    /// A duration: seconds, or a number with ms, s, min, h or d.
+    /// A duration: seconds, or a number with a unit.
     pub(super) fn duration(&self, key: &str, findings: &mut Findings) -> Option<Duration> {
-        self.parsed(key, "expected seconds, or a number with ms, s, min, h or d", findings, duration)
+        self.parsed(key, DURATION_RULE, findings, duration)
     }
 
     /// A secret: given in `key`, or in a file named in `key_file`.
@@ -158,20 +162,37 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Seconds, or a number with a unit.
+/// Seconds, or numbers with units, as people write them: `90`, `1.5h`, `7d`, `7 days`, `1 day 12 hours`.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit.trim() {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "min" | "m" => 60.0,
-        "h" => 3600.0,
-        "d" => 86400.0,
+    let mut rest = text.trim();
+    let mut sum: Option<f64> = None;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        let after = after.trim_start();
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        // Without a unit it is all there is.
+        if unit.is_empty() && (sum.is_some() || !after.is_empty()) {
+            return None;
+        }
+        sum = Some(sum.unwrap_or_default() + number.parse::<f64>().ok()? * seconds_in(unit)?);
+        rest = after.trim_start();
+    }
+    Duration::try_from_secs_f64(sum?).ok()
+}
+
+/// Months and years are of no certain length, so they are none.
+fn seconds_in(unit: &str) -> Option<f64> {
+    Some(match unit.to_ascii_lowercase().as_str() {
+        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => 0.001,
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
+        "d" | "day" | "days" => 86_400.0,
+        "w" | "week" | "weeks" => 604_800.0,
         _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+    })
 }
 
 /// A number of bytes, or one with PostgreSQL's units.
@@ -196,5 +217,38 @@ fn shown(value: &Value) -> Value {
         Value::Object(_) => Value::from("{...}"),
         Value::Array(_) => Value::from("[...]"),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        let day = 86_400_000;
+        for (text, milliseconds) in [
+            ("90", 90_000),
+            ("1.5", 1500),
+            ("250ms", 250),
+            ("5 s", 5000),
+            ("10 min", 600_000),
+            ("2h", 7_200_000),
+            ("7d", 7 * day),
+            ("7 days", 7 * day),
+            ("7 Days", 7 * day),
+            ("1 day", day),
+            ("2 weeks", 14 * day),
+            ("90 minutes", 5_400_000),
+            ("1 day 12 hours", day + day / 2),
+            ("1h30m", 5_400_000),
+        ] {
+            assert_eq!(duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in
+            ["", "d", "days", "7 moons", "1 month", "-1s", "1 2", "1d 2", "1,5h", "1..5s", "7 days ago"]
+        {
+            assert_eq!(duration(text), None, "{text}");
+        }
     }
 }

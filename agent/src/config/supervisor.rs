@@ -1,12 +1,13 @@
 //! `supervisor`: the process that owns the postmaster, and whether the agent starts it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::fault::Findings;
 use super::section::Section;
 
-const SOCKET: &str = "/run/outrider/supervisor.sock";
+/// Its name in the state directory, which the user of the data directory can make.
+pub(crate) const SOCKET: &str = "supervisor.sock";
 /// The longest path that a unix socket can have.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -23,14 +24,22 @@ pub(crate) struct Supervised {
     pub(crate) grace_period: Duration,
 }
 
-pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Supervised {
+pub(super) fn read(root: &Section<'_>, state_directory: &Path, findings: &mut Findings) -> Supervised {
     let section = root.section("supervisor", findings);
     let rule = "expected an absolute path of at most 107 bytes, the limit for unix sockets";
     let socket = section.parsed("socket", rule, findings, |text| {
         (text.starts_with('/') && text.len() <= SOCKET_PATH_MAX).then(|| PathBuf::from(text))
     });
+    let usual = state_directory.join(SOCKET);
+    if section.get("socket").is_none() && usual.as_os_str().len() > SOCKET_PATH_MAX {
+        let words = format!(
+            "is missing: the usual place, {}, is too long for a unix socket; {rule}",
+            usual.display()
+        );
+        findings.missing(section.name("socket"), words);
+    }
     let supervised = Supervised {
-        socket: socket.unwrap_or_else(|| PathBuf::from(SOCKET)),
+        socket: socket.unwrap_or(usual),
         start: section.boolean("start", findings).unwrap_or(true),
         handover_timeout: section.duration("handover_timeout", findings).unwrap_or(Duration::from_secs(5)),
         grace_period: section.duration("grace_period", findings).unwrap_or(Duration::from_secs(30)),

@@ -1,82 +1,141 @@
-//! Lets visitors in: a bounded number of connections, each with deadlines, and the last places for whoever is quick.
+//! Lets visitors in: a bounded number of connections, each with deadlines. A new one never waits for those that ask for
+//! nothing: they make room for it.
 
+use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// Connections at one time.
-const PLACES: usize = 256;
-/// The last of them are for health checks: one request each, sent at once, so that a place is free again in a second.
-const QUICK_PLACES: usize = 32;
+use super::hall::{Hall, Place};
+
+/// Connections at one time: together with all else that is open below the 1,024 files that a process usually may have.
+const PLACES: usize = 512;
+/// The same on the machine's own socket.
+const LOCAL_PLACES: usize = 32;
 /// For a request's head; a connection that waits for its next request ends after this too.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// The same in the last places.
-const QUICK_HEAD_LIMIT: Duration = Duration::from_secs(1);
 /// After this a connection ends with the answer to its current request.
 const STAY: Duration = Duration::from_secs(600);
-/// The same in the last places.
-const QUICK_STAY: Duration = Duration::from_secs(5);
 /// For that answer; longer than a switchover takes.
 const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// A request's head and its first read, in bytes.
-const HEAD_MAX: usize = 64 * 1024;
+const HEAD_MAX: usize = 16 * 1024;
 /// After a failed accept, which is mostly too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves every visitor with `router`. Ends with its task.
-pub(super) async fn open(listener: TcpListener, router: Router) {
-    let places = Arc::new(Semaphore::new(PLACES));
+/// Where visitors come in.
+pub(super) trait Entrance: Send {
+    /// The line to one of them.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// How many may be inside at one time.
+    const PLACES: usize;
+
+    /// The next who comes.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Entrance for TcpListener {
+    type Stream = TcpStream;
+    const PLACES: usize = PLACES;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        // Answers are small and one write each: nothing is gained by waiting for more.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// Of the machine's own people only the agent's user and root come in.
+impl Entrance for UnixListener {
+    type Stream = UnixStream;
+    const PLACES: usize = LOCAL_PLACES;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        loop {
+            let (stream, _) = self.accept().await?;
+            let user = stream.peer_cred()?.uid();
+            if user == 0 || user == rustix::process::geteuid().as_raw() {
+                return Ok(stream);
+            }
+            warn!(user, "somebody else came to the local REST API and was sent away");
+        }
+    }
+}
+
+/// Serves everybody who comes with `router`. Ends with its task.
+pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
+    let hall = Hall::new(E::PLACES);
     let mut visits = JoinSet::new();
     loop {
-        // Who comes when all places are taken waits in the kernel's queue.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match entrance.next().await {
+            Ok(stream) => stream,
             Err(fault) => {
                 warn!(%fault, "cannot accept a connection to the REST API");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let quick = places.available_permits() < QUICK_PLACES;
-        visits.spawn(visit(stream, place, quick, router.clone()));
+        let place = hall.enter().await;
+        visits.spawn(visit(stream, place, router.clone()));
         while visits.try_join_next().is_some() {}
+        // Whoever came before is heard before the next may take their place.
+        yield_now().await;
     }
 }
 
-async fn visit(stream: TcpStream, place: OwnedSemaphorePermit, quick: bool, router: Router) {
-    // Answers are small and one write each: nothing is gained by waiting for more.
-    if let Err(fault) = stream.set_nodelay(true) {
-        debug!(%fault, "a visitor left at once");
-        return;
-    }
+async fn visit<Stream>(stream: Stream, place: Place, router: Router)
+where
+    Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let place = Arc::new(place);
+    let inside = place.clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request: axum::http::Request<Incoming>| {
+        inside.serve();
+        let (inside, answer) = (inside.clone(), router.call(request));
+        async move {
+            let answer: Result<Response<Body>, Infallible> = answer.await;
+            // What is left is to send it, and a visitor who does not read it has no claim to the place.
+            inside.wait();
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(if quick { QUICK_HEAD_LIMIT } else { HEAD_LIMIT })
-        .keep_alive(!quick)
+        .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let served = match timeout(if quick { QUICK_STAY } else { STAY }, connection.as_mut()).await {
-        Ok(served) => Ok(served),
-        Err(_) => {
-            // Who does not read its answers would keep its place for ever.
-            connection.as_mut().graceful_shutdown();
-            timeout(LAST_ANSWER_LIMIT, connection).await
+    let served = async {
+        match timeout(STAY, connection.as_mut()).await {
+            Ok(served) => Some(served),
+            Err(_) => {
+                // Who does not read its answers would keep its place for ever.
+                connection.as_mut().graceful_shutdown();
+                timeout(LAST_ANSWER_LIMIT, connection).await.ok()
+            }
         }
     };
-    if let Ok(Err(fault)) = served {
-        debug!(%fault, "a connection to the REST API ended");
+    tokio::select! {
+        served = served => if let Some(Err(fault)) = served {
+            debug!(%fault, "a connection to the REST API ended");
+        },
+        () = place.needed() => debug!("a connection that asked for nothing made room for another"),
     }
-    drop(place);
 }

@@ -62,7 +62,7 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
         }
         Err(fault) => return dcs_fault(&fault),
     }
-    info!(id = request.id, target = ?request.target, "a rollback was asked for");
+    info!(id = request.id, target = %json!(request.target), "a rollback was asked for");
     visitors.waker.wake();
     (StatusCode::ACCEPTED, Json(json!({"id": request.id}))).into_response()
 }

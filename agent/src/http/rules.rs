@@ -1,16 +1,17 @@
 //! `GET`, `PATCH` and `PUT /config`: the rules of the cluster, in the DCS. What no member could follow is refused.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Map, Value};
 use tracing::info;
 
 use super::Visitors;
+use super::admission::Standing;
 use super::answer::{dcs_fault, text};
-use super::body;
-use crate::config;
+use super::{body, perilous};
+use crate::config::{self, Rest};
 
 /// `GET /config`. From the DCS, so that who has just changed it sees the change; the last that was seen while it is silent.
 pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
@@ -25,7 +26,11 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
 }
 
 /// `PATCH /config`: merges; `null` takes a key away.
-pub(super) async fn patch(State(visitors): State<Visitors>, request: Request) -> Response {
+pub(super) async fn patch(
+    State(visitors): State<Visitors>,
+    Extension(standing): Extension<Standing>,
+    request: Request,
+) -> Response {
     let changes = match body::object(request).await {
         Ok(changes) if changes.is_empty() => {
             return text(StatusCode::BAD_REQUEST, "expected a JSON object with a change");
@@ -42,25 +47,46 @@ pub(super) async fn patch(State(visitors): State<Visitors>, request: Request) ->
     };
     let mut wanted = seen.value.clone();
     merge(&mut wanted, &changes);
-    replace(&visitors, &wanted, Some(&seen.value), seen.revision).await
+    replace(&visitors, standing, &wanted, Some(&seen.value), seen.revision).await
 }
 
 /// `PUT /config`: all of it anew.
-pub(super) async fn put(State(visitors): State<Visitors>, request: Request) -> Response {
+pub(super) async fn put(
+    State(visitors): State<Visitors>,
+    Extension(standing): Extension<Standing>,
+    request: Request,
+) -> Response {
     let wanted = match body::object(request).await {
         Ok(wanted) => Value::Object(wanted),
         Err(answer) => return *answer,
     };
     match visitors.dcs.read().await.map(|cluster| cluster.config) {
-        Ok(Some(seen)) => replace(&visitors, &wanted, Some(&seen.value), seen.revision).await,
-        Ok(None) => replace(&visitors, &wanted, None, 0).await,
+        Ok(Some(seen)) => replace(&visitors, standing, &wanted, Some(&seen.value), seen.revision).await,
+        Ok(None) => replace(&visitors, standing, &wanted, None, 0).await,
         Err(fault) => dcs_fault(&fault),
     }
 }
 
-async fn replace(visitors: &Visitors, wanted: &Value, seen: Option<&Value>, revision: i64) -> Response {
+async fn replace(
+    visitors: &Visitors,
+    standing: Standing,
+    wanted: &Value,
+    seen: Option<&Value>,
+    revision: i64,
+) -> Response {
     if seen == Some(wanted) {
         return Json(wanted).into_response();
+    }
+    let perilous = perilous::changes(seen.unwrap_or(&Value::Null), wanted);
+    if standing == Standing::Anybody && !perilous.is_empty() {
+        let socket = Rest::socket(&visitors.config.postgres.state_directory);
+        let words = format!(
+            "{}: may make a member run what somebody else wrote, name files, or let people in, so it is not taken without \
+             authentication; set restapi.authentication, or send it as the agent's user or root by {}",
+            perilous.join(", "),
+            socket.display()
+        );
+        return text(StatusCode::FORBIDDEN, words);
     }
     if let Some(words) = new_violations(wanted, seen) {
         return text(StatusCode::BAD_REQUEST, words);

@@ -1,22 +1,25 @@
 //! `GET /metrics`, for Prometheus.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::Visitors;
 use super::answer::text;
-use crate::metrics;
+use crate::metrics::{self, Exposition};
 
 /// What the last round said.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
+pub(super) async fn show(State(visitors): State<Visitors>, headers: HeaderMap) -> Response {
     let report = visitors.board.borrow().clone();
     let Some(report) = report else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "this member has not made its first round yet");
     };
-    match metrics::encode(&report, &visitors.config, visitors.shelf.as_ref()) {
-        Ok(written) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], written).into_response(),
+    let exposition = Exposition::asked_for(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    match metrics::encode(&report, &visitors.config, visitors.shelf.as_ref(), exposition) {
+        Ok(written) => {
+            ([(CONTENT_TYPE, exposition.content_type()), (VARY, "Accept")], written).into_response()
+        }
         Err(fault) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {fault}")),
     }
 }

@@ -32,8 +32,7 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Json<Value> {
 impl Status {
     /// Looks at Postgres and at the board.
     pub(super) async fn now(visitors: &Visitors) -> Self {
-        // Why it does not answer is logged by the round, which looks as often.
-        let postgres = visitors.look.look().await.ok();
+        let postgres = visitors.looks.look().await;
         let report = visitors.board.borrow().clone();
         Status { report, postgres }
     }

@@ -129,7 +129,13 @@ async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up:
         }
     };
     let what = wish.action.word();
-    info!(id, leader = ?wish.leader, candidate = ?wish.candidate, at = ?wish.scheduled_at, "a {what} was asked for");
+    info!(
+        id,
+        leader = wish.leader,
+        candidate = wish.candidate,
+        at = wish.scheduled_at,
+        "a {what} was asked for"
+    );
     visitors.waker.wake();
     if wish.scheduled_at.is_some() {
         return text(StatusCode::ACCEPTED, "Switchover scheduled");

@@ -1,5 +1,6 @@
 //! The REST API against a DCS in memory and without a Postgres: codes, texts, limits, and the outcome of a switchover.
 
+mod admission;
 mod archive;
 mod backups;
 mod limits;

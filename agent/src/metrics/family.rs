@@ -15,31 +15,43 @@ const NO_LABELS: NoLabels = [];
 #[derive(Debug, Default)]
 pub(super) struct Families(Vec<Family>);
 
+/// One metric with all its samples.
 #[derive(Debug)]
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    samples: Samples,
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) samples: Samples,
 }
 
+/// Of one kind.
 #[derive(Debug)]
-enum Samples {
+pub(super) enum Samples {
     Gauge(Vec<Sample>),
     Counter(Vec<Sample>),
-    Histogram { sum: f64, buckets: Vec<(f64, u64)> },
+    /// A counter that has had its name from before counters ended in `_total`.
+    OldCounter(Vec<Sample>),
+    Histogram {
+        sum: f64,
+        buckets: Vec<(f64, u64)>,
+    },
 }
 
 /// A value with a label of its own, or none.
 #[derive(Debug)]
-struct Sample {
-    label: Option<(&'static str, String)>,
-    value: f64,
+pub(super) struct Sample {
+    pub(super) label: Option<(&'static str, String)>,
+    pub(super) value: f64,
 }
 
 impl Families {
     /// A value that may fall.
     pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Into<Value>) {
         self.add(name, help, Samples::Gauge(vec![Sample { label: None, value: value.into().0 }]));
+    }
+
+    /// What only grows, under a name that does not say so and that others query.
+    pub(super) fn old_counter(&mut self, name: &'static str, help: &'static str, value: impl Into<Value>) {
+        self.add(name, help, Samples::OldCounter(vec![Sample { label: None, value: value.into().0 }]));
     }
 
     /// A sum since the start; its sample is called `name_total`.
@@ -78,6 +90,11 @@ impl Families {
         buckets: Vec<(f64, u64)>,
     ) {
         self.add(name, help, Samples::Histogram { sum, buckets });
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Family> {
+        self.0.iter()
     }
 
     fn add(&mut self, name: &'static str, help: &'static str, samples: Samples) {
@@ -129,12 +146,14 @@ impl Collector for Families {
         for family in &self.0 {
             let kind = match family.samples {
                 Samples::Gauge(_) => MetricType::Gauge,
+                // OpenMetrics has no counter without `_total`.
+                Samples::OldCounter(_) => MetricType::Unknown,
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Histogram { .. } => MetricType::Histogram,
             };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             match &family.samples {
-                Samples::Gauge(samples) => {
+                Samples::Gauge(samples) | Samples::OldCounter(samples) => {
                     samples
                         .iter()
                         .try_for_each(|sample| sample.encode(&mut metric, &ConstGauge::new(sample.value)))?;

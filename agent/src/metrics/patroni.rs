@@ -93,9 +93,17 @@ fn add_positions(seen: Option<&Observation>, families: &mut Families) {
         None => {}
     }
     let state = seen.and_then(Observation::replication_state);
-    families.gauge("patroni_xlog_location", "Flushed position of the primary, 0 elsewhere", location);
-    families.gauge("patroni_xlog_received_location", "Received position of a standby, 0 elsewhere", received);
-    families.gauge("patroni_xlog_replayed_location", "Replayed position of a standby, 0 elsewhere", replayed);
+    families.old_counter("patroni_xlog_location", "Flushed position of the primary, 0 elsewhere", location);
+    families.old_counter(
+        "patroni_xlog_received_location",
+        "Received position of a standby, 0 elsewhere",
+        received,
+    );
+    families.old_counter(
+        "patroni_xlog_replayed_location",
+        "Replayed position of a standby, 0 elsewhere",
+        replayed,
+    );
     families.gauge(
         "patroni_xlog_replayed_timestamp",
         "Commit time of the last replayed transaction, in seconds since the epoch",

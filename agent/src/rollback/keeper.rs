@@ -163,7 +163,7 @@ impl Desk {
                 if let Err(fault) = self.postgres.create_users().await {
                     warn!(fault = %causes(&fault), "cannot set the passwords of the cluster's own users");
                 }
-                info!(timeline = %seen.timeline, old_data = swap.old_data, gap = ?outcome.write_gap_seconds, "the cluster is rolled back");
+                info!(timeline = %seen.timeline, old_data = swap.old_data, gap_seconds = outcome.write_gap_seconds, "the cluster is rolled back");
                 self.end_run(outcome, cluster).await;
             }
             (Some(false), _) => {

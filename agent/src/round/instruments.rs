@@ -1,11 +1,12 @@
 //! The instruments of one member, made once at the start: DCS, Postgres, peers, archive. Decides nothing.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use outrider_archive::{
     AheadOptions, Fetcher, FlushPosition, Leadership, Server, ServerOptions, ShipOptions, Shipper,
     StreamOptions, StreamStatus, Streamer,
@@ -13,8 +14,8 @@ use outrider_archive::{
 use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
 use outrider_postgres::{FlushedWal, Observation, Observer, Postgres, Settings, Supervisor};
-use outrider_wal::{Lsn, SegmentSize, TimelineId};
-use tokio::time::sleep;
+use outrider_wal::{Lsn, SegmentSize, TimelineId, WalFileName};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use super::Memory;
@@ -29,6 +30,8 @@ use crate::rollback::Gate;
 const LOG_MAX: u64 = 64 << 20;
 /// For a supervisor that was just started to open its socket.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
+/// Between two counts of what the primary has finished while nothing is shipped.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two tries to reach it.
 const SUPERVISOR_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -55,6 +58,9 @@ pub(crate) struct Archive {
     streamer: Option<Streamer>,
     fetcher: Fetcher,
     server: Server,
+    pg_wal: PathBuf,
+    /// What the primary has finished, and when that was counted.
+    counted: Mutex<Option<(Instant, Finished)>>,
 }
 
 impl Instruments {
@@ -127,7 +133,7 @@ impl Archive {
         });
         let options = ServerOptions { socket: config.socket.clone(), pg_wal: pg_wal.to_owned() };
         let server = Server::start(options, shipper.clone(), fetcher.clone()).await?;
-        Ok(Archive { shelf, shipper, streamer, fetcher, server })
+        Ok(Archive { shelf, shipper, streamer, fetcher, server, pg_wal, counted: Mutex::default() })
     }
 
     /// Ships while this member leads, and only then. `term`: of the lease that is held.
@@ -174,15 +180,64 @@ impl Archive {
         self.shelf.clone()
     }
 
-    /// What it does.
-    pub(crate) fn status(&self) -> outrider_archive::Status {
-        self.shipper.status().borrow().clone()
+    /// What it does. A queue that is off, as while another writes to the archive, has seen nothing: then what waits is what
+    /// the primary itself has marked as finished.
+    pub(crate) fn status(&self, postgres: Option<&Observation>) -> outrider_archive::Status {
+        let mut status = self.shipper.status().borrow().clone();
+        if status.term.is_none()
+            && let Some(primary) = postgres.filter(|seen| seen.is_primary())
+        {
+            let finished = self.finished(primary.wal_segment_size);
+            (status.waiting, status.waiting_bytes, status.oldest_waiting) =
+                (finished.files, finished.bytes, finished.oldest);
+        }
+        status
+    }
+
+    /// Counted every few seconds: a long outage leaves many.
+    fn finished(&self, segment_size: u64) -> Finished {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*counted {
+            Some((at, finished)) if at.elapsed() < COUNT_INTERVAL => *finished,
+            Some(_) | None => {
+                let finished = finished(&self.pg_wal.join("archive_status"), segment_size);
+                *counted = Some((clock::monotonic(), finished));
+                finished
+            }
+        }
     }
 
     /// How far the segment that is being written is streamed; `None` when it is not to be.
     pub(crate) fn stream_status(&self) -> Option<StreamStatus> {
         self.streamer.as_ref().map(|streamer| streamer.status().borrow().clone())
     }
+}
+
+/// WAL files that PostgreSQL has finished and nobody has archived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Finished {
+    files: u64,
+    bytes: u64,
+    oldest: Option<Duration>,
+}
+
+/// Those that are marked so. What cannot be read is not there.
+fn finished(archive_status: &Path, segment_size: u64) -> Finished {
+    let mut found = Finished::default();
+    for entry in std::fs::read_dir(archive_status).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".ready")) else { continue };
+        let Ok(name) = name.parse::<WalFileName>() else { continue };
+        found.files += 1;
+        found.bytes +=
+            if matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_)) { segment_size } else { 0 };
+        let marked = entry.metadata().and_then(|it| it.modified()).ok();
+        let marked = marked.and_then(|marked| Timestamp::try_from(marked).ok());
+        let age =
+            marked.map(|marked| Duration::try_from(clock::wall().duration_since(marked)).unwrap_or_default());
+        found.oldest = found.oldest.max(age);
+    }
+    found
 }
 
 /// The local primary, as the streaming of WAL asks it.
@@ -278,7 +333,7 @@ mod tests {
     use outrider_archive::store::Location;
     use outrider_archive::{Compression, Fetched, Patience};
     use outrider_postgres::Role;
-    use outrider_wal::{SegmentName, WalFileName};
+    use outrider_wal::SegmentName;
 
     use super::*;
     use crate::http::tests::stage;
@@ -304,6 +359,44 @@ mod tests {
 
     fn seen(role: Role) -> Observation {
         Observation { role, wal_segment_size: SIZE.bytes(), ..stage::observation() }
+    }
+
+    #[test]
+    fn what_waits_is_what_postgres_has_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(finished(&directory.path().join("absent"), SIZE.bytes()), Finished::default());
+        for file in [
+            "000000010000000000000001.ready",
+            "000000010000000000000002.done",
+            "000000010000000000000003.ready",
+            "00000002.history.ready",
+            "notes.ready",
+        ] {
+            std::fs::write(directory.path().join(file), "").unwrap();
+        }
+        let found = finished(directory.path(), SIZE.bytes());
+        assert_eq!((found.files, found.bytes), (3, 2 << 20));
+        assert!(found.oldest.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_a_queue_that_is_off_has_not_seen_is_counted_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = stage::config(None);
+        let mut settings = config.postgres;
+        settings.state_directory = directory.path().join("state");
+        settings.data_directory = directory.path().join("data");
+        let marks = settings.data_directory.join("pg_wal/archive_status");
+        std::fs::create_dir_all(&marks).unwrap();
+        std::fs::write(marks.join("000000010000000000000001.ready"), "").unwrap();
+        let mut archive = config.archive.unwrap();
+        archive.location = Location::Directory { path: directory.path().join("archive") };
+        archive.socket = directory.path().join("archive.sock");
+        let archive = Archive::open(&archive, "p1", &Arc::new(settings)).await.unwrap();
+        let primary = seen(Role::Primary { flushed: Lsn::new(8 << 20) });
+        assert_eq!(archive.status(Some(&primary)).waiting, 1);
+        // A standby archives nothing; its marks are of a time when it led, and its primary's to ship.
+        assert_eq!(archive.status(Some(&seen(stage::observation().role))).waiting, 0);
     }
 
     #[tokio::test]

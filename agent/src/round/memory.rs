@@ -19,6 +19,7 @@ use super::dcs_memory::DcsMemory;
 use super::patience::Patience;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
 use crate::clock;
+use crate::observe::addresses::Addresses;
 use crate::observe::cluster::SwitchoverProgress;
 use crate::observe::restart::TurnSeen;
 use crate::report::{Counters, Said};
@@ -34,6 +35,8 @@ const GIVEN_UP: usize = 3;
 pub(crate) struct Memory {
     /// What was seen of the DCS, on disk.
     pub(crate) dcs: DcsMemory,
+    /// From where the members connect.
+    pub(crate) addresses: Addresses,
     /// This member has its entry in the DCS, and no other agent has its name.
     pub(crate) is_member: bool,
     /// The entry as it stands there.
@@ -140,10 +143,11 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Of an agent that has seen nothing yet.
-    pub(crate) fn new(dcs: DcsMemory, policy: Policy) -> Self {
+    pub(crate) fn new(dcs: DcsMemory, policy: Policy, addresses: Addresses) -> Self {
         Memory {
             session_ttl: None,
             dcs,
+            addresses,
             is_member: false,
             published: None,
             publishing_fault: Said::default(),

@@ -12,6 +12,7 @@
 mod supervisor;
 
 mod child;
+mod exit;
 mod fuse;
 mod postmaster;
 mod termination;

@@ -42,6 +42,9 @@ fn help_is_no_error_and_wrong_usage_is_64() {
         assert_eq!((run.code, run.out.as_str()), (64, ""), "{wrong:?}");
         assert!(!run.err.is_empty(), "{wrong:?}");
     }
+    let asked = run(&["help"]);
+    assert_eq!((asked.code, asked.out.contains("switchover")), (0, true), "{asked:?}");
+    assert!(run(&["help", "replay"]).out.contains("--around"));
     assert_eq!(run(&["version"]).out, format!("outrider {}\n", env!("CARGO_PKG_VERSION")));
 }
 
@@ -124,16 +127,62 @@ fn a_recorded_round_is_decided_as_it_was_and_a_changed_one_is_shown() {
     };
     let same = replay(format!("{line}\n{line}\n"));
     assert_eq!(same.code, 0, "{same:?}");
+    // The second is as the first, so there is nothing to tell of it.
+    let summary = "rounds.jsonl: 2 rounds, 1 shown; this version (";
     assert!(
-        same.out.starts_with("rounds.jsonl: 2 rounds, 0 of them not decided as recorded"),
+        same.out.contains(summary) && same.out.contains("decides every one of them as recorded"),
         "{}",
         same.out
     );
     let other = replay(format!("{line}\n{}\n", line.replace("dcs_silent_waiting", "leading")));
     assert_eq!(other.code, 1);
-    assert!(other.out.starts_with("line 2: at 2026-11-24T11:18:19Z version 0.1.0 decided"), "{}", other.out);
-    assert!(replay("{\"at\": 1}\n".to_owned()).out.starts_with("line 1: not a recorded round"));
+    for words in [
+        "rounds.jsonl line 2: at 2026-11-24T11:18:19Z version 0.1.0 decided: the leader with the lease []",
+        "this version decides: the DCS does not answer; waiting for it []",
+        "1 of them are not decided as recorded",
+    ] {
+        assert!(other.out.contains(words), "{words} in {}", other.out);
+    }
+    assert!(replay("{\"at\": 1}\n".to_owned()).out.contains("line 1: not a recorded round"));
     let absent = run_in(directory.path(), &["replay", "absent.jsonl"], &[]);
     assert_eq!(absent.code, 1);
     assert!(absent.err.contains("cannot read the recorded rounds in absent.jsonl"), "{}", absent.err);
+}
+
+#[test]
+fn the_rounds_of_a_night_are_read_by_time_and_by_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = ROUND.replace('\n', "");
+    let at = |time: &str| line.replace("2026-11-24T11:18:19Z", time);
+    let failed = at("2026-11-24T03:14:10Z").replace("\"plan\"", "\"failure\":\"the disk is full\",\"plan\"");
+    // What was put aside comes first.
+    fs::write(directory.path().join("rounds.jsonl.1"), at("2026-11-24T01:00:00Z") + "\n").unwrap();
+    let newer = format!("{}\n{failed}\n{}\n", at("2026-11-24T03:14:00Z"), at("2026-11-24T09:00:00Z"));
+    fs::write(directory.path().join("rounds.jsonl"), newer).unwrap();
+    let replay =
+        |options: &[&str]| run_in(directory.path(), &[&["replay", "rounds.jsonl"], options].concat(), &[]);
+    let all = replay(&["--all"]).out;
+    for words in [
+        "2026-11-24 01:00:00.000",
+        "Postgres: no data directory",
+        "waiting for it",
+        "FAILED: the disk is full",
+    ] {
+        assert!(all.contains(words), "{words} in {all}");
+    }
+    let around = replay(&["--around", "2026-11-24T04:14:30+01:00", "--within", "30 seconds", "--json"]);
+    let rounds: serde_json::Value = serde_json::from_str(&around.out).unwrap();
+    let times: Vec<&str> =
+        rounds.as_array().unwrap().iter().filter_map(|round| round["at"].as_str()).collect();
+    assert_eq!(times, ["2026-11-24T03:14:10Z"], "{}", around.out);
+    assert_eq!(
+        (&rounds[0]["reason"], &rounds[0]["failure"]),
+        (&"dcs_silent_waiting".into(), &"the disk is full".into())
+    );
+    assert!(replay(&["--reason", "promoting"]).out.starts_with("no such rounds\n"));
+    assert!(replay(&["--reason", "dcs_silent_waiting"]).out.contains("01:00:00.000"));
+    let unknown = replay(&["--reason", "boredom"]);
+    assert!(unknown.code == 64 && unknown.err.contains("no round has the reason boredom"), "{unknown:?}");
+    let bad = replay(&["--around", "at night"]);
+    assert!(bad.code == 64 && bad.err.contains("is not a time"), "{bad:?}");
 }

@@ -54,7 +54,8 @@ fn faults(text: &str) -> Vec<String> {
 #[test]
 fn the_smallest_configuration_is_enough_and_secrets_are_not_shown() {
     let run = check(SMALLEST);
-    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    assert_eq!((run.code, run.err.lines().count()), (0, 1), "{run:?}");
+    assert!(run.err.contains("the REST API on 127.0.0.1:8008 has no password"), "{}", run.err);
     for line in [
         "namespace: service",
         "state_dir: /srv/pg/data.outrider",
@@ -66,7 +67,7 @@ fn the_smallest_configuration_is_enough_and_secrets_are_not_shown() {
         "    synchronous_mode: true",
         "  - --encoding=UTF8",
         "  - --data-checksums",
-        "  socket: /run/outrider/supervisor.sock",
+        "  socket: /srv/pg/data.outrider/supervisor.sock",
     ] {
         assert!(run.out.lines().any(|shown| shown == line), "{line:?} in {}", run.out);
     }
@@ -127,7 +128,37 @@ fn patronis_keys_without_effect_are_named_once() {
         "outrider: warning: watchdog has no effect here",
         "outrider: warning: postgresql.callbacks has no effect here",
     ];
-    assert_eq!(run.err.lines().collect::<Vec<_>>(), warnings);
+    let said = run.err.lines().filter(|line| !line.contains("the REST API on"));
+    assert_eq!(said.collect::<Vec<_>>(), warnings);
+}
+
+#[test]
+fn patronis_older_etcd_section_is_told_its_new_name() {
+    let found = faults(&SMALLEST.replace("etcd3:", "etcd:"));
+    assert!(
+        found.iter().any(|fault| fault.starts_with("etcd: ") && fault.contains("rename it to etcd3")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn durations_are_taken_as_people_write_them() {
+    let with = |window: &str| {
+        check(&format!("{SMALLEST}archive: {{store: \"file:///x\", retention: {{window: {window}}}}}\n"))
+    };
+    assert_eq!(with("7 days").code, 0, "{:?}", with("7 days"));
+    let refused = with("7 moons");
+    assert!(refused.code == 64 && refused.err.contains("7 moons"), "{refused:?}");
+}
+
+#[test]
+fn where_the_usual_socket_does_not_fit_it_is_said() {
+    let deep = format!("/srv/{}", "a".repeat(100));
+    let found = faults(&SMALLEST.replace("/srv/pg", &deep));
+    assert!(
+        found.iter().any(|fault| fault.starts_with("supervisor.socket: is missing: the usual place")),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -30,8 +30,8 @@ pub(super) enum Failure {
 
 impl Failure {
     /// The deadline of one request passed.
-    pub(super) fn late(elapsed: Elapsed) -> Self {
-        Failure::MaybeDone(Box::new(elapsed))
+    pub(super) fn late(_: Elapsed) -> Self {
+        Failure::MaybeDone("no answer in time".into())
     }
 
     /// For a connection that is being made: nothing but looking was done on it.
@@ -43,8 +43,22 @@ impl Failure {
     }
 }
 
-/// etcd's own words are the only sure sign, its gRPC codes are shared (etcd, api/v3rpc/rpctypes/error.go).
+/// What the error means, with a cause that a person can read.
 pub(super) fn classify(error: EtcdError) -> Failure {
+    let words: Cause = in_words(&error).into();
+    match by_words(error) {
+        Failure::NotDone(_) => Failure::NotDone(words),
+        Failure::MaybeDone(_) => Failure::MaybeDone(words),
+        Failure::StaleToken(_) => Failure::StaleToken(words),
+        Failure::Distrusted(_) => Failure::Distrusted(words),
+        Failure::NoUser(_) => Failure::NoUser(words),
+        Failure::Refused(_) => Failure::Refused(words),
+        Failure::LeaseGone => Failure::LeaseGone,
+    }
+}
+
+/// etcd's own words are the only sure sign, its gRPC codes are shared (etcd, api/v3rpc/rpctypes/error.go).
+fn by_words(error: EtcdError) -> Failure {
     let EtcdError::GRpcStatus(status) = &error else {
         return match error {
             EtcdError::LeaseKeepAliveError(words) if words == "lease not found" => Failure::LeaseGone,
@@ -116,6 +130,40 @@ fn boxed(error: EtcdError) -> Cause {
         EtcdError::IoError(error) => Box::new(error),
         other => Box::new(other),
     }
+}
+
+/// The same for people: the libraries between etcd and us print their own types and what they hold.
+fn in_words(error: &EtcdError) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut link: Option<&(dyn StdError + 'static)> = match error {
+        EtcdError::GRpcStatus(status) => {
+            let said = status.message();
+            words.push(if said.is_empty() { status.code().description() } else { said }.to_owned());
+            status.source()
+        }
+        EtcdError::TransportError(error) => Some(error),
+        EtcdError::IoError(error) => Some(error),
+        other => return other.to_string(),
+    };
+    // These say only that something stands behind them, or name the library's own types.
+    let is_noise = |text: &str| {
+        ["transport error", "client error (", "error trying to connect", "status: ", "code: "]
+            .iter()
+            .any(|noise| text.starts_with(noise))
+    };
+    while let Some(behind) = link {
+        let text = behind.to_string();
+        if !is_noise(&text) && !words.iter().any(|said| said.contains(&text)) {
+            words.push(text);
+        }
+        link = behind.source();
+    }
+    let most_telling = words.iter().any(|text| !is_noise(text));
+    words.retain(|text| !(most_telling && is_noise(text)));
+    if words.is_empty() {
+        words.push("the connection broke off".to_owned());
+    }
+    words.join(": ")
 }
 
 /// The operation's time is over before anything was sent.

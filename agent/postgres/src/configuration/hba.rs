@@ -1,4 +1,5 @@
-//! `pg_hba.conf`: first the lines that the agent and the members need, then the operator's.
+//! `pg_hba.conf`: first what the agents need, from where they are, then the operator's lines, then how a member that nobody
+//! knows yet may begin to replicate.
 
 use super::Configuration;
 use crate::error::Error;
@@ -16,25 +17,122 @@ pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result
     );
     let superuser = quote_name(&settings.superuser.name);
     let replication = quote_name(&settings.replication.name);
-    let rewind = quote_name(&settings.rewind.name);
-    for line in [
-        format!("local all {superuser} scram-sha-256"),
-        format!("host replication {replication} all scram-sha-256"),
-        format!("host postgres {rewind} all scram-sha-256"),
-    ] {
-        text.push_str(&line);
+    let mut add = |line: &str| {
+        text.push_str(line);
         text.push('\n');
+    };
+    add(
+        "# The agent of this member, and the members from their addresses: to replicate, to rewind, to finish a backup.",
+    );
+    add(&format!("local all {superuser} scram-sha-256"));
+    for address in &configuration.members {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        add(&format!("host replication {replication} {address}/{bits} scram-sha-256"));
+        let mut users = vec![&settings.superuser.name, &settings.rewind.name];
+        users.dedup();
+        for user in users {
+            add(&format!("host postgres {} {address}/{bits} scram-sha-256", quote_name(user)));
+        }
     }
     let lines = if settings.pg_hba.is_empty() { &configuration.pg_hba } else { &settings.pg_hba };
     if lines.is_empty() {
-        let base = file::read_if_there(&settings.data_directory.join(BASE))?;
-        text.push_str("# From pg_hba.base.conf:\n");
-        text.push_str(&base.unwrap_or_default());
+        add("# From pg_hba.base.conf:");
+        add(file::read_if_there(&settings.data_directory.join(BASE))?.unwrap_or_default().trim_end());
     } else {
-        for line in lines {
-            text.push_str(line);
-            text.push('\n');
-        }
+        lines.iter().for_each(|line| add(line));
+    }
+    // Never the superuser: what it may from elsewhere is the operator's to say.
+    if settings.replication.name != settings.superuser.name {
+        add(
+            "# A member that is not known yet, or comes from another address than it says, unless a line above forbids it:",
+        );
+        add(&format!("host replication {replication} all scram-sha-256"));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::settings::{Password, User};
+
+    fn settings(directory: &Path) -> Settings {
+        let user = |name: &str| User { name: name.to_owned(), password: Password::new("p".to_owned()) };
+        Settings {
+            name: "member1".to_owned(),
+            scope: "homepage".to_owned(),
+            data_directory: directory.join("data"),
+            bin_directory: "/nowhere".into(),
+            state_directory: directory.join("state"),
+            socket_directory: directory.to_owned(),
+            listen_addresses: "127.0.0.1".to_owned(),
+            port: 5432,
+            supervisor_socket: directory.join("supervisor"),
+            superuser: user("postgres"),
+            replication: user("replicator"),
+            rewind: user("rewinder"),
+            parameters: [].into(),
+            pg_hba: Vec::new(),
+            initdb: Vec::new(),
+            archive_command: None,
+            restore_command: None,
+        }
+    }
+
+    fn lines(settings: &Settings, configuration: &Configuration) -> Vec<String> {
+        let text = text(settings, configuration).unwrap();
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_superuser_comes_from_members_only_and_the_operators_lines_forbid_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let configuration = Configuration {
+            members: vec!["10.0.0.1".parse().unwrap(), "fd00::2".parse().unwrap()],
+            pg_hba: vec![
+                "host all postgres all reject".to_owned(),
+                "host all all all scram-sha-256".to_owned(),
+            ],
+            ..Configuration::default()
+        };
+        assert_eq!(
+            lines(&settings, &configuration),
+            [
+                "local all \"postgres\" scram-sha-256",
+                "host replication \"replicator\" 10.0.0.1/32 scram-sha-256",
+                "host postgres \"postgres\" 10.0.0.1/32 scram-sha-256",
+                "host postgres \"rewinder\" 10.0.0.1/32 scram-sha-256",
+                "host replication \"replicator\" fd00::2/128 scram-sha-256",
+                "host postgres \"postgres\" fd00::2/128 scram-sha-256",
+                "host postgres \"rewinder\" fd00::2/128 scram-sha-256",
+                "host all postgres all reject",
+                "host all all all scram-sha-256",
+                "host replication \"replicator\" all scram-sha-256",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_superuser_that_replicates_is_let_in_from_nowhere_else_either() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(directory.path());
+        settings.replication = settings.superuser.clone();
+        settings.rewind = settings.superuser.clone();
+        std::fs::create_dir_all(&settings.data_directory).unwrap();
+        std::fs::write(settings.data_directory.join(BASE), "local all all peer\n").unwrap();
+        let configuration =
+            Configuration { members: vec!["10.0.0.1".parse().unwrap()], ..Configuration::default() };
+        assert_eq!(
+            lines(&settings, &configuration),
+            [
+                "local all \"postgres\" scram-sha-256",
+                "host replication \"postgres\" 10.0.0.1/32 scram-sha-256",
+                "host postgres \"postgres\" 10.0.0.1/32 scram-sha-256",
+                "local all all peer",
+            ]
+        );
+    }
 }

@@ -53,10 +53,12 @@ pub(super) struct Wish {
 
 impl Wish {
     /// Reads the request; otherwise the code and the text of the refusal.
-    pub(super) fn read(
-        action: Action,
-        request: &Map<String, Value>,
-    ) -> Result<Self, (StatusCode, &'static str)> {
+    pub(super) fn read(action: Action, request: &Map<String, Value>) -> Result<Self, (StatusCode, String)> {
+        check_keys(request).map_err(|words| (StatusCode::BAD_REQUEST, words))?;
+        Self::of_checked(action, request).map_err(|(code, words)| (code, words.to_owned()))
+    }
+
+    fn of_checked(action: Action, request: &Map<String, Value>) -> Result<Self, (StatusCode, &'static str)> {
         let flag = |key: &str| match request.get(key) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -148,7 +150,14 @@ impl Wish {
             }
             let found: Vec<&Member> =
                 cluster.members.iter().filter(|member| member.name == *candidate).collect();
-            return if found.is_empty() { Err("candidate does not exists".to_owned()) } else { Ok(found) };
+            if found.is_empty() {
+                let known: Vec<&str> = cluster.members.iter().map(|member| member.name.as_str()).collect();
+                let known = known.join(", ");
+                return Err(format!(
+                    "candidate does not exists: no member is called {candidate}; the members are {known}"
+                ));
+            }
+            return Ok(found);
         }
         let found: Vec<&Member> = others.collect();
         if found.is_empty() {
@@ -156,6 +165,25 @@ impl Wish {
         }
         Ok(found)
     }
+}
+
+/// What is misspelt or of another kind is no wish that can be guessed: without its candidate any other would do.
+fn check_keys(request: &Map<String, Value>) -> Result<(), String> {
+    const TEXTS: [&str; 4] = ["leader", "candidate", "member", "scheduled_at"];
+    const FLAGS: [&str; 2] = ["accept_data_loss", "plan"];
+    for (key, value) in request {
+        let (text, flag) = (TEXTS.contains(&key.as_str()), FLAGS.contains(&key.as_str()));
+        if !text && !flag {
+            return Err(format!(
+                "{key} is unknown; expected {}",
+                [&TEXTS[..], &FLAGS[..]].concat().join(", ")
+            ));
+        }
+        if text && !value.is_string() && !value.is_null() {
+            return Err(format!("{key}: {value} is not a text"));
+        }
+    }
+    Ok(())
 }
 
 fn check_schedule(at: &str) -> Result<(), (StatusCode, &'static str)> {
@@ -181,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    fn read(action: Action, request: &Value) -> Result<Wish, (u16, &'static str)> {
+    fn read(action: Action, request: &Value) -> Result<Wish, (u16, String)> {
         Wish::read(action, request.as_object().unwrap()).map_err(|(code, words)| (code.as_u16(), words))
     }
 
@@ -237,7 +265,7 @@ mod tests {
                 "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
             ),
         ] {
-            assert_eq!(read(action, &request), Err((code, words)), "{request}");
+            assert_eq!(read(action, &request), Err((code, words.to_owned())), "{request}");
         }
     }
 
@@ -261,6 +289,34 @@ mod tests {
         }
         let failover = json!({"leader": "p1", "member": "p2", "accept_data_loss": true});
         assert_eq!(read(Action::Failover, &failover).unwrap_err().0, 400);
+    }
+
+    #[test]
+    fn what_is_of_the_wrong_kind_or_misspelt_is_refused_and_not_left_out() {
+        for (action, request, words) in [
+            (
+                Action::Switchover,
+                json!({"leader": "p1", "candidate": ["p2"]}),
+                "candidate: [\"p2\"] is not a text",
+            ),
+            (Action::Switchover, json!({"leader": "p1", "candidate": 2}), "candidate: 2 is not a text"),
+            (Action::Switchover, json!({"leader": "p1", "candidate": {}}), "candidate: {} is not a text"),
+            (Action::Switchover, json!({"leader": true}), "leader: true is not a text"),
+            (
+                Action::Failover,
+                json!({"member": ["p2"], "candidate": "p3"}),
+                "member: [\"p2\"] is not a text",
+            ),
+            (Action::Switchover, json!({"leader": "p1", "scheduled_at": 1}), "scheduled_at: 1 is not a text"),
+            (Action::Switchover, json!({"leader": "p1", "candidat": "p2"}), "candidat is unknown"),
+        ] {
+            let (code, said) = read(action, &request).unwrap_err();
+            assert_eq!(code, 400);
+            assert!(said.starts_with(words), "{request}: {said}");
+        }
+        // What patronictl sends for what is not given.
+        let nulls = json!({"leader": "p1", "candidate": null, "scheduled_at": null});
+        assert_eq!(read(Action::Switchover, &nulls).unwrap().candidate, None);
     }
 
     #[test]
@@ -288,7 +344,7 @@ mod tests {
             ),
         ] {
             let wish = read(Action::Switchover, &request).unwrap();
-            assert_eq!(wish.standing(&cluster).unwrap_err(), words);
+            assert!(wish.standing(&cluster).unwrap_err().starts_with(words), "{request}");
         }
         let wish = read(Action::Switchover, &json!({"leader": "p1"})).unwrap();
         let cluster = cluster(&["p1", "p2", "p3"], Some(sync));

@@ -6,13 +6,64 @@ use std::time::Duration;
 
 use super::stage::Stage;
 
+/// More than there are places.
+const CROWD: usize = 700;
+
+/// So many lines that have sent this much.
+fn crowd(stage: &Stage, sent: &str) -> Vec<TcpStream> {
+    let address = stage.url.strip_prefix("http://").unwrap();
+    let come = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // One that was sent away already is one of them all the same.
+        let _ = stream.write_all(sent.as_bytes());
+        stream
+    };
+    (0..CROWD).map(|_| come()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_visitors_do_not_keep_a_health_check_out() {
+async fn no_crowd_keeps_a_health_check_out() {
+    // Each line and its other end are files of this one process.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
     let stage = Stage::new(None).await;
-    let address = stage.url.strip_prefix("http://").unwrap().to_owned();
-    let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    assert_eq!(stage.get("/liveness").await.status().as_u16(), 200);
-    drop(silent);
+    let head = "Host: 127.0.0.1\r\n";
+    for (who, sent) in [
+        ("silent", String::new()),
+        ("in the middle of a head", format!("GET /primary HTTP/1.1\r\n{head}")),
+        ("done and still there", format!("GET /liveness HTTP/1.1\r\n{head}\r\n")),
+        (
+            "in the middle of a body",
+            format!("POST /switchover HTTP/1.1\r\n{head}Content-Length: 9000\r\n\r\n{{"),
+        ),
+        ("not reading", format!("GET /liveness HTTP/1.1\r\n{head}\r\n").repeat(50)),
+    ] {
+        let inside = crowd(&stage, &sent);
+        for _ in 0..5 {
+            // A line of its own, as a load balancer's checks have.
+            let client =
+                reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
+            let answer = client.get(format!("{}/liveness", stage.url)).send().await;
+            assert_eq!(answer.expect(who).status().as_u16(), 200, "{who}");
+        }
+        drop(inside);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_wait_are_not_many_at_one_time() {
+    let stage = Stage::new(None).await;
+    let inside =
+        crowd(&stage, "POST /switchover HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\n{");
+    // Every place for those that wait is taken while they are held, so the first refusal is one of too many.
+    let refused = inside.iter().find_map(|mut stream| {
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut answer = [0; 64];
+        let read = stream.read(&mut answer).unwrap_or_default();
+        answer[..read].starts_with(b"HTTP/1.1 503").then_some(())
+    });
+    assert!(refused.is_some(), "all of them wait");
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ async fn metrics_are_openmetrics_with_the_names_that_people_query() {
     seen.counters.round_durations[1] = 9;
     seen.counters.round_durations[8] = 3;
     stage.post(seen);
-    let response = stage.get("/metrics").await;
+    let response = stage.open_metrics().await;
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
     let text = response.text().await.unwrap();
     assert!(text.ends_with("# EOF\n"));
@@ -50,4 +50,74 @@ async fn metrics_are_openmetrics_with_the_names_that_people_query() {
     ] {
         assert_eq!(samples.get(&name), Some(&value), "{name} in {text}");
     }
+}
+
+/// Patroni's own names, which its dashboards query.
+const OLD_COUNTERS: [&str; 3] =
+    ["patroni_xlog_location", "patroni_xlog_received_location", "patroni_xlog_replayed_location"];
+
+/// What `promtool check metrics` demands of the text format: that it parses, and its lints.
+#[tokio::test]
+async fn the_older_text_format_is_what_promtool_wants() {
+    let stage = Stage::new(None).await;
+    let mut seen = report();
+    seen.postgres = Some(super::stage::observation());
+    seen.archive = Some(outrider_archive::Status::default());
+    seen.stream = Some(outrider_archive::StreamStatus::default());
+    seen.counters.rounds.insert("following", 12);
+    seen.counters.dcs_errors.insert("unreachable", 2);
+    seen.counters.round_durations[1] = 9;
+    seen.counters.round_durations[8] = 3;
+    stage.post(seen);
+    let response = stage.get("/metrics").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.text().await.unwrap();
+    let (mut family, mut kind, mut families) = (String::new(), String::new(), Vec::new());
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').unwrap();
+            assert!(help.len() > 10, "{line}");
+            assert!(!families.contains(&name.to_owned()), "{name} is there twice");
+            families.push(name.to_owned());
+            (family, kind) = (name.to_owned(), String::new());
+        } else if let Some(stated) = line.strip_prefix("# TYPE ") {
+            let (name, stated) = stated.split_once(' ').unwrap();
+            assert!(name == family && kind.is_empty(), "{line} after the help of {family}");
+            stated.clone_into(&mut kind);
+        } else {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let of_histogram = kind == "histogram"
+                && name
+                    .strip_prefix(&family)
+                    .is_some_and(|rest| ["_bucket", "_sum", "_count"].contains(&rest));
+            assert!(name == family || of_histogram, "{line} is not of {family}, a {kind}");
+            assert!(line.contains("scope=\"demo\",name=\"p1\""), "{line}");
+            line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap();
+            let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(letters), "{name}");
+        }
+        let old = OLD_COUNTERS.contains(&family.as_str());
+        match kind.as_str() {
+            "counter" => assert!(family.ends_with("_total") || old, "{family} is a counter"),
+            "gauge" | "histogram" => {
+                assert!(
+                    !["_total", "_count", "_sum", "_bucket"].iter().any(|end| family.ends_with(end)),
+                    "{family}"
+                );
+                assert!(!old, "{family} is a counter in Patroni");
+            }
+            _ => assert!(kind.is_empty(), "{kind}"),
+        }
+    }
+    assert!(families.len() > 60, "{families:?}");
+    assert!(
+        text.contains("outrider_rounds_total{scope=\"demo\",name=\"p1\",reason=\"following\"} 12\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("outrider_round_duration_seconds_bucket{scope=\"demo\",name=\"p1\",le=\"+Inf\"} 12\n"),
+        "{text}"
+    );
+    assert!(text.contains("datname=\"pg\\\"1\""), "{text}");
+    assert!(!text.contains("# EOF"));
 }

@@ -184,11 +184,19 @@ async fn what_cannot_be_done_is_not_even_written() {
     let ask = |body: &'static str| stage.ask("POST", "/switchover", body, None);
     assert_eq!(ask("{\"leader\": \"p9\"}").await, (412, "leader name does not match".to_owned()));
     second.touch_member(&json!({"role": "replica", "api_url": "http://127.0.0.1:1/patroni"})).await.unwrap();
-    let words =
-        "switchover is not possible: no good candidates have been found (p2 does not answer)".to_owned();
-    assert_eq!(ask("{\"leader\": \"p1\", \"candidate\": \"p2\"}").await, (412, words));
-    let words = "failover is not possible: p1 leads already".to_owned();
-    assert_eq!(stage.ask("POST", "/failover", "{\"candidate\": \"p1\"}", None).await, (412, words));
+    let words = "switchover is not possible: no good candidates have been found (p2 does not answer)";
+    assert_eq!(ask("{\"leader\": \"p1\", \"candidate\": \"p2\"}").await, (412, words.to_owned()));
+    let fail_over = |body: &'static str| stage.ask("POST", "/failover", body, None);
+    for (body, code, words) in [
+        ("{\"candidate\": \"p1\"}", 412, "p1 leads already"),
+        ("{\"candidate\": \"p9\"}", 412, "no member is called p9; the members are p1, p2"),
+        ("{\"candidate\": \"p2\"}", 412, "p2 does not answer"),
+        ("{\"candidate\": [\"p2\"]}", 400, "is not a text"),
+        ("{\"candidate\": \"p2\", \"accept_data_los\": true}", 400, "accept_data_los is unknown"),
+    ] {
+        let (given, said) = fail_over(body).await;
+        assert!(given == code && said.contains(words), "{body}: {given} {said}");
+    }
     assert_eq!(stage.dcs.read().await.unwrap().failover, None);
 }
 

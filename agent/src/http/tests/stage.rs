@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::backup::Shelf;
 use crate::config::{self, Config, Environment};
-use crate::http::{self, Visitors};
+use crate::http::{self, Looks, Visitors};
 use crate::report::{Counters, Report};
 use crate::round::Alarm;
 
@@ -28,6 +28,7 @@ pub(super) struct Stage {
     pub(super) url: String,
     /// Its archive.
     pub(super) archive: tempfile::TempDir,
+    pub(super) visitors: Visitors,
     client: Client,
     server: JoinHandle<()>,
     _alarm: Alarm,
@@ -50,24 +51,35 @@ impl Stage {
         let (board, seen) = watch::channel(None);
         let supervisor = Supervisor::new("/nonexistent/supervisor.sock".into());
         let alarm = Alarm::new(dcs.watch(), supervisor.news()).unwrap();
-        let look = Observer::new(Arc::new(config.postgres.clone()));
+        let looks = Looks::new(Observer::new(Arc::new(config.postgres.clone())));
         let archive = tempfile::tempdir().unwrap();
         let store = Arc::new(DirectoryStore::new(archive.path().to_owned()));
         let layout = config.archive.as_ref().unwrap().layout.clone();
         let shelf = Some(Shelf::new(store, layout));
         let (waker, dcs_of_visitors) = (alarm.waker(), dcs.clone());
-        let watermark = Watermark::default();
-        let visitors = Visitors { board: seen, waker, dcs: dcs_of_visitors, look, watermark, shelf, config };
+        let (watermark, names) = (Watermark::default(), http::names(&config));
+        let visitors =
+            Visitors { board: seen, waker, dcs: dcs_of_visitors, looks, watermark, shelf, names, config };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(http::serve(visitors, listener));
+        let server = tokio::spawn(http::serve(visitors.clone(), listener));
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
-        Stage { cluster, dcs, board, url, archive, client, server, _alarm: alarm }
+        Stage { cluster, dcs, board, url, archive, visitors, client, server, _alarm: alarm }
     }
 
     /// `GET`.
     pub(super) async fn get(&self, path: &str) -> Response {
         self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    /// `GET /metrics` as OpenMetrics.
+    pub(super) async fn open_metrics(&self) -> Response {
+        let request = self.client.get(format!("{}/metrics", self.url));
+        request
+            .header("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+            .send()
+            .await
+            .unwrap()
     }
 
     /// Any method with a body, as `admin` when there is a password.

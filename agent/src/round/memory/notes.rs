@@ -29,7 +29,7 @@ impl Memory {
             if self.answered_pid != Some(exit.pid) {
                 self.failed(Job::Start, &tail);
             }
-            warn!(exit = ?exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
+            warn!(exit = %exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
         }
         if self.supervisor_pid.is_some_and(|pid| pid != status.supervisor_pid) {
             warn!(pid = status.supervisor_pid, "the supervisor was started anew");

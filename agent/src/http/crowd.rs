@@ -1,0 +1,37 @@
+//! How many requests may wait for something at one time: for the DCS, the archive, a whole body or an outcome. Health checks
+//! are not among them, so that these never stand behind those.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+
+/// Each may hold a body of a mebibyte.
+const WAITING_MAX: usize = 32;
+
+/// Those who wait. Clones share it.
+#[derive(Clone)]
+pub(super) struct Crowd(Arc<Semaphore>);
+
+impl Crowd {
+    /// Nobody.
+    pub(super) fn new() -> Self {
+        Crowd(Arc::new(Semaphore::new(WAITING_MAX)))
+    }
+}
+
+/// Lets the request through, or says at once that there are too many.
+pub(super) async fn limit(State(Crowd(crowd)): State<Crowd>, request: Request, next: Next) -> Response {
+    match crowd.try_acquire() {
+        Ok(_place) => next.run(request).await,
+        Err(_) => {
+            let words = format!("{WAITING_MAX} other requests are waiting for their answers; try again");
+            let headers = [(RETRY_AFTER, "1"), (CONNECTION, "close")];
+            (StatusCode::SERVICE_UNAVAILABLE, headers, words).into_response()
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Who is inside: a bounded number of visitors. When the house is full, whoever has asked for nothing the longest makes room
+//! for the next who comes. Knows nothing of connections.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// The house.
+#[derive(Clone)]
+pub(super) struct Hall {
+    places: Arc<Semaphore>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Those who ask for nothing at this moment, by how long.
+#[derive(Default)]
+struct Waiting {
+    numbers: u64,
+    visitors: BTreeMap<u64, CancellationToken>,
+}
+
+/// A visitor's place in it. Who has just come asks for nothing yet.
+pub(super) struct Place {
+    hall: Hall,
+    _permit: OwnedSemaphorePermit,
+    leave: CancellationToken,
+    number: Mutex<Option<u64>>,
+}
+
+impl Hall {
+    /// With room for so many.
+    pub(super) fn new(places: usize) -> Self {
+        Hall { places: Arc::new(Semaphore::new(places)), waiting: Arc::default() }
+    }
+
+    /// A place, as soon as there is one. Waits only while everybody inside is being served.
+    pub(super) async fn enter(&self) -> Place {
+        let permit = match self.places.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let longest = self.waiting().visitors.pop_first();
+                if let Some((_, longest)) = longest {
+                    longest.cancel();
+                }
+                self.places.clone().acquire_owned().await.expect("nobody closes the hall")
+            }
+        };
+        let place = Place {
+            hall: self.clone(),
+            _permit: permit,
+            leave: CancellationToken::new(),
+            number: Mutex::default(),
+        };
+        place.wait();
+        place
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// From now on this visitor asks for nothing.
+    pub(super) fn wait(&self) {
+        let mut waiting = self.hall.waiting();
+        waiting.numbers += 1;
+        let number = waiting.numbers;
+        waiting.visitors.insert(number, self.leave.clone());
+        *self.number() = Some(number);
+    }
+
+    /// From now on this visitor is being served, and nobody takes the place.
+    pub(super) fn serve(&self) {
+        let mut waiting = self.hall.waiting();
+        if let Some(number) = self.number().take() {
+            waiting.visitors.remove(&number);
+        }
+    }
+
+    /// Ends when the place is needed for another.
+    pub(super) async fn needed(&self) {
+        self.leave.cancelled().await;
+    }
+
+    fn number(&self) -> MutexGuard<'_, Option<u64>> {
+        self.number.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn must_leave(place: &Place) -> bool {
+        place.leave.is_cancelled()
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_for_nothing_the_longest_makes_room() {
+        let hall = Hall::new(3);
+        let (first, second, third) = (hall.enter().await, hall.enter().await, hall.enter().await);
+        first.serve();
+        first.wait();
+        third.serve();
+        let mut fourth = pin!(hall.enter());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(fourth.as_mut().poll(&mut context).is_pending());
+        assert_eq!((must_leave(&first), must_leave(&second), must_leave(&third)), (false, true, false));
+        drop(second);
+        let fourth = fourth.await;
+        fourth.serve();
+        first.serve();
+        // All are being served: the next waits, and nobody is sent away.
+        let mut fifth = pin!(hall.enter());
+        assert!(fifth.as_mut().poll(&mut context).is_pending());
+        assert!(![&first, &third, &fourth].into_iter().any(must_leave));
+        drop(third);
+        fifth.await;
+        assert_eq!(hall.waiting().visitors.len(), 0);
+    }
+}

@@ -1,0 +1,89 @@
+//! Looks at Postgres for visitors: all who come while one look is under way share the next, so that however many ask, Postgres
+//! answers one at a time. No answer is older than its question.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outrider_postgres::{Observation, Observer};
+use tokio::sync::Mutex;
+
+/// The last look and the way to the next. Clones share both.
+#[derive(Clone)]
+pub(crate) struct Looks {
+    observer: Observer,
+    /// How many have begun.
+    begun: Arc<AtomicU64>,
+    last: Arc<Mutex<Last>>,
+}
+
+#[derive(Default)]
+struct Last {
+    /// The how manieth it was.
+    number: u64,
+    seen: Option<Observation>,
+}
+
+impl Looks {
+    /// None has begun.
+    pub(crate) fn new(observer: Observer) -> Self {
+        Looks { observer, begun: Arc::default(), last: Arc::default() }
+    }
+
+    /// What a look sees that begins now or later; `None` when Postgres does not answer.
+    pub(super) async fn look(&self) -> Option<Observation> {
+        // Why it does not answer is logged by the round, which looks as often.
+        self.shared(async || self.observer.look().await.ok()).await
+    }
+
+    async fn shared(&self, look: impl AsyncFnOnce() -> Option<Observation>) -> Option<Observation> {
+        let begun_before = self.begun.load(Ordering::Relaxed);
+        let mut last = self.last.lock().await;
+        if last.number <= begun_before {
+            let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+            let seen = look().await;
+            *last = Last { number, seen };
+        }
+        last.seen.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::http::tests::stage;
+
+    #[tokio::test]
+    async fn whoever_comes_during_a_look_shares_the_next() {
+        let looks = Looks::new(Observer::new(Arc::new(stage::config(None).postgres)));
+        let (count, begins, ends) = (Cell::new(0), Notify::new(), Notify::new());
+        let slow = async || {
+            count.set(count.get() + 1);
+            begins.notify_one();
+            ends.notified().await;
+            Some(Observation { connections: 1, ..stage::observation() })
+        };
+        let later = async || {
+            looks
+                .shared(async || {
+                    count.set(count.get() + 1);
+                    Some(Observation { connections: 2, ..stage::observation() })
+                })
+                .await
+                .map(|seen| seen.connections)
+        };
+        let during = async {
+            begins.notified().await;
+            let all = async { tokio::join!(later(), later(), later()) };
+            tokio::join!(all, async { ends.notify_one() }).0
+        };
+        let (first, others) = tokio::join!(looks.shared(slow), during);
+        assert_eq!((first.map(|seen| seen.connections), others), (Some(1), (Some(2), Some(2), Some(2))));
+        assert_eq!(count.get(), 2);
+        assert_eq!(later().await, Some(2));
+        assert_eq!(count.get(), 3, "nobody gets what was seen before they asked");
+    }
+}
