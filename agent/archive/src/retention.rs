@@ -69,6 +69,10 @@ pub enum Reason {
     Marked(Keep),
     /// Stays: it may still be under way.
     MayBeRunning,
+    /// Stays: it is another cluster's, with this system identifier, and not ours to remove.
+    Foreign(u64),
+    /// Stays: there are backups of several servers, and nothing says whose archive it is.
+    Disputed,
     /// Stays: what it is nobody can tell.
     Unreadable,
     /// Stays: what it lacks may yet come.
@@ -95,6 +99,10 @@ impl fmt::Display for Reason {
             Reason::Newest => f.write_str("one of the newest good ones"),
             Reason::Marked(keep) => write!(f, "marked to be kept ({keep})"),
             Reason::MayBeRunning => f.write_str("may still be under way"),
+            Reason::Foreign(whose) => write!(f, "of another cluster (system identifier {whose})"),
+            Reason::Disputed => {
+                f.write_str("there are backups of several servers, and nothing says whose archive it is")
+            }
             Reason::Unreadable => f.write_str("its backup.info cannot be read; delete it by hand"),
             Reason::Lacking => f.write_str("what it lacks may yet come"),
             Reason::Obsolete => f.write_str("nothing needs it"),
@@ -154,7 +162,14 @@ impl RetentionPlan {
 #[must_use]
 pub fn plan(catalog: &Catalog, now: Timestamp, policy: &RetentionPolicy) -> RetentionPlan {
     let needed = needed(catalog, now, policy);
+    let disputed = catalog.is_disputed();
     let reason = |backup: &Backup| -> Reason {
+        if let Some(whose) = backup.foreign() {
+            return Reason::Foreign(whose);
+        }
+        if disputed {
+            return Reason::Disputed;
+        }
         if let Some(keep) = backup.keep {
             return Reason::Marked(keep);
         }
@@ -165,6 +180,7 @@ pub fn plan(catalog: &Catalog, now: Timestamp, policy: &RetentionPolicy) -> Rete
             BackupState::Good(_) => Reason::Obsolete,
             BackupState::Lacking { .. } if is_young(backup, catalog, now) => Reason::Lacking,
             BackupState::Lacking { .. } => Reason::GivenUp,
+            BackupState::Foreign { system_identifier, .. } => Reason::Foreign(*system_identifier),
             BackupState::Unreadable { .. } => Reason::Unreadable,
             BackupState::Failed(_) | BackupState::Unfinished if is_young(backup, catalog, now) => {
                 Reason::MayBeRunning
@@ -259,6 +275,7 @@ fn wal_verdict(catalog: &Catalog, verdicts: &[Verdict], needed: &[(&BackupId, Re
     {
         let id = &backup.id;
         match verdict.reason {
+            Reason::Foreign(_) => continue,
             Reason::Unreadable => return stays(format!("nobody can tell what the backup {id} needs")),
             Reason::MayBeRunning => return stays(format!("the backup {id} may still be under way")),
             _ => {}

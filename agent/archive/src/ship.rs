@@ -4,9 +4,9 @@
 mod capacity;
 mod gaps;
 mod line;
-mod listing;
+pub(crate) mod listing;
 #[cfg(test)]
-mod shelf;
+pub(crate) mod shelf;
 mod unbroken;
 mod work;
 mod writer;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::BackupError;
 use crate::backoff::random;
 use crate::store::{self, Metadata, Store, Stored};
-use crate::{BackupId, Layout, clock};
+use crate::{BackupId, Layout, Owned, clock};
 
 /// The object's name; barman ignores it. Removed when `backup.info` is there.
 pub(crate) const CLAIM: &str = "outrider.claim";
@@ -27,14 +27,15 @@ pub(crate) struct Claim {
 impl Claim {
     /// Makes a name its own: that of this second, or a later one when the archive has a backup of a later name, since
     /// every reader takes the last name for the newest backup.
-    pub(crate) async fn make(store: &dyn Store, layout: &Layout) -> Result<Self, BackupError> {
+    pub(crate) async fn make(store: &dyn Store, layout: &Layout, owned: Owned) -> Result<Self, BackupError> {
         let now = Timestamp::try_from(clock::now()).unwrap_or_default();
         let mut time = now;
         if let Some(newest) = newest(store, layout, &BackupId::beginning_at(now)).await? {
             let after = newest.time().map(|newest| newest + Duration::from_secs(1));
             time = after.filter(|after| *after <= now + AHEAD_MAX).ok_or(BackupError::Newer { newest })?;
         }
-        let token = format!("{:016x}{:016x}\n", random(), random());
+        let whose = owned.system_identifier().map(|own| format!(" {own}")).unwrap_or_default();
+        let token = format!("{:016x}{:016x}{whose}\n", random(), random());
         for _ in 0..TRIES {
             let id = BackupId::beginning_at(time);
             let body = bytes::Bytes::from(token.clone()).into();
@@ -58,6 +59,11 @@ impl Claim {
         }
         Ok(bytes == self.token.as_bytes())
     }
+}
+
+/// The system identifier of whoever takes the backup, by what the claim holds; `None` when it says none.
+pub(crate) fn whose(claim: &[u8]) -> Option<u64> {
+    std::str::from_utf8(claim).ok()?.trim().split_once(' ')?.1.parse().ok()
 }
 
 /// The last of the names that do not come before `from`.
@@ -89,9 +95,11 @@ mod tests {
         let (store, layout) = (DirectoryStore::new(directory.path()), Layout::new("homepage").unwrap());
         let key = layout.backup(&other.parse().unwrap(), "backup.info");
         store.put_if_absent(&key, bytes::Bytes::new().into(), &Metadata::new()).await.unwrap();
-        let claim = Claim::make(&store, &layout).await;
+        let owned = crate::prove_by_hand(&store, &layout, Some(42), None).await.unwrap();
+        let claim = Claim::make(&store, &layout, owned).await;
         if let Ok(claim) = &claim {
             assert!(claim.holds(&store, &layout).await.unwrap());
+            assert_eq!(whose(claim.token.as_bytes()), Some(42));
             let other = Claim { token: "other".into(), ..claim.clone() };
             assert!(!other.holds(&store, &layout).await.unwrap());
         }

@@ -48,6 +48,7 @@ pub(super) async fn plan(
         return Err(RestoreError::NoBackup { url, server, lacking });
     }
     let bases = match wanted {
+        None if catalog.is_disputed() => return Err(RestoreError::Disputed { url: store.url().to_owned() }),
         None => bases,
         Some(id) => vec![the_one(&catalog, bases, id)?],
     };
@@ -112,6 +113,9 @@ fn lacking(backup: &Backup) -> Option<String> {
     match &backup.state {
         BackupState::Lacking { missing, .. } => Some(format!("{} lacks {missing}", backup.id)),
         BackupState::Unreadable { fault } => Some(format!("{}: {fault}", backup.id)),
+        BackupState::Foreign { .. } => {
+            Some(format!("{} is {}", backup.id, backup.fault().unwrap_or_default()))
+        }
         BackupState::Good(_) | BackupState::Failed(_) | BackupState::Unfinished => None,
     }
 }
@@ -127,6 +131,9 @@ fn the_one<'a>(catalog: &Catalog, bases: Vec<Base<'a>>, id: &BackupId) -> Result
         Some(BackupState::Lacking { missing, .. }) => Some(format!("it lacks {missing}")),
         Some(BackupState::Failed(_)) => Some("it failed, or is not finished".to_owned()),
         Some(BackupState::Unfinished) => Some("it is not finished".to_owned()),
+        Some(BackupState::Foreign { system_identifier, .. }) => {
+            Some(format!("it is of another cluster, whose system identifier is {system_identifier}"))
+        }
         Some(BackupState::Unreadable { fault }) => Some(fault.clone()),
     };
     let refused = RestoreError::NotThisBackup { id: id.clone(), fault, there: there() };
