@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 use crate::store::Store;
 use crate::{BackupId, Layout};
 
+pub(crate) use records::last_transaction;
+
 pub use drill::{DrillOptions, DrillReport, drill};
 pub use error::{Point, RestoreError};
 pub use plan::{Plan, Stop};

@@ -1,5 +1,6 @@
 //! Which base backups and which WAL may go: decides, and says why. What takes them away is in the room below.
 
+mod clock;
 mod removal;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,12 @@ use outrider_wal::{SegmentName, TimelineId};
 use crate::catalog::{Backup, BackupState, Catalog, Keep};
 use crate::{BackupId, BackupInfo};
 
+pub use clock::trusted_plan;
 pub use removal::{Removed, remove_backup, remove_obsolete};
 
+/// Names of backups are times: of a clock that is this far ahead they say nothing of their age. Barman's are local times, up to 14
+/// hours ahead.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(15);
 /// What was begun longer ago and is not done was given up.
 const GIVEN_UP: SignedDuration = SignedDuration::from_hours(24);
 
@@ -43,6 +48,8 @@ pub struct RetentionPlan {
     pub backups: Vec<Verdict>,
     /// What becomes of the WAL.
     pub wal: WalVerdict,
+    /// Why nothing goes although it is old: both clocks are named.
+    pub doubt: Option<String>,
 }
 
 /// What becomes of one backup.
@@ -77,6 +84,8 @@ pub enum Reason {
     Unreadable,
     /// Stays: what it lacks may yet come.
     Lacking,
+    /// Stays: it would go by a clock that is not to be trusted.
+    ClockDoubted,
     /// Goes: nothing needs it.
     Obsolete,
     /// Goes: it was never finished.
@@ -105,6 +114,7 @@ impl fmt::Display for Reason {
             }
             Reason::Unreadable => f.write_str("its backup.info cannot be read; delete it by hand"),
             Reason::Lacking => f.write_str("what it lacks may yet come"),
+            Reason::ClockDoubted => f.write_str("would go by a clock that is not to be trusted"),
             Reason::Obsolete => f.write_str("nothing needs it"),
             Reason::GivenUp => f.write_str("it was never finished"),
         }
@@ -145,6 +155,16 @@ impl WalVerdict {
 }
 
 impl RetentionPlan {
+    /// Nothing goes, for this reason.
+    fn doubted(mut self, why: String) -> Self {
+        for verdict in self.backups.iter_mut().filter(|verdict| !verdict.reason.keeps()) {
+            verdict.reason = Reason::ClockDoubted;
+        }
+        self.wal = WalVerdict::Stays { reason: why.clone() };
+        self.doubt = Some(why);
+        self
+    }
+
     /// How many segments of the catalog go.
     #[must_use]
     pub fn segments(&self, catalog: &Catalog) -> u64 {
@@ -192,7 +212,7 @@ pub fn plan(catalog: &Catalog, now: Timestamp, policy: &RetentionPolicy) -> Rete
         |backup: &Backup| Verdict { id: backup.id.clone(), bytes: backup.bytes, reason: reason(backup) };
     let backups: Vec<Verdict> = catalog.backups.iter().map(verdict).collect();
     let wal = wal_verdict(catalog, &backups, &needed);
-    RetentionPlan { backups, wal }
+    RetentionPlan { backups, wal, doubt: None }
 }
 
 /// The good backups that the policy needs, with the first reason for each.
@@ -228,7 +248,12 @@ fn needed<'catalog>(
         }
     }
     let minimum = policy.minimum.max(policy.count.unwrap_or_default()).max(1);
-    good.iter().rev().take(minimum).for_each(|info| need(info, Reason::Newest));
+    // One that a clock far ahead has named is kept for its own reasons, and in nobody's place.
+    let plausible = |info: &&&BackupInfo| {
+        let named = [info.id.time(), info.begin_time];
+        named.into_iter().flatten().all(|time| time.duration_since(now) <= AHEAD_MAX)
+    };
+    good.iter().rev().filter(plausible).take(minimum).for_each(|info| need(info, Reason::Newest));
     // The newest of all may be of a former primary that went its own way.
     if let Some(newest) = catalog.wal.timelines().last() {
         let path = catalog.wal.path(*newest);
@@ -236,7 +261,12 @@ fn needed<'catalog>(
             let place = info.begin_wal.zip(info.end_lsn);
             place.is_some_and(|(begin, end)| path.holds(begin.timeline, end))
         };
-        good.iter().rev().filter(lies_on).take(minimum).for_each(|info| need(info, Reason::Newest));
+        good.iter()
+            .rev()
+            .filter(plausible)
+            .filter(lies_on)
+            .take(minimum)
+            .for_each(|info| need(info, Reason::Newest));
     }
     needed
 }

@@ -119,7 +119,7 @@ async fn take(
         progress.phase = "retention".to_owned();
         progress.backup = Some(report.info.id.to_string());
     });
-    forget_old(config, &*store, board, cancel).await;
+    forget_old(config, &store, board, cancel).await;
     Ok(taken(&report))
 }
 
@@ -153,16 +153,21 @@ async fn proven(store: &dyn Store, layout: &Layout, board: &Board) -> Result<Own
 }
 
 /// Removes what retention lets go. The backup is good whatever becomes of this.
-async fn forget_old(config: &Config, store: &dyn Store, board: &Board, cancel: &CancellationToken) {
+async fn forget_old(config: &Config, store: &Arc<dyn Store>, board: &Board, cancel: &CancellationToken) {
     let Some(archive) = &config.archive else { return };
     let forgetting = async {
         // Hours may have passed since the backup began.
-        let owned = proven(store, &archive.layout, board).await?;
+        let owned = proven(&**store, &archive.layout, board).await?;
         let told = |fault| causes(&fault);
-        let catalog = Catalog::read(store, &archive.layout).await.map_err(told)?;
-        let plan = retention::plan(&catalog, clock::wall(), &archive.retention);
+        let catalog = Catalog::read(&**store, &archive.layout).await.map_err(told)?;
+        let plan =
+            retention::trusted_plan(store, &archive.layout, &catalog, clock::wall(), &archive.retention);
+        let plan = plan.await.map_err(told)?;
+        if let Some(doubt) = &plan.doubt {
+            warn!(%doubt, "retention lets nothing go");
+        }
         let size = catalog.wal.segment_size();
-        retention::remove_obsolete(store, &archive.layout, owned, &plan, size).await.map_err(told)
+        retention::remove_obsolete(&**store, &archive.layout, owned, &plan, size).await.map_err(told)
     };
     match cancel.run_until_cancelled(timeout(RETENTION_LIMIT, forgetting)).await {
         // A backup that is done is not cancelled any more; the next one goes on with what is left.

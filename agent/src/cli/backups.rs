@@ -69,6 +69,9 @@ enum Act {
         /// Only show what would go, and why
         #[arg(long)]
         dry_run: bool,
+        /// Although the clock of this machine is far from the store's or from the newest commit
+        #[arg(long)]
+        trust_clock: bool,
     },
 }
 
@@ -104,6 +107,12 @@ impl Place {
         self.ours.prove(&*self.store, &self.layout).await
     }
 
+    async fn plan(&self, catalog: &Catalog) -> anyhow::Result<RetentionPlan> {
+        let plan =
+            retention::trusted_plan(&self.store, &self.layout, catalog, clock::wall(), &self.retention).await;
+        plan.with_context(|| format!("cannot read the archive {}", self.store.url()))
+    }
+
     pub(super) async fn read(&self) -> anyhow::Result<Catalog> {
         let catalog = Catalog::read(&*self.store, &self.layout).await;
         catalog.with_context(|| format!("cannot read the archive {}", self.store.url()))
@@ -126,7 +135,7 @@ pub(super) fn run(options: Backups) -> Result<ExitCode, Refusal> {
                 mark(&place, &id, keep).await
             }
             Some(Act::Delete { id, force }) => delete(&place, &id, force).await,
-            Some(Act::Prune { dry_run }) => prune(&place, dry_run, format).await,
+            Some(Act::Prune { dry_run, trust_clock }) => prune(&place, (dry_run, trust_clock), format).await,
         }
     })?;
     exit::print(&shown)
@@ -152,7 +161,7 @@ async fn delete(place: &Place, id: &BackupId, force: bool) -> anyhow::Result<Str
     let catalog = place.read().await?;
     not_foreign(catalog.backup(id).ok_or_else(|| no_such(id))?)?;
     let owned = place.prove().await?;
-    let plan = retention::plan(&catalog, clock::wall(), &place.retention);
+    let plan = place.plan(&catalog).await?;
     let needed = plan.backups.iter().find(|verdict| verdict.id == *id && verdict.reason.keeps());
     if let Some(verdict) = needed
         && !force
@@ -167,9 +176,16 @@ async fn delete(place: &Place, id: &BackupId, force: bool) -> anyhow::Result<Str
     Ok(format!("The backup {id} is deleted. WAL that only it needed goes with outrider backups prune\n"))
 }
 
-async fn prune(place: &Place, dry_run: bool, format: Format) -> anyhow::Result<String> {
+async fn prune(
+    place: &Place,
+    (dry_run, trust_clock): (bool, bool),
+    format: Format,
+) -> anyhow::Result<String> {
     let catalog = place.read().await?;
-    let plan = retention::plan(&catalog, clock::wall(), &place.retention);
+    let plan = match trust_clock {
+        true => retention::plan(&catalog, clock::wall(), &place.retention),
+        false => place.plan(&catalog).await?,
+    };
     let owned = place.prove().await;
     if dry_run {
         if let Err(why) = owned {
@@ -179,6 +195,9 @@ async fn prune(place: &Place, dry_run: bool, format: Format) -> anyhow::Result<S
         return show_plan(&catalog, &plan, format);
     }
     let owned = owned?;
+    if let Some(doubt) = &plan.doubt {
+        return Err(anyhow!("nothing was removed: {doubt}"));
+    }
     let size = catalog.wal.segment_size();
     let removed = retention::remove_obsolete(&*place.store, &place.layout, owned, &plan, size).await;
     let removed =

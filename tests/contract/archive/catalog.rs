@@ -23,6 +23,7 @@ super::on_every_store!(
     a_mark_keeps_a_backup_until_it_is_released,
     verification_names_what_is_damaged,
     what_another_cluster_took_is_neither_used_nor_counted_nor_removed,
+    nothing_goes_by_a_clock_that_is_far_from_the_stores,
 );
 
 /// An archive made by hand: segments with true headers, backups of which only the form is right.
@@ -267,6 +268,41 @@ async fn what_another_cluster_took_is_neither_used_nor_counted_nor_removed(bench
     assert!(refused.to_string().contains("of another cluster"), "{refused}");
     assert!(prove_by_hand(store, layout, Some(stranger), None).await.is_err());
     assert!(prove_by_hand(store, layout, None, None).await.is_err());
+}
+
+async fn nothing_goes_by_a_clock_that_is_far_from_the_stores(bench: &Bench) {
+    let archive = Archive::new(bench);
+    archive.wal(1, 1..=5).await;
+    let now = jiff::Timestamp::now();
+    let days = |days: i64| jiff::SignedDuration::from_hours(24 * days);
+    for number in 1..=5 {
+        let id = BackupId::beginning_at(now - days(6 - number));
+        archive.backup(&id.to_string(), 1, number.unsigned_abs()).await;
+    }
+    // A clock that was wrong once has named one, and what is newest is still seen.
+    archive.backup("29991231T000000", 1, 1).await;
+    let policy =
+        RetentionPolicy { window: Some(std::time::Duration::from_secs(7 * 86_400)), minimum: 1, count: None };
+    let catalog = archive.catalog().await;
+    let planned = async |now, policy: &RetentionPolicy| {
+        retention::trusted_plan(&archive.store, &archive.layout, &catalog, now, policy).await.unwrap()
+    };
+    for wrong in [now + days(60), now - days(60)] {
+        let plan = planned(wrong, &policy).await;
+        assert!(plan.is_empty(&catalog), "{plan:?}");
+        archive.remove(&plan).await.unwrap();
+    }
+    assert_eq!(archive.states().await.len(), 6);
+    let plan = planned(now + days(60), &policy).await;
+    let doubt = plan.doubt.unwrap();
+    let year = |time: jiff::Timestamp| time.to_string()[..10].to_owned();
+    assert!(doubt.contains(&year(now + days(60))) && doubt.contains(&year(now)), "{doubt}");
+    // Without a doubt the same policy lets four of five go, and the newest is not the one from the future.
+    let short = RetentionPolicy { window: None, ..policy };
+    let plan = planned(now, &short).await;
+    assert_eq!(plan.doubt, None);
+    let stay: Vec<bool> = plan.backups.iter().map(|verdict| verdict.reason.keeps()).collect();
+    assert_eq!(stay, [false, false, false, false, true, false]);
 }
 
 /// Between two lists a segment is finished, and what was streamed of it goes away.

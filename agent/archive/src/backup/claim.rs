@@ -26,13 +26,15 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Makes a name its own: that of this second, or a later one when the archive has a backup of a later name, since
-    /// every reader takes the last name for the newest backup.
+    /// every reader takes the last name for the newest backup. A name further in the future is that of a clock that was
+    /// wrong, and must not stop every backup until then.
     pub(crate) async fn make(store: &dyn Store, layout: &Layout, owned: Owned) -> Result<Self, BackupError> {
         let now = Timestamp::try_from(clock::now()).unwrap_or_default();
         let mut time = now;
-        if let Some(newest) = newest(store, layout, &BackupId::beginning_at(now)).await? {
-            let after = newest.time().map(|newest| newest + Duration::from_secs(1));
-            time = after.filter(|after| *after <= now + AHEAD_MAX).ok_or(BackupError::Newer { newest })?;
+        let until = BackupId::beginning_at(now + AHEAD_MAX);
+        let newest = newest(store, layout, &BackupId::beginning_at(now), &until).await?;
+        if let Some(newest) = newest.and_then(|newest| newest.time()) {
+            time = newest + Duration::from_secs(1);
         }
         let whose = owned.system_identifier().map(|own| format!(" {own}")).unwrap_or_default();
         let token = format!("{:016x}{:016x}{whose}\n", random(), random());
@@ -66,18 +68,23 @@ pub(crate) fn whose(claim: &[u8]) -> Option<u64> {
     std::str::from_utf8(claim).ok()?.trim().split_once(' ')?.1.parse().ok()
 }
 
-/// The last of the names that do not come before `from`.
+/// The last of the names from `from` to `until`.
 async fn newest(
     store: &dyn Store,
     layout: &Layout,
     from: &BackupId,
+    until: &BackupId,
 ) -> Result<Option<BackupId>, store::Error> {
     let prefix = layout.backups();
     let (mut newest, mut after) = (None, format!("{prefix}{from}"));
     loop {
         let page = store.list(&prefix, Some(&after), 1000).await?;
         let name = |key: &str| key.strip_prefix(&prefix)?.split('/').next()?.parse::<BackupId>().ok();
-        newest = page.objects.iter().filter_map(|object| name(&object.key)).next_back().or(newest);
+        let names = || page.objects.iter().filter_map(|object| name(&object.key));
+        newest = names().rfind(|name| name <= until).or(newest);
+        if names().any(|name| name > *until) {
+            return Ok(newest);
+        }
         match page.objects.last() {
             Some(last) if page.more => after.clone_from(&last.key),
             Some(_) | None => return Ok(newest),
@@ -114,7 +121,11 @@ mod tests {
         let soon = BackupId::beginning_at(now + Duration::from_secs(2 * 3600));
         let (claim, other) = claim_beside(&soon.to_string()).await;
         assert_eq!(claim.unwrap().id.time(), other.time().map(|time| time + Duration::from_secs(1)));
-        let (claim, other) = claim_beside("29990101T000000").await;
-        assert!(matches!(claim, Err(BackupError::Newer { newest }) if newest == other));
+        // A clock was wrong once: its name stops nobody.
+        for far in ["29990101T000000", "99999999T999999"] {
+            let (claim, other) = claim_beside(far).await;
+            let named = claim.unwrap().id;
+            assert!(named < other && named.time().is_some_and(|time| time >= now - Duration::from_secs(1)));
+        }
     }
 }

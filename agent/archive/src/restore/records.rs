@@ -14,6 +14,8 @@ use crate::catalog::{ArchivedWal, TimelinePath};
 use crate::store::Store;
 use crate::{Fetched, Fetcher, Layout, Patience};
 
+/// Segments that are looked through for the last transaction of a server that rests.
+const RESTING: usize = 8;
 /// Segments fetched ahead of the one that is read.
 const AHEAD: usize = 3;
 /// Where the shipper writes when the first and the last transaction of a segment ended, in microseconds since 1970.
@@ -78,6 +80,30 @@ impl Wanted<'_> {
             (Wanted::Xid(_) | Wanted::Name(_), _) => false,
         }
     }
+}
+
+/// When the last transaction of the newest timeline ended; `None` when the last segments of it have none.
+pub(crate) async fn last_transaction(
+    store: &Arc<dyn Store>,
+    layout: &Layout,
+    wal: &ArchivedWal,
+) -> Result<Option<Timestamp>, RestoreError> {
+    let mut reader = Reader::new(store.clone(), layout.clone())?;
+    let newest = wal.timelines().into_iter().rev();
+    let Some((timeline, last)) = newest.into_iter().find_map(|found| Some((found, wal.last_of(found)?)))
+    else {
+        return Ok(None);
+    };
+    for number in (0..=last).rev().take(RESTING) {
+        if wal.last_without_gap(timeline, number).is_none() {
+            break;
+        }
+        let segment = SegmentName::numbered(timeline, number, wal.segment_size());
+        if let Some(times) = reader.times(segment, wal).await? {
+            return Ok(instant(times.last));
+        }
+    }
+    Ok(None)
 }
 
 /// When it happened.

@@ -17,8 +17,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATC
 use reqwest::{Method, Response};
 
 use super::{
-    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
-    Version, check_key, check_range,
+    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, StoreTime, Stored,
+    Upload, Version, check_key, check_range,
 };
 use connection::{Connection, Request};
 use download::ResponseBody;
@@ -219,6 +219,16 @@ impl Store for S3Store {
             Error::Refused { status: 404, code, .. } if code == "NoSuchKey" => Ok(()),
             error => Err(error),
         }
+    }
+
+    async fn time(&self) -> Result<Option<StoreTime>, Error> {
+        let request =
+            Request { query: "list-type=2&max-keys=1".to_owned(), ..Request::new("list", Method::GET, "") };
+        let response = self.connection.send(&request).await?;
+        if !response.status().is_success() {
+            return Err(self.connection.failure("list", "", response).await);
+        }
+        Ok(answer::date(response.headers()).map(|time| StoreTime { time, is_elsewhere: true }))
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
