@@ -1,6 +1,7 @@
 //! Getting a server back from its archive, to any second: what can be had, and the files of it. Starts no server, but
 //! for the drill.
 
+mod consistent;
 mod control;
 mod download;
 mod drill;

@@ -222,6 +222,7 @@ pub(super) fn show_plan(plan: &Plan, format: Format) -> anyhow::Result<String> {
         rows.push(("Stops at", stop));
     }
     rows.extend(plan.gaps.iter().map(|gap| ("Missing behind it", gap.to_string())));
+    rows.extend(plan.clock_skew.iter().map(|skew| ("Clock", skew.clone())));
     rows.extend(plan.passed_over.iter().map(|backup| ("Passed over", backup.clone())));
     let rows = rows.into_iter().map(|(what, text)| vec![json!(what), json!(text)]).collect();
     Rows { columns: vec!["Plan", ""], rows }.show(Format::Table, |_, _, cell| cell)

@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use outrider_wal::{Carried, Lsn, Notable, Record, Scanned, SegmentName, WalFileName, scan_records};
 
+use super::consistent::{Around, around};
 use super::error::{Point, RestoreError};
 use super::reach::Reach;
 use crate::catalog::{ArchivedWal, TimelinePath};
@@ -180,6 +181,18 @@ impl Reader {
         };
         self.times.insert(segment, times);
         Ok(times)
+    }
+
+    /// When the transactions of a segment ended before and behind a place in it.
+    pub(super) async fn times_around(
+        &self,
+        segment: SegmentName,
+        place: Lsn,
+    ) -> Result<Around, RestoreError> {
+        let (records, _) = self.scan(segment, None, u64::MAX).await?;
+        let ends =
+            records.iter().filter(is_transaction).filter_map(|record| Some((record.start, time_of(record)?)));
+        Ok(around(ends, place))
     }
 
     /// The first record of this kind from `from` on and before `until`.
