@@ -76,6 +76,16 @@ async fn what_was_changed_before_or_after_a_backup_keeps_no_copy_from_starting()
     assert_eq!(restored.text("SELECT row::text FROM within").await.unwrap(), "7");
     // Nobody waits for a standby that the copy does not have.
     restored.run("INSERT INTO kept VALUES (3)").await.unwrap();
+    // It answers queries on the way to where it waits, and the WAL on the way wants more than the backup had.
+    let look = cluster.guard.directory().join("look");
+    let end = primary(&cluster).await.text("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
+    primary(&cluster).await.run("CREATE TABLE later (row int)").await.unwrap();
+    archived(&cluster, "bed").await;
+    let output =
+        member.outrider(&["restore", "--lsn", &end, "--then", "pause", "--into", look.to_str().unwrap()]);
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(by_hand::start_paused(&cluster, &look).await.text(ROWS).await.unwrap(), "1,2");
     let scratch = member.directory().join("drill");
     let output = member.outrider(&["verify", "--drill", "--scratch", scratch.to_str().unwrap()]).unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -46,6 +46,10 @@ pub struct Plan {
     pub gaps: Vec<Gap>,
     /// That the clock of the member that took the backup was wrong, where its WAL shows it. The plan does not go by that clock.
     pub clock_skew: Option<String>,
+    /// The most that the WAL on the way wants of a server that answers queries in recovery, of `max_connections`,
+    /// `max_worker_processes`, `max_wal_senders`, `max_prepared_transactions` and `max_locks_per_transaction`; 0 where it
+    /// was not looked at.
+    pub raised: [u32; 5],
     /// Finished backups that were passed over because something of them is missing, in words.
     pub passed_over: Vec<String>,
 }

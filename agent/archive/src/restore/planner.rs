@@ -10,7 +10,7 @@ use super::error::{Point, RestoreError};
 use super::plan::{Plan, Stop};
 use super::reach::Reach;
 use super::records::{Reader, Tail, Wanted, instant, time_of};
-use super::target::{Goal, Target, TargetTimeline};
+use super::target::{Goal, Target, TargetAction, TargetTimeline};
 use crate::catalog::{ArchivedWal, Backup, BackupState, Catalog, TimelinePath, each_object};
 use crate::store::Store;
 use crate::{BackupId, BackupInfo, Layout};
@@ -72,6 +72,15 @@ pub(super) async fn plan(
     let first = base.first_wal.number(size);
     let first_point = planner.point(on_path.first().unwrap_or(base)).await?;
     let clock_skew = planner.skew(base).await?;
+    let raised = match goal.action {
+        // It answers queries on the way, and waits for ever where it has less than the primary had.
+        TargetAction::Pause => {
+            let until = Lsn::new((found.last + 1).saturating_mul(size.bytes()));
+            let from = base.first_wal.start(size);
+            planner.reader.parameters(&catalog.wal, &planner.path, &reach, (from, until)).await?
+        }
+        TargetAction::Promote | TargetAction::Shutdown => [0; 5],
+    };
     let lacking = catalog.backups.iter().filter(|backup| backup.id > base.info.id).filter_map(lacking);
     Ok(Plan {
         goal: goal.clone(),
@@ -88,6 +97,7 @@ pub(super) async fn plan(
         last_point: tail.point(),
         gaps: reach.gaps,
         clock_skew,
+        raised,
         passed_over: lacking.collect(),
     })
 }

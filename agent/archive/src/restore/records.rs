@@ -111,7 +111,7 @@ pub(crate) async fn last_transaction(
 pub(super) fn time_of(record: &Record) -> Option<i64> {
     match &record.what {
         Notable::Transaction { time, .. } | Notable::RestorePoint { time, .. } => Some(*time),
-        Notable::Switch => None,
+        Notable::Parameters(_) | Notable::Switch => None,
     }
 }
 
@@ -204,6 +204,46 @@ impl Reader {
         reach: &Reach,
         (from, until): (Lsn, Lsn),
     ) -> Result<Option<Record>, RestoreError> {
+        let mut found = None;
+        let fits = |record: &Record| record.start >= from && record.start < until && wanted.is(record);
+        let each = |record: Record| {
+            found = Some(record).filter(fits);
+            found.is_none()
+        };
+        self.go_through(wal, path, reach, (from, until), each).await?;
+        Ok(found)
+    }
+
+    /// The most of each setting that a standby must not have less of, from `from` on and before `until`.
+    pub(super) async fn parameters(
+        &self,
+        wal: &ArchivedWal,
+        path: &TimelinePath,
+        reach: &Reach,
+        (from, until): (Lsn, Lsn),
+    ) -> Result<[u32; 5], RestoreError> {
+        let mut most = [0; 5];
+        let each = |record: Record| {
+            if let Notable::Parameters(settings) = record.what
+                && record.start < until
+            {
+                most.iter_mut().zip(settings).for_each(|(most, setting)| *most = (*most).max(setting));
+            }
+            true
+        };
+        self.go_through(wal, path, reach, (from, until), each).await?;
+        Ok(most)
+    }
+
+    /// Shows the notable records of the segments that hold these places, in order, until `each` has seen enough.
+    async fn go_through(
+        &self,
+        wal: &ArchivedWal,
+        path: &TimelinePath,
+        reach: &Reach,
+        (from, until): (Lsn, Lsn),
+        mut each: impl FnMut(Record) -> bool,
+    ) -> Result<(), RestoreError> {
         let size = wal.segment_size();
         let first = (from.get() / size.bytes()).max(reach.first);
         let last = until.get().saturating_sub(1) / size.bytes();
@@ -222,12 +262,11 @@ impl Reader {
             let (segment, counted, bytes) = next?;
             let (records, scanned) = read(segment, bytes, carried, counted).await?;
             carried = scanned.carried;
-            let fits = |record: &Record| record.start >= from && record.start < until && wanted.is(record);
-            if let Some(found) = records.into_iter().find(fits) {
-                return Ok(Some(found));
+            if !records.into_iter().all(&mut each) {
+                return Ok(());
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     async fn scan(

@@ -169,9 +169,7 @@ async fn fill(
         restore_command: &options.restore_command,
         version: backup.version,
         in_place: has_tablespace_in_place(&place.root)?,
-        least: settings::is_hot(&plan.goal, options.standby)
-            .then(|| control::least(&place.root))
-            .transpose()?,
+        least: least(plan, options, &place.root)?,
     };
     let old = fs::read_to_string(place.root.join("postgresql.auto.conf")).unwrap_or_default();
     let auto_conf = settings::auto_conf(&old, &plan.goal, &circumstances);
@@ -188,6 +186,16 @@ async fn fill(
         data.write_own(MANIFEST, &manifest)?;
     }
     link(place, spaces)
+}
+
+/// What a server that answers queries in recovery needs at least: by the backup's control file, and by the WAL after it.
+fn least(plan: &Plan, options: &RestoreOptions, root: &Path) -> Result<Option<[u32; 5]>, RestoreError> {
+    if !settings::is_hot(&plan.goal, options.standby) {
+        return Ok(None);
+    }
+    let mut least = control::least(root)?;
+    least.iter_mut().zip(plan.raised).for_each(|(least, raised)| *least = (*least).max(raised));
+    Ok(Some(least))
 }
 
 /// Whether a tablespace is a directory in the data directory itself: made with `allow_in_place_tablespaces`.
