@@ -18,7 +18,7 @@ pub use directory::DirectoryStore;
 pub use location::{BadLocation, Location};
 pub use payload::Payload;
 pub(crate) use payload::PayloadWriter;
-pub use s3::{OpenError, S3Options, S3Store};
+pub use s3::{CredentialFiles, OpenError, S3Options, S3Store};
 pub use secret::{Secret, SecretError};
 
 /// Names and values that lie beside an object. A store may keep none of them.

@@ -27,6 +27,11 @@ pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 409 | 429 | 500 | 502..=599)
 }
 
+/// Whether a store says that it does not know what a request asks for: some say so with 400.
+pub(super) fn is_not_implemented(status: u16, code: &str) -> bool {
+    status == 501 || code == "NotImplemented"
+}
+
 /// What is wrong with an answer that says that all is well and is not of an object.
 pub(super) const NOT_S3: &str = "the answer has no ETag, so it is not the answer of an S3 store";
 
