@@ -10,6 +10,7 @@ mod exit;
 mod format;
 mod list;
 mod member;
+mod ours;
 mod replay;
 mod restart;
 mod restore;

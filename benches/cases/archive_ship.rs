@@ -231,6 +231,8 @@ fn open(depot: &Depot) -> anyhow::Result<Arc<dyn Store>> {
         path_style: true,
         access_key_id: Secret::new(outrider_bed::ACCESS_KEY),
         secret_access_key: Secret::new(outrider_bed::SECRET_KEY),
+        session_token: None,
+        credential_files: Default::default(),
         ca_file: store.ca_file(),
         request_timeout: Duration::from_secs(30),
         create_bucket: false,

@@ -13,6 +13,7 @@ mod interference;
 mod interoperation;
 mod interruptions;
 mod killed;
+mod manners;
 mod minio;
 mod objects;
 mod pg_wal;

@@ -8,7 +8,8 @@ use outrider_bed::process::{self, Signal};
 use outrider_bed::{Archive, Builder, Cluster, Member, fault_lasts, wait_until};
 use serde_json::{Value, json};
 
-use crate::kept::back_up;
+use crate::bootstrap::{lose_everything, restart};
+use crate::kept::{back_up, insert};
 use crate::story::{LIMIT, Story, logs, records};
 
 /// For a backup on a machine that does much else: checkpoint, copy, the last WAL.
@@ -71,6 +72,49 @@ async fn a_standby_takes_the_backup_that_was_asked_for_and_the_archive_lists_it(
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("taken by {standby}")), "{output:?}");
     story.end().await;
+}
+
+/// A copied configuration is enough: the same scope, the same store, another cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_archive_is_anothers_backs_up_nothing_there_and_removes_nothing() {
+    let settings = json!({"archive": {"schedule": "never", "retention": {"window": "1s"}}});
+    let builder = Builder::new().members(1).archive(Archive::Embedded).settings(settings);
+    let cluster = builder.start().await.unwrap();
+    insert(&cluster, "(1)").await;
+    back_up(&cluster).await;
+    let owner = cluster.etcd.get("/service/bed/initialize").await.unwrap().unwrap();
+    lose_everything(&cluster).await;
+    // The owner's backups, and the claim of one that it may be taking at this moment.
+    let store = cluster.store.as_ref().unwrap();
+    let contents = || {
+        let keys = store.keys().into_iter().filter(|key| !key.ends_with("/outrider/probe"));
+        keys.map(|key| (store.object(&key), key)).collect::<Vec<_>>()
+    };
+    let before = contents();
+    restart(&cluster, &json!({}));
+    insert(&cluster, "(2)").await;
+    let member = &cluster.members[0];
+    let stranger = cluster.etcd.get("/service/bed/initialize").await.unwrap().unwrap();
+    assert_ne!(owner, stranger);
+    let id = ask(member).await;
+    let ended = async || {
+        let last = records(&cluster, "/backup").await?["last"].clone();
+        (last["request"] == id.as_str()).then_some(last)
+    };
+    let last = wait_until("the backup is refused", LIMIT, ended).await.unwrap();
+    let error = last["error"].as_str().unwrap_or_default();
+    assert!(
+        error.contains("belongs to another cluster") && error.contains(&owner) && error.contains(&stranger),
+        "{last}"
+    );
+    let backup =
+        before.iter().find_map(|(_, key)| key.strip_suffix("/backup.info")?.rsplit('/').next()).unwrap();
+    for arguments in [&["backups", "prune"][..], &["backups", "delete", backup, "--force"]] {
+        let output = member.outrider(arguments).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("belongs to another cluster"), "{output:?}");
+    }
+    assert!(contents() == before, "the stranger has changed the owner's archive");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,27 @@ pub(crate) fn refused(cluster: &Cluster, data: &Path) -> String {
 
 /// Starts Postgres in a restored directory and waits until it has recovered and is a primary. It dies with the bed.
 pub(crate) async fn start(cluster: &Cluster, data: &Path) -> Connection {
+    started(cluster, data, async |endpoint| endpoint.connect_to_primary().await.ok()).await
+}
+
+/// Starts Postgres in a restored directory and waits until it has recovered to its target, and waits there and answers queries.
+pub(crate) async fn start_paused(cluster: &Cluster, data: &Path) -> Connection {
+    let paused = async |endpoint: &Endpoint| {
+        let connection = endpoint.connect().await.ok()?;
+        let state = connection.text("SELECT pg_get_wal_replay_pause_state()").await.ok()?;
+        let passed =
+            "SELECT (pg_last_wal_replay_lsn() >= current_setting('recovery_target_lsn')::pg_lsn)::text";
+        let passed = connection.text(passed).await.ok()?;
+        (state == "paused" && passed == "true").then_some(connection)
+    };
+    started(cluster, data, paused).await
+}
+
+async fn started(
+    cluster: &Cluster,
+    data: &Path,
+    connect: impl AsyncFn(&Endpoint) -> Option<Connection>,
+) -> Connection {
     let port = Port::free().unwrap();
     let number = port.number();
     let log_path = data.with_extension("log");
@@ -65,7 +86,7 @@ pub(crate) async fn start(cluster: &Cluster, data: &Path) -> Connection {
     let mut ended = None;
     let connected = async || {
         ended = child.try_wait().unwrap();
-        if ended.is_some() { Some(None) } else { endpoint.connect_to_primary().await.ok().map(Some) }
+        if ended.is_some() { Some(None) } else { connect(&endpoint).await.map(Some) }
     };
     let connected = wait_until(format!("{} has recovered", data.display()), WORK_LIMIT, connected).await;
     let log = std::fs::read_to_string(log_path).unwrap_or_default();

@@ -8,6 +8,7 @@ mod agent;
 mod archive;
 mod backup;
 mod backup_killed;
+mod bare_start;
 mod bootstrap;
 mod bootstrap_killed;
 mod by_hand;

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::store::{self, Store};
-use crate::{BackupId, BackupInfo, Layout, clock};
+use crate::{BackupId, BackupInfo, Layout, Owned, clock};
 use claim::{CLAIM, Claim};
 use join::Joiner;
 use sweep::INFO;
@@ -39,6 +39,7 @@ use sweep::INFO;
 pub use index::{BackupIndex, INDEX, Inside, MANIFEST, Point, TarIndex};
 pub use progress::{Phase, Progress};
 pub use source::{Begun, Ended, Source, SourceError, StoredWal, WalArchived, WalMissing};
+pub(crate) use sweep::claimed_by;
 pub use sweep::sweep_abandoned;
 
 /// Bytes of a tar between two points of the index, and how many points there are at most.
@@ -110,6 +111,10 @@ pub enum BackupError {
     },
     #[error("the archive has a base backup {newest}, which is later than this machine's clock")]
     Newer { newest: BackupId },
+    #[error(
+        "the server has the system identifier {found}, and the archive is another cluster's: no base backup goes there"
+    )]
+    Foreign { found: u64 },
     #[error("PostgreSQL did not {act}")]
     Source {
         act: &'static str,
@@ -154,7 +159,8 @@ pub enum BackupError {
     },
 }
 
-/// Takes a base backup. Whoever calls holds the cluster's right to do so; there is one at a time.
+/// Takes a base backup. Whoever calls holds the cluster's right to do so; there is one at a time. `owned`: the proof that the
+/// archive is that of the server whose files are copied.
 ///
 /// `backup.info`, which makes it one, is written last: after every object is durable and the WAL up to its end is in the
 /// archive. When it fails or is cancelled, what was written is removed.
@@ -165,14 +171,14 @@ pub async fn take_backup(
     store: Arc<dyn Store>,
     source: Box<dyn Source>,
     wal: &dyn WalArchived,
-    options: &BackupOptions,
+    (options, owned): (&BackupOptions, Owned),
     progress: &watch::Sender<Progress>,
     cancel: &CancellationToken,
 ) -> Result<BackupReport, BackupError> {
     progress.send_replace(Progress::default());
     store.probe(&options.layout.probe()).await?;
-    let claim = Claim::make(&*store, &options.layout).await?;
-    let run = Run { store: &store, wal, options, progress, cancel, claim: &claim };
+    let claim = Claim::make(&*store, &options.layout, owned).await?;
+    let run = Run { store: &store, wal, options, owned, progress, cancel, claim: &claim };
     let outcome = run.take(source).await;
     if let Err(error) = &outcome
         && !matches!(error, BackupError::Unknown { .. })
@@ -194,6 +200,7 @@ struct Run<'a> {
     store: &'a Arc<dyn Store>,
     wal: &'a dyn WalArchived,
     options: &'a BackupOptions,
+    owned: Owned,
     progress: &'a watch::Sender<Progress>,
     cancel: &'a CancellationToken,
     claim: &'a Claim,
@@ -206,6 +213,9 @@ impl Run<'_> {
         let label = format!("Outrider backup {id}");
         let begun = self.unless_cancelled(source.begin(&label)).await?;
         let begun = begun.map_err(|source| BackupError::Source { act: "begin the backup", source })?;
+        if !self.owned.is_of(begun.system_identifier) {
+            return Err(BackupError::Foreign { found: begun.system_identifier });
+        }
         let begin_time = now();
         let total = {
             let begun = begun.clone();

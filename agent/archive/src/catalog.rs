@@ -1,6 +1,7 @@
 //! What an archive holds: its base backups, each with its state, and which WAL without gaps. Changes nothing.
 
 mod document;
+mod foreign;
 mod lookup;
 mod objects;
 mod path;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use outrider_wal::{Lsn, SegmentSize};
 
 use crate::store::{self, Store};
-use crate::{BackupId, BackupInfo, BackupStatus, Layout, ReadBackupInfo};
+use crate::{BackupId, BackupInfo, BackupStatus, Layout, Owned, ReadBackupInfo};
 
 pub(crate) use objects::{each_object, read_small, split_suffix, unpacked};
 pub(crate) use path::TimelinePath;
@@ -31,6 +32,8 @@ const LAST_COMMIT: &str = "outrider-last-commit";
 /// An archive at one moment.
 #[derive(Clone, Debug)]
 pub struct Catalog {
+    /// The system identifier of the cluster whose archive it is; `None` when nothing says so.
+    pub owner: Option<u64>,
     /// In the order of their ids, which is that of their beginnings.
     pub backups: Vec<Backup>,
     /// The WAL.
@@ -81,6 +84,13 @@ pub enum BackupState {
     Failed(BackupInfo),
     /// There is no `backup.info`: it is under way, or was given up.
     Unfinished,
+    /// It was taken by another cluster than the one whose archive this is: it is shown, and neither used nor removed.
+    Foreign {
+        /// Of the server that it was taken of.
+        system_identifier: u64,
+        /// What its `backup.info` says; `None` when it has none.
+        info: Option<BackupInfo>,
+    },
     /// There is a `backup.info` that cannot be relied on.
     Unreadable {
         /// Why.
@@ -129,7 +139,21 @@ impl Backup {
             BackupState::Good(info) | BackupState::Lacking { info, .. } | BackupState::Failed(info) => {
                 Some(info)
             }
+            BackupState::Foreign { info, .. } => info.as_ref(),
             BackupState::Unfinished | BackupState::Unreadable { .. } => None,
+        }
+    }
+
+    /// The system identifier of the other cluster that it was taken by.
+    #[must_use]
+    pub fn foreign(&self) -> Option<u64> {
+        match &self.state {
+            BackupState::Foreign { system_identifier, .. } => Some(*system_identifier),
+            BackupState::Good(_)
+            | BackupState::Lacking { .. }
+            | BackupState::Failed(_)
+            | BackupState::Unfinished
+            | BackupState::Unreadable { .. } => None,
         }
     }
 
@@ -141,6 +165,7 @@ impl Backup {
             BackupState::Lacking { .. }
             | BackupState::Failed(_)
             | BackupState::Unfinished
+            | BackupState::Foreign { .. }
             | BackupState::Unreadable { .. } => None,
         }
     }
@@ -156,6 +181,7 @@ impl Catalog {
         let folders = list_backups(store, layout).await?;
         let readings = folders.into_iter().map(|folder| read_backup(store, layout, folder));
         let mut backups: Vec<Backup> = stream::iter(readings).buffered(PARALLEL).try_collect().await?;
+        let owner = foreign::set_aside(store, layout, &mut backups).await?;
         let wal = ArchivedWal::read(store, layout, segment_size(&backups)).await?;
         for backup in &mut backups {
             if let BackupState::Good(info) = &backup.state
@@ -164,7 +190,7 @@ impl Catalog {
                 backup.state = BackupState::Lacking { info: info.clone(), missing };
             }
         }
-        let mut catalog = Catalog { backups, wal, last_commit: None };
+        let mut catalog = Catalog { owner, backups, wal, last_commit: None };
         if let Some(window) = catalog.window()
             && let Some(last) = window.chain.last
         {
@@ -187,6 +213,13 @@ impl Catalog {
         })
     }
 
+    /// Whether there are backups of several servers, and nothing says whose archive it is: none of them can be relied on.
+    #[must_use]
+    pub fn is_disputed(&self) -> bool {
+        let servers = self.backups.iter().filter_map(|backup| backup.info()?.system_identifier);
+        self.owner.is_none() && servers.collect::<std::collections::BTreeSet<_>>().len() > 1
+    }
+
     /// The backup with this name.
     #[must_use]
     pub fn backup(&self, id: &BackupId) -> Option<&Backup> {
@@ -196,7 +229,7 @@ impl Catalog {
 
 /// Of the newest backup that is done: a failed one may not have come to say it.
 fn segment_size(backups: &[Backup]) -> SegmentSize {
-    let newest_first = || backups.iter().rev();
+    let newest_first = || backups.iter().rev().filter(|backup| backup.foreign().is_none());
     let known = newest_first().find_map(Backup::good).or_else(|| newest_first().find_map(Backup::info));
     known.map_or(SegmentSize::DEFAULT, |info| info.segment_size)
 }
@@ -272,13 +305,14 @@ pub(crate) async fn keep_mark(
     }))
 }
 
-/// Marks a backup, or takes its mark away.
+/// Marks a backup, or takes its mark away. `owned`: the proof that the archive is one's own.
 ///
 /// # Errors
 /// When the store does not do it, or does not say so.
 pub async fn mark(
     store: &dyn Store,
     layout: &Layout,
+    _owned: Owned,
     id: &BackupId,
     keep: Option<Keep>,
 ) -> Result<(), store::Error> {

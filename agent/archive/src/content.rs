@@ -136,7 +136,7 @@ pub(crate) fn check_header(
         if cfg!(target_endian = "little") { high << 32 | low } else { low << 32 | high }
     };
     let (magic, info, timeline, address) = (two(0), two(2), four(4), eight(8));
-    let (system_identifier, segment_size) = (eight(24), four(32));
+    let (system_identifier, segment_size) = (system_identifier(header), four(32));
     if !MAGICS.contains(&magic) || info & LONG_HEADER == 0 {
         return Err(Fault::Magic { name, found: magic });
     }
@@ -158,6 +158,13 @@ pub(crate) fn check_header(
         return Err(Fault::Timeline { name, found: timeline });
     }
     Ok(())
+}
+
+/// The system identifier in a segment's header, whatever else is in it.
+pub(crate) fn system_identifier(header: &[u8; HEADER]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&header[24..32]);
+    u64::from_ne_bytes(bytes)
 }
 
 /// The size that a segment's own header states; `None` when it is no header or states none that is possible.

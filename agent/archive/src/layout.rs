@@ -1,6 +1,6 @@
 //! Where each file lies in the archive: barman-cloud's keys, so that its tools find them. Touches no store.
 
-use outrider_wal::WalFileName;
+use outrider_wal::{TimelineId, WalFileName};
 
 use crate::Compression;
 
@@ -92,6 +92,12 @@ impl Layout {
     #[must_use]
     pub fn writer(&self) -> String {
         format!("{}/outrider/writer.json", self.server)
+    }
+
+    /// How the WAL of a timeline is compressed: the first who writes any of it decides.
+    #[must_use]
+    pub fn compression(&self, timeline: TimelineId) -> String {
+        format!("{}/outrider/compression/{:08X}", self.server, timeline.get())
     }
 
     /// The outcome of the last `outrider verify`.

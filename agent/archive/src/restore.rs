@@ -1,6 +1,8 @@
 //! Getting a server back from its archive, to any second: what can be had, and the files of it. Starts no server, but
 //! for the drill.
 
+mod consistent;
+mod control;
 mod download;
 mod drill;
 mod error;
@@ -26,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 use crate::{BackupId, Layout};
+
+pub(crate) use records::last_transaction;
 
 pub use drill::{DrillOptions, DrillReport, drill};
 pub use error::{Point, RestoreError};

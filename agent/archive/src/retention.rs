@@ -1,5 +1,6 @@
 //! Which base backups and which WAL may go: decides, and says why. What takes them away is in the room below.
 
+mod clock;
 mod removal;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,12 @@ use outrider_wal::{SegmentName, TimelineId};
 use crate::catalog::{Backup, BackupState, Catalog, Keep};
 use crate::{BackupId, BackupInfo};
 
+pub use clock::trusted_plan;
 pub use removal::{Removed, remove_backup, remove_obsolete};
 
+/// Names of backups are times: of a clock that is this far ahead they say nothing of their age. Barman's are local times, up to 14
+/// hours ahead.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(15);
 /// What was begun longer ago and is not done was given up.
 const GIVEN_UP: SignedDuration = SignedDuration::from_hours(24);
 
@@ -43,6 +48,8 @@ pub struct RetentionPlan {
     pub backups: Vec<Verdict>,
     /// What becomes of the WAL.
     pub wal: WalVerdict,
+    /// Why nothing goes although it is old: both clocks are named.
+    pub doubt: Option<String>,
 }
 
 /// What becomes of one backup.
@@ -69,10 +76,16 @@ pub enum Reason {
     Marked(Keep),
     /// Stays: it may still be under way.
     MayBeRunning,
+    /// Stays: it is another cluster's, with this system identifier, and not ours to remove.
+    Foreign(u64),
+    /// Stays: there are backups of several servers, and nothing says whose archive it is.
+    Disputed,
     /// Stays: what it is nobody can tell.
     Unreadable,
     /// Stays: what it lacks may yet come.
     Lacking,
+    /// Stays: it would go by a clock that is not to be trusted.
+    ClockDoubted,
     /// Goes: nothing needs it.
     Obsolete,
     /// Goes: it was never finished.
@@ -95,8 +108,13 @@ impl fmt::Display for Reason {
             Reason::Newest => f.write_str("one of the newest good ones"),
             Reason::Marked(keep) => write!(f, "marked to be kept ({keep})"),
             Reason::MayBeRunning => f.write_str("may still be under way"),
+            Reason::Foreign(whose) => write!(f, "of another cluster (system identifier {whose})"),
+            Reason::Disputed => {
+                f.write_str("there are backups of several servers, and nothing says whose archive it is")
+            }
             Reason::Unreadable => f.write_str("its backup.info cannot be read; delete it by hand"),
             Reason::Lacking => f.write_str("what it lacks may yet come"),
+            Reason::ClockDoubted => f.write_str("would go by a clock that is not to be trusted"),
             Reason::Obsolete => f.write_str("nothing needs it"),
             Reason::GivenUp => f.write_str("it was never finished"),
         }
@@ -137,6 +155,16 @@ impl WalVerdict {
 }
 
 impl RetentionPlan {
+    /// Nothing goes, for this reason.
+    fn doubted(mut self, why: String) -> Self {
+        for verdict in self.backups.iter_mut().filter(|verdict| !verdict.reason.keeps()) {
+            verdict.reason = Reason::ClockDoubted;
+        }
+        self.wal = WalVerdict::Stays { reason: why.clone() };
+        self.doubt = Some(why);
+        self
+    }
+
     /// How many segments of the catalog go.
     #[must_use]
     pub fn segments(&self, catalog: &Catalog) -> u64 {
@@ -154,7 +182,14 @@ impl RetentionPlan {
 #[must_use]
 pub fn plan(catalog: &Catalog, now: Timestamp, policy: &RetentionPolicy) -> RetentionPlan {
     let needed = needed(catalog, now, policy);
+    let disputed = catalog.is_disputed();
     let reason = |backup: &Backup| -> Reason {
+        if let Some(whose) = backup.foreign() {
+            return Reason::Foreign(whose);
+        }
+        if disputed {
+            return Reason::Disputed;
+        }
         if let Some(keep) = backup.keep {
             return Reason::Marked(keep);
         }
@@ -165,6 +200,7 @@ pub fn plan(catalog: &Catalog, now: Timestamp, policy: &RetentionPolicy) -> Rete
             BackupState::Good(_) => Reason::Obsolete,
             BackupState::Lacking { .. } if is_young(backup, catalog, now) => Reason::Lacking,
             BackupState::Lacking { .. } => Reason::GivenUp,
+            BackupState::Foreign { system_identifier, .. } => Reason::Foreign(*system_identifier),
             BackupState::Unreadable { .. } => Reason::Unreadable,
             BackupState::Failed(_) | BackupState::Unfinished if is_young(backup, catalog, now) => {
                 Reason::MayBeRunning
@@ -176,7 +212,7 @@ pub fn plan(catalog: &Catalog, now: Timestamp, policy: &RetentionPolicy) -> Rete
         |backup: &Backup| Verdict { id: backup.id.clone(), bytes: backup.bytes, reason: reason(backup) };
     let backups: Vec<Verdict> = catalog.backups.iter().map(verdict).collect();
     let wal = wal_verdict(catalog, &backups, &needed);
-    RetentionPlan { backups, wal }
+    RetentionPlan { backups, wal, doubt: None }
 }
 
 /// The good backups that the policy needs, with the first reason for each.
@@ -212,7 +248,12 @@ fn needed<'catalog>(
         }
     }
     let minimum = policy.minimum.max(policy.count.unwrap_or_default()).max(1);
-    good.iter().rev().take(minimum).for_each(|info| need(info, Reason::Newest));
+    // One that a clock far ahead has named is kept for its own reasons, and in nobody's place.
+    let plausible = |info: &&&BackupInfo| {
+        let named = [info.id.time(), info.begin_time];
+        named.into_iter().flatten().all(|time| time.duration_since(now) <= AHEAD_MAX)
+    };
+    good.iter().rev().filter(plausible).take(minimum).for_each(|info| need(info, Reason::Newest));
     // The newest of all may be of a former primary that went its own way.
     if let Some(newest) = catalog.wal.timelines().last() {
         let path = catalog.wal.path(*newest);
@@ -220,7 +261,12 @@ fn needed<'catalog>(
             let place = info.begin_wal.zip(info.end_lsn);
             place.is_some_and(|(begin, end)| path.holds(begin.timeline, end))
         };
-        good.iter().rev().filter(lies_on).take(minimum).for_each(|info| need(info, Reason::Newest));
+        good.iter()
+            .rev()
+            .filter(plausible)
+            .filter(lies_on)
+            .take(minimum)
+            .for_each(|info| need(info, Reason::Newest));
     }
     needed
 }
@@ -259,6 +305,7 @@ fn wal_verdict(catalog: &Catalog, verdicts: &[Verdict], needed: &[(&BackupId, Re
     {
         let id = &backup.id;
         match verdict.reason {
+            Reason::Foreign(_) => continue,
             Reason::Unreadable => return stays(format!("nobody can tell what the backup {id} needs")),
             Reason::MayBeRunning => return stays(format!("the backup {id} may still be under way")),
             _ => {}

@@ -4,9 +4,9 @@
 mod capacity;
 mod gaps;
 mod line;
-mod listing;
+pub(crate) mod listing;
 #[cfg(test)]
-mod shelf;
+pub(crate) mod shelf;
 mod unbroken;
 mod work;
 mod writer;
@@ -19,7 +19,7 @@ use outrider_wal::{SegmentSize, TimelineId, WalFileName};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::store::Store;
-use crate::upload::Uploader;
+use crate::upload::{Suffixes, Uploader};
 use crate::{Compression, Layout, Status};
 
 /// Questions of `wal-push` that wait to be looked at. PostgreSQL asks one at a time.
@@ -122,7 +122,8 @@ impl Shipper {
         let (status_shown, status) = watch::channel(Status::default());
         let ShipOptions { pg_wal, member, layout, compression, parallelism } = options;
         let packers = Arc::new(Semaphore::new(cores()));
-        let uploader = Uploader { store, layout, compression, pg_wal, packers };
+        let suffixes = Suffixes::default();
+        let uploader = Uploader { store, layout, compression, suffixes, pg_wal, packers };
         let work = work::Work::new(uploader, member, parallelism.get(), status_shown);
         tokio::spawn(work.run(leadership_seen, asked));
         Shipper { leadership: Arc::new(leadership), questions, status }

@@ -12,12 +12,13 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 pub use directory::DirectoryStore;
 pub use location::{BadLocation, Location};
 pub use payload::Payload;
 pub(crate) use payload::PayloadWriter;
-pub use s3::{OpenError, S3Options, S3Store};
+pub use s3::{CredentialFiles, OpenError, S3Options, S3Store};
 pub use secret::{Secret, SecretError};
 
 /// Names and values that lie beside an object. A store may keep none of them.
@@ -102,6 +103,15 @@ pub struct Page {
     pub more: bool,
 }
 
+/// What a store says that the time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreTime {
+    /// The time.
+    pub time: Timestamp,
+    /// Whether it is surely another machine's clock than ours.
+    pub is_elsewhere: bool,
+}
+
 /// An object on its way from the store.
 pub struct Download {
     /// What is known of it.
@@ -168,6 +178,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes an object. Done, too, when it is not there.
     async fn delete(&self, key: &str) -> Result<(), Error>;
+
+    /// What time it is there; `None` when it does not say.
+    async fn time(&self) -> Result<Option<StoreTime>, Error> {
+        Ok(None)
+    }
 
     /// The keys that start with `prefix` and come after `after`, in order; at most `limit` (1 to 1000).
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;

@@ -1,11 +1,13 @@
 //! Puts one file into the archive, once: what is there already is compared, never replaced. Chooses no file.
 
+mod suffix;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_wal::WalFileName;
+use outrider_wal::{TimelineId, WalFileName};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -13,7 +15,9 @@ use tokio::time::Instant;
 use crate::content::{self, CommitTimes, Expected, Packed};
 use crate::status::Conflict;
 use crate::store::{self, Metadata, Store, Stored, causes};
-use crate::{Compression, Fault, Layout};
+use crate::{Compression, Fault, Format, Layout};
+
+pub(crate) use suffix::Suffixes;
 
 /// The name under which the SHA-256 of the plain bytes lies beside the object.
 const SHA256: &str = "outrider-sha256";
@@ -27,7 +31,9 @@ const LAST_COMMIT: &str = "outrider-last-commit";
 pub(crate) struct Uploader {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) layout: Layout,
+    /// The one that is configured; a timeline that was begun with another keeps that.
     pub(crate) compression: Compression,
+    pub(crate) suffixes: Suffixes,
     pub(crate) pg_wal: PathBuf,
     /// How many files are read and compressed at one time.
     pub(crate) packers: Arc<Semaphore>,
@@ -61,10 +67,13 @@ impl Uploader {
         name: WalFileName,
         expected: Expected,
     ) -> Result<Uploaded, UploadError> {
+        let (timeline, wanted) = (timeline_of(name), self.compression);
+        let decided = self.suffixes.decided(&*self.store, &self.layout, timeline, wanted).await;
+        let compression = decided.map_err(UploadError::Store)?;
         let turn = self.packers.clone().acquire_owned().await;
         let turn = turn.map_err(|closed| UploadError::Task(closed.to_string()))?;
         let started = Instant::now();
-        let (pg_wal, compression) = (self.pg_wal.clone(), self.compression);
+        let pg_wal = self.pg_wal.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let packed = content::pack(&pg_wal, name, expected, compression);
             drop(turn);
@@ -75,11 +84,11 @@ impl Uploader {
         let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };
         let metadata = metadata(&sha256, commits);
 
-        let key = self.layout.wal(name, self.compression);
+        let key = self.layout.wal(name, compression);
         match self.store.put_if_absent(&key, body, &metadata).await.map_err(UploadError::Store)? {
             Stored::Created => Ok(uploaded),
             Stored::AlreadyThere => {
-                let theirs = self.sha256_of(&key).await?;
+                let theirs = self.sha256_of(&key, compression.format()).await?;
                 if theirs == sha256 {
                     return Ok(uploaded);
                 }
@@ -90,7 +99,7 @@ impl Uploader {
     }
 
     /// The SHA-256 of what the object holds, from its metadata or, when someone else wrote it, from its bytes.
-    async fn sha256_of(&self, key: &str) -> Result<String, UploadError> {
+    async fn sha256_of(&self, key: &str, format: Format) -> Result<String, UploadError> {
         let gone = || {
             UploadError::Store(store::Error::Unreachable {
                 act: "compare",
@@ -103,11 +112,20 @@ impl Uploader {
             return Ok(sha256.clone());
         }
         let download = self.store.get(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
-        let sum = crate::fetch::unpack(download, self.compression.format(), Sum(Sha256::new()));
+        let sum = crate::fetch::unpack(download, format, Sum(Sha256::new()));
         match sum.await.map_err(UploadError::Store)? {
             Ok(Sum(sum)) => Ok(format!("{:x}", sum.finalize())),
             Err(_) => Ok("unreadable".to_owned()),
         }
+    }
+}
+
+fn timeline_of(name: WalFileName) -> TimelineId {
+    match name {
+        WalFileName::History(timeline) => timeline,
+        WalFileName::Segment(segment)
+        | WalFileName::Partial(segment)
+        | WalFileName::BackupHistory { segment, .. } => segment.timeline,
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Verification {
     pub full: bool,
     /// The backups that were looked at.
     pub backups: Vec<BackupId>,
+    /// Backups of other clusters, which were left alone.
+    pub foreign: Vec<BackupId>,
     /// Whole segments between the oldest backup and now.
     pub segments: u64,
     /// Objects that were read.
@@ -90,14 +92,22 @@ pub async fn verify(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Verification, store::Error> {
     let mut found = Verification { full: options.full, ..Verification::default() };
-    let chosen: Vec<&Backup> = catalog
+    let (foreign, chosen): (Vec<&Backup>, Vec<&Backup>) = catalog
         .backups
         .iter()
         .filter(|backup| options.backup.as_ref().is_none_or(|id| *id == backup.id))
-        .collect();
+        .partition(|backup| backup.foreign().is_some());
+    for backup in foreign {
+        let (id, fault) = (&backup.id, backup.fault().unwrap_or_default());
+        found.foreign.push(id.clone());
+        found.notes.push(format!("backup {id} is {fault}: it is not used, not counted and not removed"));
+    }
+    if catalog.is_disputed() {
+        found.fault("there are backups of several servers, and nothing says whose archive it is".to_owned());
+    }
     if chosen.is_empty() {
         found.fault(match &options.backup {
-            Some(id) => format!("there is no backup {id}"),
+            Some(id) => format!("there is no backup {id} of this cluster"),
             None => "there is no backup".to_owned(),
         });
     } else if chosen.iter().all(|backup| backup.good().is_none()) {
@@ -120,7 +130,7 @@ fn look_at(backup: &Backup, now: Timestamp, found: &mut Verification) {
     found.backups.push(id.clone());
     found.notes.extend(backup.notes.iter().map(|note| format!("backup {id}: {note}")));
     match &backup.state {
-        BackupState::Good(_) => {}
+        BackupState::Good(_) | BackupState::Foreign { .. } => {}
         BackupState::Unfinished => {
             let young = id.time().is_none_or(|begun| now.duration_since(begun) < UNDER_WAY);
             found.notes.push(format!(
@@ -181,7 +191,8 @@ async fn read_all(
     }
     let size = catalog.wal.segment_size();
     let oldest = good.iter().filter_map(|(_, info)| info.begin_wal).map(|begin| begin.number(size)).min();
-    let system_identifier = good.last().and_then(|(_, info)| info.system_identifier);
+    let system_identifier =
+        catalog.owner.or_else(|| good.last().and_then(|(_, info)| info.system_identifier));
     if let Some(from) = oldest {
         let expected = wal::Wanted { from, size, system_identifier };
         wal::check(store, layout, &expected, found, &mut meter).await?;

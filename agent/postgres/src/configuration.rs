@@ -4,6 +4,7 @@
 
 mod auto_conf;
 mod hba;
+mod in_effect;
 mod parameters;
 mod password_file;
 
@@ -20,6 +21,7 @@ use crate::observation::{Observation, Role};
 use crate::quote::quote_name;
 use crate::settings::Settings;
 
+pub(crate) use in_effect::waiting;
 pub use parameters::slot_name;
 pub(crate) use password_file::write as write_password_file;
 
@@ -79,24 +81,48 @@ impl Configuration {
         }
     }
 
-    /// Writes everything but `standby.signal`. What is unchanged is not touched.
+    /// Writes everything but `standby.signal`, for a Postgres that is not about to start. What only a restart changes stays
+    /// as it was given at the last one: whoever copies the files has WAL that was written with that, and may start them
+    /// without our arguments. What is unchanged is not touched.
     pub(crate) fn write(&self, settings: &Settings) -> Result<(), Error> {
+        let wanted = parameters::fixed(settings, self);
+        let effect = in_effect::read(&settings.data_directory)?;
+        let waits = |(name, value): &(&String, &String)| effect.get(*name).is_some_and(|now| now != *value);
+        let waiting = in_effect::note(wanted.iter().filter(waits));
+        let mut fixed = wanted.clone();
+        fixed.extend(effect);
+        self.write_with(settings, &fixed, &waiting)
+    }
+
+    /// Writes the same for a start, and returns the arguments of the postmaster: what only a restart changes. `control`: of a
+    /// standby, which does not start with less than its primary had.
+    pub(crate) fn write_for_start(
+        &self,
+        settings: &Settings,
+        control: Option<&ControlData>,
+    ) -> Result<Vec<String>, Error> {
+        let mut fixed = parameters::fixed(settings, self);
+        if let Some(control) = control {
+            parameters::raise_for_hot_standby(&mut fixed, control);
+        }
+        self.write_with(settings, &fixed, "")?;
+        Ok(fixed.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect())
+    }
+
+    fn write_with(
+        &self,
+        settings: &Settings,
+        fixed: &BTreeMap<String, String>,
+        waiting: &str,
+    ) -> Result<(), Error> {
         let directory = &settings.data_directory;
         let password_file = password_file::write(settings)?;
         keep_base(directory, MAIN, BASE)?;
         keep_base(directory, hba::FILE, hba::BASE)?;
         auto_conf::release(settings)?;
-        file::replace(&directory.join(MAIN), &self.main(settings, &password_file), 0o600)?;
+        let main = self.main(settings, fixed, &password_file) + waiting;
+        file::replace(&directory.join(MAIN), &main, 0o600)?;
         file::replace(&directory.join(hba::FILE), &hba::text(settings, self)?, 0o600)
-    }
-
-    /// The arguments of the postmaster: what only a restart changes.
-    pub(crate) fn arguments(&self, settings: &Settings, control: Option<&ControlData>) -> Vec<String> {
-        let mut fixed = parameters::fixed(settings, self);
-        if let Some(control) = control {
-            parameters::raise_for_hot_standby(&mut fixed, control);
-        }
-        fixed.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
     }
 
     /// Whether a restart would leave this server with less than now of what standbys must not have less of than their primary.
@@ -109,7 +135,7 @@ impl Configuration {
         limits.iter().any(less)
     }
 
-    fn main(&self, settings: &Settings, password_file: &Path) -> String {
+    fn main(&self, settings: &Settings, fixed: &BTreeMap<String, String>, password_file: &Path) -> String {
         let mut text = String::from(
             "# Written by Outrider; changes in here are lost. Set parameters with `PATCH /config` (postgresql.parameters)\n\
              # or in the member's file; what was in this file before is in the one that is included.\n",
@@ -119,10 +145,13 @@ impl Configuration {
             let _ = writeln!(text, "{line}");
         };
         add(format_args!("include {}\n", parameters::quote(BASE)));
-        // What only the arguments decide on is written too, for programs that start Postgres without them: pg_rewind.
-        let fixed = parameters::fixed(settings, self);
-        for (name, value) in fixed.into_iter().chain(parameters::changeable(settings, self)) {
-            add(format_args!("{name} = {}", parameters::quote(&value)));
+        // What only the arguments decide on is written too, for whoever starts Postgres without them: pg_rewind, or a person.
+        for (name, value) in fixed.iter().chain(&parameters::changeable(settings, self)) {
+            add(format_args!("{name} = {}", parameters::quote(value)));
+        }
+        if has_tablespace_in_place(&settings.data_directory) {
+            // Else no recovery comes to its end (PostgreSQL, CheckTablespaceDirectory).
+            add(format_args!("allow_in_place_tablespaces = 'on'"));
         }
         add(format_args!(
             "synchronous_standby_names = {}",
@@ -145,6 +174,12 @@ impl Configuration {
         }
         text
     }
+}
+
+/// Whether a tablespace is a directory in the data directory itself: made with `allow_in_place_tablespaces`.
+fn has_tablespace_in_place(data_directory: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(data_directory.join("pg_tblspc")) else { return false };
+    entries.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
 /// The standbys in a `synchronous_standby_names`, as this agent or Patroni writes it: every name quoted.

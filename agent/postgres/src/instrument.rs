@@ -84,9 +84,9 @@ impl Postgres {
     /// # Errors
     /// When a file cannot be written or the supervisor refuses.
     pub async fn start_primary(&self, wanted: &Configuration, _fuse: &ArmedFuse) -> Result<(), Error> {
-        wanted.write(&self.settings)?;
+        let arguments = wanted.write_for_start(&self.settings, None)?;
         configuration::set_standby_signal(&self.settings.data_directory, false)?;
-        self.supervisor.start(true, wanted.arguments(&self.settings, None)).await
+        self.supervisor.start(true, arguments).await
     }
 
     /// Starts it in recovery. Returns long before it accepts connections.
@@ -95,9 +95,9 @@ impl Postgres {
     /// When a file cannot be written, the control file not be read, or the supervisor refuses.
     pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
         let control = self.control_data().await?;
-        wanted.write(&self.settings)?;
+        let arguments = wanted.write_for_start(&self.settings, Some(&control))?;
         configuration::set_standby_signal(&self.settings.data_directory, true)?;
-        self.supervisor.start(false, wanted.arguments(&self.settings, Some(&control))).await
+        self.supervisor.start(false, arguments).await
     }
 
     /// Makes it read changed settings; what needs a restart waits for one.

@@ -1,6 +1,6 @@
 //! Looks at the local Postgres: role, positions, who streams. Keeps one session; changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::{Row, Statement};
 
+use crate::configuration::waiting;
 use crate::conninfo;
 use crate::control;
 use crate::error::Error;
@@ -177,7 +178,7 @@ impl Window {
 
     async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
         if self.looks.is_multiple_of(PENDING_EVERY) {
-            self.ask_pending().await?;
+            self.ask_pending(settings).await?;
         }
         if self.looks.is_multiple_of(KNOCK_EVERY) {
             knock(settings).await?;
@@ -203,10 +204,13 @@ impl Window {
         Ok(seen)
     }
 
-    async fn ask_pending(&mut self) -> Result<(), Error> {
+    async fn ask_pending(&mut self, settings: &Settings) -> Result<(), Error> {
         let act = "tell which parameters wait for a restart";
         let rows = self.session.within(act, LOOK_LIMIT, self.session.client().query(PENDING, &[])).await?;
-        self.pending = rows.iter().filter(|row| row.get(2)).map(|row| row.get(0)).collect();
+        // PostgreSQL compares with its file; what that has as it is in effect waits in it by another name.
+        let asked = rows.iter().filter(|row| row.get(2)).map(|row| row.get(0));
+        let pending: BTreeSet<String> = asked.chain(waiting(&settings.data_directory)?).collect();
+        self.pending = pending.into_iter().collect();
         let limit = |row: &Row| Some((row.get(0), row.get::<_, &str>(1).parse().ok()?));
         let of_standbys = |(name, _): &(String, u32)| control::is_hot_standby_minimum(name);
         self.limits = rows.iter().filter_map(limit).filter(of_standbys).collect();

@@ -56,10 +56,9 @@ impl Postgres {
     ) -> Result<ControlData, Error> {
         let settings = &self.settings;
         let directory = &settings.data_directory;
-        wanted.write(settings)?;
+        let mut arguments = wanted.write_for_start(settings, None)?;
         configuration::set_standby_signal(directory, false)?;
         file::replace(&directory.join("recovery.signal"), "", 0o600)?;
-        let mut arguments = wanted.arguments(settings, None);
         // Without it the limits of the old primary would have to be met, for queries that nobody asks here.
         let fixed = [("hot_standby".to_owned(), "off".to_owned())];
         for (name, value) in fixed.iter().chain(target) {

@@ -215,11 +215,12 @@ async fn must_be_free(config: &Config, system: Option<u64>) -> Result<(), Error>
     });
     let catalog = looking.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))?;
     let systems = catalog.backups.iter().filter_map(|backup| backup.info()?.system_identifier);
-    let foreign = systems.into_iter().find(|found| Some(*found) != system);
-    let unknown = catalog.backups.is_empty() && catalog.wal.segments > 0;
+    // The owner may have taken no backup yet.
+    let foreign = catalog.owner.into_iter().chain(systems).find(|found| Some(*found) != system);
+    let unknown = catalog.backups.is_empty() && catalog.owner.is_none() && catalog.wal.segments > 0;
     match (foreign, unknown) {
         (Some(found), _) => Err(trouble(&format!(
-            "the archive of the new cluster ({server}) holds backups of another system ({found}); name another with archive.server"
+            "the archive of the new cluster ({server}) is that of another system ({found}); name another with archive.server"
         ))),
         (None, true) => Err(trouble(&format!(
             "the archive of the new cluster ({server}) holds WAL and no backup that says whose it is; name another with archive.server"

@@ -125,6 +125,10 @@ enum NotNow {
     Shelf(#[from] ShelfError),
     #[error("there is no base backup to drill with yet")]
     NoBackup,
+    #[error(
+        "the archive belongs to another cluster: its system identifier is {owner}, this cluster's is {own}"
+    )]
+    Foreign { owner: u64, own: u64 },
 }
 
 impl Desk {
@@ -167,6 +171,13 @@ impl Desk {
             return Ok(None);
         }
         let seen = self.shelf.look(AGE_MAX).await?;
+        let report = self.board.borrow().clone();
+        let own = report.and_then(|report| Some(report.postgres.as_ref()?.system_identifier));
+        if let (Some(owner), Some(own)) = (seen.catalog.owner, own)
+            && owner != own
+        {
+            return Err(NotNow::Foreign { owner, own });
+        }
         let good = seen.catalog.backups.iter().filter_map(|backup| Some((backup.good()?, backup.bytes)));
         let newest = good.max_by_key(|(info, _)| info.end_time).ok_or(NotNow::NoBackup)?;
         // Other tools than ours do not always say how large the server is.

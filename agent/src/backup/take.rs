@@ -12,7 +12,7 @@ use outrider_archive::{
     BackupError, BackupOptions, BackupReport, Begun, Ended, Phase, Source, SourceError, StoredWal,
     WalArchived, WalMissing, sweep_abandoned, take_backup,
 };
-use outrider_archive::{Tablespace, retention};
+use outrider_archive::{Layout, Leader, NotOwned, Owned, Tablespace, prove, retention};
 use outrider_postgres::{BackupSession, Postgres, Upstream};
 use outrider_wal::{SegmentName, SegmentSize};
 use tokio::sync::watch;
@@ -32,6 +32,10 @@ const WAL_LIMIT: Duration = Duration::from_secs(3600);
 const SWITCH_INTERVAL: Duration = Duration::from_secs(1);
 /// For what retention removes: the next backup goes on with what is left.
 const RETENTION_LIMIT: Duration = Duration::from_secs(1800);
+/// For the leader to claim the archive, which a new one does within seconds. Until then nothing is written to it.
+const CLAIM_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks whether it has.
+const CLAIM_INTERVAL: Duration = Duration::from_millis(500);
 /// What a killed agent left of a backup is removed by the next one.
 const ABANDONED_AGE: Duration = Duration::from_secs(60);
 
@@ -79,7 +83,10 @@ async fn take(
     let failed = |fault: anyhow::Error| TakeError::Failed(format!("{fault:#}"));
     let archive = config.archive.as_ref().context("this member has no archive").map_err(failed)?;
     let store = archive.open_store().map_err(failed)?;
-    match sweep_abandoned(&*store, &archive.layout, None, ABANDONED_AGE).await {
+    let proving = proven(&*store, &archive.layout, board);
+    let owned = cancel.run_until_cancelled(proving).await.ok_or(TakeError::Cancelled)?;
+    let owned = owned.map_err(TakeError::Failed)?;
+    match sweep_abandoned(&*store, &archive.layout, owned, None, ABANDONED_AGE).await {
         Ok(swept) if swept.is_empty() => {}
         Ok(swept) => info!(?swept, "removed what was left of backups that were broken off"),
         Err(fault) => warn!(fault = %causes(&fault), "cannot remove what is left of earlier backups"),
@@ -95,7 +102,7 @@ async fn take(
         ..BackupOptions::new(archive.layout.clone())
     };
     let (told, mut heard) = watch::channel(outrider_archive::Progress::default());
-    let taking = take_backup(store.clone(), Box::new(source), &wal, &options, &told, cancel);
+    let taking = take_backup(store.clone(), Box::new(source), &wal, (&options, owned), &told, cancel);
     let telling = async {
         while heard.changed().await.is_ok() {
             progress.send_replace(shown(&heard.borrow_and_update()));
@@ -112,23 +119,61 @@ async fn take(
         progress.phase = "retention".to_owned();
         progress.backup = Some(report.info.id.to_string());
     });
-    forget_old(config, &*store, cancel).await;
+    forget_old(config, &store, board, cancel).await;
     Ok(taken(&report))
 }
 
+/// Waits until the archive is proven to be that of this cluster, by the claim of its leader.
+///
+/// # Errors
+/// In words: it is another's, or its leader does not claim it.
+async fn proven(store: &dyn Store, layout: &Layout, board: &Board) -> Result<Owned, String> {
+    let begun = clock::monotonic();
+    loop {
+        let report = board.borrow().clone();
+        let system = report.as_ref().and_then(|report| Some(report.postgres.as_ref()?.system_identifier));
+        let leader = report.as_ref().and_then(|report| report.cluster.as_ref()?.leader.as_ref());
+        let why = match (system, leader) {
+            (Some(system_identifier), Some(leader)) => {
+                let leader = Leader { system_identifier, term: leader.term, member: &leader.name };
+                match prove(store, layout, leader).await {
+                    Ok(owned) => return Ok(owned),
+                    Err(NotOwned::Unclaimed(why) | NotOwned::Later(why)) => why,
+                    Err(fault @ (NotOwned::Others(_) | NotOwned::Store(_))) => return Err(causes(&fault)),
+                }
+            }
+            (_, None) => "nobody leads".to_owned(),
+            (None, Some(_)) => "the Postgres of this member does not answer".to_owned(),
+        };
+        if begun.elapsed() >= CLAIM_LIMIT {
+            return Err(format!("this archive is not known to be this cluster's own: {why}"));
+        }
+        sleep(CLAIM_INTERVAL).await;
+    }
+}
+
 /// Removes what retention lets go. The backup is good whatever becomes of this.
-async fn forget_old(config: &Config, store: &dyn Store, cancel: &CancellationToken) {
+async fn forget_old(config: &Config, store: &Arc<dyn Store>, board: &Board, cancel: &CancellationToken) {
     let Some(archive) = &config.archive else { return };
     let forgetting = async {
-        let catalog = Catalog::read(store, &archive.layout).await?;
-        let plan = retention::plan(&catalog, clock::wall(), &archive.retention);
-        retention::remove_obsolete(store, &archive.layout, &plan, catalog.wal.segment_size()).await
+        // Hours may have passed since the backup began.
+        let owned = proven(&**store, &archive.layout, board).await?;
+        let told = |fault| causes(&fault);
+        let catalog = Catalog::read(&**store, &archive.layout).await.map_err(told)?;
+        let plan =
+            retention::trusted_plan(store, &archive.layout, &catalog, clock::wall(), &archive.retention);
+        let plan = plan.await.map_err(told)?;
+        if let Some(doubt) = &plan.doubt {
+            warn!(%doubt, "retention lets nothing go");
+        }
+        let size = catalog.wal.segment_size();
+        retention::remove_obsolete(&**store, &archive.layout, owned, &plan, size).await.map_err(told)
     };
     match cancel.run_until_cancelled(timeout(RETENTION_LIMIT, forgetting)).await {
         // A backup that is done is not cancelled any more; the next one goes on with what is left.
         None => {}
         Some(Ok(Ok(removed))) => info!(?removed, "retention"),
-        Some(Ok(Err(fault))) => warn!(fault = %causes(&fault), "cannot remove what retention lets go"),
+        Some(Ok(Err(fault))) => warn!(%fault, "cannot remove what retention lets go"),
         Some(Err(_)) => {
             warn!(limit = ?RETENTION_LIMIT, "retention is not done in time; the next backup goes on with it")
         }
@@ -174,6 +219,7 @@ fn sorted(fault: &BackupError) -> TakeError {
         | BackupError::Thread { .. } => TakeError::Here(causes(fault)),
         BackupError::Store { .. }
         | BackupError::Newer { .. }
+        | BackupError::Foreign { .. }
         | BackupError::Compress { .. }
         | BackupError::Checksums { .. }
         | BackupError::WalMissing(WalMissing::Late { .. })

@@ -2,6 +2,7 @@
 //! when the cluster is gone.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use jiff::tz::TimeZone;
 use outrider_archive::catalog::{self, Backup, Catalog, Keep};
 use outrider_archive::retention::{self, RetentionPlan, RetentionPolicy, WalVerdict};
 use outrider_archive::store::Store;
-use outrider_archive::{BackupId, Layout};
+use outrider_archive::{BackupId, Layout, Owned};
 use serde_json::{Value, json};
 
 use super::exit::{self, Refusal};
 use super::format::{self, Format, Rows};
+use super::ours::Ours;
 use crate::clock;
 use crate::config::Archive;
 
@@ -34,6 +36,9 @@ pub(super) struct Backups {
     /// The form of the list
     #[arg(short, long, value_enum, default_value_t = Format::Table, global = true)]
     format: Format,
+    /// This cluster's, to change its archive where neither a data directory nor a member tells it
+    #[arg(long, value_name = "NUMBER", global = true)]
+    system_identifier: Option<u64>,
 }
 
 #[derive(Subcommand)]
@@ -64,6 +69,9 @@ enum Act {
         /// Only show what would go, and why
         #[arg(long)]
         dry_run: bool,
+        /// Although the clock of this machine is far from the store's or from the newest commit
+        #[arg(long)]
+        trust_clock: bool,
     },
 }
 
@@ -72,23 +80,37 @@ pub(super) struct Place {
     pub(super) store: Arc<dyn Store>,
     pub(super) layout: Layout,
     pub(super) retention: RetentionPolicy,
+    pub(super) ours: Ours,
 }
 
 impl Place {
     /// Opens it; nothing is asked of it yet.
-    pub(super) fn of(config: Option<PathBuf>) -> Result<Self, Refusal> {
+    pub(super) fn of(config: Option<PathBuf>, system_identifier: Option<u64>) -> Result<Self, Refusal> {
         let Some(file) = config else {
             return Err(Refusal::Usage(
                 "which archive? Give the configuration file of a member with -c FILE or in OUTRIDER_CONFIG"
                     .to_owned(),
             ));
         };
-        let Some(archive) = exit::load(&file)?.archive else {
+        let config = exit::load(&file)?;
+        let ours = Ours::of(&config, system_identifier)?;
+        let Some(archive) = config.archive else {
             return Err(Refusal::Usage(format!("{} has no archive", file.display())));
         };
         let store = archive.open_store()?;
         let Archive { layout, retention, .. } = archive;
-        Ok(Place { store, layout, retention })
+        Ok(Place { store, layout, retention, ours })
+    }
+
+    /// Nothing is changed in an archive without it.
+    async fn prove(&self) -> anyhow::Result<Owned> {
+        self.ours.prove(&*self.store, &self.layout).await
+    }
+
+    async fn plan(&self, catalog: &Catalog) -> anyhow::Result<RetentionPlan> {
+        let plan =
+            retention::trusted_plan(&self.store, &self.layout, catalog, clock::wall(), &self.retention).await;
+        plan.with_context(|| format!("cannot read the archive {}", self.store.url()))
     }
 
     pub(super) async fn read(&self) -> anyhow::Result<Catalog> {
@@ -99,7 +121,7 @@ impl Place {
 
 pub(super) fn run(options: Backups) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let place = Place::of(options.config)?;
+    let place = Place::of(options.config, options.system_identifier)?;
     let format = options.format;
     let shown = runtime.block_on(async {
         match options.act {
@@ -113,7 +135,7 @@ pub(super) fn run(options: Backups) -> Result<ExitCode, Refusal> {
                 mark(&place, &id, keep).await
             }
             Some(Act::Delete { id, force }) => delete(&place, &id, force).await,
-            Some(Act::Prune { dry_run }) => prune(&place, dry_run, format).await,
+            Some(Act::Prune { dry_run, trust_clock }) => prune(&place, (dry_run, trust_clock), format).await,
         }
     })?;
     exit::print(&shown)
@@ -125,7 +147,9 @@ async fn mark(place: &Place, id: &BackupId, keep: Option<Keep>) -> anyhow::Resul
     if keep.is_some() && backup.good().is_none() {
         return Err(anyhow!("the backup {id} cannot be restored: it is {}", describe(backup)));
     }
-    let marked = catalog::mark(&*place.store, &place.layout, id, keep).await;
+    not_foreign(backup)?;
+    let owned = place.prove().await?;
+    let marked = catalog::mark(&*place.store, &place.layout, owned, id, keep).await;
     marked.with_context(|| format!("cannot change the mark of the backup {id}"))?;
     Ok(match keep {
         Some(keep) => format!("The backup {id} is kept ({keep}) until it is released\n"),
@@ -135,10 +159,9 @@ async fn mark(place: &Place, id: &BackupId, keep: Option<Keep>) -> anyhow::Resul
 
 async fn delete(place: &Place, id: &BackupId, force: bool) -> anyhow::Result<String> {
     let catalog = place.read().await?;
-    if catalog.backup(id).is_none() {
-        return Err(no_such(id));
-    }
-    let plan = retention::plan(&catalog, clock::wall(), &place.retention);
+    not_foreign(catalog.backup(id).ok_or_else(|| no_such(id))?)?;
+    let owned = place.prove().await?;
+    let plan = place.plan(&catalog).await?;
     let needed = plan.backups.iter().find(|verdict| verdict.id == *id && verdict.reason.keeps());
     if let Some(verdict) = needed
         && !force
@@ -148,19 +171,35 @@ async fn delete(place: &Place, id: &BackupId, force: bool) -> anyhow::Result<Str
             verdict.reason
         ));
     }
-    let deleted = retention::remove_backup(&*place.store, &place.layout, id).await;
+    let deleted = retention::remove_backup(&*place.store, &place.layout, owned, id).await;
     deleted.with_context(|| format!("cannot delete the whole backup {id}"))?;
     Ok(format!("The backup {id} is deleted. WAL that only it needed goes with outrider backups prune\n"))
 }
 
-async fn prune(place: &Place, dry_run: bool, format: Format) -> anyhow::Result<String> {
+async fn prune(
+    place: &Place,
+    (dry_run, trust_clock): (bool, bool),
+    format: Format,
+) -> anyhow::Result<String> {
     let catalog = place.read().await?;
-    let plan = retention::plan(&catalog, clock::wall(), &place.retention);
+    let plan = match trust_clock {
+        true => retention::plan(&catalog, clock::wall(), &place.retention),
+        false => place.plan(&catalog).await?,
+    };
+    let owned = place.prove().await;
     if dry_run {
+        if let Err(why) = owned {
+            // On standard error, so that the plan can be read by programs. Without one nobody reads it.
+            let _ = writeln!(io::stderr(), "outrider: warning: it would not be done: {why:#}");
+        }
         return show_plan(&catalog, &plan, format);
     }
+    let owned = owned?;
+    if let Some(doubt) = &plan.doubt {
+        return Err(anyhow!("nothing was removed: {doubt}"));
+    }
     let size = catalog.wal.segment_size();
-    let removed = retention::remove_obsolete(&*place.store, &place.layout, &plan, size).await;
+    let removed = retention::remove_obsolete(&*place.store, &place.layout, owned, &plan, size).await;
     let removed =
         removed.context("cannot remove all that nothing needs; what is gone so far was not needed")?;
     let document = json!({
@@ -180,6 +219,17 @@ async fn prune(place: &Place, dry_run: bool, format: Format) -> anyhow::Result<S
                 WalVerdict::Stays { reason } => format!(". All WAL stays: {reason}"),
                 WalVerdict::Below { .. } => String::new(),
             }
+        )),
+    }
+}
+
+/// Not even by force: its owner may need it.
+fn not_foreign(backup: &Backup) -> anyhow::Result<()> {
+    match backup.foreign() {
+        None => Ok(()),
+        Some(whose) => Err(anyhow!(
+            "the backup {} is of another cluster, whose system identifier is {whose}: its own cluster keeps and removes it",
+            backup.id
         )),
     }
 }

@@ -10,7 +10,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
 use super::exit::{self, Refusal};
-use crate::config::Rest;
+use crate::config::{Config, Rest};
 
 /// For a question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -54,21 +54,23 @@ impl Member {
     pub(super) fn of(whom: Whom) -> Result<Self, Refusal> {
         match (whom.url, whom.config) {
             (Some(url), _) => Member::at(&url, None),
-            (None, Some(file)) => {
-                let config = exit::load(&file)?;
-                let rest = config.rest;
-                let password = rest.password.map(|password| password.expose().to_owned());
-                let mut member =
-                    Member::at(&format!("http://{}", rest.connect_address), rest.username.zip(password))?;
-                member.local = local(&Rest::socket(&config.postgres.state_directory))?;
-                Ok(member)
-            }
+            (None, Some(file)) => Member::configured(&exit::load(&file)?),
             (None, None) => Err(Refusal::Usage(
                 "which cluster? Give the configuration file of a member with -c FILE or in OUTRIDER_CONFIG, or its REST \
                  API with --url http://host:8008"
                     .to_owned(),
             )),
         }
+    }
+
+    /// The member with this configuration.
+    pub(super) fn configured(config: &Config) -> Result<Self, Refusal> {
+        let rest = &config.rest;
+        let password = rest.password.as_ref().map(|password| password.expose().to_owned());
+        let mut member =
+            Member::at(&format!("http://{}", rest.connect_address), rest.username.clone().zip(password))?;
+        member.local = local(&Rest::socket(&config.postgres.state_directory))?;
+        Ok(member)
     }
 
     fn at(url: &str, credentials: Option<(String, String)>) -> Result<Self, Refusal> {

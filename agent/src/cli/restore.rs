@@ -222,6 +222,7 @@ pub(super) fn show_plan(plan: &Plan, format: Format) -> anyhow::Result<String> {
         rows.push(("Stops at", stop));
     }
     rows.extend(plan.gaps.iter().map(|gap| ("Missing behind it", gap.to_string())));
+    rows.extend(plan.clock_skew.iter().map(|skew| ("Clock", skew.clone())));
     rows.extend(plan.passed_over.iter().map(|backup| ("Passed over", backup.clone())));
     let rows = rows.into_iter().map(|(what, text)| vec![json!(what), json!(text)]).collect();
     Rows { columns: vec!["Plan", ""], rows }.show(Format::Table, |_, _, cell| cell)
@@ -333,12 +334,19 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Two absolute paths, so that the sign between them is one before a slash. `\\=` stands for one in a path, as in `pg_basebackup`.
 fn mapping(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((old, new)) if old.starts_with('/') && new.starts_with('/') => {
+    let is_escaped = |at: usize| text[..at].ends_with('\\');
+    let signs: Vec<usize> =
+        text.match_indices("=/").map(|(at, _)| at).filter(|at| !is_escaped(*at)).collect();
+    let plain = |path: &str| path.replace("\\=", "=");
+    match signs.as_slice() {
+        [at] if text.starts_with('/') => {
+            let (old, new) = (plain(&text[..*at]), plain(&text[at + 1..]));
             Ok((old.trim_end_matches('/').to_owned(), PathBuf::from(new)))
         }
-        Some(_) | None => Err("expected OLD=NEW, two absolute paths".to_owned()),
+        [_, _, ..] => Err(format!("which = is the one between the paths? Write {} for one in a path", r"\=")),
+        [] | [_] => Err("expected OLD=NEW, two absolute paths".to_owned()),
     }
 }
 
@@ -365,6 +373,13 @@ mod tests {
     #[test]
     fn a_tablespace_is_mapped_from_path_to_path() {
         assert_eq!(mapping("/a/=/b"), Ok(("/a".to_owned(), PathBuf::from("/b"))));
+        let mapped = |old: &str, new: &str| Ok((old.to_owned(), PathBuf::from(new)));
+        assert_eq!(mapping("/a=b=/c"), mapped("/a=b", "/c"));
+        assert_eq!(mapping("/a=/b=c"), mapped("/a", "/b=c"));
+        assert_eq!(mapping(r"/a\=/b=/c"), mapped("/a=/b", "/c"));
+        assert_eq!(mapping(r"/a=/b\=/c"), mapped("/a", "/b=/c"));
+        assert_eq!(mapping(r"/x\=y=/z"), mapped("/x=y", "/z"));
+        assert!(mapping("/a=/b=/c").unwrap_err().contains(r"\="));
         for text in ["/a", "a=/b", "/a=b", "="] {
             assert!(mapping(text).is_err(), "{text}");
         }

@@ -48,10 +48,10 @@ pub(super) struct Verify {
 
 pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let place = Place::of(options.config.clone())?;
+    let place = Place::of(options.config.clone(), None)?;
     let wanted = VerifyOptions { backup: options.backup, full: options.full };
     let (found, drilled) = runtime.block_on(async {
-        let mut found = verified(&place, &wanted).await?;
+        let (mut found, is_ours) = verified(&place, &wanted).await?;
         let drilled = match options.config {
             Some(file) if options.drill => {
                 let scratch = options.scratch;
@@ -60,7 +60,9 @@ pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
             }
             Some(_) | None => None,
         };
-        record(&place, &wanted, &found, drilled.as_ref()).await?;
+        if is_ours {
+            record(&place, &wanted, &found, drilled.as_ref()).await?;
+        }
         Ok::<_, Refusal>((found, drilled))
     })?;
     let mut shown_document = document(&found);
@@ -76,13 +78,22 @@ pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
     Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<Verification> {
+/// What was found, and whether the archive is not known to be another cluster's.
+async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<(Verification, bool)> {
     let catalog = place.read().await?;
     let bar = Bar::new(wanted.full);
     let tell = |progress| bar.show(progress);
     let found = verify::verify(&*place.store, &place.layout, &catalog, wanted, clock::wall(), &tell).await;
     bar.end();
-    found.context("cannot verify the whole archive")
+    let mut found = found.context("cannot verify the whole archive")?;
+    let own = place.ours.system_identifier().await?;
+    let other = catalog.owner.filter(|owner| own.is_some_and(|own| own != *owner));
+    if let Some(owner) = other {
+        found.notes.push(format!(
+            "this archive belongs to another cluster, whose system identifier is {owner}: the outcome is not written into it"
+        ));
+    }
+    Ok((found, other.is_none()))
 }
 
 /// Leaves the outcome where agents find it for their metrics.
@@ -150,6 +161,7 @@ fn document(found: &Verification) -> Value {
         "sound": found.is_sound(),
         "full": found.full,
         "backups": found.backups.iter().map(BackupId::to_string).collect::<Vec<_>>(),
+        "foreign_backups": found.foreign.iter().map(BackupId::to_string).collect::<Vec<_>>(),
         "segments": found.segments,
         "objects_read": found.objects_read,
         "bytes_read": found.bytes_read,

@@ -1,16 +1,16 @@
 //! `outrider wal-push` and `outrider wal-fetch`, which Postgres starts for each WAL file. They ask the agent; only where
 //! there is none, as on a machine where a server is restored by hand, a fetch may go to the archive itself.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use outrider_archive::Fetcher;
 use outrider_archive::client::{self, Exit, Reader};
 
 use super::WalFetch;
 use super::exit::{USAGE, load, runtime};
+use super::ours::control_file;
 use crate::config::{ARCHIVE_SOCKET, Archive, beside};
 
 pub(super) fn push(socket: Option<&Path>, path: &Path) -> ExitCode {
@@ -73,24 +73,11 @@ fn fetch_without_agent(archive: &Archive, name: &str, path: &Path, reader: Reade
     let runtime = runtime()?;
     let _inside = runtime.enter();
     let fetcher = Fetcher::new(archive.open_store()?, archive.layout.clone());
-    if let Some(system_identifier) = own_system_identifier()? {
+    // Postgres starts its commands in its data directory.
+    if let Some(system_identifier) = control_file(Path::new(""))? {
         fetcher.expect_system_identifier(system_identifier);
     }
     Ok(runtime.block_on(client::fetch_without_agent(&fetcher, name, path, reader)))
-}
-
-/// Of the server whose data directory this is: the first field of its control file (`ControlFileData`, in the byte
-/// order of the machine). `None` elsewhere.
-fn own_system_identifier() -> anyhow::Result<Option<u64>> {
-    let path = Path::new("global/pg_control");
-    let mut file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(fault) => return Err(fault).context("cannot read global/pg_control"),
-    };
-    let mut first = [0; 8];
-    file.read_exact(&mut first).context("cannot read global/pg_control")?;
-    Ok(Some(u64::from_ne_bytes(first)))
 }
 
 fn end(exit: Exit) -> ExitCode {

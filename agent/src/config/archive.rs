@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_archive::retention::RetentionPolicy;
-use outrider_archive::store::{DirectoryStore, Location, S3Options, S3Store, Secret, Store};
+use outrider_archive::store::{CredentialFiles, DirectoryStore, Location, S3Options, S3Store, Secret, Store};
 use outrider_archive::{Compression, Layout, ShipOptions};
 
 use super::fault::Findings;
@@ -224,9 +224,14 @@ pub(super) fn s3(
     path: &str,
     findings: &mut Findings,
 ) -> Option<S3Options> {
+    let shared = section.path("credentials_file", findings);
+    let profile = section.text("profile", findings);
+    if let (None, Some(_)) = (&shared, &profile) {
+        findings.missing(section.name("profile"), "goes with credentials_file".to_owned());
+    }
     let mut key = |name: &str| {
         let file = format!("{name}_file");
-        if section.get(name).is_none() && section.get(&file).is_none() {
+        if shared.is_none() && section.get(name).is_none() && section.get(&file).is_none() {
             findings.missing(
                 section.name(name),
                 format!("is missing: an archive in S3 needs it, or {file} with a path"),
@@ -235,6 +240,13 @@ pub(super) fn s3(
         section.secret(name, findings)
     };
     let (id, secret) = (key("access_key_id"), key("secret_access_key"));
+    let session_token = section.secret("session_token", findings);
+    let credential_files = CredentialFiles {
+        access_key_id: section.path("access_key_id_file", findings),
+        secret_access_key: section.path("secret_access_key_file", findings),
+        session_token: section.path("session_token_file", findings),
+        shared: shared.map(|path| (path, profile.unwrap_or_else(|| "default".to_owned()))),
+    };
     let endpoint =
         section.parsed("endpoint", "expected a URL that begins with http:// or https://", findings, |text| {
             let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
@@ -254,6 +266,8 @@ pub(super) fn s3(
         region: section.text("region", findings).unwrap_or_else(|| "us-east-1".to_owned()),
         access_key_id: id.unwrap_or_else(hidden),
         secret_access_key: secret.unwrap_or_else(hidden),
+        session_token,
+        credential_files,
         ca_file: section.path("ca_file", findings),
         request_timeout: request_timeout.unwrap_or(REQUEST_TIMEOUT),
     })

@@ -100,6 +100,13 @@ fn shipping(archive: &Archive) -> Value {
         document.insert("create_bucket".to_owned(), json!(s3.create_bucket));
         document.insert("access_key_id".to_owned(), json!(HIDDEN));
         document.insert("secret_access_key".to_owned(), json!(HIDDEN));
+        if s3.session_token.is_some() {
+            document.insert("session_token".to_owned(), json!(HIDDEN));
+        }
+        if let Some((path, profile)) = &s3.credential_files.shared {
+            document.insert("credentials_file".to_owned(), json!(path));
+            document.insert("profile".to_owned(), json!(profile));
+        }
         document.insert("ca_file".to_owned(), json!(s3.ca_file));
     }
     document

@@ -42,6 +42,9 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ARCHIVE_CREATE_BUCKET", "archive.create_bucket"),
     ("ARCHIVE_ACCESS_KEY_ID", "archive.access_key_id"),
     ("ARCHIVE_SECRET_ACCESS_KEY", "archive.secret_access_key"),
+    ("ARCHIVE_SESSION_TOKEN", "archive.session_token"),
+    ("ARCHIVE_CREDENTIALS_FILE", "archive.credentials_file"),
+    ("ARCHIVE_PROFILE", "archive.profile"),
     ("ARCHIVE_CA_FILE", "archive.ca_file"),
     ("SUPERVISOR_SOCKET", "supervisor.socket"),
 ];
@@ -67,11 +70,43 @@ pub(super) fn apply(environment: &Environment, document: &mut Map<String, Value>
             }
         }
     }
+    apply_amazon(environment, document);
+}
+
+/// The keys of an archive in S3 for which nothing else says any, under the names that Amazon's tools use.
+fn apply_amazon(environment: &Environment, document: &mut Map<String, Value>) {
+    let Some(Value::Object(archive)) = document.get("archive") else { return };
+    let is_s3 = archive.get("store").and_then(Value::as_str).is_some_and(|store| store.starts_with("s3://"));
+    let said = ["access_key_id", "access_key_id_file", "credentials_file"]
+        .iter()
+        .any(|key| archive.contains_key(*key));
+    if !is_s3 || said {
+        return;
+    }
+    let names = |of: &[(&str, &str)], document: &mut Map<String, Value>| {
+        for (name, key) in of {
+            if let Some(text) = given(environment, name) {
+                put(document, key, text);
+            }
+        }
+    };
+    if given(environment, "AWS_ACCESS_KEY_ID").is_some() {
+        let keys = [
+            ("AWS_ACCESS_KEY_ID", "archive.access_key_id"),
+            ("AWS_SECRET_ACCESS_KEY", "archive.secret_access_key"),
+            ("AWS_SESSION_TOKEN", "archive.session_token"),
+        ];
+        names(&keys, document);
+    } else if given(environment, "AWS_SHARED_CREDENTIALS_FILE").is_some() {
+        let keys =
+            [("AWS_SHARED_CREDENTIALS_FILE", "archive.credentials_file"), ("AWS_PROFILE", "archive.profile")];
+        names(&keys, document);
+    }
 }
 
 /// Whether the value of this key is to be shown to nobody.
 fn is_secret(key: &str) -> bool {
-    key.ends_with("password") || key.ends_with("access_key_id") || key.ends_with("secret_access_key")
+    ["password", "access_key_id", "secret_access_key", "session_token"].iter().any(|end| key.ends_with(end))
 }
 
 fn given<'environment>(environment: &'environment Environment, name: &str) -> Option<&'environment str> {

@@ -152,7 +152,9 @@ fn source(section: &Section<'_>, own: &Archive, findings: &mut Findings) -> Opti
         return Some(read);
     }
     let location = archive::location(section, findings)?;
-    let has_key = ["access_key_id", "access_key_id_file"].iter().any(|key| section.get(key).is_some());
+    let has_key = ["access_key_id", "access_key_id_file", "credentials_file"]
+        .iter()
+        .any(|key| section.get(key).is_some());
     read.s3 = match &location {
         Location::Directory { .. } => None,
         Location::S3 { bucket, path } => match (&own.s3, has_key) {

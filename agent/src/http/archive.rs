@@ -79,6 +79,7 @@ fn backup(backup: &Backup) -> Value {
         BackupState::Lacking { missing, .. } => ("lacking", Some(missing.clone())),
         BackupState::Failed(info) => ("failed", info.error.clone()),
         BackupState::Unfinished => ("unfinished", None),
+        BackupState::Foreign { .. } => ("foreign", backup.fault()),
         BackupState::Unreadable { fault } => ("unreadable", Some(fault.clone())),
     };
     let info = backup.info();

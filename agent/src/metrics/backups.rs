@@ -54,7 +54,14 @@ fn add_archive(seen: Option<&Seen>, shelf: &Shelf, families: &mut Families) {
         "Base backups in the archive that can be restored",
         u64::try_from(good).unwrap_or(u64::MAX),
     );
-    let bytes = seen.catalog.backups.iter().map(|backup| backup.bytes).sum::<u64>();
+    let (foreign, own): (Vec<_>, Vec<_>) =
+        seen.catalog.backups.iter().partition(|backup| backup.foreign().is_some());
+    families.gauge(
+        "outrider_backups_foreign",
+        "Base backups in the archive that another cluster took there; they are neither used nor removed",
+        u64::try_from(foreign.len()).unwrap_or(u64::MAX),
+    );
+    let bytes = own.into_iter().map(|backup| backup.bytes).sum::<u64>();
     families.gauge("outrider_backups_stored_bytes", "Size of all base backups in the archive", bytes);
 }
 

@@ -18,9 +18,10 @@ impl Archive {
         let archive = Archive { directory: tempfile::tempdir().expect("there is room for a directory") };
         let store = archive.directory.path().join("archive");
         let text = format!(
-            "scope: demo\nname: p1\netcd3: {{hosts: [\"127.0.0.1:2379\"]}}\npostgresql:\n  data_dir: /srv/pg/data\n  \
+            "scope: demo\nname: p1\netcd3: {{hosts: [\"127.0.0.1:2379\"]}}\npostgresql:\n  data_dir: {}/data\n  \
              bin_dir: /usr/bin\n  authentication: {{superuser: {{password: a}}, replication: {{password: b}}}}\n\
              archive: {{store: \"file://{}\", retention: {{count: 1}}}}\n",
+            archive.directory.path().display(),
             store.display()
         );
         fs::write(archive.directory.path().join("p1.yml"), text).expect("there is room for a file");
@@ -99,6 +100,64 @@ fn what_is_marked_stays_and_the_rest_is_pruned_after_a_look() {
     assert_eq!(archive.ids(), ["20260102T100000"]);
     assert!(!archive.path("wals/0000000100000000/000000010000000000000004").exists());
     assert!(archive.path("wals/0000000100000000/000000010000000000000005").exists());
+}
+
+#[test]
+fn what_is_not_this_clusters_own_is_shown_and_not_changed() {
+    let archive = Archive::new();
+    let writer = r#"{"term":7,"system_identifier":"4200","member":"p1","claimed_at":"2026-01-01T00:00:00Z"}"#;
+    archive.put("outrider/writer.json", writer);
+    let strange = fs::read_to_string(archive.path("base/20260102T100000/backup.info")).expect("it is there");
+    archive.put("base/20260103T100000/data.tar.gz", "0123456789");
+    archive.put("base/20260103T100000/backup.info", &(strange + "systemid=4300\n"));
+    let changes: [&[&str]; 4] = [
+        &["backups", "prune"],
+        &["backups", "delete", "20260101T100000", "--force"],
+        &["backups", "keep", "20260101T100000"],
+        &["backups", "keep", "20260101T100000", "--release"],
+    ];
+    // Nothing here knows whose archive it is.
+    for change in changes {
+        let run = archive.run(change);
+        assert!(
+            run.code == 1 && run.err.contains("nothing was changed") && run.err.contains("4200"),
+            "{run:?}"
+        );
+        assert!(run.err.contains("--system-identifier"), "{run:?}");
+    }
+    let control = archive.directory.path().join("data/global");
+    fs::create_dir_all(&control).expect("there is room for a directory");
+    // The data directory is that of the stranger: nobody talks it out of that.
+    fs::write(control.join("pg_control"), 4300_u64.to_ne_bytes()).expect("there is room for a file");
+    for change in changes {
+        let run = archive.run(change);
+        assert!(run.code == 1 && run.err.contains("belongs to another cluster"), "{run:?}");
+        let run = archive.run(&[change, &["--system-identifier", "4200"]].concat());
+        assert!(run.code == 1 && run.err.contains("is not that of this cluster, which is 4300"), "{run:?}");
+    }
+    assert_eq!(archive.ids().len(), 3);
+    let run = archive.run(&["verify"]);
+    assert!(run.code == 0 && run.out.contains("not written into it"), "{run:?}");
+    assert!(!archive.path("outrider/verified.json").exists());
+    // It is the owner's. What the stranger left is shown, and neither counts nor goes.
+    fs::write(control.join("pg_control"), 4200_u64.to_ne_bytes()).expect("there is room for a file");
+    let run = archive.run(&["verify"]);
+    assert!(run.code == 0 && run.out.contains("The archive is sound: 2 backups"), "{run:?}");
+    assert!(
+        run.out.contains("20260103T100000 is of another cluster, whose system identifier is 4300"),
+        "{run:?}"
+    );
+    for force in [&[][..], &["--force"]] {
+        let run = archive.run(&[&["backups", "delete", "20260103T100000"], force].concat());
+        assert!(run.code == 1 && run.err.contains("is of another cluster"), "{run:?}");
+    }
+    let look = archive.run(&["backups", "prune", "--dry-run"]);
+    assert!(look.code == 0 && look.out.contains("of another cluster (system identifier 4300)"), "{look:?}");
+    let run = archive.run(&["backups", "prune"]);
+    assert!(run.code == 0 && run.out.starts_with("Removed 1 backups and 4 files of WAL"), "{run:?}");
+    assert_eq!(archive.ids(), ["20260102T100000", "20260103T100000"]);
+    let run = archive.run(&["restore", "--plan", "--backup", "20260103T100000"]);
+    assert!(run.code == 1 && run.err.contains("it is of another cluster"), "{run:?}");
 }
 
 #[test]

@@ -259,6 +259,33 @@ fn a_file_that_cannot_be_read_says_why_and_tells_no_secret() {
 }
 
 #[test]
+fn the_keys_of_an_archive_in_s3_may_stand_where_amazons_tools_look() {
+    let text = |keys: &str| format!("{SMALLEST}archive: {{store: \"s3://bucket/path\"{keys}}}\n");
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "geheim7"),
+        ("AWS_SECRET_ACCESS_KEY", "geheim8"),
+        ("AWS_SESSION_TOKEN", "geheim9"),
+    ];
+    let run = File::new(&text("")).check(&keys);
+    assert!(run.code == 0 && run.out.contains("session_token: ") && !run.out.contains("geheim"), "{run:?}");
+    // The file of the member says which, where it says any.
+    let run = File::new(&text(", access_key_id: a, secret_access_key: b")).check(&keys);
+    assert!(run.code == 0 && !run.out.contains("session_token"), "{run:?}");
+    let run = File::new(&text("")).check(&keys[..1]);
+    assert!(run.code == 64 && run.err.contains("archive.secret_access_key: is missing"), "{run:?}");
+    let shared = [("AWS_SHARED_CREDENTIALS_FILE", "/srv/keys"), ("AWS_PROFILE", "backup")];
+    let run = File::new(&text("")).check(&shared);
+    assert!(
+        run.out.contains("credentials_file: /srv/keys") && run.out.contains("profile: backup"),
+        "{run:?}"
+    );
+    let run = check(&text(", credentials_file: /srv/keys"));
+    assert!(run.code == 0 && run.out.contains("profile: default"), "{run:?}");
+    let found = faults(&text(", access_key_id: a, secret_access_key: b, profile: backup"));
+    assert!(found[0].starts_with("archive.profile: goes with credentials_file"), "{found:?}");
+}
+
+#[test]
 fn an_archive_in_s3_needs_keys_and_hides_them() {
     let with = |keys: &str| {
         format!(

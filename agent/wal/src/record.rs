@@ -60,6 +60,10 @@ pub enum Notable {
         /// When, in microseconds since 1970-01-01 UTC.
         time: i64,
     },
+    /// The server was started with other settings: those that a standby must not have less of, in the order of
+    /// `xl_parameter_change`: `max_connections`, `max_worker_processes`, `max_wal_senders`, `max_prepared_transactions`,
+    /// `max_locks_per_transaction`.
+    Parameters([u32; 5]),
     /// The rest of the segment is void (`pg_switch_wal`).
     Switch,
 }

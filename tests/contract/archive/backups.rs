@@ -15,9 +15,9 @@ use bytes::Bytes;
 use outrider_archive::restore::{self, Goal, RestoreError, RestoreOptions, Restorer, Target};
 use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{
-    BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Layout, Leadership, Progress,
-    Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived, WalMissing, sweep_abandoned,
-    take_backup,
+    BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Layout, Leadership, NotOwned,
+    Owned, Progress, Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived, WalMissing,
+    prove_by_hand, sweep_abandoned, take_backup,
 };
 use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_postgres::BackupSession;
@@ -91,6 +91,7 @@ impl Source for Session {
 pub(crate) struct Primary {
     pub(crate) postgres: Postgres,
     pub(crate) client: Client,
+    identifier: u64,
     shipper: Shipper,
     store: Arc<dyn Store>,
 }
@@ -111,7 +112,7 @@ impl Primary {
             segment_size: SegmentSize::DEFAULT,
             timeline: TimelineId::FIRST,
         });
-        Primary { postgres, client, shipper, store }
+        Primary { postgres, client, identifier: identifier as u64, shipper, store }
     }
 
     pub(crate) async fn backup(&self, options: BackupOptions) -> Result<BackupReport, BackupError> {
@@ -127,7 +128,16 @@ impl Primary {
     ) -> Result<BackupReport, BackupError> {
         let source = Session::open(postgres).await;
         let wal = StoredWal { store: self.store.clone(), layout: layout(), limit: PATIENCE };
-        take_backup(self.store.clone(), source, &wal, &options, progress, cancel).await
+        let owned = self.owned().await?;
+        take_backup(self.store.clone(), source, &wal, (&options, owned), progress, cancel).await
+    }
+
+    /// Nothing is known against it, whether the shipper has claimed it yet or not.
+    async fn owned(&self) -> Result<Owned, BackupError> {
+        match prove_by_hand(&*self.store, &layout(), Some(self.identifier), None).await {
+            Err(NotOwned::Store(source)) => Err(BackupError::Store { source }),
+            proven => Ok(proven.unwrap()),
+        }
     }
 
     /// One that streams.
@@ -570,10 +580,11 @@ async fn a_store_that_goes_away_ends_the_backup_and_what_is_left_is_swept() {
     assert!(left.iter().any(|key| key.ends_with("/outrider.claim")), "{left:?}");
     let id = left.last().unwrap().split('/').next().unwrap().parse().unwrap();
     let day = Duration::from_secs(86_400);
-    assert_eq!(sweep_abandoned(&*store, &layout(), None, day).await.unwrap(), []);
-    assert_eq!(sweep_abandoned(&*store, &layout(), Some(&id), Duration::ZERO).await.unwrap(), []);
-    assert_eq!(sweep_abandoned(&*store, &layout(), None, Duration::ZERO).await.unwrap(), [id]);
+    let owned = primary.owned().await.unwrap();
+    assert_eq!(sweep_abandoned(&*store, &layout(), owned, None, day).await.unwrap(), []);
+    assert_eq!(sweep_abandoned(&*store, &layout(), owned, Some(&id), Duration::ZERO).await.unwrap(), []);
+    assert_eq!(sweep_abandoned(&*store, &layout(), owned, None, Duration::ZERO).await.unwrap(), [id]);
     assert_eq!(primary.backup_keys().await, ["20200101T000000/data.tar.gz"]);
     primary.backup(plain_options()).await.unwrap();
-    assert_eq!(sweep_abandoned(&*store, &layout(), None, Duration::ZERO).await.unwrap(), []);
+    assert_eq!(sweep_abandoned(&*store, &layout(), owned, None, Duration::ZERO).await.unwrap(), []);
 }

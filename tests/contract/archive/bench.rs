@@ -82,6 +82,8 @@ pub(crate) fn options(endpoint: &str) -> S3Options {
         path_style: true,
         access_key_id: Secret::new(KEY),
         secret_access_key: Secret::new(SECRET),
+        session_token: None,
+        credential_files: Default::default(),
         ca_file: None,
         request_timeout: Duration::from_secs(20),
     }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outrider_archive::catalog::{self, BackupState, Catalog, Keep};
-use outrider_archive::retention::{self, RetentionPolicy};
+use outrider_archive::restore::{Goal, RestoreOptions, Restorer, Target};
+use outrider_archive::retention::{self, Removed, RetentionPlan, RetentionPolicy};
 use outrider_archive::store::{Metadata, Store, Stored};
 use outrider_archive::verify::{self, Record, VerifyOptions};
-use outrider_archive::{BackupId, BackupInfo, BackupStatus, Compression, Layout};
+use outrider_archive::{
+    BackupId, BackupInfo, BackupStatus, Compression, Layout, Owned, prove_by_hand, sweep_abandoned,
+};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 use super::bench::{Bench, keys};
@@ -19,6 +22,8 @@ super::on_every_store!(
     retention_removes_what_nothing_needs_and_a_second_run_nothing,
     a_mark_keeps_a_backup_until_it_is_released,
     verification_names_what_is_damaged,
+    what_another_cluster_took_is_neither_used_nor_counted_nor_removed,
+    nothing_goes_by_a_clock_that_is_far_from_the_stores,
 );
 
 /// An archive made by hand: segments with true headers, backups of which only the form is right.
@@ -70,6 +75,15 @@ impl Archive {
 
     async fn catalog(&self) -> Catalog {
         Catalog::read(&*self.store, &self.layout).await.unwrap()
+    }
+
+    async fn owned(&self) -> Owned {
+        let own = Some(SYSTEM_IDENTIFIER);
+        prove_by_hand(&*self.store, &self.layout, own, None).await.unwrap()
+    }
+
+    async fn remove(&self, plan: &RetentionPlan) -> Result<Removed, outrider_archive::store::Error> {
+        retention::remove_obsolete(&*self.store, &self.layout, self.owned().await, plan, SIZE).await
     }
 
     async fn states(&self) -> Vec<&'static str> {
@@ -132,7 +146,7 @@ async fn retention_removes_what_nothing_needs_and_a_second_run_nothing(bench: &B
     let now = "2026-01-03T12:00:00Z".parse().unwrap();
 
     let plan = retention::plan(&archive.catalog().await, now, &policy);
-    let removed = retention::remove_obsolete(&*archive.store, &archive.layout, &plan, SIZE).await.unwrap();
+    let removed = archive.remove(&plan).await.unwrap();
     let ids: Vec<String> = removed.backups.iter().map(ToString::to_string).collect();
     assert_eq!(ids, ["20260101T000000", "20260101T120000"]);
     // Segments 1 to 3 and a backup history.
@@ -155,7 +169,7 @@ async fn retention_removes_what_nothing_needs_and_a_second_run_nothing(bench: &B
     let catalog = archive.catalog().await;
     let plan = retention::plan(&catalog, now, &policy);
     assert!(plan.is_empty(&catalog), "{plan:?}");
-    retention::remove_obsolete(&*archive.store, &archive.layout, &plan, SIZE).await.unwrap();
+    archive.remove(&plan).await.unwrap();
     assert_eq!(keys(&*archive.store).await, left);
 }
 
@@ -168,22 +182,127 @@ async fn a_mark_keeps_a_backup_until_it_is_released(bench: &Bench) {
     let now = "2026-02-01T00:00:00Z".parse().unwrap();
     let plan = retention::plan(&archive.catalog().await, now, &policy);
     // The mark comes after the plan was made.
-    let mark = async |keep| catalog::mark(&*archive.store, &archive.layout, &marked.id, keep).await.unwrap();
+    let mark = async |keep| {
+        catalog::mark(&*archive.store, &archive.layout, archive.owned().await, &marked.id, keep)
+            .await
+            .unwrap()
+    };
     mark(Some(Keep::Standalone)).await;
-    let removed = retention::remove_obsolete(&*archive.store, &archive.layout, &plan, SIZE).await.unwrap();
+    let removed = archive.remove(&plan).await.unwrap();
     assert_eq!((removed.backups.len(), removed.wal_files), (0, 0));
     mark(Some(Keep::Full)).await;
     assert_eq!(archive.catalog().await.backups[0].keep, Some(Keep::Full));
     mark(Some(Keep::Standalone)).await;
     let plan = retention::plan(&archive.catalog().await, now, &policy);
-    let removed = retention::remove_obsolete(&*archive.store, &archive.layout, &plan, SIZE).await.unwrap();
+    let removed = archive.remove(&plan).await.unwrap();
     // Segments 2 and 3 lie between the two backups.
     assert_eq!((removed.backups.len(), removed.wal_files), (0, 2));
     assert_eq!(archive.states().await, ["done", "done"]);
     mark(None).await;
     let plan = retention::plan(&archive.catalog().await, now, &policy);
-    retention::remove_obsolete(&*archive.store, &archive.layout, &plan, SIZE).await.unwrap();
+    archive.remove(&plan).await.unwrap();
     assert_eq!(archive.states().await, ["done"]);
+}
+
+async fn what_another_cluster_took_is_neither_used_nor_counted_nor_removed(bench: &Bench) {
+    let archive = Archive::new(bench);
+    archive.wal(1, 1..=6).await;
+    archive.backup("20260101T000000", 1, 2).await;
+    let own = archive.backup("20260102T000000", 1, 4).await;
+    let stranger = SYSTEM_IDENTIFIER + 1;
+    // Good by all that it says, and newer than ours; one that failed, one under way, and one that ours left.
+    let foreign = |id: &str| BackupInfo {
+        id: id.parse().unwrap(),
+        system_identifier: Some(stranger),
+        begin_time: id.parse::<BackupId>().unwrap().time(),
+        ..own.clone()
+    };
+    for id in ["20260103T000000", "20260103T000001"] {
+        let mut info = foreign(id);
+        if id.ends_with('1') {
+            info.status = BackupStatus::Failed;
+        }
+        archive.put(&archive.layout.backup(&info.id, "data.tar"), "no tar at all").await;
+        archive.put(&archive.layout.backup(&info.id, "backup.info"), info.print()).await;
+    }
+    let claim = |whose: u64| format!("0123456789abcdef0123456789abcdef {whose}\n");
+    archive.put("homepage/base/20260103T000002/outrider.claim", claim(stranger)).await;
+    archive.put("homepage/base/20260103T000003/outrider.claim", claim(SYSTEM_IDENTIFIER)).await;
+    let catalog = archive.catalog().await;
+    // Nobody has claimed the archive: its WAL says whose it is.
+    assert_eq!(catalog.owner, Some(SYSTEM_IDENTIFIER));
+    let states = ["done", "done", "foreign", "foreign", "foreign", "unfinished"];
+    assert_eq!(archive.states().await, states);
+    let swept = sweep_abandoned(
+        &*archive.store,
+        &archive.layout,
+        archive.owned().await,
+        None,
+        std::time::Duration::ZERO,
+    );
+    assert_eq!(swept.await.unwrap(), ["20260103T000003".parse().unwrap()]);
+    let catalog = archive.catalog().await;
+
+    let policy = RetentionPolicy { window: None, minimum: 1, count: Some(1) };
+    let plan = retention::plan(&catalog, "2026-03-01T00:00:00Z".parse().unwrap(), &policy);
+    let removed = archive.remove(&plan).await.unwrap();
+    let ids: Vec<String> = removed.backups.iter().map(ToString::to_string).collect();
+    assert_eq!((ids, removed.wal_files), (vec!["20260101T000000".to_owned()], 3));
+    assert_eq!(archive.states().await, states[1..5]);
+    let options = VerifyOptions::default();
+    let (store, layout) = (&*archive.store, &archive.layout);
+    let catalog = archive.catalog().await;
+    let found =
+        verify::verify(store, layout, &catalog, &options, "2026-03-01T00:00:00Z".parse().unwrap(), &|_| {});
+    let found = found.await.unwrap();
+    assert_eq!((found.backups.as_slice(), found.foreign.len()), ([own.id.clone()].as_slice(), 3));
+    assert!(
+        found.is_sound() && found.notes.iter().any(|note| note.contains(&stranger.to_string())),
+        "{found:?}"
+    );
+    // A restore begins with ours, although theirs is newer.
+    let restorer = Restorer::new(archive.store.clone(), archive.layout.clone(), RestoreOptions::default());
+    let goal = Goal::to(Target::Immediate);
+    let wanted: BackupId = "20260103T000000".parse().unwrap();
+    let refused = restorer.plan(&goal, Some(&wanted)).await.unwrap_err();
+    assert!(refused.to_string().contains("of another cluster"), "{refused}");
+    assert!(prove_by_hand(store, layout, Some(stranger), None).await.is_err());
+    assert!(prove_by_hand(store, layout, None, None).await.is_err());
+}
+
+async fn nothing_goes_by_a_clock_that_is_far_from_the_stores(bench: &Bench) {
+    let archive = Archive::new(bench);
+    archive.wal(1, 1..=5).await;
+    let now = jiff::Timestamp::now();
+    let days = |days: i64| jiff::SignedDuration::from_hours(24 * days);
+    for number in 1..=5 {
+        let id = BackupId::beginning_at(now - days(6 - number));
+        archive.backup(&id.to_string(), 1, number.unsigned_abs()).await;
+    }
+    // A clock that was wrong once has named one, and what is newest is still seen.
+    archive.backup("29991231T000000", 1, 1).await;
+    let policy =
+        RetentionPolicy { window: Some(std::time::Duration::from_secs(7 * 86_400)), minimum: 1, count: None };
+    let catalog = archive.catalog().await;
+    let planned = async |now, policy: &RetentionPolicy| {
+        retention::trusted_plan(&archive.store, &archive.layout, &catalog, now, policy).await.unwrap()
+    };
+    for wrong in [now + days(60), now - days(60)] {
+        let plan = planned(wrong, &policy).await;
+        assert!(plan.is_empty(&catalog), "{plan:?}");
+        archive.remove(&plan).await.unwrap();
+    }
+    assert_eq!(archive.states().await.len(), 6);
+    let plan = planned(now + days(60), &policy).await;
+    let doubt = plan.doubt.unwrap();
+    let year = |time: jiff::Timestamp| time.to_string()[..10].to_owned();
+    assert!(doubt.contains(&year(now + days(60))) && doubt.contains(&year(now)), "{doubt}");
+    // Without a doubt the same policy lets four of five go, and the newest is not the one from the future.
+    let short = RetentionPolicy { window: None, ..policy };
+    let plan = planned(now, &short).await;
+    assert_eq!(plan.doubt, None);
+    let stay: Vec<bool> = plan.backups.iter().map(|verdict| verdict.reason.keeps()).collect();
+    assert_eq!(stay, [false, false, false, false, true, false]);
 }
 
 /// Between two lists a segment is finished, and what was streamed of it goes away.

@@ -25,6 +25,8 @@ pub(crate) enum Obedience {
     Ignores,
     /// As honest ones do: 501.
     Declines,
+    /// The same, with 400.
+    DeclinesWith400,
 }
 
 pub(crate) struct Embedded {
@@ -115,10 +117,14 @@ async fn answer(State(server): State<Server>, mut request: Request) -> Response 
                 request.headers_mut().remove(name);
             }
         }
-        Obedience::Declines => {
+        Obedience::Declines | Obedience::DeclinesWith400 => {
             if conditional {
+                let status = match server.obedience {
+                    Obedience::DeclinesWith400 => StatusCode::BAD_REQUEST,
+                    Obedience::Full | Obedience::Ignores | Obedience::Declines => StatusCode::NOT_IMPLEMENTED,
+                };
                 let text = "<Error><Code>NotImplemented</Code><Message>no conditions</Message></Error>";
-                let response = Response::builder().status(StatusCode::NOT_IMPLEMENTED).body(Body::from(text));
+                let response = Response::builder().status(status).body(Body::from(text));
                 return response.unwrap();
             }
         }

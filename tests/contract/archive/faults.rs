@@ -91,7 +91,7 @@ async fn what_is_no_s3_store_never_says_that_an_object_is_missing() {
 
 #[tokio::test]
 async fn a_store_that_overwrites_is_found_out_and_looked_at_before_each_put() {
-    for obedience in [Obedience::Ignores, Obedience::Declines] {
+    for obedience in [Obedience::Ignores, Obedience::Declines, Obedience::DeclinesWith400] {
         let embedded = Embedded::start(obedience);
         let store = open(&options(&embedded.endpoint()));
         assert_eq!(store.probe("server/outrider/probe").await.unwrap(), Conditions::Ignored, "{obedience:?}");

@@ -10,6 +10,7 @@ use outrider_archive::store::Store;
 use outrider_archive::verify::{self, VerifyOptions};
 use outrider_archive::{
     BackupId, BackupInfo, BackupOptions, BackupStatus, Fetched, Fetcher, Layout, Patience, Tablespace,
+    prove_by_hand,
 };
 use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
@@ -396,7 +397,8 @@ async fn barman_lists_restores_and_deletes_what_we_wrote() {
     assert_eq!(barman.catalog().await.backups[1].keep, Some(Keep::Standalone));
     keep("--release");
     assert_eq!(barman.catalog().await.backups[1].keep, None);
-    mark(&*barman.store(), &layout(), &second.id, Some(Keep::Full)).await.unwrap();
+    let owned = prove_by_hand(&*barman.store(), &layout(), second.system_identifier, None).await.unwrap();
+    mark(&*barman.store(), &layout(), owned, &second.id, Some(Keep::Full)).await.unwrap();
     let first_id = first.id.to_string();
     tokio::task::block_in_place(|| barman.run("backup-delete", &["--backup-id", &first_id], &[]));
     let catalog = barman.catalog().await;

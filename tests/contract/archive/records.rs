@@ -31,6 +31,7 @@ fn dumped(pg_wal: &std::path::Path, first: &str, last: &str) -> Vec<Told> {
                 format!("{kind} {xid} {}", time(rest))
             }
             "RESTORE_POINT" => words.to_owned(),
+            "PARAMETER_CHANGE" => words.split(" wal_level").next().unwrap().to_owned(),
             "SWITCH" => "SWITCH".to_owned(),
             _ => continue,
         };
@@ -58,6 +59,10 @@ fn found(record: Record) -> Told {
         }
         // pg_waldump shows no time of it.
         Notable::RestorePoint { name, .. } => format!("RESTORE_POINT {name}"),
+        Notable::Parameters([connections, workers, senders, prepared, locks]) => format!(
+            "PARAMETER_CHANGE max_connections={connections} max_worker_processes={workers} max_wal_senders={senders} \
+             max_prepared_xacts={prepared} max_locks_per_xact={locks}"
+        ),
         Notable::Switch => "SWITCH".to_owned(),
     };
     // pg_waldump pads the lower half with zeros.

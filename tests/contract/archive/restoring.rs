@@ -165,6 +165,17 @@ impl Scene {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
+    /// Its backup, as if the clock of the member that took it had been so many hours wrong.
+    async fn taken_with_a_clock(&self, hours: i64) {
+        let key = layout().backup(&ID.parse().unwrap(), "backup.info");
+        let text = String::from_utf8(super::bench::read(&*self.store, &key).await.unwrap()).unwrap();
+        let mut info = BackupInfo::read(ID.parse().unwrap(), &text).unwrap().info;
+        let wrong = |time: Option<Timestamp>| time.map(|time| time + jiff::SignedDuration::from_hours(hours));
+        (info.begin_time, info.end_time) = (wrong(info.begin_time), wrong(info.end_time));
+        let changed = Bytes::from(info.print());
+        self.store.put(&key, changed.into(), &Metadata::new()).await.unwrap();
+    }
+
     /// The key of a segment that lies in the middle of what a recovery to the end needs.
     async fn remove_segment_before_the_last(&self) -> String {
         let WalFileName::Segment(last) = self.last_segment.parse().unwrap() else { panic!() };
@@ -352,4 +363,31 @@ async fn a_drill_brings_the_server_up_and_leaves_nothing() {
     assert!(report.databases >= 2 && report.relations > 500, "{report:?}");
     assert!(report.reached_lsn.is_some() && report.reached_time.is_some(), "{report:?}");
     assert!(!scratch.exists());
+}
+
+/// A recovery that begins with a backup in which the target lies would end behind the target.
+#[tokio::test]
+async fn the_clock_of_the_member_that_took_a_backup_decides_nothing() {
+    let (scene, _bench) = Scene::in_a_directory().await;
+    let hours = jiff::SignedDuration::from_hours;
+    for slow in [2, 48] {
+        scene.taken_with_a_clock(-slow).await;
+        // By that clock the backup had ended, and by its WAL it had not begun.
+        let refused = scene.plan(Target::Time(scene.between - hours(slow / 2))).await.unwrap_err();
+        assert!(matches!(refused, RestoreError::TooEarly { .. }), "{refused}");
+        assert!(refused.to_string().contains("--lsn"), "{refused}");
+        let plan = scene.plan(Target::Time(scene.between)).await.unwrap();
+        assert!(plan.clock_skew.is_some_and(|skew| skew.contains("slow") && skew.contains(ID)));
+        assert!(
+            plan.first_point
+                .time
+                .is_some_and(|first| first < scene.between && scene.between - first < hours(1))
+        );
+        scene.taken_with_a_clock(slow).await;
+    }
+    assert_eq!(scene.plan(Target::Latest).await.unwrap().clock_skew, None);
+    scene.taken_with_a_clock(24).await;
+    let plan = scene.plan(Target::Time(scene.between)).await.unwrap();
+    assert!(plan.clock_skew.is_some_and(|skew| skew.contains("fast")));
+    assert_eq!(scene.rows_at(Target::Time(scene.between)).await, [1]);
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use outrider_archive::NotDurable;
 use outrider_archive::store::{Metadata, Store};
+use outrider_archive::{Compression, NotDurable, ShipOptions, Shipper};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::bench::{Bench, PATIENCE, gunzip, keys, read, wait_until};
-use super::pg_wal::{PgWal, SERVER, leadership, segment, shown};
+use super::pg_wal::{PgWal, SERVER, leadership, segment, ship_options, shown};
 
 super::on_every_store!(
     files_lie_under_the_keys_of_barman_cloud,
@@ -20,6 +20,7 @@ super::on_every_store!(
     a_history_with_other_content_holds_its_timeline,
     a_member_that_does_not_lead_ships_nothing,
     a_new_file_leaves_without_being_asked_for,
+    a_name_is_taken_once_however_it_is_compressed,
 );
 
 const FIRST: &str = "000000010000000000000001";
@@ -64,6 +65,9 @@ async fn files_lie_under_the_keys_of_barman_cloud(bench: &Bench) {
     assert_eq!(shown.last_failure, None);
 
     let mut expected: Vec<String> = files.keys().map(|name| key(name)).collect();
+    // Of each timeline, how it is compressed.
+    expected
+        .extend(["00000001", "00000002"].map(|timeline| format!("{SERVER}/outrider/compression/{timeline}")));
     expected.push(format!("{SERVER}/outrider/probe"));
     expected.push(format!("{SERVER}/outrider/writer.json"));
     expected.sort();
@@ -140,6 +144,37 @@ async fn an_object_that_someone_else_compressed_is_compared_by_its_content(bench
     let durable = async |name: &str| timeout(PATIENCE, shipper.durable(name.parse().unwrap())).await.unwrap();
     assert_eq!(durable(FIRST).await, Ok(()));
     assert!(matches!(durable(SECOND).await, Err(NotDurable::Conflict(_))));
+}
+
+/// Two servers that believe to have begun the timeline, of which one was given another compression meanwhile.
+async fn a_name_is_taken_once_however_it_is_compressed(bench: &Bench) {
+    const HISTORY_NAME: &str = "00000002.history";
+    let other: &[u8] = b"1\t0/300200\tno recovery target specified\n";
+    let servers =
+        [(Compression::GZIP, HISTORY, 1), (Compression::ZSTD, other, 2), (Compression::None, other, 2)];
+    let servers = servers.map(|(compression, history, fill)| {
+        let pg_wal = PgWal::new();
+        pg_wal.add(HISTORY_NAME, history);
+        pg_wal.add(FIRST, &segment(FIRST, fill));
+        let options = ShipOptions { compression, ..ship_options(pg_wal.path()) };
+        (Shipper::start(options, bench.store()), pg_wal)
+    });
+    // At one time, and of one term: nothing but the name itself keeps them apart.
+    servers.iter().for_each(|(shipper, _)| {
+        shipper.enable(leadership(1));
+    });
+    for name in [HISTORY_NAME, FIRST] {
+        let ask = async |server: usize| {
+            timeout(PATIENCE, servers[server].0.durable(name.parse().unwrap())).await.unwrap()
+        };
+        let (first, second, third) = tokio::join!(ask(0), ask(1), ask(2));
+        let answers = [first, second, third];
+        let durable = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert!((1..3).contains(&durable), "{name}: {answers:?}");
+        let there = keys(&*bench.store()).await;
+        let there: Vec<&String> = there.iter().filter(|key| key.contains(&format!("/{name}"))).collect();
+        assert_eq!(there.len(), 1, "{there:?}");
+    }
 }
 
 async fn a_broken_segment_stays_and_is_named_while_the_others_leave(bench: &Bench) {
@@ -229,5 +264,6 @@ async fn a_new_file_leaves_without_being_asked_for(bench: &Bench) {
         pg_wal.add(name, &segment(name, 1));
         shown(&mut status, name, |status| status.counters.files == count).await;
     }
-    wait_until("all three are listed", async || keys(&*store).await.len() == 5).await;
+    // Beside the probe, the writer, and how the timeline is compressed.
+    wait_until("all three are listed", async || keys(&*store).await.len() == 6).await;
 }

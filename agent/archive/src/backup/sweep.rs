@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::claim::CLAIM;
+use super::claim::{CLAIM, whose};
+use crate::catalog::read_small;
 use crate::store::{self, Metadata, Store};
-use crate::{BackupId, Layout, clock};
+use crate::{BackupId, Layout, Owned, clock};
+
+/// A claim has 64 bytes.
+const CLAIM_MAX: u64 = 1024;
 
 /// The object that makes a folder a backup.
 pub(crate) const INFO: &str = "backup.info";
@@ -34,8 +38,8 @@ pub(crate) async fn remove(store: &dyn Store, layout: &Layout, id: &BackupId) ->
 }
 
 /// Removes what a killed program left: base backups that this program began more than `age` ago and that have no
-/// `backup.info`, but for `keep`. Backups that barman is taking are left alone. Only for whoever holds the cluster's
-/// right to take backups; a run that has lost it and goes on notices at its end that it was swept.
+/// `backup.info`, but for `keep`. Backups that barman or another cluster is taking are left alone. Only for whoever holds
+/// the cluster's right to take backups; a run that has lost it and goes on notices at its end that it was swept.
 ///
 /// Returns the names of those that were removed.
 ///
@@ -44,6 +48,7 @@ pub(crate) async fn remove(store: &dyn Store, layout: &Layout, id: &BackupId) ->
 pub async fn sweep_abandoned(
     store: &dyn Store,
     layout: &Layout,
+    owned: Owned,
     keep: Option<&BackupId>,
     age: Duration,
 ) -> Result<Vec<BackupId>, store::Error> {
@@ -51,7 +56,7 @@ pub async fn sweep_abandoned(
     let is_old = |id: &BackupId| id.time().is_some_and(|time| time + age <= now);
     let mut removed = Vec::new();
     for id in unfinished(store, layout).await? {
-        if keep != Some(&id) && is_old(&id) {
+        if keep != Some(&id) && is_old(&id) && is_ours(store, layout, owned, &id).await? {
             let swept = Bytes::from_static(b"swept\n").into();
             store.put(&layout.backup(&id, CLAIM), swept, &Metadata::new()).await?;
             remove(store, layout, &id).await?;
@@ -59,6 +64,26 @@ pub async fn sweep_abandoned(
         }
     }
     Ok(removed)
+}
+
+async fn is_ours(
+    store: &dyn Store,
+    layout: &Layout,
+    owned: Owned,
+    id: &BackupId,
+) -> Result<bool, store::Error> {
+    let claim = claimed_by(store, layout, id).await?;
+    Ok(claim.is_none_or(|whose| owned.is_of(whose)))
+}
+
+/// The system identifier of whoever takes this backup, where the claim says one.
+pub(crate) async fn claimed_by(
+    store: &dyn Store,
+    layout: &Layout,
+    id: &BackupId,
+) -> Result<Option<u64>, store::Error> {
+    let claim = read_small(store, &layout.backup(id, CLAIM), CLAIM_MAX).await?;
+    Ok(claim.and_then(Result::ok).and_then(|claim| whose(&claim)))
 }
 
 /// Backups with our claim and without `backup.info`.

@@ -9,6 +9,7 @@ impl Catalog {
     #[must_use]
     pub fn document(&self) -> Value {
         json!({
+            "system_identifier": self.owner.map(|owner| owner.to_string()),
             "backups": self.backups.iter().map(Backup::document).collect::<Vec<_>>(),
             "recovery_window": self.window().as_ref().map(Window::document),
             "wal": {"segments": self.wal.segments, "bytes": self.wal.bytes},
@@ -26,6 +27,7 @@ impl Backup {
             BackupState::Lacking { .. } => "incomplete",
             BackupState::Failed(_) => "failed",
             BackupState::Unfinished => "unfinished",
+            BackupState::Foreign { .. } => "foreign",
             BackupState::Unreadable { .. } => "unreadable",
         }
     }
@@ -37,6 +39,9 @@ impl Backup {
             BackupState::Good(_) | BackupState::Unfinished => None,
             BackupState::Lacking { missing, .. } => Some(format!("{missing} is missing")),
             BackupState::Failed(info) => Some(info.error.clone().unwrap_or_else(|| info.status.to_string())),
+            BackupState::Foreign { system_identifier, .. } => {
+                Some(format!("of another cluster, whose system identifier is {system_identifier}"))
+            }
             BackupState::Unreadable { fault } => Some(fault.clone()),
         }
     }

@@ -124,7 +124,7 @@ async fn look(
 ) -> Result<DrillReport, RestoreError> {
     let control = programs.control_data(data).await?;
     let starting = Instant::now();
-    let mut running = Running::start(programs, data, &control)?;
+    let mut running = Running::start(programs, data)?;
     running.recovered(options.recovery_limit).await?;
     let recovery_took = starting.elapsed();
     let (reached_lsn, reached_time) = running.reached()?;

@@ -22,9 +22,15 @@ pub enum RestoreError {
     Wal(#[source] FetchError),
     #[error("{url} has no base backup of {server} that can be restored{}", because(.lacking))]
     NoBackup { url: String, server: String, lacking: Vec<String> },
+    #[error(
+        "{url} has base backups of several servers (system identifiers), and nothing says whose archive it is: name one with --backup"
+    )]
+    Disputed { url: String },
     #[error("there is no base backup {id}{}; there are {}", .fault.as_ref().map(|fault| format!(" to restore: {fault}")).unwrap_or_default(), .there)]
     NotThisBackup { id: BackupId, fault: Option<String>, there: String },
-    #[error("no base backup ended before {target}: the first point that can be restored is {first}")]
+    #[error(
+        "no base backup was consistent before {target}: the first point that can be restored is {first}, with --lsn {} or --immediate", .first.lsn
+    )]
     TooEarly { target: Target, first: Point },
     #[error(
         "no base backup lies on timeline {timeline}: {there}; choose another with --timeline or --backup"

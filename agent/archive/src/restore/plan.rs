@@ -44,6 +44,12 @@ pub struct Plan {
     pub last_point: Point,
     /// Missing WAL behind the target, which does not matter for it.
     pub gaps: Vec<Gap>,
+    /// That the clock of the member that took the backup was wrong, where its WAL shows it. The plan does not go by that clock.
+    pub clock_skew: Option<String>,
+    /// The most that the WAL on the way wants of a server that answers queries in recovery, of `max_connections`,
+    /// `max_worker_processes`, `max_wal_senders`, `max_prepared_transactions` and `max_locks_per_transaction`; 0 where it
+    /// was not looked at.
+    pub raised: [u32; 5],
     /// Finished backups that were passed over because something of them is missing, in words.
     pub passed_over: Vec<String>,
 }
@@ -100,6 +106,7 @@ impl Plan {
             "first_point": point(&self.first_point),
             "last_point": point(&self.last_point),
             "missing_behind_the_target": self.gaps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "clock_skew": self.clock_skew,
             "passed_over": self.passed_over,
             "estimated_seconds": self.estimate().as_secs(),
         })

@@ -10,7 +10,7 @@ use super::error::{Point, RestoreError};
 use super::plan::{Plan, Stop};
 use super::reach::Reach;
 use super::records::{Reader, Tail, Wanted, instant, time_of};
-use super::target::{Goal, Target, TargetTimeline};
+use super::target::{Goal, Target, TargetAction, TargetTimeline};
 use crate::catalog::{ArchivedWal, Backup, BackupState, Catalog, TimelinePath, each_object};
 use crate::store::Store;
 use crate::{BackupId, BackupInfo, Layout};
@@ -19,12 +19,13 @@ use crate::{BackupId, BackupInfo, Layout};
 const IDLE_MAX: u64 = 8;
 
 /// A base backup with what a plan needs of it.
-struct Base<'a> {
-    info: &'a BackupInfo,
-    first_wal: SegmentName,
-    end: Lsn,
+pub(super) struct Base<'a> {
+    pub(super) info: &'a BackupInfo,
+    pub(super) first_wal: SegmentName,
+    pub(super) end: Lsn,
     timeline: TimelineId,
-    ended: Timestamp,
+    /// By the clock of the member that took it.
+    pub(super) ended: Timestamp,
 }
 
 /// Where the recovery will stop.
@@ -48,12 +49,15 @@ pub(super) async fn plan(
         return Err(RestoreError::NoBackup { url, server, lacking });
     }
     let bases = match wanted {
+        None if catalog.is_disputed() => return Err(RestoreError::Disputed { url: store.url().to_owned() }),
         None => bases,
         Some(id) => vec![the_one(&catalog, bases, id)?],
     };
     let path = path(&catalog.wal, goal.timeline, &bases)?;
-    let on_path: Vec<Base<'_>> =
+    let mut on_path: Vec<Base<'_>> =
         bases.into_iter().filter(|base| path.holds(base.timeline, base.end)).collect();
+    // Their names are times of their members' clocks.
+    on_path.sort_by_key(|base| base.end);
     if on_path.is_empty() {
         let there =
             "the backups that are there were taken on other timelines, or ended after it branched off";
@@ -66,7 +70,17 @@ pub(super) async fn plan(
     let size = catalog.wal.segment_size();
     let stored_bytes = stored_bytes(&**store, layout, &base.info.id).await?;
     let first = base.first_wal.number(size);
-    let first_base = on_path.first().unwrap_or(base);
+    let first_point = planner.point(on_path.first().unwrap_or(base)).await?;
+    let clock_skew = planner.skew(base).await?;
+    let raised = match goal.action {
+        // It answers queries on the way, and waits for ever where it has less than the primary had.
+        TargetAction::Pause => {
+            let until = Lsn::new((found.last + 1).saturating_mul(size.bytes()));
+            let from = base.first_wal.start(size);
+            planner.reader.parameters(&catalog.wal, &planner.path, &reach, (from, until)).await?
+        }
+        TargetAction::Promote | TargetAction::Shutdown => [0; 5],
+    };
     let lacking = catalog.backups.iter().filter(|backup| backup.id > base.info.id).filter_map(lacking);
     Ok(Plan {
         goal: goal.clone(),
@@ -79,17 +93,13 @@ pub(super) async fn plan(
         segments: (found.last + 1).saturating_sub(first),
         wal_bytes: (found.last + 1).saturating_sub(first) * size.bytes(),
         stop: found.stop,
-        first_point: first_base.point(),
+        first_point,
         last_point: tail.point(),
         gaps: reach.gaps,
+        clock_skew,
+        raised,
         passed_over: lacking.collect(),
     })
-}
-
-impl Base<'_> {
-    fn point(&self) -> Point {
-        Point { lsn: self.end, time: Some(self.ended) }
-    }
 }
 
 /// The backups that can be restored, oldest first.
@@ -112,6 +122,9 @@ fn lacking(backup: &Backup) -> Option<String> {
     match &backup.state {
         BackupState::Lacking { missing, .. } => Some(format!("{} lacks {missing}", backup.id)),
         BackupState::Unreadable { fault } => Some(format!("{}: {fault}", backup.id)),
+        BackupState::Foreign { .. } => {
+            Some(format!("{} is {}", backup.id, backup.fault().unwrap_or_default()))
+        }
         BackupState::Good(_) | BackupState::Failed(_) | BackupState::Unfinished => None,
     }
 }
@@ -127,6 +140,9 @@ fn the_one<'a>(catalog: &Catalog, bases: Vec<Base<'a>>, id: &BackupId) -> Result
         Some(BackupState::Lacking { missing, .. }) => Some(format!("it lacks {missing}")),
         Some(BackupState::Failed(_)) => Some("it failed, or is not finished".to_owned()),
         Some(BackupState::Unfinished) => Some("it is not finished".to_owned()),
+        Some(BackupState::Foreign { system_identifier, .. }) => {
+            Some(format!("it is of another cluster, whose system identifier is {system_identifier}"))
+        }
         Some(BackupState::Unreadable { fault }) => Some(fault.clone()),
     };
     let refused = RestoreError::NotThisBackup { id: id.clone(), fault, there: there() };
@@ -152,10 +168,10 @@ fn path(
     }
 }
 
-struct Planner<'a> {
-    wal: &'a ArchivedWal,
-    path: TimelinePath,
-    reader: Reader,
+pub(super) struct Planner<'a> {
+    pub(super) wal: &'a ArchivedWal,
+    pub(super) path: TimelinePath,
+    pub(super) reader: Reader,
 }
 
 impl<'a> Planner<'a> {
@@ -165,17 +181,20 @@ impl<'a> Planner<'a> {
         goal: &Goal,
         bases: &'b [Base<'a>],
     ) -> Result<(&'b Base<'a>, Reach, Tail, Found), RestoreError> {
-        let ended_before = |base: &&&Base<'_>| match &goal.target {
-            Target::Time(time) => base.ended <= *time,
-            Target::Lsn(lsn) => base.end <= *lsn,
-            Target::Latest | Target::Immediate | Target::Xid(_) | Target::Name(_) => true,
-        };
         let newest = bases.iter().rev().collect::<Vec<_>>();
-        let Some(base) = newest.iter().find(ended_before) else {
-            let first = bases.first().map_or(Point { lsn: Lsn::INVALID, time: None }, Base::point);
+        let base = match &goal.target {
+            Target::Time(time) => self.before(*time, goal.inclusive, bases).await?,
+            Target::Lsn(lsn) => newest.iter().find(|base| base.end <= *lsn).copied(),
+            Target::Latest | Target::Immediate | Target::Xid(_) | Target::Name(_) => newest.first().copied(),
+        };
+        let Some(mut base) = base else {
+            let first = match bases.first() {
+                Some(first) => self.point(first).await?,
+                None => Point { lsn: Lsn::INVALID, time: None },
+            };
             return Err(RestoreError::TooEarly { target: goal.target.clone(), first });
         };
-        let (mut base, mut reach) = (*base, self.reach(base)?);
+        let mut reach = self.reach(base)?;
         let tail = self.tail(base, &reach).await?;
         let found = match &goal.target {
             Target::Latest => self.latest(&reach, &tail)?,
@@ -191,7 +210,13 @@ impl<'a> Planner<'a> {
         Ok((base, reach, tail, found))
     }
 
-    fn number(&self, lsn: u64) -> u64 {
+    /// Where a backup is consistent, and when that was as its WAL tells.
+    async fn point(&mut self, base: &Base<'_>) -> Result<Point, RestoreError> {
+        let time = self.consistent_at(base).await?.and_then(instant);
+        Ok(Point { lsn: base.end, time })
+    }
+
+    pub(super) fn number(&self, lsn: u64) -> u64 {
         lsn / self.wal.segment_size().bytes()
     }
 

@@ -8,12 +8,15 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use outrider_wal::{Carried, Lsn, Notable, Record, Scanned, SegmentName, WalFileName, scan_records};
 
+use super::consistent::{Around, around};
 use super::error::{Point, RestoreError};
 use super::reach::Reach;
 use crate::catalog::{ArchivedWal, TimelinePath};
 use crate::store::Store;
 use crate::{Fetched, Fetcher, Layout, Patience};
 
+/// Segments that are looked through for the last transaction of a server that rests.
+const RESTING: usize = 8;
 /// Segments fetched ahead of the one that is read.
 const AHEAD: usize = 3;
 /// Where the shipper writes when the first and the last transaction of a segment ended, in microseconds since 1970.
@@ -80,11 +83,35 @@ impl Wanted<'_> {
     }
 }
 
+/// When the last transaction of the newest timeline ended; `None` when the last segments of it have none.
+pub(crate) async fn last_transaction(
+    store: &Arc<dyn Store>,
+    layout: &Layout,
+    wal: &ArchivedWal,
+) -> Result<Option<Timestamp>, RestoreError> {
+    let mut reader = Reader::new(store.clone(), layout.clone())?;
+    let newest = wal.timelines().into_iter().rev();
+    let Some((timeline, last)) = newest.into_iter().find_map(|found| Some((found, wal.last_of(found)?)))
+    else {
+        return Ok(None);
+    };
+    for number in (0..=last).rev().take(RESTING) {
+        if wal.last_without_gap(timeline, number).is_none() {
+            break;
+        }
+        let segment = SegmentName::numbered(timeline, number, wal.segment_size());
+        if let Some(times) = reader.times(segment, wal).await? {
+            return Ok(instant(times.last));
+        }
+    }
+    Ok(None)
+}
+
 /// When it happened.
 pub(super) fn time_of(record: &Record) -> Option<i64> {
     match &record.what {
         Notable::Transaction { time, .. } | Notable::RestorePoint { time, .. } => Some(*time),
-        Notable::Switch => None,
+        Notable::Parameters(_) | Notable::Switch => None,
     }
 }
 
@@ -156,6 +183,18 @@ impl Reader {
         Ok(times)
     }
 
+    /// When the transactions of a segment ended before and behind a place in it.
+    pub(super) async fn times_around(
+        &self,
+        segment: SegmentName,
+        place: Lsn,
+    ) -> Result<Around, RestoreError> {
+        let (records, _) = self.scan(segment, None, u64::MAX).await?;
+        let ends =
+            records.iter().filter(is_transaction).filter_map(|record| Some((record.start, time_of(record)?)));
+        Ok(around(ends, place))
+    }
+
     /// The first record of this kind from `from` on and before `until`.
     pub(super) async fn find(
         &self,
@@ -165,6 +204,46 @@ impl Reader {
         reach: &Reach,
         (from, until): (Lsn, Lsn),
     ) -> Result<Option<Record>, RestoreError> {
+        let mut found = None;
+        let fits = |record: &Record| record.start >= from && record.start < until && wanted.is(record);
+        let each = |record: Record| {
+            found = Some(record).filter(fits);
+            found.is_none()
+        };
+        self.go_through(wal, path, reach, (from, until), each).await?;
+        Ok(found)
+    }
+
+    /// The most of each setting that a standby must not have less of, from `from` on and before `until`.
+    pub(super) async fn parameters(
+        &self,
+        wal: &ArchivedWal,
+        path: &TimelinePath,
+        reach: &Reach,
+        (from, until): (Lsn, Lsn),
+    ) -> Result<[u32; 5], RestoreError> {
+        let mut most = [0; 5];
+        let each = |record: Record| {
+            if let Notable::Parameters(settings) = record.what
+                && record.start < until
+            {
+                most.iter_mut().zip(settings).for_each(|(most, setting)| *most = (*most).max(setting));
+            }
+            true
+        };
+        self.go_through(wal, path, reach, (from, until), each).await?;
+        Ok(most)
+    }
+
+    /// Shows the notable records of the segments that hold these places, in order, until `each` has seen enough.
+    async fn go_through(
+        &self,
+        wal: &ArchivedWal,
+        path: &TimelinePath,
+        reach: &Reach,
+        (from, until): (Lsn, Lsn),
+        mut each: impl FnMut(Record) -> bool,
+    ) -> Result<(), RestoreError> {
         let size = wal.segment_size();
         let first = (from.get() / size.bytes()).max(reach.first);
         let last = until.get().saturating_sub(1) / size.bytes();
@@ -183,12 +262,11 @@ impl Reader {
             let (segment, counted, bytes) = next?;
             let (records, scanned) = read(segment, bytes, carried, counted).await?;
             carried = scanned.carried;
-            let fits = |record: &Record| record.start >= from && record.start < until && wanted.is(record);
-            if let Some(found) = records.into_iter().find(fits) {
-                return Ok(Some(found));
+            if !records.into_iter().all(&mut each) {
+                return Ok(());
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     async fn scan(

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::control;
 use super::download::small;
 use super::files::{Destination, Shared, cannot};
 use super::manifest::Manifest;
@@ -167,17 +168,51 @@ async fn fill(
         standby: options.standby,
         restore_command: &options.restore_command,
         version: backup.version,
+        in_place: has_tablespace_in_place(&place.root)?,
+        least: least(plan, options, &place.root)?,
     };
     let old = fs::read_to_string(place.root.join("postgresql.auto.conf")).unwrap_or_default();
     let auto_conf = settings::auto_conf(&old, &plan.goal, &circumstances);
     data.write_own("postgresql.auto.conf", auto_conf.as_bytes())?;
     data.write_own(settings::signal(options.standby), b"")?;
+    for (name, text) in settings::WHERE_THERE_IS_NONE {
+        if !place.root.join(name).exists() {
+            data.write_own(name, text.as_bytes())?;
+        }
+    }
     data.complete_directories()?;
     label(&data, &backup)?;
     if let Some(manifest) = manifest {
         data.write_own(MANIFEST, &manifest)?;
     }
     link(place, spaces)
+}
+
+/// What a server that answers queries in recovery needs at least: by the backup's control file, and by the WAL after it.
+fn least(plan: &Plan, options: &RestoreOptions, root: &Path) -> Result<Option<[u32; 5]>, RestoreError> {
+    if !settings::is_hot(&plan.goal, options.standby) {
+        return Ok(None);
+    }
+    let mut least = control::least(root)?;
+    least.iter_mut().zip(plan.raised).for_each(|(least, raised)| *least = (*least).max(raised));
+    Ok(Some(least))
+}
+
+/// Whether a tablespace is a directory in the data directory itself: made with `allow_in_place_tablespaces`.
+fn has_tablespace_in_place(root: &Path) -> Result<bool, RestoreError> {
+    let path = root.join("pg_tblspc");
+    let failed = |source| cannot("read", &path, source);
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(fault) => return Err(failed(fault)),
+    };
+    for entry in entries {
+        if entry.and_then(|entry| entry.file_type()).map_err(failed)?.is_dir() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Without its label Postgres would take the copy for a crashed server, and would be corrupt.

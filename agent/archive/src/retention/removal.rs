@@ -6,7 +6,7 @@ use outrider_wal::{SegmentSize, WalFileName};
 use super::{RetentionPlan, WalVerdict};
 use crate::catalog::{keep_mark, split_suffix};
 use crate::store::{self, Listed, Store};
-use crate::{BackupId, Layout};
+use crate::{BackupId, Layout, Owned};
 
 /// Objects deleted at one time.
 const PARALLEL: usize = 8;
@@ -24,13 +24,14 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// Removes what the plan says: backups from the oldest, then WAL.
+/// Removes what the plan says: backups from the oldest, then WAL. `owned`: the proof that the archive is one's own.
 ///
 /// # Errors
 /// When the store does not do it. What was removed until then is gone; a later run goes on.
 pub async fn remove_obsolete(
     store: &dyn Store,
     layout: &Layout,
+    owned: Owned,
     plan: &RetentionPlan,
     size: SegmentSize,
 ) -> Result<Removed, store::Error> {
@@ -40,7 +41,7 @@ pub async fn remove_obsolete(
         if keep_mark(store, layout, &verdict.id).await?.is_some() {
             return Ok(removed);
         }
-        remove_backup(store, layout, &verdict.id).await?;
+        remove_backup(store, layout, owned, &verdict.id).await?;
         removed.backups.push(verdict.id.clone());
         removed.bytes += verdict.bytes;
     }
@@ -53,7 +54,12 @@ pub async fn remove_obsolete(
 ///
 /// # Errors
 /// When the store does not do it.
-pub async fn remove_backup(store: &dyn Store, layout: &Layout, id: &BackupId) -> Result<(), store::Error> {
+pub async fn remove_backup(
+    store: &dyn Store,
+    layout: &Layout,
+    _owned: Owned,
+    id: &BackupId,
+) -> Result<(), store::Error> {
     store.delete(&layout.backup(id, "backup.info")).await?;
     let folder = layout.backup(id, "");
     delete_where(store, &folder, |_| true).await?;

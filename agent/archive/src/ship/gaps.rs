@@ -422,6 +422,7 @@ mod tests {
                 store: self.shelf.clone(),
                 layout: layout(),
                 compression: Compression::GZIP,
+                suffixes: Default::default(),
                 pg_wal: self.directory.path().to_owned(),
                 packers: Arc::new(Semaphore::new(1)),
             };

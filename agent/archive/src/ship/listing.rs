@@ -12,10 +12,10 @@ const FEW: usize = 20;
 
 /// The names below `wals/` of one server.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Listing<'a> {
-    pub(super) store: &'a dyn Store,
-    pub(super) layout: &'a Layout,
-    pub(super) size: SegmentSize,
+pub(crate) struct Listing<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) layout: &'a Layout,
+    pub(crate) size: SegmentSize,
 }
 
 /// The numbers of segments from the first to the second, both of them.
@@ -87,7 +87,7 @@ impl Listing<'_> {
     }
 
     /// The last whole segment of the highest timeline.
-    pub(super) async fn newest(&self) -> Result<Option<SegmentName>, store::Error> {
+    pub(crate) async fn newest(&self) -> Result<Option<SegmentName>, store::Error> {
         let highest = self.search(Axis::Timelines, 0, 1 << 32).await?;
         let Some(timeline) = highest.and_then(|number| u32::try_from(number).ok()).map(TimelineId::new)
         else {
@@ -98,7 +98,7 @@ impl Listing<'_> {
     }
 
     /// The key of the whole segment, whatever its compression.
-    pub(super) async fn key_of(&self, segment: SegmentName) -> Result<Option<String>, store::Error> {
+    pub(crate) async fn key_of(&self, segment: SegmentName) -> Result<Option<String>, store::Error> {
         let keys = self.keys_of(segment).await?;
         Ok(keys.into_iter().find(|key| file_name(key) == Some(WalFileName::Segment(segment))))
     }

@@ -12,7 +12,7 @@ use crate::store::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
+pub(crate) struct Shelf {
     inner: Mutex<Inner>,
 }
 
@@ -24,12 +24,12 @@ struct Inner {
 }
 
 impl Shelf {
-    pub(super) fn add(&self, key: &str, bytes: &[u8]) {
+    pub(crate) fn add(&self, key: &str, bytes: &[u8]) {
         let mut inner = self.inner.lock().expect("a test that panicked holding it has failed");
         inner.put(key, bytes.to_vec());
     }
 
-    pub(super) fn read(&self, key: &str) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, key: &str) -> Option<Vec<u8>> {
         self.inner
             .lock()
             .expect("a test that panicked holding it has failed")
@@ -38,7 +38,7 @@ impl Shelf {
             .map(|(bytes, _)| bytes.clone())
     }
 
-    pub(super) fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.inner.lock().expect("a test that panicked holding it has failed").requests
     }
 

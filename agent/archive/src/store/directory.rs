@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 
 use super::{
-    Body, Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
-    Version, causes, check_key, check_range,
+    Body, Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, StoreTime,
+    Stored, Upload, Version, causes, check_key, check_range,
 };
 use upload::DirectoryUpload;
 
@@ -134,6 +135,12 @@ impl Store for DirectoryStore {
     async fn delete(&self, key: &str) -> Result<(), Error> {
         let (path, root) = (self.path(key)?, self.root.clone());
         self.run("remove", path, move |path| write::delete(&root, path)).await
+    }
+
+    async fn time(&self) -> Result<Option<StoreTime>, Error> {
+        // That of a file server may be another's; that of a directory here is this machine's own.
+        let time = self.run("write to", self.root.clone(), write::time).await?;
+        Ok(Timestamp::try_from(time).ok().map(|time| StoreTime { time, is_elsewhere: false }))
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {

@@ -18,6 +18,8 @@ pub struct Payload {
     length: u64,
     /// Made when it is asked for: over TLS nobody does.
     sha256: OnceLock<String>,
+    /// The same.
+    md5: OnceLock<[u8; 16]>,
 }
 
 impl Payload {
@@ -43,6 +45,22 @@ impl Payload {
         })
     }
 
+    /// MD5 of all bytes, as S3 wants it beside what may be locked.
+    pub(crate) fn md5(&self) -> [u8; 16] {
+        *self.md5.get_or_init(|| {
+            let mut sum = md5::Context::new();
+            self.pieces.iter().for_each(|piece| sum.consume(piece));
+            sum.finalize().0
+        })
+    }
+
+    /// Takes over sums that were made of a clone elsewhere.
+    pub(crate) fn note_sums(&self, sha256: Option<String>, md5: Option<[u8; 16]>) {
+        // Those that are there are the same.
+        sha256.map(|sum| self.sha256.set(sum).ok());
+        md5.map(|sum| self.md5.set(sum).ok());
+    }
+
     pub(crate) fn into_pieces(self) -> Vec<Bytes> {
         self.pieces
     }
@@ -50,7 +68,12 @@ impl Payload {
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Self {
-        Payload { length: bytes.len() as u64, sha256: OnceLock::new(), pieces: vec![bytes] }
+        Payload {
+            length: bytes.len() as u64,
+            pieces: vec![bytes],
+            sha256: OnceLock::new(),
+            md5: OnceLock::new(),
+        }
     }
 }
 
@@ -65,7 +88,7 @@ pub(crate) struct PayloadWriter {
 impl PayloadWriter {
     pub(crate) fn finish(mut self) -> Payload {
         self.pieces.push(self.piece.into());
-        Payload { pieces: self.pieces, length: self.length, sha256: OnceLock::new() }
+        Payload { pieces: self.pieces, length: self.length, sha256: OnceLock::new(), md5: OnceLock::new() }
     }
 }
 

@@ -3,10 +3,12 @@
 
 mod answer;
 mod connection;
+mod credentials;
 mod download;
 mod options;
 mod probe;
 mod signature;
+mod trust;
 mod upload;
 
 use std::sync::Arc;
@@ -17,14 +19,16 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATC
 use reqwest::{Method, Response};
 
 use super::{
-    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
-    Version, check_key, check_range,
+    Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, StoreTime, Stored,
+    Upload, Version, check_key, check_range,
 };
 use connection::{Connection, Request};
 use download::ResponseBody;
-pub use options::{OpenError, S3Options};
+pub use options::{CredentialFiles, OpenError, S3Options};
 use upload::S3Upload;
 
+/// Pages without a key that are passed in one listing.
+const EMPTY_PAGES_MAX: usize = 1000;
 /// What a user's metadata is called in a request.
 const METADATA: &str = "x-amz-meta-";
 
@@ -221,20 +225,46 @@ impl Store for S3Store {
         }
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        let encode = |text: &str| s3::signing::uri_encode(&self.connection.full(text), true);
-        let mut query = format!("list-type=2&max-keys={}&prefix={}", limit.clamp(1, 1000), encode(prefix));
-        if let Some(after) = after {
-            query.push_str(&format!("&start-after={}", encode(after)));
-        }
-        let request = Request { query, ..Request::new("list", Method::GET, "") };
+    async fn time(&self) -> Result<Option<StoreTime>, Error> {
+        let request =
+            Request { query: "list-type=2&max-keys=1".to_owned(), ..Request::new("list", Method::GET, "") };
         let response = self.connection.send(&request).await?;
         if !response.status().is_success() {
-            return Err(self.connection.failure("list", prefix, response).await);
+            return Err(self.connection.failure("list", "", response).await);
         }
-        let text = self.connection.text("list", prefix, response).await?;
-        answer::page(&text, &self.connection.full(""))
-            .ok_or_else(|| self.connection.strange("list", prefix, "the answer is not a listing"))
+        Ok(answer::date(response.headers()).map(|time| StoreTime { time, is_elsewhere: true }))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let encode = |text: &str| s3::signing::uri_encode(&self.connection.full(text), true);
+        let base = format!("list-type=2&max-keys={}&prefix={}", limit.clamp(1, 1000), encode(prefix));
+        let mut from = after.map(|after| format!("&start-after={}", encode(after))).unwrap_or_default();
+        for _ in 0..EMPTY_PAGES_MAX {
+            let query = format!("{base}{from}");
+            let request = Request { query, ..Request::new("list", Method::GET, "") };
+            let response = self.connection.send(&request).await?;
+            if !response.status().is_success() {
+                return Err(self.connection.failure("list", prefix, response).await);
+            }
+            let text = self.connection.text("list", prefix, response).await?;
+            let page = answer::page(&text, &self.connection.full(""))
+                .ok_or_else(|| self.connection.strange("list", prefix, "the answer is not a listing"))?;
+            if !page.objects.is_empty() || !page.more {
+                return Ok(page);
+            }
+            // A store may give up a page before it has found a key (it passes what was deleted): the token goes on.
+            let token = answer::element(&text, "NextContinuationToken").filter(|token| !token.is_empty());
+            let token = token.ok_or_else(|| {
+                self.connection.strange(
+                    "list",
+                    prefix,
+                    "the listing goes on, and the answer has neither keys nor a token",
+                )
+            })?;
+            from = format!("&continuation-token={}", s3::signing::uri_encode(&token, true));
+        }
+        let cause = format!("{EMPTY_PAGES_MAX} pages of the listing have no keys");
+        Err(self.connection.strange("list", prefix, cause))
     }
 }
 

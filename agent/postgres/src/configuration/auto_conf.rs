@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::parameters::is_ours;
+use super::parameters::{is_fixed, is_ours};
 use crate::error::Error;
 use crate::file;
 use crate::settings::Settings;
@@ -25,6 +25,7 @@ pub(super) fn release(settings: &Settings) -> Result<(), Error> {
 }
 
 fn is_overruling(settings: &Settings, line: &str) -> bool {
-    let name = line.split(['=', ' ', '\t']).next().unwrap_or_default();
-    is_ours(settings, &name.to_ascii_lowercase())
+    let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
+    // What is given as an argument has no effect here, but where somebody starts Postgres without.
+    is_ours(settings, &name) || is_fixed(&name)
 }

@@ -75,10 +75,15 @@ pub(super) fn is_ours(settings: &Settings, name: &str) -> bool {
     OURS.contains(&name) && (settings.archive_command.is_some() || !name.starts_with("archive_"))
 }
 
+/// Whether only a restart changes it, and it is given as an argument.
+pub(super) fn is_fixed(name: &str) -> bool {
+    FIXED.contains(&name)
+}
+
 /// What goes into the file.
 pub(super) fn changeable(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
     let mut wanted = wanted(settings, configuration);
-    wanted.retain(|name, _| !FIXED.contains(&name.as_str()));
+    wanted.retain(|name, _| !is_fixed(name));
     // A crashed primary must not come back by itself after its lease went to another.
     wanted.insert("restart_after_crash".to_owned(), "off".to_owned());
     if let Some(command) = &settings.archive_command {
@@ -90,7 +95,7 @@ pub(super) fn changeable(settings: &Settings, configuration: &Configuration) -> 
 /// What goes into the arguments.
 pub(super) fn fixed(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
     let mut wanted = wanted(settings, configuration);
-    wanted.retain(|name, _| FIXED.contains(&name.as_str()));
+    wanted.retain(|name, _| is_fixed(name));
     let mut add = |name: &str, value: String| wanted.insert(name.to_owned(), value);
     add("listen_addresses", settings.listen_addresses.clone());
     add("port", settings.port.to_string());

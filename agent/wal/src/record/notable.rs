@@ -11,6 +11,7 @@ const XACT: u8 = 1;
 /// The upper half of `xl_info` is the resource manager's.
 const XLOG_OPERATION: u8 = 0xF0;
 const XLOG_SWITCH: u8 = 0x40;
+const XLOG_PARAMETER_CHANGE: u8 = 0x60;
 const XLOG_RESTORE_POINT: u8 = 0x70;
 const XACT_OPERATION: u8 = 0x70;
 const XACT_HAS_INFO: u8 = 0x80;
@@ -28,7 +29,9 @@ const MAGIC_18: u16 = 0xD118;
 
 pub(super) fn is_notable(header: &Header) -> bool {
     match header.manager {
-        XLOG => matches!(header.info & XLOG_OPERATION, XLOG_SWITCH | XLOG_RESTORE_POINT),
+        XLOG => {
+            matches!(header.info & XLOG_OPERATION, XLOG_SWITCH | XLOG_PARAMETER_CHANGE | XLOG_RESTORE_POINT)
+        }
         XACT => ending(header.info).is_some(),
         _ => false,
     }
@@ -48,6 +51,10 @@ fn ending(info: u8) -> Option<Ending> {
 pub(super) fn read(header: &Header, bytes: &[u8], magic: u16) -> Option<Notable> {
     match header.manager {
         XLOG if header.info & XLOG_OPERATION == XLOG_SWITCH => Some(Notable::Switch),
+        XLOG if header.info & XLOG_OPERATION == XLOG_PARAMETER_CHANGE => {
+            let data = main_data(bytes)?.get(..20)?;
+            Some(Notable::Parameters([0, 4, 8, 12, 16].map(|at| four(data, at))))
+        }
         XLOG if header.info & XLOG_OPERATION == XLOG_RESTORE_POINT => {
             let data = main_data(bytes)?;
             let name = data.get(8..8 + NAME)?;

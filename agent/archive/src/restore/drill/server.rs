@@ -113,13 +113,9 @@ pub(super) struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Settings are given as arguments, which nothing in the data directory overrules. Those that must not be lower than
-    /// on the old server are taken from the control file (PostgreSQL, "Administrator's Overview" of hot standby).
-    pub(super) fn start(
-        programs: &'a Programs,
-        data: &Path,
-        control: &Control,
-    ) -> Result<Self, RestoreError> {
+    /// With the configuration that the restore has left, so that the drill shows that it starts; as arguments only where it is
+    /// reached, who may, and where it writes its log.
+    pub(super) fn start(programs: &'a Programs, data: &Path) -> Result<Self, RestoreError> {
         let write = |name: &str, text: &str| {
             let path = programs.scratch.join(name);
             let written = std::fs::write(&path, text).and_then(|()| match programs.owner {
@@ -131,7 +127,6 @@ impl<'a> Running<'a> {
         // The directory of the socket is closed to all but the owner.
         let access = write("pg_hba.conf", "local all all trust\n")?;
         let identities = write("pg_ident.conf", "")?;
-        let configuration = write("postgresql.conf", "")?;
         let log = write("log", "")?;
         let open = || File::options().append(true).open(&log);
         let unwritable = |source| RestoreError::File { act: "write", path: log.clone(), source };
@@ -140,17 +135,11 @@ impl<'a> Running<'a> {
         let mut set = |name: &str, value: &str| {
             command.arg("-c").arg(format!("{name}={value}"));
         };
-        set("config_file", &configuration.display().to_string());
         set("hba_file", &access.display().to_string());
         set("ident_file", &identities.display().to_string());
         set("unix_socket_directories", &programs.scratch.display().to_string());
         for (name, value) in SETTINGS {
             set(name, value);
-        }
-        for (name, stated) in FROM_CONTROL {
-            if let Some(value) = control.value(stated) {
-                set(name, value);
-            }
         }
         command.stdout(open().map_err(unwritable)?).stderr(open().map_err(unwritable)?);
         let postmaster = command.spawn().map_err(|source| RestoreError::File {
@@ -209,36 +198,18 @@ impl<'a> Running<'a> {
     }
 }
 
-/// What makes it a Postgres that nobody reaches and that changes nothing elsewhere. On an unclean end the directory is
-/// thrown away, so nothing need be durable.
-const SETTINGS: [(&str, &str); 18] = [
+/// What makes it a Postgres that nobody reaches and whose log can be read. On an unclean end the directory is thrown away, so
+/// nothing need be durable. Nothing here helps it to start.
+const SETTINGS: [(&str, &str); 9] = [
     ("listen_addresses", ""),
     ("port", "5432"),
-    ("archive_mode", "off"),
-    ("hot_standby", "off"),
-    ("recovery_target_action", "promote"),
-    ("synchronous_standby_names", ""),
-    ("primary_conninfo", ""),
     ("fsync", "off"),
-    ("restart_after_crash", "off"),
-    ("ssl", "off"),
-    ("autovacuum", "off"),
     ("logging_collector", "off"),
     ("log_destination", "stderr"),
     ("log_min_messages", "log"),
     ("log_line_prefix", ""),
     ("log_timezone", "UTC"),
     ("lc_messages", "C"),
-    ("huge_pages", "off"),
-];
-
-/// Settings with their names in `pg_controldata`.
-const FROM_CONTROL: [(&str, &str); 5] = [
-    ("max_connections", "max_connections setting"),
-    ("max_worker_processes", "max_worker_processes setting"),
-    ("max_wal_senders", "max_wal_senders setting"),
-    ("max_prepared_transactions", "max_prepared_xacts setting"),
-    ("max_locks_per_transaction", "max_locks_per_xact setting"),
 ];
 
 /// Runs a program to its end and gives what it printed.

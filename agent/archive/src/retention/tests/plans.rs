@@ -159,7 +159,7 @@ impl Archive {
                 backup.state = BackupState::Lacking { info: info.clone(), missing: String::new() };
             }
         }
-        Catalog { backups, wal, last_commit: None }
+        Catalog { owner: None, backups, wal, last_commit: None }
     }
 
     fn has_all(&self, first: SegmentName, last: SegmentName) -> bool {

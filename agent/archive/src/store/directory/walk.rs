@@ -1,6 +1,6 @@
 //! Walks the files of a directory store: its listing, and what uploads left behind. Writes nothing but removals.
 
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::Path;
@@ -8,27 +8,67 @@ use std::path::Path;
 use super::{TEMPORARY, absent_is_none, upload};
 use crate::store::{Listed, Page};
 
-/// Keeps the smallest `limit` keys, so that memory does not grow with the archive.
+/// Goes through the keys in their order, past whole directories before `after`, and no further than the page: so a tree is
+/// gone through once, however many pages its listing has.
 pub(super) fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
-    let mut smallest: BinaryHeap<(String, u64)> = BinaryHeap::new();
-    let mut more = false;
-    walk(root, prefix, |key, name, entry| {
-        if name.starts_with(TEMPORARY)
-            || !key.starts_with(prefix)
-            || after.is_some_and(|after| *key <= *after)
-        {
-            return Ok(());
+    let mut page = Page::default();
+    let wanted = Wanted { prefix, after: after.unwrap_or_default(), limit };
+    wanted.list(root, "", &mut page)?;
+    Ok(page)
+}
+
+/// What a page is to have.
+struct Wanted<'a> {
+    prefix: &'a str,
+    after: &'a str,
+    limit: usize,
+}
+
+impl Wanted<'_> {
+    /// Adds what is in a directory, whose keys begin with `above`; nothing more once the page is full.
+    fn list(&self, directory: &Path, above: &str, page: &mut Page) -> io::Result<()> {
+        let Some(entries) = absent_is_none(fs::read_dir(directory))? else { return Ok(()) };
+        // By their keys: what is in a directory comes where its name with a slash does.
+        let mut found: Vec<(String, DirEntry)> = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let is_directory = entry.file_type()?.is_dir();
+            let key = format!("{above}{name}{}", if is_directory { "/" } else { "" });
+            let wanted = match is_directory {
+                true => self.may_hold(&key),
+                false => {
+                    !name.starts_with(TEMPORARY) && key.starts_with(self.prefix) && key.as_str() > self.after
+                }
+            };
+            if wanted {
+                found.push((key, entry));
+            }
         }
-        let Some(found) = absent_is_none(entry.metadata())? else { return Ok(()) };
-        smallest.push((key, found.len()));
-        if smallest.len() > limit {
-            smallest.pop();
-            more = true;
+        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        for (key, entry) in found {
+            if page.more {
+                break;
+            }
+            if key.ends_with('/') {
+                self.list(&entry.path(), &key, page)?;
+            } else if let Some(metadata) = absent_is_none(entry.metadata())? {
+                if page.objects.len() == self.limit {
+                    page.more = true;
+                } else {
+                    page.objects.push(Listed { key, size: metadata.len() });
+                }
+            }
         }
         Ok(())
-    })?;
-    let objects = smallest.into_sorted_vec().into_iter().map(|(key, size)| Listed { key, size }).collect();
-    Ok(Page { objects, more })
+    }
+
+    /// Whether a key that begins like this may be wanted.
+    fn may_hold(&self, above: &str) -> bool {
+        let in_prefix = above.starts_with(self.prefix) || self.prefix.starts_with(above);
+        // All its keys are longer: those of one before `after` come before it, unless `after` lies in it.
+        in_prefix && (above > self.after || self.after.starts_with(above))
+    }
 }
 
 /// Removes the parts of all uploads whose object would be under `prefix`. Returns how many uploads there were.
@@ -70,4 +110,58 @@ fn walk(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All keys below a prefix, page by page.
+    fn all(root: &Path, prefix: &str, limit: usize) -> Vec<String> {
+        let (mut keys, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = list(root, prefix, after.as_deref(), limit).unwrap();
+            assert!(page.objects.len() <= limit);
+            keys.extend(page.objects.into_iter().map(|object| object.key));
+            after = keys.last().cloned();
+            if !page.more {
+                return keys;
+            }
+        }
+    }
+
+    #[test]
+    fn pages_of_any_length_have_every_key_once_and_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        // A dot and a minus sort before the slash, digits after it.
+        let mut keys = ["a", "a-b", "a.b/c", "a/b", "a/b.c", "a/c/d/e", "a/c0", "a0/x", "b/a", "b/b", "c"]
+            .map(String::from);
+        fs::create_dir_all(root.join("empty/er")).unwrap();
+        for key in keys.iter().filter(|key| *key != "a") {
+            fs::create_dir_all(root.join(key).parent().unwrap()).unwrap();
+            fs::write(root.join(key), "x").unwrap();
+        }
+        fs::write(root.join("a/.outrider-x.tmp"), "x").unwrap();
+        keys.sort_unstable();
+        let keys: Vec<String> = keys.into_iter().filter(|key| key != "a").collect();
+        for limit in 1..12 {
+            assert_eq!(all(root, "", limit), keys, "{limit}");
+            for prefix in ["a", "a/", "a/c", "a/c/", "b/", "nothing"] {
+                let wanted: Vec<String> =
+                    keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+                assert_eq!(all(root, prefix, limit), wanted, "{prefix} {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_before_a_page_is_not_gone_through_again() {
+        let wanted = |after: &'static str| Wanted { prefix: "s/wals/", after, limit: 1000 };
+        let after = wanted("s/wals/0000000100000004/000000010000000400000007.gz");
+        assert!(!after.may_hold("s/wals/0000000100000003/") && after.may_hold("s/wals/0000000100000004/"));
+        assert!(
+            after.may_hold("s/wals/0000000100000005/") && after.may_hold("s/") && !after.may_hold("s/base/")
+        );
+    }
 }

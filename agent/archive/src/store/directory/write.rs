@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{TEMPORARY, absent_is_none};
 use crate::backoff::random;
@@ -51,6 +51,14 @@ pub(super) fn delete(root: &Path, path: &Path) -> io::Result<()> {
 pub(super) fn version(found: &fs::Metadata) -> Version {
     let (seconds, nanoseconds) = (found.mtime(), found.mtime_nsec());
     Version(format!("{}-{seconds}.{nanoseconds:09}-{}", found.len(), found.ino()))
+}
+
+/// What the file system takes the time to be when it writes a file.
+pub(super) fn time(root: &Path) -> io::Result<SystemTime> {
+    make_directories(root)?;
+    let temporary = temporary(root);
+    let written = File::create_new(&temporary).and_then(|file| file.metadata()?.modified());
+    remove_quietly(&temporary, written)
 }
 
 /// The directory of an object, made when it is missing.

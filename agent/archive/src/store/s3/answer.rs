@@ -1,6 +1,7 @@
 //! Reads the store's answers: errors, listings, headers. Only the few elements that are needed, not XML at large.
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap};
+use jiff::Timestamp;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap};
 
 use super::METADATA;
 use crate::store::{Error, Listed, Metadata, ObjectInfo, Page, Version};
@@ -24,6 +25,11 @@ pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -
 /// Whether an answer with this status may be another one in a moment. 409: another write of the same key is under way.
 pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 409 | 429 | 500 | 502..=599)
+}
+
+/// Whether a store says that it does not know what a request asks for: some say so with 400.
+pub(super) fn is_not_implemented(status: u16, code: &str) -> bool {
+    status == 501 || code == "NotImplemented"
 }
 
 /// What is wrong with an answer that says that all is well and is not of an object.
@@ -64,6 +70,12 @@ pub(super) fn info(headers: &HeaderMap) -> ObjectInfo {
     let size = length(headers).unwrap_or_default();
     let version = text("etag").map(|etag| Version(etag.to_owned()));
     ObjectInfo { size, metadata, version }
+}
+
+/// When the store answered, by its own clock (RFC 9110, 6.6.1).
+pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let text = headers.get(DATE)?.to_str().ok()?;
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 /// A page of a listing, its keys without `base`; `None` when the text is none.
@@ -168,6 +180,14 @@ mod tests {
             matches!(error, Error::Busy { .. })
                 && error.to_string().contains("not the answer of an S3 store")
         );
+    }
+
+    #[test]
+    fn the_date_of_an_answer_is_read() {
+        let headers = |text: &'static str| HeaderMap::from_iter([(DATE, text.parse().unwrap())]);
+        let read = date(&headers("Tue, 24 Nov 2026 15:04:05 GMT"));
+        assert_eq!(read, Some("2026-11-24T15:04:05Z".parse().unwrap()));
+        assert_eq!((date(&headers("today")), date(&HeaderMap::new())), (None, None));
     }
 
     #[test]

@@ -3,15 +3,17 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use futures_util::stream;
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::answer;
-use super::options::{OpenError, S3Options, base, certificates};
+use super::options::{OpenError, S3Options, base};
 use super::signature::{Signer, UNSIGNED};
+use super::trust;
 use crate::store::{Error, Location, Payload, causes};
 
 /// A host that is gone swallows the attempt instead of refusing it.
@@ -26,6 +28,8 @@ const ANSWER_MAX: usize = 4 << 20;
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 /// A body up to this length is summed where the request is made; a longer one off the async threads.
 const SUM_AT_ONCE: u64 = 64 * 1024;
+
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// The way to one bucket.
 #[derive(Debug)]
@@ -72,14 +76,12 @@ impl<'a> Request<'a> {
 impl Connection {
     pub(super) fn open(options: &S3Options) -> Result<Self, OpenError> {
         let mut builder = Client::builder()
+            .use_preconfigured_tls(trust::configuration(options.ca_file.as_ref())?)
             .connect_timeout(CONNECT_LIMIT)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(IDLE_LIMIT);
-        for certificate in certificates(options)? {
-            builder = builder.add_root_certificate(certificate);
-        }
         let base = base(options)?;
         // Names under localhost are this machine (RFC 6761, 6.3), and the C library does not know them. A port of 0
         // stands for the URL's.
@@ -90,7 +92,7 @@ impl Connection {
         let location = Location::S3 { bucket: options.bucket.clone(), path: options.path.clone() };
         Ok(Connection {
             client,
-            signer: Signer::new(options),
+            signer: Signer::new(options)?,
             base,
             path: options.path.clone(),
             url: location.to_string(),
@@ -165,8 +167,9 @@ impl Connection {
             if !request.query.is_empty() {
                 url.set_query(Some(&request.query));
             }
-            let sum = self.sum(&request.body).await;
-            let signed = self.signer.sign(&request.method, &url, request.headers.clone(), &sum);
+            let mut headers = request.headers.clone();
+            let sum = self.sums(&request.method, &request.body, &mut headers).await?;
+            let signed = self.signer.sign(&request.method, &url, headers, &sum);
             let mut headers = signed.map_err(|error| causes(&error))?;
             // A body in pieces does not tell its length by itself, and S3 takes none without.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.length()));
@@ -183,19 +186,23 @@ impl Connection {
         }
     }
 
-    /// The sum of the body that is signed. TLS keeps the body whole by itself; without it the signed sum does.
-    async fn sum(&self, body: &Payload) -> String {
-        if self.base.scheme() == "https" {
-            return UNSIGNED.to_owned();
-        }
-        if body.length() > SUM_AT_ONCE {
+    /// The sum of the body that is signed. TLS keeps the body whole by itself; without it the signed sum does. What is put has
+    /// another beside it: a bucket whose objects are locked takes none without (S3, Object Lock considerations).
+    async fn sums(&self, method: &Method, body: &Payload, headers: &mut HeaderMap) -> Result<String, String> {
+        let (signed, put) = (self.base.scheme() != "https", *method == Method::PUT && body.length() > 0);
+        if body.length() > SUM_AT_ONCE && (signed || put) {
             let summed = body.clone();
-            let task = tokio::task::spawn_blocking(move || summed.sha256().to_owned());
-            if let Ok(sum) = task.await {
-                return sum;
-            }
+            let task = tokio::task::spawn_blocking(move || {
+                (signed.then(|| summed.sha256().to_owned()), put.then(|| summed.md5()))
+            });
+            let (sha256, md5) = task.await.map_err(|error| causes(&error))?;
+            body.note_sums(sha256, md5);
         }
-        body.sha256().to_owned()
+        if put {
+            let text = base64::engine::general_purpose::STANDARD.encode(body.md5());
+            headers.insert(CONTENT_MD5, HeaderValue::try_from(text).map_err(|error| error.to_string())?);
+        }
+        Ok(if signed { body.sha256().to_owned() } else { UNSIGNED.to_owned() })
     }
 
     /// Reads an answer that is not an object.

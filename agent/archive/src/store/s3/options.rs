@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Certificate, Url};
+use reqwest::Url;
 
 use crate::store::Secret;
 
@@ -26,10 +26,37 @@ pub struct S3Options {
     pub access_key_id: Secret,
     /// Its secret.
     pub secret_access_key: Secret,
+    /// The token of keys that hold for a while only.
+    pub session_token: Option<Secret>,
+    /// Files in which they stand instead; looked at again with each request.
+    pub credential_files: CredentialFiles,
     /// PEM file with the certificate authority of the endpoint, trusted besides the usual ones.
     pub ca_file: Option<PathBuf>,
     /// The longest wait for one answer, the sending of a segment included; and for the next piece of a download.
     pub request_timeout: Duration,
+}
+
+/// Where keys stand that somebody may change. What is absent is as it was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialFiles {
+    /// The whole file is the name of the access key.
+    pub access_key_id: Option<PathBuf>,
+    /// The whole file is its secret.
+    pub secret_access_key: Option<PathBuf>,
+    /// The whole file is the token.
+    pub session_token: Option<PathBuf>,
+    /// The shared credentials file of Amazon's tools, and the profile in it.
+    pub shared: Option<(PathBuf, String)>,
+}
+
+impl CredentialFiles {
+    /// All of them.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let shared = self.shared.as_ref().map(|(path, _)| path);
+        [self.access_key_id.as_ref(), self.secret_access_key.as_ref(), self.session_token.as_ref(), shared]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// The options make no store.
@@ -40,6 +67,12 @@ pub enum OpenError {
     Endpoint {
         /// The text.
         endpoint: String,
+    },
+    /// The keys stand in files that cannot be read.
+    #[error("cannot read the keys of the store: {cause}")]
+    Credentials {
+        /// Why not.
+        cause: String,
     },
     /// The certificate authority cannot be read.
     #[error("cannot read the certificate authority {path}")]
@@ -56,6 +89,13 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls {
+        /// What it said.
+        #[source]
+        source: rustls::Error,
+    },
     /// The HTTP client cannot be made.
     #[error("cannot set up the HTTP client")]
     Client {
@@ -63,16 +103,6 @@ pub enum OpenError {
         #[source]
         source: reqwest::Error,
     },
-}
-
-pub(super) fn certificates(options: &S3Options) -> Result<Vec<Certificate>, OpenError> {
-    let Some(path) = &options.ca_file else { return Ok(Vec::new()) };
-    let pem =
-        std::fs::read(path).map_err(|source| OpenError::ReadCertificate { path: path.clone(), source })?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) | Err(_) => Err(OpenError::Certificate { path: path.clone() }),
-    }
 }
 
 /// `endpoint/bucket/`, or `bucket.endpoint/`.
@@ -109,6 +139,8 @@ pub(super) mod tests {
             path_style: false,
             access_key_id: Secret::new("key"),
             secret_access_key: Secret::new("hush"),
+            session_token: None,
+            credential_files: CredentialFiles::default(),
             ca_file: None,
             request_timeout: Duration::from_secs(1),
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use super::connection::Request;
-use super::{S3Store, if_absent, if_match};
+use super::{S3Store, answer, if_absent, if_match};
 use crate::store::{Error, Payload, Stored, Version};
 
 /// The ETag of nothing: no content has this sum.
@@ -23,7 +23,7 @@ pub(super) async fn overwrites(store: &S3Store, key: &str) -> Result<bool, Error
             Ok(Stored::AlreadyThere) => return Ok(false),
             Ok(Stored::Created) => written += 1,
             // An honest store that does not know the condition says so.
-            Err(Error::Refused { status: 501, .. }) => return Ok(true),
+            Err(error) if is_unknown(&error) => return Ok(true),
             Err(Error::Refused { code, .. }) if may_create && code == "NoSuchBucket" => {
                 may_create = false;
                 create_bucket(store).await?;
@@ -39,9 +39,14 @@ pub(super) async fn exchanges_blindly(store: &S3Store, key: &str) -> Result<bool
     let condition = if_match(key, &Version(NO_ETAG.to_owned()))?;
     match store.write(key, mark(), condition, false).await {
         Ok(Stored::AlreadyThere) => Ok(false),
-        Ok(Stored::Created) | Err(Error::Refused { status: 501, .. }) => Ok(true),
+        Ok(Stored::Created) => Ok(true),
+        Err(error) if is_unknown(&error) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+fn is_unknown(error: &Error) -> bool {
+    matches!(error, Error::Refused { status, code, .. } if answer::is_not_implemented(*status, code))
 }
 
 async fn create_bucket(store: &S3Store) -> Result<(), Error> {

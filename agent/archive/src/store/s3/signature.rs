@@ -7,8 +7,8 @@ use s3::error::S3Error;
 use s3::signing::{self, HmacSha256};
 use sha2::digest::Mac as _;
 
-use super::S3Options;
-use crate::store::Secret;
+use super::credentials::Credentials;
+use super::{OpenError, S3Options};
 use crate::store::payload::hexadecimal;
 
 /// In place of the sum of a body that is not signed.
@@ -18,18 +18,16 @@ pub(super) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 #[derive(Debug)]
 pub(super) struct Signer {
     region: Region,
-    access_key_id: Secret,
-    secret_access_key: Secret,
+    credentials: Credentials,
 }
 
 impl Signer {
-    pub(super) fn new(options: &S3Options) -> Self {
-        Signer {
+    pub(super) fn new(options: &S3Options) -> Result<Self, OpenError> {
+        Ok(Signer {
             // The endpoint is not part of what is signed; the region is.
             region: Region::Custom { region: options.region.clone(), endpoint: String::new() },
-            access_key_id: options.access_key_id.clone(),
-            secret_access_key: options.secret_access_key.clone(),
-        }
+            credentials: Credentials::open(options)?,
+        })
     }
 
     /// Adds to `headers` what the store needs to know who asks and that nothing was changed on the way.
@@ -50,6 +48,12 @@ impl Signer {
             now.minute(),
             now.second()
         );
+        let keys = self.credentials.current();
+        if let Some(token) = &keys.session_token {
+            let mut token = HeaderValue::try_from(token.expose())?;
+            token.set_sensitive(true);
+            headers.insert("x-amz-security-token", token);
+        }
         let host = url.host_str().unwrap_or_default();
         let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         headers.insert(HOST, HeaderValue::try_from(host)?);
@@ -58,12 +62,12 @@ impl Signer {
 
         let canonical = signing::canonical_request(method.as_str(), url, &headers, body_hash)?;
         let text = signing::string_to_sign(&now, &self.region, &canonical)?;
-        let key = signing::signing_key(&now, self.secret_access_key.expose(), &self.region, "s3")?;
+        let key = signing::signing_key(&now, keys.secret_access_key.expose(), &self.region, "s3")?;
         let mut mac = HmacSha256::new_from_slice(&key)?;
         mac.update(text.as_bytes());
         let signature = hexadecimal(&mac.finalize().into_bytes());
         let names = signing::signed_header_string(&headers);
-        let access = self.access_key_id.expose();
+        let access = keys.access_key_id.expose();
         let authorization = signing::authorization_header(access, &now, &self.region, &names, &signature)?;
         let mut authorization = HeaderValue::try_from(authorization)?;
         authorization.set_sensitive(true);

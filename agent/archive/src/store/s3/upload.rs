@@ -82,7 +82,11 @@ impl S3Upload {
             // S3 begins its answer before it is done, so that the status says nothing.
             (200..=299, Some(code)) if code == "PreconditionFailed" => Ok(Some(Stored::AlreadyThere)),
             (200..=299, Some(_)) => Err(failed(500)),
-            (501, _) if condition => Ok(None),
+            (status, code)
+                if condition && answer::is_not_implemented(status, code.as_deref().unwrap_or_default()) =>
+            {
+                Ok(None)
+            }
             // Completed by an earlier try whose answer was lost, or swept away by somebody: the object tells.
             (404, Some(code)) if code == "NoSuchUpload" => match self.store.head(&self.key).await? {
                 Some(_) => Ok(Some(Stored::AlreadyThere)),
