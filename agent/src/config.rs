@@ -8,6 +8,7 @@ mod effective;
 mod environment;
 mod etcd;
 mod fault;
+mod judge;
 mod keys;
 mod log;
 mod origin;
@@ -16,8 +17,10 @@ mod postgresql;
 mod programs;
 mod rest;
 mod retention;
+mod rules;
 mod section;
 mod supervisor;
+mod tried;
 
 use std::path::{Path, PathBuf};
 
@@ -32,13 +35,16 @@ pub(crate) use archive::Archive;
 pub(crate) use effective::effective;
 pub(crate) use environment::Environment;
 pub(crate) use fault::ConfigError;
+pub(crate) use judge::{Judged, Tried, judge, try_parameters};
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
-pub(crate) use policy::{first_policy, parameters, policy, policy_tags, violations};
+pub(crate) use policy::{first_policy, policy, policy_tags};
 pub(crate) use postgresql::{quoted, wal_fetch};
 pub(crate) use rest::Rest;
+pub(crate) use rules::Violation;
 pub(crate) use section::duration;
 pub(crate) use supervisor::Supervised;
+pub(crate) use tried::try_file;
 
 /// A larger file is not a configuration.
 const FILE_MAX: u64 = 1 << 20;

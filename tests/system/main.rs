@@ -15,6 +15,7 @@ mod dcs;
 mod dcs_lost;
 mod failover;
 mod kept;
+mod parameters;
 mod partition;
 mod refusals;
 mod replay;

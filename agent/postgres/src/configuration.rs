@@ -19,6 +19,7 @@ use crate::observation::{Observation, Role};
 use crate::quote::quote_name;
 use crate::settings::Settings;
 
+pub use hba::line::check as check_hba_line;
 pub use parameters::slot_name;
 pub(crate) use password_file::write as write_password_file;
 
@@ -102,6 +103,13 @@ impl Configuration {
             wanted.get(name).and_then(|value| value.parse::<u32>().ok()).is_some_and(|value| value < *now)
         };
         limits.iter().any(less)
+    }
+
+    /// Every parameter that is given to Postgres, but for whom it waits for and where it streams from.
+    pub(crate) fn all_parameters(&self, settings: &Settings) -> BTreeMap<String, String> {
+        let mut all = parameters::changeable(settings, self);
+        all.extend(parameters::fixed(settings, self));
+        all
     }
 
     fn main(&self, settings: &Settings, password_file: &Path) -> String {

@@ -191,7 +191,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 }
 
 /// A section may hold passwords further down: only its kind is shown.
-fn shown(value: &Value) -> Value {
+pub(super) fn shown(value: &Value) -> Value {
     match value {
         Value::Object(_) => Value::from("{...}"),
         Value::Array(_) => Value::from("[...]"),

@@ -339,6 +339,58 @@ fn options_for_initdb_are_texts_or_pairs() {
     );
 }
 
+/// Says first which PostgreSQL is asked: the one of the test bed where that is another.
+fn with_programs(rest: &str) -> String {
+    let programs = std::env::var("OUTRIDER_PG_BIN");
+    SMALLEST
+        .replace("/usr/lib/postgresql/15/bin", programs.as_deref().unwrap_or("/usr/lib/postgresql/15/bin"))
+        + rest
+}
+
+#[test]
+fn postgres_itself_is_asked_about_parameters() {
+    let found = faults(&with_programs(
+        "  parameters: {shared_bufers: 1GB, work_mem: 64 apples, log_timezone: Mars, jit: off, some_extension.knob: 1}\n\
+         bootstrap: {dcs: {postgresql: {parameters: {max_connections: 500ABC}}}}\n",
+    ));
+    for words in [
+        "bootstrap.dcs.postgresql.parameters.max_connections: \"500ABC\": FATAL: invalid value",
+        "postgresql.parameters.log_timezone: \"Mars\": FATAL: invalid value",
+        "postgresql.parameters.shared_bufers: \"1GB\": FATAL: unrecognized configuration parameter",
+        "postgresql.parameters.work_mem: \"64 apples\": FATAL: invalid value",
+    ] {
+        assert_eq!(found.iter().filter(|fault| fault.starts_with(words)).count(), 1, "{words}: {found:#?}");
+    }
+    assert_eq!(found.len(), 4, "{found:#?}");
+    let run = check(&with_programs("  parameters: {work_mem: 5MB, port: 1, hot_standby: on}\n"));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(
+        run.err,
+        "outrider: warning: postgresql.parameters.port has no effect here: Outrider sets it itself\n"
+    );
+    let run = check(&SMALLEST.replace("/usr/lib/postgresql/15/bin", "/nonexistent/bin"));
+    assert!(run.err.contains("the parameters were not checked: /nonexistent/bin/postgres"), "{run:?}");
+}
+
+#[test]
+fn the_rules_of_the_cluster_are_checked_as_those_in_the_dcs_are() {
+    let found = faults(&format!(
+        "{SMALLEST}  parameters: {{work_mem: [1MB]}}\n  pg_hba: [\"hots all all all md5\"]\n\
+         bootstrap: {{dcs: {{loop_wiat: 1, pause: true, slots: {{a: {{type: physical}}}}, postgresql: {{parameters: x, use_slots: false}}}}}}\n"
+    ));
+    for words in [
+        "bootstrap.dcs.loop_wiat: is not a known key; did you mean loop_wait?",
+        "bootstrap.dcs.pause: true: is not honoured",
+        "bootstrap.dcs.slots:",
+        "bootstrap.dcs.postgresql.parameters: \"x\": expected a section",
+        "bootstrap.dcs.postgresql.use_slots: false: is not honoured",
+        "postgresql.parameters.work_mem: \"[...]\": expected one value",
+        "postgresql.pg_hba: \"hots all all all md5\": \"hots\" is no kind of connection",
+    ] {
+        assert!(found.iter().any(|fault| fault.starts_with(words)), "{words}: {found:#?}");
+    }
+}
+
 /// The smallest configuration with an archive, and these keys in it.
 fn with_archive(keys: &str, rest: &str) -> String {
     format!("{SMALLEST}archive: {{store: \"file:///srv/archive\"{keys}}}\n{rest}")

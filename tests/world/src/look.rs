@@ -161,6 +161,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         rollback_prepared: false,
         postmaster: None,
         pending_restart: false,
+        faulty_files: false,
         slots: state.ids().map(name).collect(),
     }
 }

@@ -64,6 +64,9 @@ pub struct Local {
     /// Whether a parameter waits for a restart.
     #[serde(default)]
     pub pending_restart: bool,
+    /// Its configuration files have an error: it goes on with what it read before, and would not start again.
+    #[serde(default)]
+    pub faulty_files: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,

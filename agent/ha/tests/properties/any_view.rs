@@ -164,10 +164,21 @@ fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let restarts = (option::of(started()), any::<bool>());
-    let marks =
-        (names(), any::<bool>(), restarts, list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2));
+    let marks = (
+        names(),
+        any::<bool>(),
+        any::<bool>(),
+        restarts,
+        list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2),
+    );
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, rollback_prepared, restarts, backing_off))| {
+        |(
+            postgres,
+            system,
+            numbers,
+            flags,
+            (slots, rollback_prepared, faulty_files, restarts, backing_off),
+        )| {
             let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
             let (postmaster, pending_restart) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
@@ -189,6 +200,7 @@ fn local() -> impl Strategy<Value = Local> {
                 rollback_prepared,
                 postmaster,
                 pending_restart,
+                faulty_files,
                 slots,
             }
         },

@@ -171,6 +171,7 @@ fn local(postgres: Postgres) -> Local {
         rollback_prepared: false,
         postmaster: Some("before".to_owned()),
         pending_restart: false,
+        faulty_files: false,
         slots: Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! `pg_hba.conf`: first the lines that the agent and the members need, then the operator's.
 
+pub(super) mod line;
+
 use super::Configuration;
 use crate::error::Error;
 use crate::file;

@@ -75,6 +75,32 @@ pub(super) fn is_ours(settings: &Settings, name: &str) -> bool {
     OURS.contains(&name) && (settings.archive_command.is_some() || !name.starts_with("archive_"))
 }
 
+impl Settings {
+    /// Whether the agent decides on this parameter and would give Postgres something else.
+    #[must_use]
+    pub fn overrules(&self, name: &str, value: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        if !is_ours(self, &name) {
+            return false;
+        }
+        let configuration = Configuration::default();
+        let mut ours = fixed(self, &configuration);
+        ours.extend(changeable(self, &configuration));
+        ours.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
+        ours.get(&name).is_none_or(|ours| !reads_as(ours, value))
+    }
+}
+
+/// Whether two values are the same, of a switch in whatever word.
+fn reads_as(ours: &str, value: &str) -> bool {
+    let value = value.trim().to_ascii_lowercase();
+    match ours {
+        "on" => matches!(value.as_str(), "on" | "true" | "yes" | "1"),
+        "off" => matches!(value.as_str(), "off" | "false" | "no" | "0"),
+        ours => ours.eq_ignore_ascii_case(&value),
+    }
+}
+
 /// What goes into the file.
 pub(super) fn changeable(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
     let mut wanted = wanted(settings, configuration);
@@ -155,6 +181,12 @@ mod tests {
     fn slots_are_named_as_patroni_names_them() {
         assert_eq!(slot_name("Homepage-0.db"), "homepage_0_db");
         assert_eq!(slot_name("a b"), "au0020b");
+    }
+
+    #[test]
+    fn switches_are_compared_by_what_they_mean() {
+        assert!(reads_as("on", "TRUE") && reads_as("off", "0") && reads_as("5433", "5433"));
+        assert!(!reads_as("on", "off") && !reads_as("5433", "5432"));
     }
 
     #[test]
