@@ -21,6 +21,7 @@ mod rules;
 mod section;
 mod supervisor;
 mod tried;
+mod written;
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,13 @@ pub(crate) use rules::Violation;
 pub(crate) use section::duration;
 pub(crate) use supervisor::Supervised;
 pub(crate) use tried::try_file;
+
+/// Tags that say whether something is so.
+const BOOLEAN_TAGS: [&str; 5] = ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"];
+/// Tags with a number.
+const NUMBER_TAGS: [&str; 2] = ["failover_priority", "sync_priority"];
+/// Tags with a text.
+const TEXT_TAGS: [&str; 1] = ["replicatefrom"];
 
 /// A larger file is not a configuration.
 const FILE_MAX: u64 = 1 << 20;
@@ -170,13 +178,28 @@ fn name(root: &Section<'_>, key: &str, meaning: &str, findings: &mut Findings) -
 
 fn tags(root: &Section<'_>, findings: &mut Findings) -> Map<String, Value> {
     let section = root.section("tags", findings);
-    for key in ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"] {
-        section.boolean(key, findings);
+    let mut tags: Map<String, Value> =
+        section.entries().map(|(key, value)| (key.clone(), value.clone())).collect();
+    // The other members read them as what they are, however they are written here.
+    for key in BOOLEAN_TAGS {
+        if let Some(truth) = section.boolean(key, findings) {
+            tags.insert(key.to_owned(), Value::Bool(truth));
+        }
     }
-    for key in ["failover_priority", "sync_priority"] {
-        section.parsed(key, "expected a whole number, 0 or more", findings, |text| text.parse::<u32>().ok());
+    for key in NUMBER_TAGS {
+        let rule = "expected a whole number, 0 or more";
+        if let Some(number) = section.parsed(key, rule, findings, |text| text.parse::<u32>().ok()) {
+            tags.insert(key.to_owned(), Value::from(number));
+        }
     }
-    section.entries().map(|(key, value)| (key.clone(), value.clone())).collect()
+    // Names of one's own are what tags are for; a name that is nearly one that counts is none of those.
+    for key in section.entries().map(|(key, _)| key) {
+        let counts = BOOLEAN_TAGS.iter().chain(&NUMBER_TAGS).chain(&TEXT_TAGS).copied();
+        if let Some(meant) = keys::misspelt(key, counts) {
+            findings.missing(section.name(key), format!("is no tag that counts; did you mean {meant}?"));
+        }
+    }
+    tags
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
@@ -189,8 +212,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 
 fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, ConfigError> {
     let bad = |problem: String| ConfigError::Yaml { path: path.to_owned(), problem };
-    let document: Value =
-        serde_saphyr::from_str(text).map_err(|fault| bad(fault.without_snippet().to_string()))?;
+    let document = written::read(text).map_err(|fault| bad(fault.without_snippet().to_string()))?;
     match document {
         Value::Object(map) => Ok(map),
         Value::Null => Err(bad("it is empty; scope, name, etcd3 and postgresql are needed".to_owned())),

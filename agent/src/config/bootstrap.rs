@@ -15,7 +15,9 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> (Value, Durat
     let section = bootstrap.section("dcs", findings);
     let mut rules = defaults();
     for (key, value) in section.entries() {
-        rules.insert(key.clone(), value.clone());
+        // However it is written here, in the DCS it is a boolean as Patroni has it.
+        let truth = policy::truth(value).filter(|_| key == "synchronous_mode").map(Value::Bool);
+        rules.insert(key.clone(), truth.unwrap_or_else(|| value.clone()));
     }
     let rules = Value::Object(rules);
     for violation in rules::violations(&rules) {

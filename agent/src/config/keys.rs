@@ -281,6 +281,17 @@ pub(super) fn nearest<'name>(name: &str, known: impl Iterator<Item = &'name str>
     (near.0 <= 2.max(name.len() / 4)).then_some(near.1)
 }
 
+/// The known name that is nearly this one: letters of it wrong, or written in another way (`no-failover`).
+pub(super) fn misspelt<'name>(name: &str, known: impl Iterator<Item = &'name str>) -> Option<&'name str> {
+    let letters = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let own = letters(name);
+    let mut known = known.filter(|known| *known != name);
+    let near = |known: &&str| distance(&own, &letters(known)) <= own.len() / 5;
+    known.find(near)
+}
+
 /// Says where the key belongs, or what was probably meant.
 fn unknown(keys: &Keys, key: &str) -> String {
     let elsewhere = SECTIONS.iter().find(|other| other.section != keys.section && other.used.contains(&key));

@@ -304,6 +304,15 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_joined_where_postgres_takes_one() {
+        assert_eq!(parameter("Shared_Preload_Libraries", &json!(["a", "b"])), Ok("a, b".to_owned()));
+        assert!(parameter("work_mem", &json!(["1MB"])).is_err());
+        assert!(parameter("search_path", &json!([["x"]])).is_err());
+        assert_eq!(parameter("jit", &json!(false)), Ok("off".to_owned()));
+        assert_eq!(parameter("port", &json!(5432)), Ok("5432".to_owned()));
+    }
+
+    #[test]
     fn what_would_be_ignored_is_named() {
         for (document, key) in [
             (json!({"loop_wiat": 1}), "loop_wiat"),

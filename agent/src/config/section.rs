@@ -110,11 +110,13 @@ impl<'document> Section<'document> {
                 findings.missing(self.name(key), format!("is given twice, here and in {file_key}; keep one"));
                 None
             }
-            (Some(Value::String(text)), None) if !text.is_empty() => Some(Secret::new(text)),
-            (Some(_), None) => {
-                findings.missing(self.name(key), "expected a text that is not empty; put digits in quotes");
-                None
-            }
+            (Some(value), None) => match scalar(value).filter(|text| !text.is_empty()) {
+                Some(text) => Some(Secret::new(&text)),
+                None => {
+                    findings.missing(self.name(key), "expected a text that is not empty");
+                    None
+                }
+            },
             (None, Some(_)) => {
                 let path = self.path(&file_key, findings)?;
                 Secret::from_file(&path)

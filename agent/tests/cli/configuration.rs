@@ -203,8 +203,8 @@ fn secrets_come_from_files_too() {
     assert_eq!(file.check(&by_environment).code, 0);
     let both = SMALLEST.replace("{password: geheim1}", "{password: geheim1, password_file: /x}");
     assert!(faults(&both)[0].contains("superuser.password: is given twice"));
-    let number = SMALLEST.replace("geheim1", "0815");
-    assert!(faults(&number)[0].contains("put digits in quotes"));
+    let list = SMALLEST.replace("geheim1", "[a, b]");
+    assert!(faults(&list)[0].contains("expected a text that is not empty"));
 }
 
 #[test]
@@ -337,6 +337,48 @@ fn options_for_initdb_are_texts_or_pairs() {
         faults(&format!("{SMALLEST}bootstrap: {{initdb: [{{pgdata: /x}}]}}\n"))[0]
             .starts_with("bootstrap.initdb:")
     );
+}
+
+#[test]
+fn what_is_passed_on_is_passed_on_as_it_was_written() {
+    let text = SMALLEST.replace("name: p1", "name: 007").replace("scope: demo", "scope: 1e3");
+    let run = check(&format!(
+        "{text}  parameters: {{log_file_mode: 0640, application_name: 1.10, jit: no}}\ntags: {{nofailover: yes, rack: 0x10}}\n\
+         bootstrap: {{dcs: {{synchronous_mode: on, postgresql: {{parameters: {{unix_socket_permissions: 0700, \
+         shared_preload_libraries: [plpgsql, 'auto_explain']}}}}}}, initdb: [{{locale: no}}, data-checksums]}}\n"
+    ));
+    assert_eq!(run.code, 0, "{run:?}");
+    for words in [
+        "name: \"007\"",
+        "scope: \"1e3\"",
+        "log_file_mode: \"0640\"",
+        "application_name: \"1.10\"",
+        "jit: \"no\"",
+        "nofailover: true",
+        "rack: \"0x10\"",
+        "synchronous_mode: true",
+        "unix_socket_permissions: \"0700\"",
+        "- --locale=no",
+    ] {
+        let plain = words.replace('"', "");
+        let is_there =
+            run.out.lines().map(|line| line.trim().replace(['"', '\''], "")).any(|line| line == plain);
+        assert!(is_there, "{words} in {}", run.out);
+    }
+}
+
+#[test]
+fn a_tag_that_is_misspelt_is_named() {
+    for (tag, meant) in [
+        ("nofailovr", "nofailover"),
+        ("no-failover", "nofailover"),
+        ("failover-priority", "failover_priority"),
+        ("NoSync", "nosync"),
+    ] {
+        let found = faults(&format!("{SMALLEST}tags: {{{tag}: 1}}\n"));
+        assert_eq!(found, [format!("tags.{tag}: is no tag that counts; did you mean {meant}?")]);
+    }
+    assert_eq!(check(&format!("{SMALLEST}tags: {{zone: a, rack: 7, datacenter: x}}\n")).code, 0);
 }
 
 /// Says first which PostgreSQL is asked: the one of the test bed where that is another.
