@@ -206,3 +206,90 @@ async fn an_error_in_the_files_is_shown_and_forbids_a_switchover() {
     wait_until("a switchover is done once the file is mended", LIMIT, accepted).await.unwrap();
     cluster.wait_until_whole().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_cluster_begins_with_the_parameters_of_its_file() {
+    let parameters =
+        json!({"max_worker_processes": 13, "wal_buffers": "2MB", "work_mem": "7MB", "log_file_mode": "0640"});
+    let cluster = Builder::new()
+        .members(2)
+        .dcs(json!({"postgresql": {"parameters": parameters}}))
+        .start()
+        .await
+        .unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    let expected = [
+        ("max_worker_processes", "13"),
+        ("wal_buffers", "2MB"),
+        ("work_mem", "7MB"),
+        ("log_file_mode", "0640"),
+    ];
+    for (name, value) in expected {
+        for member in 0..2 {
+            assert_eq!(shown(&cluster, member, name).await, value, "{name}: {}", logs(&cluster));
+        }
+    }
+    every_entry(&cluster, "that nothing waits", |row| row.get("pending_restart").is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_can_be_added_to_a_cluster_that_runs() {
+    let cluster = Builder::new().members(2).start().await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    let archive = cluster.guard.directory().join("added");
+    cluster.guard.account().make_directory(&archive).unwrap();
+    let settings =
+        json!({"archive": {"store": format!("file://{}", archive.display()), "schedule": "never"}});
+    for (at, member) in cluster.members.iter().enumerate() {
+        assert_eq!(shown(&cluster, at, "archive_mode").await, "on");
+        member.change_configuration(&settings).unwrap();
+        member.end_agent(outrider_bed::process::Signal::Terminate).unwrap();
+        member.start().unwrap();
+    }
+    let command = async || {
+        let first = shown(&cluster, 0, "archive_command").await.contains("wal-push");
+        (first && shown(&cluster, 1, "archive_command").await.contains("wal-push")).then_some(())
+    };
+    wait_until("both have the command", LIMIT, command).await.unwrap();
+    every_entry(&cluster, "that nothing waits for a restart", |row| {
+        row.get("pending_restart").is_none() && row["outrider"].get("archive_waiting").is_some()
+    })
+    .await;
+    let taken = cluster.members[0].post("/backup?wait=true", &json!({})).await.unwrap();
+    assert_eq!(taken.status, 200, "{}: {}", taken.text, logs(&cluster));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_whose_wal_would_never_come_says_so_at_once() {
+    let cluster =
+        Builder::new().members(1).archive(outrider_bed::Archive::Directory).prepare().await.unwrap();
+    let member = &cluster.members[0];
+    let text = std::fs::read_to_string(member.configuration()).unwrap();
+    let mut with: Value = serde_json::from_str(&text).unwrap();
+    with["archive"]["schedule"] = json!("never");
+    let mut without = with.clone();
+    without.as_object_mut().unwrap().remove("archive");
+    member.write_configuration(&without).unwrap();
+    member.start().unwrap();
+    cluster.wait_for_leader().await.unwrap();
+    // As somebody may have it who had a server before.
+    let base = member.data_directory().join("postgresql.base.conf");
+    let before = std::fs::read_to_string(&base).unwrap();
+    std::fs::write(&base, format!("{before}\narchive_mode = off\n")).unwrap();
+    member.kill_node();
+    member.start().unwrap();
+    cluster.wait_for_leader().await.unwrap();
+    assert_eq!(shown(&cluster, 0, "archive_mode").await, "off");
+    member.write_configuration(&with).unwrap();
+    member.end_agent(outrider_bed::process::Signal::Terminate).unwrap();
+    member.start().unwrap();
+    let waits = json!({"old_value": "off", "new_value": "on"});
+    every_entry(&cluster, "that archive_mode waits", |row| {
+        row["pending_restart_reason"]["archive_mode"] == waits
+    })
+    .await;
+    let listed = String::from_utf8_lossy(&member.outrider(&["list"]).unwrap().stdout).into_owned();
+    assert!(listed.contains("off until a restart"), "{listed}");
+    let taken = member.post("/backup?wait=true", &json!({})).await.unwrap();
+    assert!(taken.status != 200 && taken.text.contains("archive_mode of member1 is off"), "{taken:?}");
+}

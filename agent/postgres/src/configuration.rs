@@ -121,6 +121,11 @@ impl Configuration {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{line}");
         };
+        if settings.archive_command.is_none() {
+            for (name, value) in parameters::ARCHIVING {
+                add(format_args!("{name} = {}", parameters::quote(value)));
+            }
+        }
         add(format_args!("include {}\n", parameters::quote(BASE)));
         // What only the arguments decide on is written too, for programs that start Postgres without them: pg_rewind.
         let fixed = parameters::fixed(settings, self);

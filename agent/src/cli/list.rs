@@ -162,7 +162,7 @@ fn row(member: &Value, extra: &[&str]) -> Vec<Value> {
         member["timeline"].clone(),
         lag(&member["lag"]),
         ours["fuse_seconds"].clone(),
-        archive_lag(ours),
+        archive_lag(member),
         reason(ours),
     ];
     row.extend(extra.iter().map(|column| match *column {
@@ -209,7 +209,12 @@ fn lag(lag: &Value) -> Value {
     }
 }
 
-fn archive_lag(ours: &Value) -> Value {
+fn archive_lag(member: &Value) -> Value {
+    let ours = &member["outrider"];
+    // What it does not archive, it does not count either.
+    if member["pending_restart_reason"]["archive_mode"]["old_value"] == "off" {
+        return json!("off until a restart");
+    }
     let failing = ours["archive_failing"] == json!(true);
     match ours["archive_waiting"].as_u64() {
         None => Value::Null,
@@ -226,7 +231,7 @@ fn paint(column: &str, value: &Value, cell: Cell) -> Cell {
         ("State", Some("crashed" | "start failed" | "stopped" | "unknown")) => Color::Red,
         ("State", Some(_)) => Color::Yellow,
         ("Lag in MB", Some("unknown")) => Color::Yellow,
-        ("Archive lag", Some(text)) if text.ends_with("failing") => Color::Red,
+        ("Archive lag", Some(text)) if text.ends_with("failing") || text.starts_with("off") => Color::Red,
         _ => return cell,
     };
     cell.fg(color)

@@ -69,10 +69,20 @@ const OURS: &[&str] = &[
     "config_file",
 ];
 
+/// Before everything else, so that whatever anybody says of archiving wins: only a restart turns it on, so it is on from the first
+/// start, and an archive can be added at any time.
+pub(super) const ARCHIVING: &[(&str, &str)] =
+    &[("archive_mode", "on"), ("archive_command", "true # no archive is configured: nothing to do")];
+
 /// Whether the agent decides on this parameter, so that nobody else may. Without an archive of ours, archiving is the
-/// operator's own affair.
+/// operator's own affair, but for turning it off.
 pub(super) fn is_ours(settings: &Settings, name: &str) -> bool {
     OURS.contains(&name) && (settings.archive_command.is_some() || !name.starts_with("archive_"))
+}
+
+/// Whether the value turns archiving off, which an archive that is added later would need.
+fn turns_archiving_off(name: &str, value: &str) -> bool {
+    name == "archive_mode" && reads_as("off", value)
 }
 
 impl Settings {
@@ -80,6 +90,9 @@ impl Settings {
     #[must_use]
     pub fn overrules(&self, name: &str, value: &str) -> bool {
         let name = name.to_ascii_lowercase();
+        if turns_archiving_off(&name, value) {
+            return true;
+        }
         if !is_ours(self, &name) {
             return false;
         }
@@ -137,7 +150,7 @@ fn wanted(settings: &Settings, configuration: &Configuration) -> BTreeMap<String
     for (name, value) in configuration.parameters.iter().chain(&settings.parameters) {
         wanted.insert(name.to_ascii_lowercase(), value.clone());
     }
-    wanted.retain(|name, _| !is_ours(settings, name));
+    wanted.retain(|name, value| !is_ours(settings, name) && !turns_archiving_off(name, value));
     wanted
 }
 
