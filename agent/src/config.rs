@@ -23,6 +23,7 @@ mod supervisor;
 mod tried;
 mod written;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use outrider_dcs::EtcdOptions;
@@ -45,7 +46,7 @@ pub(crate) use rest::Rest;
 pub(crate) use rules::Violation;
 pub(crate) use section::duration;
 pub(crate) use supervisor::Supervised;
-pub(crate) use tried::try_file;
+pub(crate) use tried::{foreign, try_file};
 
 /// Tags that say whether something is so.
 const BOOLEAN_TAGS: [&str; 5] = ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"];
@@ -90,6 +91,8 @@ pub(crate) struct Config {
     pub(crate) tags: Map<String, Value>,
     /// The log.
     pub(crate) log: Log,
+    /// Files that passwords and keys are read from, this one among them when it has any.
+    pub(crate) secret_files: Vec<PathBuf>,
 }
 
 /// A configuration, and what in it has no effect.
@@ -111,7 +114,10 @@ pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, Con
     environment::apply(environment, &mut document);
     let mut findings = Findings::default();
     keys::check(&document, &mut findings);
+    let in_file = secret_files(path, &Value::Object(document.clone()));
     let mut config = config(&Section::root(&document), environment, &mut findings);
+    config.secret_files = in_file;
+    check_ports(&config, &mut findings);
     // Whoever is told of it may run elsewhere.
     config.file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if !findings.faults.0.is_empty() {
@@ -154,6 +160,45 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
         bootstrap_dcs,
         tags: tags(root, findings),
         log: log::read(root, findings),
+        secret_files: Vec::new(),
+    }
+}
+
+/// The file itself when it has a secret, and those that it names for one.
+fn secret_files(file: &Path, document: &Value) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut open = vec![document];
+    while let Some(next) = open.pop() {
+        for (key, value) in next.as_object().into_iter().flatten() {
+            let name = key.strip_suffix("_file").unwrap_or(key);
+            match value {
+                Value::Object(_) => open.push(value),
+                Value::Null => {}
+                value if environment::is_secret(name) && name == key && !value.is_null() => {
+                    files.push(file.to_owned());
+                }
+                Value::String(path) if environment::is_secret(name) => files.push(PathBuf::from(path)),
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// Two servers cannot have one port.
+fn check_ports(config: &Config, findings: &mut Findings) {
+    let (rest, postgres) = (config.rest.listen, &config.postgres);
+    let hosts: Vec<&str> = postgres.listen_addresses.split(',').map(str::trim).collect();
+    let everywhere =
+        rest.ip().is_unspecified() || hosts.iter().any(|host| matches!(*host, "*" | "0.0.0.0" | "::"));
+    let same = hosts.iter().any(|host| {
+        host.parse::<IpAddr>().map_or(*host == "localhost" && rest.ip().is_loopback(), |ip| ip == rest.ip())
+    });
+    if rest.port() == postgres.port && (everywhere || same) {
+        let rule = "is the port of Postgres (postgresql.listen); give the REST API another";
+        findings.wrong("restapi.listen", &Value::from(rest.to_string()), rule);
     }
 }
 

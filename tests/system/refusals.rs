@@ -161,3 +161,18 @@ async fn a_directory_of_another_user_is_refused() {
     logged(&member, "belongs to user 0").await;
     assert_eq!(content(&member.data_directory()).len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_supervisor_of_another_member_is_not_used() {
+    let cluster = Builder::new().members(1).start().await.unwrap();
+    let socket = cluster.members[0].directory().join("run/supervisor");
+    let second = newcomer(&cluster, &json!({"supervisor": {"socket": socket}}));
+    let output = second.outrider(&["check-config", second.configuration().to_str().unwrap()]).unwrap();
+    let words = "it is another member's";
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
+    second.start().unwrap();
+    logged(&second, words).await;
+    wait_until("the agent has ended", LIMIT, async || (!second.agent_runs()).then_some(())).await.unwrap();
+    assert!(cluster.members[0].leads().await);
+}

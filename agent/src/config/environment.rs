@@ -70,7 +70,7 @@ pub(super) fn apply(environment: &Environment, document: &mut Map<String, Value>
 }
 
 /// Whether the value of this key is to be shown to nobody.
-fn is_secret(key: &str) -> bool {
+pub(super) fn is_secret(key: &str) -> bool {
     key.ends_with("password") || key.ends_with("access_key_id") || key.ends_with("secret_access_key")
 }
 

@@ -121,7 +121,13 @@ fn beside(data_directory: &Path) -> PathBuf {
 
 fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mut Findings) -> PathBuf {
     if section.get("bin_dir").is_some() {
-        return section.path("bin_dir", findings).unwrap_or_default();
+        let given = section.path("bin_dir", findings).unwrap_or_default();
+        let missing = programs::missing(&given);
+        if !missing.is_empty() {
+            let (name, given) = (section.name("bin_dir"), given.display());
+            findings.warnings.push(format!("{name}: {given} has no {}", missing.join(", no ")));
+        }
+        return given;
     }
     let search_path = environment.get("PATH").map(String::as_str).unwrap_or_default();
     programs::find(search_path).unwrap_or_else(|| {

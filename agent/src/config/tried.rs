@@ -1,8 +1,10 @@
 //! The parameters of a member's file, asked of PostgreSQL's own program before anything is started with them.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use outrider_postgres::{Configuration, Trial, TrialOutcome};
+use outrider_postgres::{Configuration, Supervisor, Trial, TrialOutcome};
 
 use super::{Config, judge, rules};
 
@@ -23,6 +25,8 @@ pub(crate) async fn try_file(config: &Config) -> FileTrial {
     let bootstrap = judge::judge(&config.bootstrap_dcs, settings, None, &Configuration::default()).parameters;
     let mut found = FileTrial::default();
     overruled(config, &mut found);
+    readable_by_others(config, &mut found);
+    found.faults.extend(foreign_supervisor(config).await);
     let trial = Trial::of(settings);
     let wanted = Configuration { parameters: bootstrap.clone(), ..Configuration::default() };
     let words = match trial.start(&wanted).await {
@@ -48,6 +52,45 @@ pub(crate) async fn try_file(config: &Config) -> FileTrial {
         found.start = Some(words);
     }
     found
+}
+
+/// Files with passwords that every user of the machine can read.
+fn readable_by_others(config: &Config, found: &mut FileTrial) {
+    for path in &config.secret_files {
+        let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
+        if mode.is_ok_and(|mode| mode & 0o004 != 0) {
+            let path = path.display();
+            found
+                .warnings
+                .push(format!("{path} has passwords in it and every user can read it: chmod o= {path}"));
+        }
+    }
+}
+
+/// Whether the supervisor that listens is that of other data. One that does not answer is none.
+async fn foreign_supervisor(config: &Config) -> Option<String> {
+    if !config.supervisor.socket.exists() {
+        return None;
+    }
+    let status = Supervisor::new(config.supervisor.socket.clone()).status().await.ok()?;
+    foreign(config, &status.data_directory)
+}
+
+/// Why the supervisor of this data directory is not ours.
+pub(crate) fn foreign(config: &Config, guarded: &str) -> Option<String> {
+    let own = &config.postgres.data_directory;
+    let same = Path::new(guarded) == own
+        || std::fs::canonicalize(guarded)
+            .ok()
+            .zip(std::fs::canonicalize(own).ok())
+            .is_some_and(|(a, b)| a == b);
+    (!same).then(|| {
+        format!(
+            "supervisor.socket: {:?}: the supervisor there guards {guarded}, not {}: it is another member's",
+            config.supervisor.socket,
+            own.display()
+        )
+    })
 }
 
 /// Parameters that the agent sets otherwise.

@@ -44,8 +44,9 @@ fn as_written(node: Spanned<Node>, text: &str) -> Value {
                 let (begin, length) = (usize::try_from(begin).ok()?, usize::try_from(length).ok()?);
                 text.get(begin..begin.checked_add(length)?).map(str::trim)
             });
+            let understood = value.to_string();
             match written {
-                Some(written) if !written.is_empty() && value.to_string() != written => {
+                Some(written) if !written.is_empty() && understood != written => {
                     Value::String(written.to_owned())
                 }
                 Some(_) | None => value,

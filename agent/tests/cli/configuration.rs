@@ -1,6 +1,7 @@
 //! `outrider check-config`: what is accepted, and that every fault is named at once, with its key and without secrets.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -28,6 +29,7 @@ impl File {
         let directory = tempfile::tempdir().expect("there is room for a directory");
         let path = directory.path().join("p1.yaml");
         fs::write(&path, text).expect("there is room for a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
         File { directory, path }
     }
 
@@ -364,6 +366,38 @@ fn what_is_passed_on_is_passed_on_as_it_was_written() {
         let is_there =
             run.out.lines().map(|line| line.trim().replace(['"', '\''], "")).any(|line| line == plain);
         assert!(is_there, "{words} in {}", run.out);
+    }
+}
+
+#[test]
+fn what_would_only_fail_later_is_told_before() {
+    let wrong = SMALLEST.replace("/usr/lib/postgresql/15/bin", "/usr/bin");
+    let run = check(&wrong);
+    assert!(run.err.contains("warning: postgresql.bin_dir: /usr/bin has no postgres, no initdb"), "{run:?}");
+    for (rest, postgres, clash) in [
+        ("127.0.0.1:6000", "127.0.0.1:6000", true),
+        ("127.0.0.1:6000", "\"*:6000\"\n  connect_address: 127.0.0.1:6000", true),
+        ("127.0.0.1:6000", "localhost:6000", true),
+        ("127.0.0.1:6000", "127.0.0.2:6000", false),
+        ("127.0.0.1:6000", "127.0.0.1:6001", false),
+    ] {
+        let run = check(&format!("{SMALLEST}  listen: {postgres}\nrestapi: {{listen: {rest}}}\n"));
+        let told = run.err.contains("restapi.listen: \"127.0.0.1:6000\": is the port of Postgres");
+        assert_eq!((told, run.code == 64), (clash, clash), "{rest} {postgres}: {run:?}");
+    }
+    let file = File::new(&SMALLEST.replace("{password: geheim1}", "{password_file: secret}"));
+    let secret = file.directory.path().join("secret");
+    fs::write(&secret, "geheim4\n").unwrap();
+    let text = SMALLEST.replace("{password: geheim1}", &format!("{{password_file: {}}}", secret.display()));
+    fs::write(&file.path, text).unwrap();
+    for (path, other) in [(&file.path, &secret), (&secret, &file.path)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(other, fs::Permissions::from_mode(0o600)).unwrap();
+        let run = file.check(&[]);
+        assert_eq!(run.code, 0, "{run:?}");
+        let told: Vec<&str> =
+            run.err.lines().filter(|line| line.contains("every user can read it")).collect();
+        assert!(told.len() == 1 && told[0].contains(&path.display().to_string()), "{run:?}");
     }
 }
 
