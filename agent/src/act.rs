@@ -17,7 +17,7 @@ use crate::round::{Instruments, Memory};
 
 pub(crate) use gap::Gap;
 pub(crate) use job::{Errand, Proving, Running, conclude, finished};
-pub(crate) use publish::{Published, configure, follow_ttl, leave, publish, state};
+pub(crate) use publish::{Published, configure, follow_ttl, learn, leave, publish, state, troubles};
 pub(crate) use request::terms;
 
 /// Proof that the leader lease was confirmed and the fuse is armed for it; what makes Postgres writable asks for one.
@@ -52,6 +52,9 @@ pub(crate) enum Fault {
     /// Nobody listens on the supervisor's socket.
     #[error("the lease is not renewed without a supervisor; it runs out for somebody else to take")]
     NoSupervisor,
+    /// It is not known yet whether Postgres would start with the parameters of the cluster.
+    #[error("the parameters of the cluster are being tried before Postgres starts with them")]
+    ParametersBeingTried,
     /// The lease in hand has run out meanwhile.
     #[error("the leader lease was confirmed too long ago to {act}")]
     LeaseTooOld {

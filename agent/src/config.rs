@@ -8,6 +8,7 @@ mod effective;
 mod environment;
 mod etcd;
 mod fault;
+mod judge;
 mod keys;
 mod log;
 mod origin;
@@ -16,9 +17,13 @@ mod postgresql;
 mod programs;
 mod rest;
 mod retention;
+mod rules;
 mod section;
 mod supervisor;
+mod tried;
+mod written;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use outrider_dcs::EtcdOptions;
@@ -32,13 +37,23 @@ pub(crate) use archive::{Archive, SOCKET as ARCHIVE_SOCKET};
 pub(crate) use effective::effective;
 pub(crate) use environment::Environment;
 pub(crate) use fault::ConfigError;
+pub(crate) use judge::{Judged, Tried, judge, try_parameters};
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
-pub(crate) use policy::{first_policy, parameters, policy, policy_tags, violations};
+pub(crate) use policy::{first_policy, policy, policy_tags};
 pub(crate) use postgresql::{beside, quoted, wal_fetch};
 pub(crate) use rest::Rest;
+pub(crate) use rules::Violation;
 pub(crate) use section::{DURATION_RULE, duration};
 pub(crate) use supervisor::{SOCKET as SUPERVISOR_SOCKET, Supervised};
+pub(crate) use tried::{foreign, try_file};
+
+/// Tags that say whether something is so.
+const BOOLEAN_TAGS: [&str; 5] = ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"];
+/// Tags with a number.
+const NUMBER_TAGS: [&str; 2] = ["failover_priority", "sync_priority"];
+/// Tags with a text.
+const TEXT_TAGS: [&str; 1] = ["replicatefrom"];
 
 /// A larger file is not a configuration.
 const FILE_MAX: u64 = 1 << 20;
@@ -76,6 +91,8 @@ pub(crate) struct Config {
     pub(crate) tags: Map<String, Value>,
     /// The log.
     pub(crate) log: Log,
+    /// Files that passwords and keys are read from, this one among them when it has any.
+    pub(crate) secret_files: Vec<PathBuf>,
 }
 
 /// A configuration, and what in it has no effect.
@@ -97,7 +114,10 @@ pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, Con
     environment::apply(environment, &mut document);
     let mut findings = Findings::default();
     keys::check(&document, &mut findings);
+    let in_file = secret_files(path, &Value::Object(document.clone()));
     let mut config = config(&Section::root(&document), environment, &mut findings);
+    config.secret_files = in_file;
+    check_ports(&config, &mut findings);
     // Whoever is told of it may run elsewhere.
     config.file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if !findings.faults.0.is_empty() {
@@ -143,6 +163,45 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
         bootstrap_dcs,
         tags: tags(root, findings),
         log: log::read(root, findings),
+        secret_files: Vec::new(),
+    }
+}
+
+/// The file itself when it has a secret, and those that it names for one.
+fn secret_files(file: &Path, document: &Value) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut open = vec![document];
+    while let Some(next) = open.pop() {
+        for (key, value) in next.as_object().into_iter().flatten() {
+            let name = key.strip_suffix("_file").unwrap_or(key);
+            match value {
+                Value::Object(_) => open.push(value),
+                Value::Null => {}
+                value if environment::is_secret(name) && name == key && !value.is_null() => {
+                    files.push(file.to_owned());
+                }
+                Value::String(path) if environment::is_secret(name) => files.push(PathBuf::from(path)),
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// Two servers cannot have one port.
+fn check_ports(config: &Config, findings: &mut Findings) {
+    let (rest, postgres) = (config.rest.listen, &config.postgres);
+    let hosts: Vec<&str> = postgres.listen_addresses.split(',').map(str::trim).collect();
+    let everywhere =
+        rest.ip().is_unspecified() || hosts.iter().any(|host| matches!(*host, "*" | "0.0.0.0" | "::"));
+    let same = hosts.iter().any(|host| {
+        host.parse::<IpAddr>().map_or(*host == "localhost" && rest.ip().is_loopback(), |ip| ip == rest.ip())
+    });
+    if rest.port() == postgres.port && (everywhere || same) {
+        let rule = "is the port of Postgres (postgresql.listen); give the REST API another";
+        findings.wrong("restapi.listen", &Value::from(rest.to_string()), rule);
     }
 }
 
@@ -167,13 +226,28 @@ fn name(root: &Section<'_>, key: &str, meaning: &str, findings: &mut Findings) -
 
 fn tags(root: &Section<'_>, findings: &mut Findings) -> Map<String, Value> {
     let section = root.section("tags", findings);
-    for key in ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"] {
-        section.boolean(key, findings);
+    let mut tags: Map<String, Value> =
+        section.entries().map(|(key, value)| (key.clone(), value.clone())).collect();
+    // The other members read them as what they are, however they are written here.
+    for key in BOOLEAN_TAGS {
+        if let Some(truth) = section.boolean(key, findings) {
+            tags.insert(key.to_owned(), Value::Bool(truth));
+        }
     }
-    for key in ["failover_priority", "sync_priority"] {
-        section.parsed(key, "expected a whole number, 0 or more", findings, |text| text.parse::<u32>().ok());
+    for key in NUMBER_TAGS {
+        let rule = "expected a whole number, 0 or more";
+        if let Some(number) = section.parsed(key, rule, findings, |text| text.parse::<u32>().ok()) {
+            tags.insert(key.to_owned(), Value::from(number));
+        }
     }
-    section.entries().map(|(key, value)| (key.clone(), value.clone())).collect()
+    // Names of one's own are what tags are for; a name that is nearly one that counts is none of those.
+    for key in section.entries().map(|(key, _)| key) {
+        let counts = BOOLEAN_TAGS.iter().chain(&NUMBER_TAGS).chain(&TEXT_TAGS).copied();
+        if let Some(meant) = keys::misspelt(key, counts) {
+            findings.missing(section.name(key), format!("is no tag that counts; did you mean {meant}?"));
+        }
+    }
+    tags
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
@@ -186,8 +260,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 
 fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, ConfigError> {
     let bad = |problem: String| ConfigError::Yaml { path: path.to_owned(), problem };
-    let document: Value =
-        serde_saphyr::from_str(text).map_err(|fault| bad(fault.without_snippet().to_string()))?;
+    let document = written::read(text).map_err(|fault| bad(fault.without_snippet().to_string()))?;
     match document {
         Value::Object(map) => Ok(map),
         Value::Null => Err(bad("it is empty; scope, name, etcd3 and postgresql are needed".to_owned())),

@@ -7,17 +7,17 @@ pub(crate) mod local;
 pub(crate) mod members;
 pub(crate) mod peers;
 pub(crate) mod restart;
+pub(crate) mod rules;
 
 use std::time::Duration;
 
 use outrider_dcs::{Error, Snapshot};
 use outrider_ha::{Cluster, Dcs, Lease, MemberName, View, must_read_again, whom_to_ask};
 use tokio::time::timeout;
-use tracing::warn;
 
 use self::cluster::Remembered;
+use crate::clock;
 use crate::round::{Instruments, Memory, TermError};
-use crate::{clock, config};
 
 /// However little time the fuse has left, the DCS gets this long to answer.
 const READ_LIMIT_LEAST: Duration = Duration::from_millis(50);
@@ -45,6 +45,7 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
     });
     let answers = remember(instruments, memory, read);
     let local = local::assemble(local, instruments, memory);
+    rules::note_files(instruments, memory);
     let me = MemberName::from(instruments.dcs.name());
     let mut view = View {
         dcs: Dcs::Silent { since: memory.silent_for() },
@@ -140,7 +141,7 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
             if !snapshot.leader.as_ref().is_some_and(|leader| leader.mine) {
                 memory.lease = None;
             }
-            follow_policy(instruments, memory, &snapshot);
+            rules::follow(instruments, memory, &snapshot);
             follow_members(memory, &snapshot);
             follow_switchover(instruments, memory, &snapshot);
             memory.snapshot = Some(snapshot);
@@ -150,26 +151,6 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
             memory.dcs_is_silent(&fault);
             false
         }
-    }
-}
-
-/// The rules and parameters of the cluster, when they have changed.
-fn follow_policy(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
-    let Some(entry) = &snapshot.config else { return };
-    if memory.config_revision == Some(entry.revision) {
-        return;
-    }
-    memory.config_revision = Some(entry.revision);
-    if !entry.value.is_object() {
-        warn!("the configuration in the DCS is not readable; going on with the last good one");
-        return;
-    }
-    memory.policy = config::policy(&entry.value, &instruments.config.tags, &memory.policy);
-    let (parameters, pg_hba) = config::parameters(&entry.value);
-    if parameters != memory.configuration.parameters || pg_hba != memory.configuration.pg_hba {
-        memory.configuration.parameters = parameters;
-        memory.configuration.pg_hba = pg_hba;
-        memory.configuration_changed = true;
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use outrider_dcs::Snapshot;
 use outrider_ha::{Plan, Step, View};
-use outrider_postgres::{Observation, Observer};
+use outrider_postgres::{Configuration, KnownParameters, Observation, Observer, PendingRestart};
 use outrider_wal::Lsn;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -60,6 +61,12 @@ pub(crate) struct Report {
     pub(crate) stream: Option<outrider_archive::StreamStatus>,
     /// Where the WAL begins that this member keeps because it may fill a gap of the archive.
     pub(crate) kept_for_gap: Option<Lsn>,
+    /// What of the configuration is amiss at this member: `not_honoured`, `file_faults`, `start_failure`.
+    pub(crate) troubles: Vec<(&'static str, Vec<String>)>,
+    /// What is given to Postgres of the cluster's parameters and lines of `pg_hba.conf`.
+    pub(crate) configuration: Configuration,
+    /// What Postgres knows of parameters; `None` before it ran for the first time.
+    pub(crate) known: Option<Arc<KnownParameters>>,
     /// Sizes of the databases in bytes, by name; a minute old at most.
     pub(crate) database_sizes: BTreeMap<String, u64>,
     /// Sums since the start of the agent.
@@ -178,6 +185,9 @@ impl Reporter {
             archive: instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref())),
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
+            troubles: act::troubles(memory),
+            configuration: memory.configuration.clone(),
+            known: memory.rules.known.clone(),
             database_sizes: self.sizes.borrow().clone(),
             counters: memory.counters.clone(),
         };
@@ -206,6 +216,14 @@ async fn size(observer: Observer, sizes: watch::Sender<BTreeMap<String, u64>>) {
             Err(_) => sleep(SIZES_RETRY).await,
         }
     }
+}
+
+/// Patroni's shape: each parameter with the value in effect and the one that waits.
+pub(crate) fn pending_restart_reason(pending: &[PendingRestart]) -> Value {
+    let parameter = |one: &PendingRestart| {
+        (one.name.clone(), json!({"old_value": one.old_value, "new_value": one.new_value}))
+    };
+    Value::Object(pending.iter().map(parameter).collect())
 }
 
 /// An error with everything that caused it, in one line.

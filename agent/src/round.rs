@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_ha::{Dcs, Plan, Step, View, decide, invariant};
-use outrider_postgres::Postgres;
+use outrider_postgres::{Configuration, KeptParameters, Postgres};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 pub(crate) use dcs_memory::{DcsMemory, DcsRecord};
 pub(crate) use instruments::{Archive, Instruments};
-pub(crate) use memory::{Failed, Memory};
+pub(crate) use memory::{Failed, Learning, Memory, Rules, Trying};
 pub(crate) use term::TermError;
 pub(crate) use wake::{Alarm, Waker};
 
@@ -56,8 +56,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody looks at the data directory, which may be missing in the middle of a swap.
     let settled = Postgres::new(Arc::new(config.postgres.clone())).settle_rollback()?;
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
+    let (rules, configuration) = first_rules(&config)?;
     let addresses = Addresses::new(&config.name, &config.connect_address);
-    let mut memory = Memory::new(DcsMemory::open(&config.postgres.state_directory)?, policy, addresses);
+    let dcs = DcsMemory::open(&config.postgres.state_directory)?;
+    let mut memory = Memory::new(dcs, policy, addresses, rules, configuration);
     let mut alarm = Alarm::new(instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
     let mut reporter = Reporter::new(&instruments);
     let visitors = Visitors {
@@ -124,6 +126,23 @@ fn serve_local(config: &Config, visitors: &Visitors) -> Option<tokio::task::Join
     }
 }
 
+/// What was good when this member ran last; a new cluster begins with what its file says.
+fn first_rules(config: &Config) -> anyhow::Result<(Rules, Configuration)> {
+    let kept = KeptParameters::read(&config.postgres)?;
+    let mut configuration = Configuration::default();
+    match &kept {
+        Some(kept) => {
+            configuration.parameters.clone_from(&kept.parameters);
+            configuration.pg_hba.clone_from(&kept.pg_hba);
+        }
+        None => {
+            let judged = config::judge(&config.bootstrap_dcs, &config.postgres, None, &configuration);
+            (configuration.parameters, configuration.pg_hba) = (judged.parameters, judged.pg_hba);
+        }
+    }
+    Ok((Rules::of(kept), configuration))
+}
+
 /// Where there is an archive, base backups go into it.
 fn keep_backups(instruments: &Instruments, reporter: &Reporter) -> Option<Keeper> {
     let archive = instruments.config.archive.as_ref()?;
@@ -169,6 +188,7 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     }
     let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
+    act::learn(instruments, memory);
     if dcs_answers {
         act::follow_ttl(instruments, memory).await;
     }

@@ -18,6 +18,7 @@ mod dcs;
 mod dcs_lost;
 mod failover;
 mod kept;
+mod parameters;
 mod partition;
 mod refusals;
 mod replay;

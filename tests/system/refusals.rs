@@ -74,7 +74,21 @@ async fn a_postgres_that_does_not_start_shows_its_last_words() {
     let settings = json!({"postgresql": {"parameters": {"shared_preload_libraries": "no_such_library"}}});
     let cluster = Builder::new().members(1).settings(settings).prepare().await.unwrap();
     cluster.members[0].start().unwrap();
-    logged(&cluster.members[0], "could not access file \"no_such_library\"").await;
+    let member = &cluster.members[0];
+    let words = "FATAL: could not access file \"no_such_library\"";
+    logged(member, words).await;
+    let told = async || {
+        let listed = String::from_utf8_lossy(&member.outrider(&["list"]).ok()?.stdout).into_owned();
+        let patroni = member.patroni().await?["outrider"]["start_failure"][0].clone();
+        let metrics = member.get("/metrics").await.ok()?.text;
+        let escaped = words.replace('"', "\\\"");
+        let metric = metrics
+            .lines()
+            .any(|line| line.starts_with("outrider_postgres_start_failure{") && line.contains(&escaped));
+        let all = listed.contains(words) && patroni.as_str()?.contains(words) && metric;
+        all.then_some(())
+    };
+    wait_until("list, /patroni and the metrics say why", LIMIT, told).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,4 +160,19 @@ async fn a_directory_of_another_user_is_refused() {
     member.start().unwrap();
     logged(&member, "belongs to user 0").await;
     assert_eq!(content(&member.data_directory()).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_supervisor_of_another_member_is_not_used() {
+    let cluster = Builder::new().members(1).start().await.unwrap();
+    let socket = cluster.members[0].directory().join("run/supervisor");
+    let second = newcomer(&cluster, &json!({"supervisor": {"socket": socket}}));
+    let output = second.outrider(&["check-config", second.configuration().to_str().unwrap()]).unwrap();
+    let words = "it is another member's";
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
+    second.start().unwrap();
+    logged(&second, words).await;
+    wait_until("the agent has ended", LIMIT, async || (!second.agent_runs()).then_some(())).await.unwrap();
+    assert!(cluster.members[0].leads().await);
 }

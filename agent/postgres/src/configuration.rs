@@ -21,6 +21,7 @@ use crate::observation::{Observation, Role};
 use crate::quote::quote_name;
 use crate::settings::Settings;
 
+pub use hba::line::check as check_hba_line;
 pub(crate) use in_effect::waiting;
 pub use parameters::slot_name;
 pub(crate) use password_file::write as write_password_file;
@@ -135,6 +136,13 @@ impl Configuration {
         limits.iter().any(less)
     }
 
+    /// Every parameter that is given to Postgres, but for whom it waits for and where it streams from.
+    pub(crate) fn all_parameters(&self, settings: &Settings) -> BTreeMap<String, String> {
+        let mut all = parameters::changeable(settings, self);
+        all.extend(parameters::fixed(settings, self));
+        all
+    }
+
     fn main(&self, settings: &Settings, fixed: &BTreeMap<String, String>, password_file: &Path) -> String {
         let mut text = String::from(
             "# Written by Outrider; changes in here are lost. Set parameters with `PATCH /config` (postgresql.parameters)\n\
@@ -144,6 +152,11 @@ impl Configuration {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{line}");
         };
+        if settings.archive_command.is_none() {
+            for (name, value) in parameters::ARCHIVING {
+                add(format_args!("{name} = {}", parameters::quote(value)));
+            }
+        }
         add(format_args!("include {}\n", parameters::quote(BASE)));
         // What only the arguments decide on is written too, for whoever starts Postgres without them: pg_rewind, or a person.
         for (name, value) in fixed.iter().chain(&parameters::changeable(settings, self)) {

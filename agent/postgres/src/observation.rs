@@ -1,6 +1,7 @@
 //! What a running Postgres says of itself, by one query over its unix socket. Concludes nothing from it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use outrider_wal::{Lsn, TimelineId};
 
@@ -25,14 +26,60 @@ pub struct Observation {
     pub slots: Vec<String>,
     /// `synchronous_standby_names`.
     pub synchronous_standby_names: String,
-    /// Parameters that wait for a restart.
-    pub pending_restart: Vec<String>,
+    /// Parameters that wait for a restart, by name ascending.
+    pub pending_restart: Vec<PendingRestart>,
+    /// What is wrong in the files that it read last, or would read: each of it keeps a restart from succeeding.
+    pub file_faults: Vec<FileFault>,
+    /// `pg_conf_load_time()`, of the session that tells.
+    pub loaded: String,
     /// What a standby must not have less of than its primary, by parameter, as it is in effect.
     pub limits: BTreeMap<String, u32>,
     /// Client backends.
     pub connections: u32,
     /// Size of a WAL segment in bytes.
     pub wal_segment_size: u64,
+}
+
+/// A parameter whose new value waits for a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingRestart {
+    /// Its name.
+    pub name: String,
+    /// The value in effect, with its unit.
+    pub old_value: String,
+    /// The value that the files have, as it is written there; PostgreSQL's own default where none of them has any.
+    pub new_value: String,
+}
+
+impl fmt::Display for PendingRestart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.name, self.old_value, self.new_value)
+    }
+}
+
+/// A line of `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf` or a file that one of them includes, that Postgres cannot use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFault {
+    /// The parameter, when it is one.
+    pub name: Option<String>,
+    /// Its value there.
+    pub value: Option<String>,
+    /// The file.
+    pub file: String,
+    /// The line in it.
+    pub line: i32,
+    /// What Postgres says.
+    pub error: String,
+}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} line {}: ", self.file, self.line)?;
+        if let Some(name) = &self.name {
+            write!(f, "{name} = {:?}: ", self.value.as_deref().unwrap_or_default())?;
+        }
+        f.write_str(&self.error)
+    }
 }
 
 /// Primary or standby, with positions.

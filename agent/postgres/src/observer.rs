@@ -1,6 +1,7 @@
 //! Looks at the local Postgres: role, positions, who streams. Keeps one session; changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod files;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::{Row, Statement};
 
-use crate::configuration::waiting;
+use self::files::Files;
 use crate::conninfo;
-use crate::control;
+
 use crate::error::Error;
 use crate::observation::{Blocker, Observation, Role, WalSender};
 use crate::session::Session;
@@ -21,9 +22,8 @@ use crate::settings::Settings;
 
 /// For one look, a connection included.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// Which parameters wait for a restart is asked at every so manieth look: `pg_settings` is the costly part.
-const PENDING_EVERY: u32 = 10;
-
+/// What is in the files is asked after each reload, and at every so manieth look: `pg_settings` is the costly part.
+const FILES_EVERY: u32 = 30;
 /// Whether new connections are taken is tried at every so manieth look: a postmaster that hangs leaves open sessions alone.
 const KNOCK_EVERY: u32 = 5;
 /// `SSLRequest`: the shortest message that PostgreSQL answers before anybody has to say who they are.
@@ -51,7 +51,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
        (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend')::int,
        ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' AND wal_status IS DISTINCT FROM 'lost' ORDER BY 1),
        (SELECT bytes_per_wal_segment FROM pg_control_init()),
-       CASE WHEN recovering THEN extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) ELSE 0 END::float8
+       CASE WHEN recovering THEN extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) ELSE 0 END::float8,
+       pg_conf_load_time()::text
 FROM pg_is_in_recovery() AS recovering,
      pg_control_checkpoint() AS checkpoint
      LEFT JOIN (SELECT status, received_tli FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL) AS receiver ON true";
@@ -83,12 +84,6 @@ WHERE session.backend_type = 'client backend' AND session.pid <> pg_backend_pid(
       ELSE session.backend_xmin IS NOT NULL END
 ORDER BY 4 DESC LIMIT 20";
 
-/// Those, and what a standby must not have less of than its primary.
-const PENDING: &str = "
-SELECT name, setting, pending_restart FROM pg_settings
-WHERE pending_restart OR name IN ('max_connections', 'max_worker_processes', 'max_wal_senders',
-                                  'max_prepared_transactions', 'max_locks_per_transaction') ORDER BY 1";
-
 /// Looks at one Postgres. Clones share the session and take turns.
 #[derive(Clone, Debug)]
 pub struct Observer {
@@ -102,8 +97,9 @@ struct Window {
     state: Statement,
     walsenders: Statement,
     blockers: Statement,
-    pending: Vec<String>,
-    limits: BTreeMap<String, u32>,
+    files: Files,
+    /// `pg_conf_load_time()` when that was asked.
+    loaded: String,
     looks: u32,
 }
 
@@ -112,6 +108,10 @@ impl Observer {
     #[must_use]
     pub fn new(settings: Arc<Settings>) -> Self {
         Observer { settings, window: Arc::default() }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// One look. Takes a second at most.
@@ -172,18 +172,14 @@ impl Window {
         let state = session.within(act, LOOK_LIMIT, session.client().prepare(STATE)).await?;
         let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
         let blockers = session.within(act, LOOK_LIMIT, session.client().prepare(BLOCKERS)).await?;
-        let (pending, limits) = (Vec::new(), BTreeMap::new());
-        Ok(Window { session, state, walsenders, blockers, pending, limits, looks: 0 })
+        let (files, loaded) = (Files::default(), String::new());
+        Ok(Window { session, state, walsenders, blockers, files, loaded, looks: 0 })
     }
 
     async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
-        if self.looks.is_multiple_of(PENDING_EVERY) {
-            self.ask_pending(settings).await?;
-        }
         if self.looks.is_multiple_of(KNOCK_EVERY) {
             knock(settings).await?;
         }
-        self.looks = self.looks.wrapping_add(1);
         let client = self.session.client();
         let act = "tell its state";
         // Asked in one go, and answered one after the other. The positions come first: whoever has flushed up to there later
@@ -193,7 +189,13 @@ impl Window {
             self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])),
             self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])),
         )?;
-        let mut seen = observation(&row, &walsenders, &self.pending, &self.limits);
+        let loaded: String = row.get(21);
+        if self.loaded != loaded || self.looks.is_multiple_of(FILES_EVERY) {
+            self.files = files::ask(&self.session, settings, LOOK_LIMIT).await?;
+            self.loaded = loaded;
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let mut seen = observation(&row, &walsenders, &self.files);
         if let Role::Standby { received, replayed, blockers, .. } = &mut seen.role
             && replayed < received
         {
@@ -202,19 +204,6 @@ impl Window {
             *blockers = rows.iter().map(|row| Blocker { pid: row.get(0), age_seconds: row.get(3) }).collect();
         }
         Ok(seen)
-    }
-
-    async fn ask_pending(&mut self, settings: &Settings) -> Result<(), Error> {
-        let act = "tell which parameters wait for a restart";
-        let rows = self.session.within(act, LOOK_LIMIT, self.session.client().query(PENDING, &[])).await?;
-        // PostgreSQL compares with its file; what that has as it is in effect waits in it by another name.
-        let asked = rows.iter().filter(|row| row.get(2)).map(|row| row.get(0));
-        let pending: BTreeSet<String> = asked.chain(waiting(&settings.data_directory)?).collect();
-        self.pending = pending.into_iter().collect();
-        let limit = |row: &Row| Some((row.get(0), row.get::<_, &str>(1).parse().ok()?));
-        let of_standbys = |(name, _): &(String, u32)| control::is_hot_standby_minimum(name);
-        self.limits = rows.iter().filter_map(limit).filter(of_standbys).collect();
-        Ok(())
     }
 }
 
@@ -233,12 +222,7 @@ async fn knock(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-fn observation(
-    row: &Row,
-    walsenders: &[Row],
-    pending: &[String],
-    limits: &BTreeMap<String, u32>,
-) -> Observation {
+fn observation(row: &Row, walsenders: &[Row], files: &Files) -> Observation {
     let checkpoint_timeline = timeline(row.get(3));
     let (role, timeline) = match row.get::<_, Option<i64>>(5) {
         Some(flushed) => (Role::Primary { flushed: lsn(Some(flushed)) }, timeline(row.get(6))),
@@ -258,8 +242,10 @@ fn observation(
         walsenders: walsenders.iter().map(walsender).collect(),
         slots: row.get(18),
         synchronous_standby_names: row.get(16),
-        pending_restart: pending.to_vec(),
-        limits: limits.clone(),
+        pending_restart: files.pending_restart.clone(),
+        file_faults: files.faults.clone(),
+        loaded: row.get(21),
+        limits: files.limits.clone(),
         connections: row.get::<_, i32>(17).cast_unsigned(),
         wal_segment_size: u64::from(row.get::<_, i32>(19).cast_unsigned()),
     }

@@ -1,20 +1,21 @@
 //! Long work beside the round: at most one job, the proof that commits wait, and the errand of a Postgres that comes up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_ha::{Job, StartAs, StopMode};
-use outrider_postgres::{Configuration, Error, Observer, Postgres};
+use outrider_postgres::{Configuration, Error, KnownParameters, Observer, Postgres};
 use outrider_supervisor::protocol;
 use outrider_wal::Lsn;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Actor, Fault, Gap, HeldLease, from_archive};
-use crate::clock;
-use crate::config::Origin;
+use crate::config::{Origin, Tried};
 use crate::report::causes;
 use crate::round::{Instruments, Memory};
+use crate::{clock, observe};
 
 /// Between two tries to connect to a Postgres that comes up: its first connection ends a gap in writing.
 const READY_INTERVAL: Duration = Duration::from_millis(10);
@@ -70,11 +71,15 @@ pub(crate) enum Finished {
     Errand(Result<(), Error>),
     /// The measurement of a switchover's gap.
     Gap(Option<Duration>),
+    /// The question what the server knows of parameters.
+    Learned(Result<KnownParameters, Error>),
+    /// The trial of parameters.
+    Tried(Result<Tried, Error>),
 }
 
 /// Waits for the first of them to end; for ever when there is none.
 pub(crate) async fn finished(memory: &mut Memory) -> Finished {
-    let Memory { job, proving, errand, gap, .. } = memory;
+    let Memory { job, proving, errand, gap, rules, .. } = memory;
     tokio::select! {
         ended = ended(job.as_mut().map(|job| &mut job.task)) => {
             let kind = job.as_ref().map_or(Job::Start, Running::kind);
@@ -83,6 +88,8 @@ pub(crate) async fn finished(memory: &mut Memory) -> Finished {
         ended = ended(proving.as_mut().map(|proving| &mut proving.task)) => Finished::Proof(ended),
         ended = ended(errand.as_mut().map(|errand| &mut errand.task)) => Finished::Errand(ended),
         measured = measured(gap.as_mut()) => Finished::Gap(measured),
+        ended = ended(rules.learning.as_mut().map(|learning| &mut learning.task)) => Finished::Learned(ended),
+        ended = ended(rules.trying.as_mut().map(|trying| &mut trying.task)) => Finished::Tried(ended),
     }
 }
 
@@ -129,6 +136,14 @@ pub(crate) fn conclude(finished: Finished, instruments: &Instruments, memory: &m
                 None => info!("switched over; for how long nobody could write was not measured"),
             }
         }
+        Finished::Learned(outcome) => conclude_learning(outcome, instruments, memory),
+        Finished::Tried(outcome) => {
+            if let Some(trying) = memory.rules.trying.take() {
+                // What broke off found nothing against them.
+                memory.rules.verdict = Some((trying.wanted.clone(), outcome.unwrap_or_default()));
+                memory.rules.again = true;
+            }
+        }
         Finished::Errand(outcome) => {
             memory.errand = None;
             if let Err(fault) = outcome {
@@ -142,6 +157,26 @@ pub(crate) fn conclude(finished: Finished, instruments: &Instruments, memory: &m
                 memory.proving = Some(prove(instruments, memory.configuration.clone()));
             }
         }
+    }
+}
+
+fn conclude_learning(
+    outcome: Result<KnownParameters, Error>,
+    instruments: &Instruments,
+    memory: &mut Memory,
+) {
+    let Some(learning) = memory.rules.learning.take() else { return };
+    match outcome {
+        Ok(known) => {
+            memory.rules.known_of.clone_from(&learning.of);
+            if memory.rules.known.as_deref() != Some(&known) {
+                memory.rules.known = Some(Arc::new(known));
+                memory.rules.again = true;
+                observe::rules::keep(instruments, memory);
+            }
+        }
+        // It is asked again in the next round.
+        Err(fault) => debug!(fault = %causes(&fault), "Postgres does not say what it knows of parameters"),
     }
 }
 
@@ -262,8 +297,12 @@ impl Actor<'_> {
     }
 
     pub(super) fn start(&mut self, start_as: &StartAs) -> Result<(), Fault> {
+        if self.memory.rules.keeps_from_starting() {
+            return Err(Fault::ParametersBeingTried);
+        }
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(false);
+        self.memory.rules.told_at = None;
         self.memory.errand = None;
         self.memory.forget_synchronous();
         self.memory.configuration.hastened = false;

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 use super::Actor;
 use crate::clock;
 use crate::observe::{local, members};
-use crate::report::causes;
-use crate::round::{Instruments, Memory};
+use crate::report::{causes, pending_restart_reason};
+use crate::round::{Instruments, Learning, Memory};
 
 /// An agent that ends on purpose leaves its successor this much time.
 const HANDOVER_TTL: Duration = Duration::from_secs(30);
@@ -153,6 +153,7 @@ fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -
         }
         if !seen.pending_restart.is_empty() {
             put("pending_restart", json!(true));
+            put("pending_restart_reason", pending_restart_reason(&seen.pending_restart));
         }
         if view.local.awaiting_checkpoint {
             put("checkpoint_after_promote", json!(false));
@@ -160,6 +161,17 @@ fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -
     }
     put("outrider", ours(view, plan, instruments, memory));
     Value::Object(entry)
+}
+
+/// What of the configuration is amiss at this member, by the key under which it is shown.
+pub(crate) fn troubles(memory: &Memory) -> Vec<(&'static str, Vec<String>)> {
+    let faults = memory.seen.iter().flat_map(|seen| &seen.file_faults).map(ToString::to_string).collect();
+    let kinds = [
+        ("not_honoured", memory.rules.not_honoured.clone()),
+        ("file_faults", faults),
+        ("start_failure", memory.start_failure.iter().cloned().collect()),
+    ];
+    kinds.into_iter().filter(|(_, lines): &(_, Vec<String>)| !lines.is_empty()).collect()
 }
 
 fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
@@ -176,6 +188,9 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     }
     if let Some(failed) = memory.failures.last() {
         put("failing", failed.document());
+    }
+    for (key, lines) in troubles(memory) {
+        put(key, json!(lines));
     }
     if let Some(fuse) = view.local.fuse.filter(|_| memory.lease.is_some()) {
         // The nearest whole second, so that a quiet member's entry stays as it is.
@@ -238,17 +253,30 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
 
 /// Postgres was told that its settings changed, unless it has more important things to do.
 pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
-    if !memory.configuration_changed || memory.seen.is_none() || memory.job.is_some() {
+    let is_known = memory.rules.revision.is_some();
+    if !memory.configuration_changed || !is_known || memory.seen.is_none() || memory.job.is_some() {
         return;
     }
+    memory.rules.told_at = memory.seen.as_ref().map(|seen| seen.loaded.clone());
     match instruments.postgres.configure(&memory.configuration).await {
         Ok(()) => {
             memory.configuration_changed = false;
             instruments.observer.ask_all_again().await;
-            info!("Postgres has the configuration of the cluster");
+            info!("Postgres was told to read the configuration of the cluster");
         }
         Err(fault) => warn!(fault = %causes(&fault), "cannot give Postgres its configuration"),
     }
+}
+
+/// Asks a Postgres that was started what it knows of parameters.
+pub(crate) fn learn(instruments: &Instruments, memory: &mut Memory) {
+    let Some(seen) = &memory.seen else { return };
+    if memory.rules.learning.is_some() || memory.rules.known_of == seen.postmaster_start_time {
+        return;
+    }
+    let observer = instruments.postgres.observer();
+    let task = tokio::spawn(async move { observer.known_parameters().await });
+    memory.rules.learning = Some(Learning { of: seen.postmaster_start_time.clone(), task });
 }
 
 /// Follows the ttl of the cluster.

@@ -30,6 +30,8 @@ use crate::report::{Board, causes};
 const WAL_LIMIT: Duration = Duration::from_secs(3600);
 /// Between two tries to end the segment: a new primary takes over within seconds.
 const SWITCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at why WAL is waited for.
+const REASON_INTERVAL: Duration = Duration::from_secs(1);
 /// For what retention removes: the next backup goes on with what is left.
 const RETENTION_LIMIT: Duration = Duration::from_secs(1800);
 /// For the leader to claim the archive, which a new one does within seconds. Until then nothing is written to it.
@@ -82,6 +84,11 @@ async fn take(
 ) -> Result<Taken, TakeError> {
     let failed = |fault: anyhow::Error| TakeError::Failed(format!("{fault:#}"));
     let archive = config.archive.as_ref().context("this member has no archive").map_err(failed)?;
+    if let Some(why) = no_wal_comes(board) {
+        return Err(TakeError::Failed(format!(
+            "the WAL of a backup would never come into the archive: {why}"
+        )));
+    }
     let store = archive.open_store().map_err(failed)?;
     let proving = proven(&*store, &archive.layout, board);
     let owned = cancel.run_until_cancelled(proving).await.ok_or(TakeError::Cancelled)?;
@@ -104,11 +111,15 @@ async fn take(
     let (told, mut heard) = watch::channel(outrider_archive::Progress::default());
     let taking = take_backup(store.clone(), Box::new(source), &wal, (&options, owned), &told, cancel);
     let telling = async {
-        while heard.changed().await.is_ok() {
-            progress.send_replace(shown(&heard.borrow_and_update()));
+        loop {
+            // The reason for a wait may come while nothing else changes.
+            if let Ok(Err(_)) = timeout(REASON_INTERVAL, heard.changed()).await {
+                // The sender lives as long as the taking.
+                std::future::pending::<()>().await;
+            }
+            let now = shown(&heard.borrow_and_update(), board);
+            progress.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         }
-        // The sender lives as long as the taking.
-        std::future::pending::<()>().await;
     };
     let report = tokio::select! {
         report = taking => report.map_err(|fault| sorted(&fault))?,
@@ -184,16 +195,43 @@ fn taken(report: &BackupReport) -> Taken {
     Taken { backup: report.info.id.to_string(), bytes: report.file_bytes, bytes_stored: report.stored }
 }
 
-fn shown(progress: &outrider_archive::Progress) -> Progress {
+fn shown(progress: &outrider_archive::Progress, board: &Board) -> Progress {
+    let why = if progress.phase == Phase::WaitingForWal { why_wal_waits(board) } else { None };
     Progress {
         backup: None,
-        phase: words(progress.phase).to_owned(),
+        phase: why.unwrap_or_else(|| words(progress.phase).to_owned()),
         bytes_done: progress.done,
         bytes_total: progress.total,
         bytes_stored: progress.stored,
         rate: progress.rate,
-        seconds_left: progress.left.map(|left| left.as_secs()),
+        seconds_left: progress.left.filter(|_| progress.phase == Phase::Copying).map(|left| left.as_secs()),
     }
+}
+
+/// Why the leader archives nothing, as it publishes itself.
+fn no_wal_comes(board: &Board) -> Option<String> {
+    let report = board.borrow().clone()?;
+    let cluster = report.cluster.as_ref()?;
+    let leader = cluster.member(&cluster.leader.as_ref()?.name)?;
+    let (name, entry) = (&leader.name, &leader.value);
+    if entry["pending_restart_reason"]["archive_mode"]["old_value"] == "off" {
+        return Some(format!("archive_mode of {name} is off until its Postgres is restarted"));
+    }
+    // Patroni's members have no entry of ours.
+    let ours = entry.get("outrider")?;
+    ours.get("archive_waiting")
+        .is_none()
+        .then(|| format!("the leader {name} has no archive in its configuration"))
+}
+
+/// Why the WAL of a backup is not in the archive yet.
+fn why_wal_waits(board: &Board) -> Option<String> {
+    let report = board.borrow().clone()?;
+    let cluster = report.cluster.as_ref()?;
+    let leader = cluster.member(&cluster.leader.as_ref()?.name)?;
+    let failing = leader.value["outrider"]["archive_failing"] == serde_json::Value::Bool(true);
+    failing
+        .then(|| format!("waiting for WAL: the archive does not take that of {}; see its log", leader.name))
 }
 
 fn words(phase: Phase) -> &'static str {
@@ -222,7 +260,7 @@ fn sorted(fault: &BackupError) -> TakeError {
         | BackupError::Foreign { .. }
         | BackupError::Compress { .. }
         | BackupError::Checksums { .. }
-        | BackupError::WalMissing(WalMissing::Late { .. })
+        | BackupError::WalMissing(WalMissing::Late { .. } | WalMissing::NotArchived { .. })
         | BackupError::Swept { .. }
         | BackupError::Unknown { .. } => TakeError::Failed(causes(fault)),
     }
@@ -285,12 +323,32 @@ impl WalArchived for SwitchedWal<'_> {
     async fn wait(&self, first: SegmentName, last: SegmentName, size: SegmentSize) -> Result<(), WalMissing> {
         tokio::select! {
             there = self.stored.wait(first, last, size) => there,
+            why = self.hopeless() => Err(WalMissing::NotArchived { why }),
             never = self.switch() => never,
         }
     }
 }
 
+/// So many looks in a row show that the leader archives nothing, before it is believed: a new one publishes itself first.
+const HOPELESS_LOOKS: u32 = 5;
+
 impl SwitchedWal<'_> {
+    /// Ends when nobody archives the WAL that is waited for.
+    async fn hopeless(&self) -> String {
+        let mut looks = 0;
+        loop {
+            sleep(REASON_INTERVAL).await;
+            let Some(why) = no_wal_comes(self.board) else {
+                looks = 0;
+                continue;
+            };
+            looks += 1;
+            if looks == HOPELESS_LOOKS {
+                return why;
+            }
+        }
+    }
+
     /// Once, on whoever is the primary now; then it only waits.
     async fn switch<Never>(&self) -> Never {
         let mut last = String::new();

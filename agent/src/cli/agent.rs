@@ -4,13 +4,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tracing::warn;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::exit::{self, Refusal};
-use crate::config::{Log, LogFormat};
+use crate::config::{self, Log, LogFormat};
 use crate::heap;
 
 pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
@@ -19,6 +20,16 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     start_log(config.log);
     // One thread is enough: the round waits for others most of the time, and an idle agent is to stay small.
     let runtime = exit::runtime()?;
+    let trial = runtime.block_on(config::try_file(&config));
+    for warning in &trial.warnings {
+        warn!("{warning}");
+    }
+    if let Some(words) = &trial.start {
+        warn!("a server would not start with the parameters of this file: {words}");
+    }
+    if !trial.faults.is_empty() {
+        return Err(exit::faults(file, &trial.faults));
+    }
     runtime.block_on(crate::round::run(config)).context("the agent ends")?;
     Ok(ExitCode::SUCCESS)
 }

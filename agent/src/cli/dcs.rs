@@ -232,7 +232,7 @@ fn mode(config: &Config, heard: &Heard) -> SynchronousMode {
         (seen.generation, seen.term, seen.revision)
     });
     let configuration = newest.and_then(|said| said.record.config.clone()).unwrap_or_else(|| json!({}));
-    config::policy(&configuration, &config.tags, &config::first_policy(config)).synchronous_mode
+    config::policy(&configuration, &[], &config.tags, &config::first_policy(config)).synchronous_mode
 }
 
 fn watermark(snapshot: &Snapshot) -> Watermark {

@@ -51,10 +51,22 @@ impl From<anyhow::Error> for Refusal {
 /// Reads a configuration file, and says on standard error what in it has no effect.
 pub(super) fn load(path: &Path) -> Result<Config, Refusal> {
     let loaded = config::load(path, &environment())?;
-    for warning in loaded.warnings {
-        warn(&warning);
-    }
+    warn_all(&loaded.warnings);
     Ok(loaded.config)
+}
+
+/// What has no effect, or could not be found out.
+pub(super) fn warn_all(warnings: &[String]) {
+    warnings.iter().for_each(|warning| warn(warning));
+}
+
+/// A configuration file whose faults only showed when PostgreSQL was asked.
+pub(super) fn faults(file: &Path, faults: &[String]) -> Refusal {
+    let count = match faults.len() {
+        1 => "1 fault".to_owned(),
+        many => format!("{many} faults"),
+    };
+    Refusal::Usage(format!("{count} in the configuration {}:\n  {}", file.display(), faults.join("\n  ")))
 }
 
 /// Says on standard error what may surprise.

@@ -56,12 +56,42 @@ pub(super) fn run(list: List) -> Result<ExitCode, Refusal> {
 
 /// The answer to `GET /cluster` in this form.
 pub(super) fn show(cluster: &Value, format: Format) -> anyhow::Result<String> {
-    let shown = rows(cluster).show(format, paint)?;
+    let shown = rows(cluster, format).show(format, paint)?;
     if format != Format::Table {
         return Ok(shown);
     }
     let scope = cluster["scope"].as_str().unwrap_or_default();
-    Ok(format!("Cluster: {scope}\n{shown}{}{}", schedule(cluster), rollback(cluster)))
+    Ok(format!("Cluster: {scope}\n{shown}{}{}{}", schedule(cluster), rollback(cluster), troubles(cluster)))
+}
+
+/// What of the configuration is amiss, with the key of a member's entry that tells it.
+const TROUBLES: [(&str, &str); 3] = [
+    ("start_failure", "Postgres does not start"),
+    ("file_faults", "a configuration file has an error, and no switchover is possible"),
+    ("not_honoured", "not honoured"),
+];
+
+/// Below the table, as a cell could not hold it; the same of several members once.
+fn troubles(cluster: &Value) -> String {
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    for member in cluster["members"].as_array().into_iter().flatten() {
+        let name = member["name"].as_str().unwrap_or_default();
+        for line in of_member(member) {
+            match told.iter_mut().find(|(known, _)| *known == line) {
+                Some((_, names)) => names.push(name),
+                None => told.push((line, vec![name])),
+            }
+        }
+    }
+    told.into_iter().map(|(line, names)| format!("{}: {line}\n", names.join(", "))).collect()
+}
+
+fn of_member(member: &Value) -> Vec<String> {
+    let lines = |(key, meaning): (&str, &str)| -> Vec<String> {
+        let lines = member["outrider"][key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        lines.map(|line| format!("{meaning}: {line}")).collect()
+    };
+    TROUBLES.into_iter().flat_map(lines).collect()
 }
 
 fn rollback(cluster: &Value) -> String {
@@ -84,7 +114,7 @@ fn schedule(cluster: &Value) -> String {
     format!("Switchover scheduled at {at}{}{}\n", name("from"), name("to"))
 }
 
-fn rows(cluster: &Value) -> Rows {
+fn rows(cluster: &Value, format: Format) -> Rows {
     let members = cluster["members"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut columns =
         vec!["Member", "Host", "Role", "State", "TL", "Lag in MB", "Fuse in s", "Archive lag", "Reason"];
@@ -98,8 +128,15 @@ fn rows(cluster: &Value) -> Rows {
     .filter(|(_, key)| members.iter().any(|member| member.get(*key).is_some()))
     .map(|(column, _)| column)
     .collect();
-    let rows = members.iter().map(|member| row(member, &extra)).collect();
+    let mut rows: Vec<Vec<Value>> = members.iter().map(|member| row(member, &extra)).collect();
     columns.extend(extra);
+    if format != Format::Table && members.iter().any(|member| !of_member(member).is_empty()) {
+        columns.push("Trouble");
+        for (row, member) in rows.iter_mut().zip(members) {
+            let lines = of_member(member);
+            row.push(if lines.is_empty() { Value::Null } else { json!(lines) });
+        }
+    }
     Rows { columns, rows }
 }
 
@@ -125,14 +162,13 @@ fn row(member: &Value, extra: &[&str]) -> Vec<Value> {
         member["timeline"].clone(),
         lag(&member["lag"]),
         ours["fuse_seconds"].clone(),
-        archive_lag(ours),
+        archive_lag(member),
         reason(ours),
     ];
     row.extend(extra.iter().map(|column| match *column {
         "Tags" => member["tags"].clone(),
         "Scheduled restart" => member["scheduled_restart"]["schedule"].clone(),
-        _ if member["pending_restart"] == json!(true) => json!("*"),
-        _ => Value::Null,
+        _ => pending_restart(member),
     }));
     row
 }
@@ -149,6 +185,22 @@ fn reason(ours: &Value) -> Value {
     json!(format!("{reason} ({job} failed {times}: {})", failing["fault"].as_str().unwrap_or_default()))
 }
 
+/// Each parameter with its old and new value, as patronictl has it; a star of a member that does not say which.
+fn pending_restart(member: &Value) -> Value {
+    let parameters = member["pending_restart_reason"].as_object().into_iter().flatten();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let changes: Vec<String> = parameters
+        .map(|(name, change)| {
+            format!("{name}: {}->{}", text(&change["old_value"]), text(&change["new_value"]))
+        })
+        .collect();
+    match (member["pending_restart"] == json!(true), changes.is_empty()) {
+        (false, _) => Value::Null,
+        (true, true) => json!("*"),
+        (true, false) => json!(changes.join("\n")),
+    }
+}
+
 /// Whole megabytes, rounded, as patronictl has it.
 fn lag(lag: &Value) -> Value {
     match lag.as_u64() {
@@ -157,7 +209,12 @@ fn lag(lag: &Value) -> Value {
     }
 }
 
-fn archive_lag(ours: &Value) -> Value {
+fn archive_lag(member: &Value) -> Value {
+    let ours = &member["outrider"];
+    // What it does not archive, it does not count either.
+    if member["pending_restart_reason"]["archive_mode"]["old_value"] == "off" {
+        return json!("off until a restart");
+    }
     let failing = ours["archive_failing"] == json!(true);
     match ours["archive_waiting"].as_u64() {
         None => Value::Null,
@@ -174,7 +231,7 @@ fn paint(column: &str, value: &Value, cell: Cell) -> Cell {
         ("State", Some("crashed" | "start failed" | "stopped" | "unknown")) => Color::Red,
         ("State", Some(_)) => Color::Yellow,
         ("Lag in MB", Some("unknown")) => Color::Yellow,
-        ("Archive lag", Some(text)) if text.ends_with("failing") => Color::Red,
+        ("Archive lag", Some(text)) if text.ends_with("failing") || text.starts_with("off") => Color::Red,
         _ => return cell,
     };
     cell.fg(color)
@@ -191,7 +248,9 @@ mod tests {
                 {"name": "p1", "role": "leader", "state": "running", "host": "10.0.0.1", "port": 5432, "timeline": 5,
                  "outrider": {"reason": "the leader with the lease", "fuse_seconds": 3, "archive_waiting": 2, "archive_failing": true}},
                 {"name": "p2", "role": "sync_standby", "state": "streaming", "host": "::1", "port": 5433, "timeline": 5,
-                 "lag": 1_600_000, "tags": {"nofailover": true}, "pending_restart": true, "outrider": {"archive_waiting": 0}},
+                 "lag": 1_600_000, "tags": {"nofailover": true}, "pending_restart": true,
+                 "pending_restart_reason": {"max_connections": {"old_value": "100", "new_value": "200"}},
+                 "outrider": {"archive_waiting": 0}},
                 {"name": "p3", "role": "replica", "state": "creating replica", "lag": "unknown", "timeline": 0},
             ],
             "scheduled_switchover": {"at": "2026-12-01T00:00:00Z", "from": "p1"},
@@ -247,13 +306,26 @@ mod tests {
                 "",
                 "0 segments",
                 "",
-                "*",
+                "max_connections: 100->200",
                 "nofailover: true"
             ]
         );
         assert_eq!(lines[3][5], "unknown");
         assert!(shown.starts_with("Cluster: demo\n"), "{shown}");
         assert!(shown.ends_with("Switchover scheduled at 2026-12-01T00:00:00Z from p1\n"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_amiss_is_told_below_the_table_and_in_json_with_its_member() {
+        let mut cluster = cluster();
+        cluster["members"][0]["outrider"]["not_honoured"] = json!(["loop_wiat: is not a known key"]);
+        cluster["members"][1]["outrider"]["not_honoured"] = json!(["loop_wiat: is not a known key"]);
+        cluster["members"][2]["outrider"] = json!({"start_failure": ["FATAL: no such library"]});
+        let shown = show(&cluster, Format::Table).unwrap();
+        assert!(shown.contains("\np1, p2: not honoured: loop_wiat: is not a known key\n"), "{shown}");
+        assert!(shown.ends_with("\np3: Postgres does not start: FATAL: no such library\n"), "{shown}");
+        let rows: Value = serde_json::from_str(&show(&cluster, Format::Json).unwrap()).unwrap();
+        assert_eq!(rows[2]["Trouble"][0], "Postgres does not start: FATAL: no such library");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::fault::Findings;
 use super::policy;
+use super::rules;
 use super::section::Section;
 
 /// What a new cluster's `/config` holds, and the retry timeout in it.
@@ -14,14 +15,16 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> (Value, Durat
     let section = bootstrap.section("dcs", findings);
     let mut rules = defaults();
     for (key, value) in section.entries() {
-        rules.insert(key.clone(), value.clone());
+        // However it is written here, in the DCS it is a boolean as Patroni has it.
+        let truth = policy::truth(value).filter(|_| key == "synchronous_mode").map(Value::Bool);
+        rules.insert(key.clone(), truth.unwrap_or_else(|| value.clone()));
     }
     let rules = Value::Object(rules);
-    for violation in policy::violations(&rules) {
-        let key = section.name(violation.key);
+    for violation in rules::violations(&rules) {
+        let key = section.name(&violation.key);
         match &violation.value {
-            Some(value) => findings.wrong(key, value, violation.rule),
-            None => findings.missing(key, violation.rule),
+            Some(value) => findings.wrong(key, value, violation.rule.clone()),
+            None => findings.missing(key, violation.rule.clone()),
         }
     }
     let retry_timeout = policy::seconds(&rules, "retry_timeout").unwrap_or(Duration::from_secs(1));

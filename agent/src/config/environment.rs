@@ -105,7 +105,7 @@ fn apply_amazon(environment: &Environment, document: &mut Map<String, Value>) {
 }
 
 /// Whether the value of this key is to be shown to nobody.
-fn is_secret(key: &str) -> bool {
+pub(super) fn is_secret(key: &str) -> bool {
     ["password", "access_key_id", "secret_access_key", "session_token"].iter().any(|end| key.ends_with(end))
 }
 

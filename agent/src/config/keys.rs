@@ -16,6 +16,11 @@ struct Keys {
     refused: &'static [&'static str],
 }
 
+/// The rules of the cluster, in the file as in the DCS.
+pub(super) const RULES: &str = "bootstrap.dcs";
+/// What in them is for Postgres.
+pub(super) const RULES_POSTGRESQL: &str = "bootstrap.dcs.postgresql";
+
 const USER: (&[&str], &[&str]) = (
     &["username", "password", "password_file"],
     &[
@@ -170,7 +175,7 @@ const SECTIONS: &[Keys] = &[
         refused: &[],
     },
     Keys {
-        section: "bootstrap.dcs",
+        section: RULES,
         used: &[
             "ttl",
             "loop_wait",
@@ -182,36 +187,11 @@ const SECTIONS: &[Keys] = &[
             "synchronous_node_count",
             "postgresql",
         ],
-        idle: &[
-            "maximum_lag_on_syncnode",
-            "primary_stop_timeout",
-            "primary_race_backoff",
-            "master_start_timeout",
-            "master_stop_timeout",
-            "failsafe_mode",
-            "check_timeline",
-            "max_timelines_history",
-            "member_slots_ttl",
-            "slots",
-            "permanent_slots",
-            "permanent_replication_slots",
-            "ignore_slots",
-        ],
-        refused: &["standby_cluster", "pause", "synchronous_mode_strict"],
-    },
-    Keys {
-        section: "bootstrap.dcs.postgresql",
-        used: &["parameters", "pg_hba"],
-        idle: &[
-            "use_pg_rewind",
-            "use_slots",
-            "pg_ident",
-            "recovery_conf",
-            "remove_data_directory_on_rewind_failure",
-            "remove_data_directory_on_diverged_timelines",
-        ],
+        // Patroni's others are in `rules`.
+        idle: &[],
         refused: &[],
     },
+    Keys { section: RULES_POSTGRESQL, used: &["parameters", "pg_hba"], idle: &[], refused: &[] },
     Keys {
         section: "log",
         used: &["level", "format"],
@@ -274,7 +254,8 @@ const SECTIONS: &[Keys] = &[
 
 /// Finds every key that is not read.
 pub(super) fn check(document: &Map<String, Value>, findings: &mut Findings) {
-    for keys in SECTIONS {
+    // The rules are judged as a whole, as those in the DCS are.
+    for keys in SECTIONS.iter().filter(|keys| !keys.section.starts_with(RULES)) {
         if let Some(section) = section(document, keys.section) {
             section.keys().for_each(|key| check_key(keys, key, findings));
         }
@@ -296,6 +277,29 @@ fn check_key(keys: &Keys, key: &str, findings: &mut Findings) {
     } else {
         findings.missing(name, unknown(keys, key));
     }
+}
+
+/// What is wrong with a key of a section; `None` when it is one that is read.
+pub(super) fn unknown_in(section: &str, key: &str) -> Option<String> {
+    let keys = SECTIONS.iter().find(|keys| keys.section == section)?;
+    (!keys.used.contains(&key)).then(|| unknown(keys, key))
+}
+
+/// The name that was probably meant.
+pub(super) fn nearest<'name>(name: &str, known: impl Iterator<Item = &'name str>) -> Option<&'name str> {
+    let near = known.map(|known| (distance(name, known), known)).min()?;
+    (near.0 <= 2.max(name.len() / 4)).then_some(near.1)
+}
+
+/// The known name that is nearly this one: letters of it wrong, or written in another way (`no-failover`).
+pub(super) fn misspelt<'name>(name: &str, known: impl Iterator<Item = &'name str>) -> Option<&'name str> {
+    let letters = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let own = letters(name);
+    let mut known = known.filter(|known| *known != name);
+    let near = |known: &&str| distance(&own, &letters(known)) <= own.len() / 5;
+    known.find(near)
 }
 
 /// Says where the key belongs, or what was probably meant.

@@ -1,44 +1,18 @@
-//! The rules of the cluster in the DCS key `config`: what they mean, and which values they may have. Patroni's keys.
+//! The rules of the cluster in the DCS key `config`: what they mean for decisions. Which values they may have is in `rules`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrider_ha::{Policy, SynchronousMode, Tags};
 use serde_json::{Map, Value};
-use tracing::warn;
 
 use super::Config;
+use super::rules::Violation;
 use super::section;
 
 /// A primary that cannot renew stops itself when its fuse has this much left: the kill budget of the supervisor.
 const STEP_DOWN_MARGIN: Duration = Duration::from_millis(500);
-/// Longer than this no timeout is meant to be.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Below this a healthy etcd's pauses would cost failovers.
-const TTL_MIN: Duration = Duration::from_secs(2);
-
-/// A value of the rules that cannot be.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Violation {
-    /// Its key.
-    pub(crate) key: &'static str,
-    /// The value; `None` when it is absent.
-    pub(crate) value: Option<Value>,
-    /// What it must be.
-    pub(crate) rule: String,
-}
-
-/// The rules in `dcs` with this member's tags. What is absent has its default; what cannot be keeps its `last` value.
-pub(crate) fn policy(dcs: &Value, tags: &Map<String, Value>, last: &Policy) -> Policy {
-    let wrong = violations(dcs);
-    for violation in &wrong {
-        warn!(
-            key = violation.key,
-            value = violation.value.as_ref().map(ToString::to_string),
-            rule = violation.rule,
-            "cannot follow this rule of the cluster; keeping the last good one"
-        );
-    }
+/// The rules in `dcs` with this member's tags. What is absent has its default; what is `wrong` keeps its `last` value.
+pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>, last: &Policy) -> Policy {
     let is_good = |key: &str| wrong.iter().all(|violation| violation.key != key);
     // The three belong together: one of them that cannot be makes the others mean something else.
     let timing = ["ttl", "loop_wait", "retry_timeout"].iter().all(|key| is_good(key));
@@ -80,69 +54,7 @@ pub(crate) fn first_policy(config: &Config) -> Policy {
         synchronous_node_count: 1,
         tags: Tags::default(),
     };
-    policy(&config.bootstrap_dcs, &config.tags, &defaults)
-}
-
-/// The parameters and the lines of `pg_hba.conf` that all members share.
-pub(crate) fn parameters(dcs: &Value) -> (BTreeMap<String, String>, Vec<String>) {
-    let parameters = dcs.pointer("/postgresql/parameters").and_then(Value::as_object);
-    let lines = dcs.pointer("/postgresql/pg_hba").and_then(Value::as_array);
-    (
-        parameters.into_iter().flatten().filter_map(parameter).collect(),
-        lines.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
-    )
-}
-
-/// A parameter as Postgres reads it: a boolean is `on` or `off`. `null` takes it away.
-pub(super) fn parameter((name, value): (&String, &Value)) -> Option<(String, String)> {
-    let text = match value {
-        Value::Bool(true) => "on".to_owned(),
-        Value::Bool(false) => "off".to_owned(),
-        other => section::scalar(other)?,
-    };
-    Some((name.clone(), text))
-}
-
-/// Every value that cannot be, and why.
-pub(crate) fn violations(dcs: &Value) -> Vec<Violation> {
-    if !dcs.is_object() {
-        return vec![Violation {
-            key: "config",
-            value: Some(dcs.clone()),
-            rule: "expected a JSON object".to_owned(),
-        }];
-    }
-    let mut found = Vec::new();
-    let mut wrong = |key: &'static str, rule: String| {
-        found.push(Violation { key, value: dcs.get(key).cloned(), rule });
-    };
-    for key in ["ttl", "loop_wait", "retry_timeout", "primary_start_timeout", "switchover_timeout"] {
-        let at_least = if key == "primary_start_timeout" { Duration::ZERO } else { Duration::from_millis(1) };
-        let fits = seconds(dcs, key).is_some_and(|time| (at_least..=DURATION_MAX).contains(&time));
-        if is_given(dcs, key) && !fits {
-            wrong(key, "expected a number of seconds, at most a day".to_owned());
-        }
-    }
-    let timing = |key, usual| seconds(dcs, key).unwrap_or(Duration::from_secs(usual));
-    let (ttl, loop_wait, retry) = (timing("ttl", 5), timing("loop_wait", 1), timing("retry_timeout", 1));
-    if ttl < TTL_MIN {
-        wrong("ttl", "must be 2 seconds or more".to_owned());
-    } else if loop_wait.saturating_add(retry.saturating_mul(2)) > ttl {
-        let (loop_wait, retry, ttl) = (loop_wait.as_secs_f64(), retry.as_secs_f64(), ttl.as_secs_f64());
-        wrong(
-            "ttl",
-            format!("loop_wait ({loop_wait}) + 2 * retry_timeout ({retry}) must not exceed ttl ({ttl})"),
-        );
-    }
-    for (key, least) in [("maximum_lag_on_failover", 0), ("synchronous_node_count", 1)] {
-        if is_given(dcs, key) && integer(dcs, key).is_none_or(|number| number < least) {
-            wrong(key, format!("expected a whole number, {least} or more"));
-        }
-    }
-    if is_given(dcs, "synchronous_mode") && truth(&dcs["synchronous_mode"]).is_none() {
-        wrong("synchronous_mode", "expected true or false (quorum commit is not supported)".to_owned());
-    }
-    found
+    policy(&config.bootstrap_dcs, &[], &config.tags, &defaults)
 }
 
 /// A time in the rules.
@@ -150,22 +62,19 @@ pub(super) fn seconds(dcs: &Value, key: &str) -> Option<Duration> {
     section::scalar(dcs.get(key)?).and_then(|text| section::duration(&text))
 }
 
-fn integer(dcs: &Value, key: &str) -> Option<u64> {
+pub(super) fn integer(dcs: &Value, key: &str) -> Option<u64> {
     section::scalar(dcs.get(key)?)?.parse().ok()
 }
 
-fn is_given(dcs: &Value, key: &str) -> bool {
-    dcs.get(key).is_some_and(|value| !value.is_null())
-}
-
-fn truth(value: &Value) -> Option<bool> {
+pub(super) fn truth(value: &Value) -> Option<bool> {
     section::boolean(&section::scalar(value)?)
 }
 
 fn synchronous_mode(dcs: &Value) -> SynchronousMode {
     match dcs.get("synchronous_mode").and_then(truth) {
-        Some(true) => SynchronousMode::On,
-        Some(false) | None => SynchronousMode::Off,
+        // Only who says so lets a failover lose commits.
+        Some(true) | None => SynchronousMode::On,
+        Some(false) => SynchronousMode::Off,
     }
 }
 
@@ -178,5 +87,32 @@ pub(crate) fn policy_tags(tags: &Map<String, Value>) -> Tags {
         nofailover: is_set("nofailover"),
         nosync: is_set("nosync") || priority("sync_priority") == Some(0),
         failover_priority: priority("failover_priority").unwrap_or(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::rules;
+    use crate::http::tests::stage;
+
+    #[test]
+    fn commits_wait_unless_somebody_says_that_they_do_not() {
+        let last = first_policy(&stage::config(None));
+        let mode = |dcs: &Value| policy(dcs, &rules::violations(dcs), &Map::new(), &last).synchronous_mode;
+        for dcs in [
+            json!({}),
+            json!({"synchronous_mode": null}),
+            json!({"ttl": 9}),
+            json!({"synchronous_mode": "on"}),
+        ] {
+            assert_eq!(mode(&dcs), SynchronousMode::On, "{dcs}");
+        }
+        assert_eq!(last.synchronous_mode, SynchronousMode::On);
+        for dcs in [json!({"synchronous_mode": false}), json!({"synchronous_mode": "off"})] {
+            assert_eq!(mode(&dcs), SynchronousMode::Off, "{dcs}");
+        }
     }
 }

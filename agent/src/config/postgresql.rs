@@ -1,16 +1,17 @@
 //! `postgresql`: the local Postgres, its users and its parameters.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use outrider_postgres::{Password, Settings, User};
+use outrider_postgres::{Password, Settings, User, check_hba_line};
 use serde_json::Value;
 
 use super::address::Address;
 use super::archive::Archive;
 use super::environment::Environment;
 use super::fault::Findings;
-use super::section::Section;
-use super::{bootstrap, policy, programs};
+use super::section::{Section, shown};
+use super::{bootstrap, programs, rules};
 
 const LISTEN_RULE: &str = "expected host:port, such as 127.0.0.1:5432 or *:5432";
 
@@ -41,8 +42,7 @@ pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findin
         .parsed("listen", LISTEN_RULE, findings, |text| Address::parse(text, Some(5432)))
         .unwrap_or_else(|| Address { host: "127.0.0.1".to_owned(), port: 5432 });
     let connect_address = connect_address(&section, &listen, findings);
-    let parameters = section.section("parameters", findings);
-    let parameters = parameters.entries().filter_map(policy::parameter).collect();
+    let parameters = parameters(&section, findings);
     let authentication = section.section("authentication", findings);
     let superuser = user(&authentication, "superuser", "postgres", findings);
     let replication = user(&authentication, "replication", "replicator", findings);
@@ -74,6 +74,21 @@ pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findin
             .map(|archive| command(&around.program, "wal-fetch", &archive.socket, "%f %p")),
     };
     (settings, connect_address)
+}
+
+/// The member's own, by name in small letters as Postgres compares them.
+fn parameters(section: &Section<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
+    let section = section.section("parameters", findings);
+    let mut parameters = BTreeMap::new();
+    for (name, value) in section.entries().filter(|(_, value)| !value.is_null()) {
+        match rules::parameter(name, value) {
+            Ok(text) => {
+                parameters.insert(name.to_ascii_lowercase(), text);
+            }
+            Err(rule) => findings.wrong(section.name(name), &shown(value), rule),
+        }
+    }
+    parameters
 }
 
 fn connect_address(section: &Section<'_>, listen: &Address, findings: &mut Findings) -> String {
@@ -113,7 +128,13 @@ pub(crate) fn beside(data_directory: &Path) -> PathBuf {
 
 fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mut Findings) -> PathBuf {
     if section.get("bin_dir").is_some() {
-        return section.path("bin_dir", findings).unwrap_or_default();
+        let given = section.path("bin_dir", findings).unwrap_or_default();
+        let missing = programs::missing(&given);
+        if !missing.is_empty() {
+            let (name, given) = (section.name("bin_dir"), given.display());
+            findings.warnings.push(format!("{name}: {given} has no {}", missing.join(", no ")));
+        }
+        return given;
     }
     let search_path = environment.get("PATH").map(String::as_str).unwrap_or_default();
     programs::find(search_path).unwrap_or_else(|| {
@@ -126,10 +147,7 @@ fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mu
 }
 
 /// Where Postgres itself is told to put its socket, or beside the supervisor's, where both processes come.
-fn socket_directory(
-    parameters: &std::collections::BTreeMap<String, String>,
-    supervisor_socket: &Path,
-) -> PathBuf {
+fn socket_directory(parameters: &BTreeMap<String, String>, supervisor_socket: &Path) -> PathBuf {
     let listed = parameters.get("unix_socket_directories").and_then(|list| list.split(',').next());
     match listed.map(|first| first.trim().trim_matches(['\'', '"'])) {
         Some(first) if !first.is_empty() => PathBuf::from(first),
@@ -154,10 +172,17 @@ fn pg_hba(section: &Section<'_>, findings: &mut Findings) -> Vec<String> {
     let lines = value.as_array().and_then(|lines| {
         lines.iter().map(|line| line.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
     });
-    lines.unwrap_or_else(|| {
+    let Some(lines) = lines else {
         findings.missing(section.name("pg_hba"), "expected a list of lines of pg_hba.conf");
-        Vec::new()
-    })
+        return Vec::new();
+    };
+    for line in &lines {
+        // Which version will read it is not known here: what only a newer one takes is left to it.
+        if let Err(why) = check_hba_line(line, u32::MAX) {
+            findings.wrong(section.name("pg_hba"), &Value::from(line.as_str()), why);
+        }
+    }
+    lines
 }
 
 /// A command for Postgres to hand to the shell. Postgres itself replaces `%p` and `%f`, and `%%` is a percent sign.

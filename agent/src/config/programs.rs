@@ -23,8 +23,13 @@ pub(super) fn find(search_path: &str) -> Option<PathBuf> {
         .or_else(|| newest_under(Path::new(DEBIAN)))
 }
 
+/// Which of PostgreSQL's programs are not in this directory.
+pub(super) fn missing(directory: &Path) -> Vec<&'static str> {
+    PROGRAMS.into_iter().filter(|program| !directory.join(program).is_file()).collect()
+}
+
 fn has_programs(directory: &Path) -> bool {
-    directory.is_absolute() && PROGRAMS.iter().all(|program| directory.join(program).is_file())
+    directory.is_absolute() && missing(directory).is_empty()
 }
 
 fn said_by_pg_config(search_path: &str) -> Option<PathBuf> {

@@ -114,11 +114,13 @@ impl<'document> Section<'document> {
                 findings.missing(self.name(key), format!("is given twice, here and in {file_key}; keep one"));
                 None
             }
-            (Some(Value::String(text)), None) if !text.is_empty() => Some(Secret::new(text)),
-            (Some(_), None) => {
-                findings.missing(self.name(key), "expected a text that is not empty; put digits in quotes");
-                None
-            }
+            (Some(value), None) => match scalar(value).filter(|text| !text.is_empty()) {
+                Some(text) => Some(Secret::new(&text)),
+                None => {
+                    findings.missing(self.name(key), "expected a text that is not empty");
+                    None
+                }
+            },
             (None, Some(_)) => {
                 let path = self.path(&file_key, findings)?;
                 Secret::from_file(&path)
@@ -212,7 +214,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 }
 
 /// A section may hold passwords further down: only its kind is shown.
-fn shown(value: &Value) -> Value {
+pub(super) fn shown(value: &Value) -> Value {
     match value {
         Value::Object(_) => Value::from("{...}"),
         Value::Array(_) => Value::from("[...]"),

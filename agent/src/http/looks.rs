@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use outrider_postgres::{Observation, Observer};
+use outrider_postgres::{KnownParameters, Observation, Observer};
 use tokio::sync::Mutex;
 
 /// The last look and the way to the next. Clones share both.
@@ -33,6 +33,11 @@ impl Looks {
     pub(super) async fn look(&self) -> Option<Observation> {
         // Why it does not answer is logged by the round, which looks as often.
         self.shared(async || self.observer.look().await.ok()).await
+    }
+
+    /// What Postgres knows of parameters; `None` when it does not answer.
+    pub(super) async fn known_parameters(&self) -> Option<KnownParameters> {
+        self.observer.known_parameters().await.ok()
     }
 
     async fn shared(&self, look: impl AsyncFnOnce() -> Option<Observation>) -> Option<Observation> {

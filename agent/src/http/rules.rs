@@ -1,9 +1,12 @@
 //! `GET`, `PATCH` and `PUT /config`: the rules of the cluster, in the DCS. What no member could follow is refused.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use outrider_postgres::{Configuration, KnownParameters};
 use serde_json::{Map, Value};
 use tracing::info;
 
@@ -11,7 +14,11 @@ use super::Visitors;
 use super::admission::Standing;
 use super::answer::{dcs_fault, text};
 use super::{body, perilous};
-use crate::config::{self, Rest};
+use crate::config::{self, Judged, Rest};
+
+/// Without a server there is nobody who knows.
+const UNKNOWN: &str = "the Postgres of this member has never answered, so that nobody can say whether its parameters would be \
+                       taken; ask another member, or try again when it runs";
 
 /// `GET /config`. From the DCS, so that who has just changed it sees the change; the last that was seen while it is silent.
 pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
@@ -88,8 +95,8 @@ async fn replace(
         );
         return text(StatusCode::FORBIDDEN, words);
     }
-    if let Some(words) = new_violations(wanted, seen) {
-        return text(StatusCode::BAD_REQUEST, words);
+    if let Err((code, words)) = check(visitors, wanted, seen).await {
+        return text(code, words);
     }
     let written = match seen {
         Some(_) => visitors.dcs.replace_config(wanted, revision).await,
@@ -105,18 +112,47 @@ async fn replace(
     }
 }
 
-/// What this change would make wrong. What was wrong before does not keep anybody from mending something else.
-fn new_violations(wanted: &Value, seen: Option<&Value>) -> Option<String> {
-    let before = seen.map(config::violations).unwrap_or_default();
-    let faults: Vec<String> = config::violations(wanted)
-        .into_iter()
-        .filter(|violation| !before.contains(violation))
-        .map(|violation| match violation.value {
-            Some(value) => format!("{}: {value}: {}", violation.key, violation.rule),
-            None => format!("{}: {}", violation.key, violation.rule),
-        })
-        .collect();
-    (!faults.is_empty()).then(|| faults.join("\n"))
+/// Whether all members could follow the change; what is for Postgres is asked of the local one.
+async fn check(
+    visitors: &Visitors,
+    wanted: &Value,
+    seen: Option<&Value>,
+) -> Result<(), (StatusCode, String)> {
+    let settings = &visitors.config.postgres;
+    let for_postgres = |rules: Option<&Value>| rules.and_then(|rules| rules.get("postgresql")).cloned();
+    let changes_postgres = for_postgres(seen) != for_postgres(Some(wanted));
+    let report = visitors.board.borrow().clone();
+    let known = if changes_postgres {
+        let live = visitors.looks.known_parameters().await.map(Arc::new);
+        let known = live.or_else(|| report.as_ref().and_then(|report| report.known.clone()));
+        Some(known.ok_or((StatusCode::SERVICE_UNAVAILABLE, UNKNOWN.to_owned()))?)
+    } else {
+        None
+    };
+    let last = report.map(|report| report.configuration.clone()).unwrap_or_default();
+    let before = seen.map(|seen| judge(seen, visitors, known.as_deref(), &last)).unwrap_or_default();
+    let after = judge(wanted, visitors, known.as_deref(), &last);
+    let mut faults = new_violations(&after, &before);
+    if faults.is_empty() && after.parameters != before.parameters {
+        let tried = config::try_parameters(settings, &before.parameters, &after.parameters).await;
+        faults.extend(tried.violations(&after.parameters).iter().map(ToString::to_string));
+    }
+    if faults.is_empty() { Ok(()) } else { Err((StatusCode::BAD_REQUEST, faults.join("\n"))) }
+}
+
+fn judge(
+    rules: &Value,
+    visitors: &Visitors,
+    known: Option<&KnownParameters>,
+    last: &Configuration,
+) -> Judged {
+    config::judge(rules, &visitors.config.postgres, known, last)
+}
+
+/// What a change would make wrong. What was wrong before does not keep anybody from mending something else.
+fn new_violations(after: &Judged, before: &Judged) -> Vec<String> {
+    let new = after.violations.iter().filter(|violation| !before.violations.contains(violation));
+    new.map(ToString::to_string).collect()
 }
 
 /// Patroni's merge: objects merge, `null` deletes, a scalar that reads the same stays as it is.
@@ -153,6 +189,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::http::tests::stage;
 
     fn merged(mut target: Value, changes: &Value) -> Value {
         merge(&mut target, changes.as_object().unwrap());
@@ -170,9 +207,11 @@ mod tests {
 
     #[test]
     fn only_what_a_change_makes_wrong_is_refused() {
-        let old = json!({"ttl": 1});
-        assert_eq!(new_violations(&json!({"ttl": 1, "x": 1}), Some(&old)), None);
-        let words = new_violations(&json!({"ttl": 5, "loop_wait": 4}), Some(&json!({"ttl": 5}))).unwrap();
-        assert!(words.contains("loop_wait (4) + 2 * retry_timeout (1) must not exceed ttl (5)"), "{words}");
+        let settings = stage::config(None).postgres;
+        let judge = |rules: &Value| config::judge(rules, &settings, None, &Configuration::default());
+        let old = judge(&json!({"ttl": 1, "x": 1}));
+        assert_eq!(new_violations(&judge(&json!({"ttl": 1, "x": 1, "loop_wait": 1})), &old), [""; 0]);
+        let words = new_violations(&judge(&json!({"ttl": 5, "loop_wait": 4})), &judge(&json!({"ttl": 5})));
+        assert_eq!(words, ["ttl: 5: loop_wait (4) + 2 * retry_timeout (1) must not exceed ttl (5)"]);
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Visitors;
 use crate::clock;
 use crate::observe::{local, members};
-use crate::report::Report;
+use crate::report::{Report, pending_restart_reason};
 use crate::round::Failed;
 
 /// This member at this moment.
@@ -95,7 +95,7 @@ impl Status {
         // Who asks in an election must learn what this member has seen before it has made its first round.
         let Some(report) = &self.report else { return json!({"watermark": visitors.watermark}) };
         let lease = report.lease_until_boottime_ns.map(clock::until_boottime);
-        json!({
+        let mut ours = json!({
             "round_at": report.at.to_string(),
             "reason": report.plan.reason.label(),
             "why": report.plan.reason.to_string(),
@@ -108,7 +108,11 @@ impl Status {
             "watermark": report.view.local.watermark,
             "finds_blank": finds_blank(report),
             "replay": self.postgres.as_ref().and_then(local::replay).map(|replay| members::shown(&replay, true)),
-        })
+        });
+        for (key, lines) in &report.troubles {
+            ours[*key] = json!(lines);
+        }
+        ours
     }
 
     /// The JSON of `/patroni` and of every health check.
@@ -168,6 +172,7 @@ fn add_postgres(document: &mut Map<String, Value>, postgres: &Observation) {
     }
     if !postgres.pending_restart.is_empty() {
         put("pending_restart", json!(true));
+        put("pending_restart_reason", pending_restart_reason(&postgres.pending_restart));
     }
 }
 

@@ -9,6 +9,28 @@ use super::family::Families;
 use crate::clock;
 use crate::report::{Counters, ROUND_BOUNDS, Report};
 
+/// What of the configuration is amiss: its key, its metric, the help for it and the label that has the words.
+const TROUBLES: [(&str, &str, &str, &str); 3] = [
+    (
+        "not_honoured",
+        "outrider_config_not_honoured",
+        "1 for each rule of the cluster that this member does not follow",
+        "rule",
+    ),
+    (
+        "file_faults",
+        "outrider_postgres_file_fault",
+        "1 for each line of the configuration files that Postgres cannot use; no switchover before it is mended",
+        "fault",
+    ),
+    (
+        "start_failure",
+        "outrider_postgres_start_failure",
+        "1 with the words in which Postgres ended, until it answers again",
+        "words",
+    ),
+];
+
 pub(super) fn add(report: &Report, families: &mut Families) {
     let reason = [(report.plan.reason.label(), true)];
     families.gauges(
@@ -17,6 +39,10 @@ pub(super) fn add(report: &Report, families: &mut Families) {
         "reason",
         reason,
     );
+    for (key, name, help, label) in TROUBLES {
+        let lines = report.troubles.iter().filter(|(kind, _)| *kind == key).flat_map(|(_, lines)| lines);
+        families.gauges(name, help, label, lines.map(|line| (line, true)));
+    }
     families.gauge("outrider_round_failed", "1 if a step of the last round failed", report.failure.is_some());
     families.gauge(
         "outrider_term",

@@ -74,7 +74,7 @@ fn is_kept_busy(status: &Status) -> bool {
 pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memory) -> Local {
     let status = match look.status {
         Ok(status) => {
-            memory.supervisor_answers(&status);
+            memory.supervisor_answers(&status, instruments.postgres.settings());
             Some(status)
         }
         Err(fault) => {
@@ -115,6 +115,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
             .as_ref()
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
         terminating: memory.terminating,
+        faulty_files: memory.seen.as_ref().is_some_and(|seen| !seen.file_faults.is_empty()),
         rollback_prepared: instruments.rollback.is_offered(),
         postmaster: memory.seen.as_ref().map(|seen| seen.postmaster_start_time.clone()),
         pending_restart: memory.seen.as_ref().is_some_and(|seen| !seen.pending_restart.is_empty()),
@@ -138,6 +139,7 @@ fn running(
             memory.silent_postgres_since = None;
             memory.starting_fault.forget();
             memory.failures.postgres_runs();
+            memory.start_failure = None;
             memory.adopt(&seen);
             if seen.is_primary() && memory.proving.is_none() {
                 memory.check_synchronous(&seen);

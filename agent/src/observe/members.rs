@@ -11,6 +11,7 @@ use outrider_wal::{Lsn, TimelineId};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::config;
 use crate::round::DcsRecord;
 
 /// All members but `me`, by name ascending, none of them asked yet.
@@ -43,13 +44,7 @@ pub(super) fn add_remembered(members: &mut Vec<Member>, record: &DcsRecord, me: 
 
 /// Patroni's tags: the booleans win over the priorities.
 pub(crate) fn tags(tags: &Value) -> Tags {
-    let is_set = |name: &str| tags.get(name).is_some_and(|value| value == &Value::Bool(true));
-    let priority = tags.get("failover_priority").and_then(Value::as_u64);
-    Tags {
-        nofailover: is_set("nofailover"),
-        nosync: is_set("nosync") || tags.get("sync_priority").and_then(Value::as_u64) == Some(0),
-        failover_priority: priority.map_or(1, |priority| u32::try_from(priority).unwrap_or(u32::MAX)),
-    }
+    tags.as_object().map(config::policy_tags).unwrap_or_default()
 }
 
 /// The state in a member's key of the DCS.

@@ -2,7 +2,6 @@
 //! the swap is recorded as failed.
 
 use outrider_dcs::{Entry, RollbackClaim, RollbackRequest, Snapshot};
-use outrider_postgres::Configuration;
 use outrider_wal::SegmentSize;
 use tracing::{info, warn};
 
@@ -11,7 +10,6 @@ use super::keeper::{Desk, Ended};
 use super::prepare::Work;
 use super::run::{Run, outcome_of};
 use crate::clock;
-use crate::config;
 use crate::report::{Report, causes};
 
 impl Desk {
@@ -87,8 +85,9 @@ impl Desk {
         }
         let work = target.and_then(|goal| {
             let backup = asked.value.backup.as_deref().map(str::parse).transpose();
-            let (parameters, pg_hba) =
-                cluster.config.as_ref().map(|entry| config::parameters(&entry.value)).unwrap_or_default();
+            let mut wanted = report.configuration.clone();
+            wanted.set_synchronous(&[]);
+            wanted.upstream = None;
             Ok(Work {
                 id: asked.value.id.clone(),
                 goal,
@@ -96,7 +95,7 @@ impl Desk {
                 archive: self.config.archive.clone().ok_or("the leader has no archive: set archive.store")?,
                 shipper: self.shipper.clone(),
                 postgres: self.postgres.clone(),
-                wanted: Configuration { parameters, pg_hba, ..Configuration::default() },
+                wanted,
                 system: postgres.system_identifier,
                 timeline: postgres.timeline,
                 segment_size: SegmentSize::new(postgres.wal_segment_size)

@@ -264,8 +264,11 @@ fn make_directory(path: &PathBuf) -> anyhow::Result<()> {
 
 /// Asks the supervisor for a sign of life. When nobody listens and this agent is to start it, does so.
 async fn reach_supervisor(config: &Config, supervisor: &Supervisor) -> anyhow::Result<()> {
-    if supervisor.status().await.is_ok() {
-        return Ok(());
+    if let Ok(status) = supervisor.status().await {
+        return match config::foreign(config, &status.data_directory) {
+            Some(why) => Err(anyhow::anyhow!("{why}")),
+            None => Ok(()),
+        };
     }
     if config.supervisor.start {
         start_supervisor(config)?;

@@ -2,6 +2,7 @@
 
 mod failures;
 mod notes;
+mod rules;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::failures::Failed;
 use self::failures::Failures;
+pub(crate) use self::rules::{Learning, Rules, Trying};
 use super::dcs_memory::DcsMemory;
 use super::patience::Patience;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
@@ -59,8 +61,10 @@ pub(crate) struct Memory {
     request_seen: Option<(i64, Instant)>,
     /// The rules of the cluster, the last good ones.
     pub(crate) policy: Policy,
-    /// Revision of the dynamic configuration that is followed.
-    pub(crate) config_revision: Option<i64>,
+    /// How far they are followed, and what of them is not.
+    pub(crate) rules: Rules,
+    /// Why Postgres ended before it answered, in its own words; `None` since it answers.
+    pub(crate) start_failure: Option<String>,
     /// How Postgres is to be configured.
     pub(crate) configuration: Configuration,
     /// The configuration has changed and a running Postgres was not told yet.
@@ -143,7 +147,13 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Of an agent that has seen nothing yet.
-    pub(crate) fn new(dcs: DcsMemory, policy: Policy, addresses: Addresses) -> Self {
+    pub(crate) fn new(
+        dcs: DcsMemory,
+        policy: Policy,
+        addresses: Addresses,
+        rules: Rules,
+        configuration: Configuration,
+    ) -> Self {
         Memory {
             session_ttl: None,
             dcs,
@@ -159,9 +169,11 @@ impl Memory {
             free_since: None,
             request_seen: None,
             policy,
-            config_revision: None,
-            configuration: Configuration::default(),
-            configuration_changed: false,
+            rules,
+            start_failure: None,
+            configuration,
+            // A Postgres that ran before this agent may have been given that of an older file.
+            configuration_changed: true,
             seen: None,
             control: None,
             system: None,

@@ -1,6 +1,7 @@
 //! Starts a program of PostgreSQL next to the data: as whom, with what, and tied to the supervisor's life.
 //! Does not say which, or whether it may be.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -63,7 +64,12 @@ pub(crate) fn spawn(
     let (reader, writer) = io::pipe().map_err(failed)?;
     let output = Output::new(reader).map_err(failed)?;
     let mut command = Command::new(program);
-    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+    command.args(arguments);
+    // Somebody's PGPASSWORD or PGHOST would decide where a standby streams from, and as whom.
+    std::env::vars_os().map(|(name, _)| name).filter(|name| is_libpqs(name)).for_each(|name| {
+        command.env_remove(name);
+    });
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     // Ours may be one that the other user cannot enter.
     command.current_dir("/").stdin(Stdio::null());
     command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
@@ -71,6 +77,12 @@ pub(crate) fn spawn(
     // Reaped with all others, so the handle of std is not kept.
     let pid = command.spawn().map_err(failed)?.id().cast_signed();
     Ok(Child { pid, output })
+}
+
+/// Whether PostgreSQL or its client library takes a setting from this variable.
+fn is_libpqs(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"PG") && !name.starts_with(b"PG_")
 }
 
 fn spawn_failed(message: String) -> Refusal {

@@ -1,6 +1,7 @@
 //! `outrider check-config`: what is accepted, and that every fault is named at once, with its key and without secrets.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -28,6 +29,7 @@ impl File {
         let directory = tempfile::tempdir().expect("there is room for a directory");
         let path = directory.path().join("p1.yaml");
         fs::write(&path, text).expect("there is room for a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
         File { directory, path }
     }
 
@@ -234,8 +236,8 @@ fn secrets_come_from_files_too() {
     assert_eq!(file.check(&by_environment).code, 0);
     let both = SMALLEST.replace("{password: geheim1}", "{password: geheim1, password_file: /x}");
     assert!(faults(&both)[0].contains("superuser.password: is given twice"));
-    let number = SMALLEST.replace("geheim1", "0815");
-    assert!(faults(&number)[0].contains("put digits in quotes"));
+    let list = SMALLEST.replace("geheim1", "[a, b]");
+    assert!(faults(&list)[0].contains("expected a text that is not empty"));
 }
 
 #[test]
@@ -395,6 +397,132 @@ fn options_for_initdb_are_texts_or_pairs() {
         faults(&format!("{SMALLEST}bootstrap: {{initdb: [{{pgdata: /x}}]}}\n"))[0]
             .starts_with("bootstrap.initdb:")
     );
+}
+
+#[test]
+fn what_is_passed_on_is_passed_on_as_it_was_written() {
+    let text = SMALLEST.replace("name: p1", "name: 007").replace("scope: demo", "scope: 1e3");
+    let run = check(&format!(
+        "{text}  parameters: {{log_file_mode: 0640, application_name: 1.10, jit: no}}\ntags: {{nofailover: yes, rack: 0x10}}\n\
+         bootstrap: {{dcs: {{synchronous_mode: on, postgresql: {{parameters: {{unix_socket_permissions: 0700, \
+         shared_preload_libraries: [plpgsql, 'auto_explain']}}}}}}, initdb: [{{locale: no}}, data-checksums]}}\n"
+    ));
+    assert_eq!(run.code, 0, "{run:?}");
+    for words in [
+        "name: \"007\"",
+        "scope: \"1e3\"",
+        "log_file_mode: \"0640\"",
+        "application_name: \"1.10\"",
+        "jit: \"no\"",
+        "nofailover: true",
+        "rack: \"0x10\"",
+        "synchronous_mode: true",
+        "unix_socket_permissions: \"0700\"",
+        "- --locale=no",
+    ] {
+        let plain = words.replace('"', "");
+        let is_there =
+            run.out.lines().map(|line| line.trim().replace(['"', '\''], "")).any(|line| line == plain);
+        assert!(is_there, "{words} in {}", run.out);
+    }
+}
+
+#[test]
+fn what_would_only_fail_later_is_told_before() {
+    let wrong = SMALLEST.replace("/usr/lib/postgresql/15/bin", "/usr/bin");
+    let run = check(&wrong);
+    assert!(run.err.contains("warning: postgresql.bin_dir: /usr/bin has no postgres, no initdb"), "{run:?}");
+    for (rest, postgres, clash) in [
+        ("127.0.0.1:6000", "127.0.0.1:6000", true),
+        ("127.0.0.1:6000", "\"*:6000\"\n  connect_address: 127.0.0.1:6000", true),
+        ("127.0.0.1:6000", "localhost:6000", true),
+        ("127.0.0.1:6000", "127.0.0.2:6000", false),
+        ("127.0.0.1:6000", "127.0.0.1:6001", false),
+    ] {
+        let run = check(&format!("{SMALLEST}  listen: {postgres}\nrestapi: {{listen: {rest}}}\n"));
+        let told = run.err.contains("restapi.listen: \"127.0.0.1:6000\": is the port of Postgres");
+        assert_eq!((told, run.code == 64), (clash, clash), "{rest} {postgres}: {run:?}");
+    }
+    let file = File::new(&SMALLEST.replace("{password: geheim1}", "{password_file: secret}"));
+    let secret = file.directory.path().join("secret");
+    fs::write(&secret, "geheim4\n").unwrap();
+    let text = SMALLEST.replace("{password: geheim1}", &format!("{{password_file: {}}}", secret.display()));
+    fs::write(&file.path, text).unwrap();
+    for (path, other) in [(&file.path, &secret), (&secret, &file.path)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(other, fs::Permissions::from_mode(0o600)).unwrap();
+        let run = file.check(&[]);
+        assert_eq!(run.code, 0, "{run:?}");
+        let told: Vec<&str> =
+            run.err.lines().filter(|line| line.contains("every user can read it")).collect();
+        assert!(told.len() == 1 && told[0].contains(&path.display().to_string()), "{run:?}");
+    }
+}
+
+#[test]
+fn a_tag_that_is_misspelt_is_named() {
+    for (tag, meant) in [
+        ("nofailovr", "nofailover"),
+        ("no-failover", "nofailover"),
+        ("failover-priority", "failover_priority"),
+        ("NoSync", "nosync"),
+    ] {
+        let found = faults(&format!("{SMALLEST}tags: {{{tag}: 1}}\n"));
+        assert_eq!(found, [format!("tags.{tag}: is no tag that counts; did you mean {meant}?")]);
+    }
+    assert_eq!(check(&format!("{SMALLEST}tags: {{zone: a, rack: 7, datacenter: x}}\n")).code, 0);
+}
+
+/// Says first which PostgreSQL is asked: the one of the test bed where that is another.
+fn with_programs(rest: &str) -> String {
+    let programs = std::env::var("OUTRIDER_PG_BIN");
+    SMALLEST
+        .replace("/usr/lib/postgresql/15/bin", programs.as_deref().unwrap_or("/usr/lib/postgresql/15/bin"))
+        + rest
+}
+
+#[test]
+fn postgres_itself_is_asked_about_parameters() {
+    let found = faults(&with_programs(
+        "  parameters: {shared_bufers: 1GB, work_mem: 64 apples, log_timezone: Mars, jit: off, some_extension.knob: 1}\n\
+         bootstrap: {dcs: {postgresql: {parameters: {max_connections: 500ABC}}}}\n",
+    ));
+    for words in [
+        "bootstrap.dcs.postgresql.parameters.max_connections: \"500ABC\": FATAL: invalid value",
+        "postgresql.parameters.log_timezone: \"Mars\": FATAL: invalid value",
+        "postgresql.parameters.shared_bufers: \"1GB\": FATAL: unrecognized configuration parameter",
+        "postgresql.parameters.work_mem: \"64 apples\": FATAL: invalid value",
+    ] {
+        assert_eq!(found.iter().filter(|fault| fault.starts_with(words)).count(), 1, "{words}: {found:#?}");
+    }
+    assert_eq!(found.len(), 4, "{found:#?}");
+    let run = check(&with_programs("  parameters: {work_mem: 5MB, port: 1, hot_standby: on}\n"));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(
+        run.err,
+        "outrider: warning: postgresql.parameters.port has no effect here: Outrider sets it itself\n"
+    );
+    let run = check(&SMALLEST.replace("/usr/lib/postgresql/15/bin", "/nonexistent/bin"));
+    assert!(run.err.contains("the parameters were not checked: /nonexistent/bin/postgres"), "{run:?}");
+}
+
+#[test]
+fn the_rules_of_the_cluster_are_checked_as_those_in_the_dcs_are() {
+    let found = faults(&format!(
+        "{SMALLEST}  parameters: {{work_mem: [1MB]}}\n  pg_hba: [\"hots all all all md5\"]\n\
+         bootstrap: {{dcs: {{loop_wiat: 1, pause: true, slots: {{a: {{type: physical}}}}, postgresql: {{parameters: x, use_slots: false}}}}}}\n"
+    ));
+    for words in [
+        "bootstrap.dcs.loop_wiat: is not a known key; did you mean loop_wait?",
+        "bootstrap.dcs.pause: true: is not honoured",
+        "bootstrap.dcs.slots:",
+        "bootstrap.dcs.postgresql.parameters: \"x\": expected a section",
+        "bootstrap.dcs.postgresql.use_slots: false: is not honoured",
+        "postgresql.parameters.work_mem: \"[...]\": expected one value",
+        "postgresql.pg_hba: \"hots all all all md5\": \"hots\" is no kind of connection",
+    ] {
+        assert!(found.iter().any(|fault| fault.starts_with(words)), "{words}: {found:#?}");
+    }
 }
 
 /// The smallest configuration with an archive, and these keys in it.

@@ -163,6 +163,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         postmaster: None,
         pending_restart: false,
         hastened: false,
+        faulty_files: false,
         slots: state.ids().map(name).collect(),
     }
 }

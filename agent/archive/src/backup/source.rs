@@ -104,6 +104,12 @@ pub enum WalMissing {
         /// Of which the archive has the `.partial`.
         segment: SegmentName,
     },
+    /// It does not come: the primary archives nothing.
+    #[error("the WAL of the backup does not come into the archive: {why}")]
+    NotArchived {
+        /// Why not.
+        why: String,
+    },
 }
 
 fn because(last: &Option<String>) -> String {

@@ -125,6 +125,9 @@ pub(super) fn hand_over(
 
 /// The member that is to take over: the one that is named, or the best that is fit; one that is synchronous already goes first.
 pub(super) fn candidate(view: &View, cluster: &Cluster, request: &Request) -> Result<MemberName, Unfit> {
+    if view.local.faulty_files && request.kind == RequestKind::Switchover {
+        return Err(Unfit::FaultyFiles);
+    }
     if let Some(name) = &request.to {
         let member = view.member(name).ok_or(Unfit::Unknown)?;
         return fitness(view, cluster, request, member).map(|_| name.clone());
@@ -210,6 +213,7 @@ fn passes(why: &Unfit) -> bool {
         | Unfit::Conflict { .. }
         | Unfit::Nobody => true,
         Unfit::Unknown
+        | Unfit::FaultyFiles
         | Unfit::MayNotLead
         | Unfit::NotSynchronous
         | Unfit::ReplayUnknown

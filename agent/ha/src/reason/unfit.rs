@@ -124,6 +124,8 @@ pub enum Unfit {
     },
     /// No member is fit.
     Nobody,
+    /// The leader's Postgres would not start again as a standby.
+    FaultyFiles,
 }
 
 impl fmt::Display for Unfit {
@@ -152,6 +154,9 @@ impl fmt::Display for Unfit {
                 })
             }
             Unfit::Nobody => f.write_str("no good candidates have been found"),
+            Unfit::FaultyFiles => f.write_str(
+                "the configuration files of the leader's Postgres have an error, so that it would not start again: see the list of members",
+            ),
         }
     }
 }

@@ -67,6 +67,9 @@ pub struct Local {
     /// Replay here lets no query hold it up: recovery conflicts are resolved at once.
     #[serde(default)]
     pub hastened: bool,
+    /// Its configuration files have an error: it goes on with what it read before, and would not start again.
+    #[serde(default)]
+    pub faulty_files: bool,
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,

@@ -166,9 +166,11 @@ fn local() -> impl Strategy<Value = Local> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let restarts = (option::of(started()), any::<bool>());
     let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
-    let marks = (names(), any::<bool>(), restarts, backing_off, prop::bool::weighted(0.2));
+    let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
+    let marks = (names(), postgres_flags, restarts, backing_off);
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, rollback_prepared, restarts, backing_off, hastened))| {
+        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off))| {
+            let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
             let (postmaster, pending_restart) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
@@ -191,6 +193,7 @@ fn local() -> impl Strategy<Value = Local> {
                 postmaster,
                 pending_restart,
                 hastened,
+                faulty_files,
                 slots,
             }
         },

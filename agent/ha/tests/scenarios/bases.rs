@@ -172,6 +172,7 @@ fn local(postgres: Postgres) -> Local {
         postmaster: Some("before".to_owned()),
         pending_restart: false,
         hastened: false,
+        faulty_files: false,
         slots: Vec::new(),
     }
 }

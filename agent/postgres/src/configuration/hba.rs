@@ -1,6 +1,8 @@
 //! `pg_hba.conf`: first what the agents need, from where they are, then the operator's lines, then how a member that nobody
 //! knows yet may begin to replicate.
 
+pub(super) mod line;
+
 use super::Configuration;
 use crate::error::Error;
 use crate::file;

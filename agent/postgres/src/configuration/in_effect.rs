@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::parameters::{is_fixed, quote};
+use super::parameters::{is_fixed, quote, unquote};
 use crate::error::Error;
 use crate::file;
 
@@ -25,12 +25,14 @@ pub(super) fn note<'a>(waiting: impl Iterator<Item = (&'a String, &'a String)>) 
     waiting.map(|(name, value)| format!("{WAITING}{name} = {}\n", quote(value))).collect()
 }
 
-/// The names of the settings that wait for a restart, by the generated file; none where there is none.
-pub(crate) fn waiting(data_directory: &Path) -> Result<Vec<String>, Error> {
+/// The settings that wait for a restart, by the generated file; none where there is none.
+pub(crate) fn waiting(data_directory: &Path) -> Result<Vec<(String, String)>, Error> {
     let text = file::read_if_there(&data_directory.join(super::MAIN))?.unwrap_or_default();
-    let names =
-        text.lines().filter_map(|line| Some(line.strip_prefix(WAITING)?.split_once(" = ")?.0.to_owned()));
-    Ok(names.collect())
+    let settings = text.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix(WAITING)?.split_once(" = ")?;
+        Some((name.to_owned(), unquote(value)))
+    });
+    Ok(settings.collect())
 }
 
 /// The program, and each argument behind a space and in quotes.
@@ -52,13 +54,13 @@ mod tests {
     #[test]
     fn what_waits_for_a_restart_is_named_in_the_file() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(waiting(directory.path()).unwrap(), [""; 0]);
+        assert_eq!(waiting(directory.path()).unwrap(), []);
         let settings =
             [("max_connections".to_owned(), "50".to_owned()), ("wal_level".to_owned(), "logical".to_owned())];
         let text =
             format!("max_connections = '100'\n{}", note(settings.iter().map(|(name, value)| (name, value))));
         std::fs::write(directory.path().join("postgresql.conf"), text).unwrap();
-        assert_eq!(waiting(directory.path()).unwrap(), ["max_connections", "wal_level"]);
+        assert_eq!(waiting(directory.path()).unwrap(), settings);
     }
 
     #[test]

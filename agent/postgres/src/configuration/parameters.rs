@@ -69,8 +69,13 @@ const OURS: &[&str] = &[
     "config_file",
 ];
 
+/// Before everything else, so that whatever anybody says of archiving wins: only a restart turns it on, so it is on from the first
+/// start, and an archive can be added at any time.
+pub(super) const ARCHIVING: &[(&str, &str)] =
+    &[("archive_mode", "on"), ("archive_command", "true # no archive is configured: nothing to do")];
+
 /// Whether the agent decides on this parameter, so that nobody else may. Without an archive of ours, archiving is the
-/// operator's own affair.
+/// operator's own affair, but for turning it off.
 pub(super) fn is_ours(settings: &Settings, name: &str) -> bool {
     OURS.contains(&name) && (settings.archive_command.is_some() || !name.starts_with("archive_"))
 }
@@ -78,6 +83,40 @@ pub(super) fn is_ours(settings: &Settings, name: &str) -> bool {
 /// Whether only a restart changes it, and it is given as an argument.
 pub(super) fn is_fixed(name: &str) -> bool {
     FIXED.contains(&name)
+}
+
+/// Whether the value turns archiving off, which an archive that is added later would need.
+fn turns_archiving_off(name: &str, value: &str) -> bool {
+    name == "archive_mode" && reads_as("off", value)
+}
+
+impl Settings {
+    /// Whether the agent decides on this parameter and would give Postgres something else.
+    #[must_use]
+    pub fn overrules(&self, name: &str, value: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        if turns_archiving_off(&name, value) {
+            return true;
+        }
+        if !is_ours(self, &name) {
+            return false;
+        }
+        let configuration = Configuration::default();
+        let mut ours = fixed(self, &configuration);
+        ours.extend(changeable(self, &configuration));
+        ours.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
+        ours.get(&name).is_none_or(|ours| !reads_as(ours, value))
+    }
+}
+
+/// Whether two values are the same, of a switch in whatever word.
+fn reads_as(ours: &str, value: &str) -> bool {
+    let value = value.trim().to_ascii_lowercase();
+    match ours {
+        "on" => matches!(value.as_str(), "on" | "true" | "yes" | "1"),
+        "off" => matches!(value.as_str(), "off" | "false" | "no" | "0"),
+        ours => ours.eq_ignore_ascii_case(&value),
+    }
 }
 
 /// What goes into the file.
@@ -116,7 +155,7 @@ fn wanted(settings: &Settings, configuration: &Configuration) -> BTreeMap<String
     for (name, value) in configuration.parameters.iter().chain(&settings.parameters) {
         wanted.insert(name.to_ascii_lowercase(), value.clone());
     }
-    wanted.retain(|name, _| !is_ours(settings, name));
+    wanted.retain(|name, value| !is_ours(settings, name) && !turns_archiving_off(name, value));
     wanted
 }
 
@@ -152,6 +191,26 @@ pub(super) fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
 }
 
+/// What [`quote`] wrote.
+pub(super) fn unquote(quoted: &str) -> String {
+    let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap_or(quoted);
+    let mut value = String::new();
+    let mut characters = inner.chars();
+    while let Some(character) = characters.next() {
+        match (character, characters.as_str().chars().next()) {
+            ('\\', Some('n')) => value.push('\n'),
+            ('\\', Some('\\')) => value.push('\\'),
+            ('\'', Some('\'')) => value.push('\''),
+            _ => {
+                value.push(character);
+                continue;
+            }
+        }
+        characters.next();
+    }
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +219,12 @@ mod tests {
     fn slots_are_named_as_patroni_names_them() {
         assert_eq!(slot_name("Homepage-0.db"), "homepage_0_db");
         assert_eq!(slot_name("a b"), "au0020b");
+    }
+
+    #[test]
+    fn switches_are_compared_by_what_they_mean() {
+        assert!(reads_as("on", "TRUE") && reads_as("off", "0") && reads_as("5433", "5433"));
+        assert!(!reads_as("on", "off") && !reads_as("5433", "5432"));
     }
 
     #[test]

@@ -154,6 +154,9 @@ pub(crate) fn report() -> Report {
         archive: None,
         stream: None,
         kept_for_gap: None,
+        troubles: Vec::new(),
+        configuration: outrider_postgres::Configuration::default(),
+        known: None,
         database_sizes: [("pg\"1".to_owned(), 8192)].into(),
         counters: Counters::default(),
     }
@@ -184,6 +187,8 @@ pub(crate) fn observation() -> Observation {
         synchronous_standby_names: String::new(),
         pending_restart: Vec::new(),
         limits: [].into(),
+        file_faults: Vec::new(),
+        loaded: String::new(),
         connections: 1,
         wal_segment_size: 16 << 20,
     }

@@ -1,9 +1,9 @@
 //! What the agent notes about its supervisor, its Postgres and the DCS when they answer, and when they do not.
 
 use outrider_ha::Job;
-use outrider_postgres::{Error, Observation};
-use outrider_supervisor::protocol::Status;
-use tracing::{info, warn};
+use outrider_postgres::{Error, Observation, Settings, why_it_ended};
+use outrider_supervisor::protocol::{Exit, Status};
+use tracing::{error, info, warn};
 
 use super::{CRASHES_MAX, Memory};
 use crate::clock;
@@ -14,7 +14,7 @@ const LOG_TAIL: usize = 8;
 
 impl Memory {
     /// What the supervisor says; an exit of the postmaster that nobody asked for counts as a crash.
-    pub(crate) fn supervisor_answers(&mut self, status: &Status) {
+    pub(crate) fn supervisor_answers(&mut self, status: &Status, settings: &Settings) {
         let exit = status.last_exit.as_ref();
         let at = exit.map_or(0, |exit| exit.at_ns);
         let is_news = self.supervisor_pid == Some(status.supervisor_pid) && self.last_exit != Some(at);
@@ -31,6 +31,7 @@ impl Memory {
             }
             warn!(exit = %exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
         }
+        self.note_start_failure(status, settings);
         if self.supervisor_pid.is_some_and(|pid| pid != status.supervisor_pid) {
             warn!(pid = status.supervisor_pid, "the supervisor was started anew");
         }
@@ -42,6 +43,25 @@ impl Memory {
         self.supervisor_silent = false;
         self.supervisor_is_gone = false;
         self.terminating = status.terminating;
+    }
+
+    /// Why Postgres ended, in its own words, until it answers again.
+    fn note_start_failure(&mut self, status: &Status, settings: &Settings) {
+        let exit = status.last_exit.as_ref();
+        let Some(exit) = exit.filter(|exit| !exit.expected && !exit.fenced) else { return };
+        let is_known = self.start_failure.is_some() && self.last_exit == Some(exit.at_ns);
+        if status.postmaster.is_some() || is_known {
+            return;
+        }
+        let words = why_it_ended(settings, &status.log_tail);
+        let words = words.unwrap_or_else(|| match exit.exit {
+            Exit::Code(code) => format!("Postgres ended with exit status {code} and said nothing"),
+            Exit::Signal(signal) => format!("Postgres was killed by signal {signal}"),
+        });
+        if self.start_failure.as_ref() != Some(&words) {
+            error!("Postgres does not run: {words}");
+        }
+        self.start_failure = Some(words);
     }
 
     /// It does not answer.

@@ -348,6 +348,8 @@ fn supervise(directory: &Path, data_directory: &Path, socket: &Path, how: How) -
     supervisor.args(["--exact", "the_supervisor_when_a_test_starts_it", "--nocapture", "--test-threads=1"]);
     supervisor.env(SUPERVISE, [&paths[..], &times[..]].concat().join("\n")).current_dir("/");
     supervisor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // What somebody has in the shell from which it is started must not matter to any test.
+    supervisor.env("PGPASSWORD", "somebody's").env("PGHOST", "192.0.2.1").env("PGDATA", "/nowhere");
     if we_are_root() && !how.as_root {
         supervisor.uid(postgres_uid());
     }

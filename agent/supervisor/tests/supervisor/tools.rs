@@ -45,6 +45,19 @@ fn a_tool_that_fails_tells_its_status_and_last_words() {
 }
 
 #[test]
+fn nothing_of_the_environment_decides_for_postgres() {
+    let member = Member::new();
+    let mut agent = member.agent();
+    let postmaster = member.start_writable(&mut agent);
+    let environment = std::fs::read(format!("/proc/{postmaster}/environ")).unwrap();
+    let names: Vec<&[u8]> =
+        environment.split(|byte| *byte == 0).filter(|name| name.starts_with(b"PG")).collect();
+    // What it sets itself is for its own children.
+    let foreign: Vec<&&[u8]> = names.iter().filter(|name| !name.starts_with(b"PG_")).collect();
+    assert!(foreign.is_empty(), "{:?}", String::from_utf8_lossy(&environment));
+}
+
+#[test]
 fn a_cancelled_tool_is_killed_with_its_children_and_postgres_is_not() {
     let member = Member::new();
     let mut agent = member.agent();

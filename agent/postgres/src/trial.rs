@@ -1,0 +1,199 @@
+//! Asks the program `postgres` itself whether a server would start with some parameters: `postgres -C`, in a scratch directory.
+//! No server is started and the data directory is only read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::configuration::Configuration;
+use crate::server_log::last_fatal;
+use crate::settings::Settings;
+
+/// For one answer; libraries that are to be preloaded are loaded for it.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Computed after everything else was checked: libraries loaded, limits compared, memory summed up.
+const WHOLE: &str = "shared_memory_size";
+/// Needs nothing but the parameters themselves.
+const BARE: &str = "port";
+/// What a server starts from, or leaves behind; all else may be a file that a parameter names.
+const SERVERS_OWN: &[&str] =
+    &["base", "global", "current_logfiles", "backup_label", "standby.signal", "recovery.signal", "promote"];
+
+/// Settings that are tried.
+#[derive(Debug)]
+pub struct Trial<'settings> {
+    settings: &'settings Settings,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrialOutcome {
+    /// The program has nothing against it.
+    Passed,
+    /// A server would not start; its own words.
+    Refused(String),
+    /// The program could not be asked, and why.
+    NotTried(String),
+}
+
+impl<'settings> Trial<'settings> {
+    /// Of the Postgres of a member.
+    #[must_use]
+    pub fn of(settings: &'settings Settings) -> Self {
+        Trial { settings }
+    }
+
+    /// Whether a server would start with all that it would be given, beside what is in the files of its data directory.
+    pub async fn start(&self, wanted: &Configuration) -> TrialOutcome {
+        let parameters = wanted.all_parameters(self.settings);
+        let scratch = match Scratch::beside_data(&self.settings.data_directory) {
+            Ok(scratch) => scratch,
+            Err(fault) => return TrialOutcome::NotTried(format!("no scratch directory: {fault}")),
+        };
+        let asked = if scratch.has_data { WHOLE } else { BARE };
+        match self.ask(asked, &scratch, &parameters).await {
+            Ok(answer) if asked == WHOLE => fits_into_memory(answer.trim()),
+            Ok(_) => TrialOutcome::Passed,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Whether a server would take one parameter, whatever the others are.
+    pub async fn parameter(&self, name: &str, value: &str) -> TrialOutcome {
+        let parameters = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        match Scratch::bare() {
+            Ok(scratch) => match self.ask(BARE, &scratch, &parameters).await {
+                Ok(_) => TrialOutcome::Passed,
+                Err(outcome) => outcome,
+            },
+            Err(fault) => TrialOutcome::NotTried(format!("no scratch directory: {fault}")),
+        }
+    }
+
+    async fn ask(
+        &self,
+        asked: &str,
+        scratch: &Scratch,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<String, TrialOutcome> {
+        let program = self.settings.bin_directory.join("postgres");
+        let mut command = Command::new(&program);
+        // As its first argument, root may ask for it too.
+        command.args(["-C", asked, "-D"]).arg(&scratch.path);
+        for (name, value) in parameters {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        command.env_clear().env("LC_ALL", "C").env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let not_tried = |why: String| TrialOutcome::NotTried(format!("{}: {why}", program.display()));
+        let output = timeout(LIMIT, command.output())
+            .await
+            .map_err(|_| not_tried(format!("it did not answer within {LIMIT:?}")))?
+            .map_err(|fault| not_tried(fault.to_string()))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines: Vec<String> = said.lines().map(str::to_owned).collect();
+        Err(TrialOutcome::Refused(last_fatal(&lines).unwrap_or_else(|| output.status.to_string())))
+    }
+}
+
+/// A server that asks for more than there is does not start. `megabytes`: what `shared_memory_size` says.
+fn fits_into_memory(megabytes: &str) -> TrialOutcome {
+    let Ok(wanted) = megabytes.parse::<u64>() else { return TrialOutcome::Passed };
+    let there = fs::read_to_string("/proc/meminfo").map(|text| megabytes_there(&text)).unwrap_or(u64::MAX);
+    if wanted <= there {
+        return TrialOutcome::Passed;
+    }
+    TrialOutcome::Refused(format!(
+        "the server would take {wanted} MB of shared memory; this machine has {there} MB"
+    ))
+}
+
+fn megabytes_there(meminfo: &str) -> u64 {
+    let kilobytes = |key: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    kilobytes("MemTotal:").map_or(u64::MAX, |memory| (memory + kilobytes("SwapTotal:").unwrap_or(0)) >> 10)
+}
+
+/// A directory that is gone when this is dropped.
+struct Scratch {
+    path: PathBuf,
+    /// With it the whole start can be tried.
+    has_data: bool,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left is empty files and links in the directory for such things.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+impl Scratch {
+    /// With no parameter in it.
+    fn bare() -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("outrider-trial-{}-{number}", std::process::id()));
+        // One that a killed process of this number left.
+        let _ = fs::remove_dir_all(&path);
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let scratch = Scratch { path, has_data: false };
+        fs::write(scratch.path.join("postgresql.conf"), "")?;
+        Ok(scratch)
+    }
+
+    /// With what a start reads of this data directory before it looks at any data; bare where there is none, or none that we
+    /// may read.
+    fn beside_data(data: &Path) -> io::Result<Self> {
+        let mut scratch = Self::bare()?;
+        let Ok(control) = fs::read(data.join("global/pg_control")) else { return Ok(scratch) };
+        let Ok(version) = fs::read(data.join("PG_VERSION")) else { return Ok(scratch) };
+        let path = &scratch.path;
+        fs::DirBuilder::new().mode(0o700).create(path.join("global"))?;
+        fs::write(path.join("global/pg_control"), control)?;
+        fs::write(path.join("PG_VERSION"), version)?;
+        fs::write(
+            path.join("postgresql.auto.conf"),
+            fs::read(data.join("postgresql.auto.conf")).unwrap_or_default(),
+        )?;
+        let base = data.join("postgresql.base.conf");
+        let base = if base.exists() { base } else { data.join("postgresql.conf") };
+        let include = format!("include_if_exists '{}'\n", base.display().to_string().replace('\'', "''"));
+        fs::write(path.join("postgresql.conf"), include)?;
+        for entry in fs::read_dir(data)?.flatten() {
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            let own = ["pg_", "post", "PG_"].iter().any(|start| text.starts_with(start));
+            if !own && !SERVERS_OWN.contains(&text.as_ref()) {
+                std::os::unix::fs::symlink(entry.path(), path.join(&name))?;
+            }
+        }
+        scratch.has_data = true;
+        Ok(scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_the_machine_does_not_have_is_refused() {
+        assert_eq!(megabytes_there("MemTotal: 2048 kB\nMemFree: 1 kB\nSwapTotal: 1024 kB\n"), 3);
+        assert_eq!(fits_into_memory("1"), TrialOutcome::Passed);
+        assert!(matches!(fits_into_memory("999999999999"), TrialOutcome::Refused(_)));
+    }
+}

@@ -1,0 +1,127 @@
+//! Follows the rules of the cluster in the DCS: the policy at once, parameters once they are known to be good. What cannot be
+//! followed keeps its last good value and is named.
+
+use outrider_dcs::Snapshot;
+use outrider_postgres::KeptParameters;
+use tracing::{info, warn};
+
+use crate::config::{self, Judged, Violation};
+use crate::report::causes;
+use crate::round::{Instruments, Memory, Trying};
+
+/// When the document has changed, or what is known of it.
+pub(super) fn follow(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
+    let Some(entry) = &snapshot.config else { return };
+    let is_new = memory.rules.revision != Some(entry.revision);
+    if !is_new && !memory.rules.again {
+        return;
+    }
+    memory.rules.revision = Some(entry.revision);
+    memory.rules.again = false;
+    let settings = instruments.postgres.settings();
+    let known = memory.rules.known.clone();
+    let mut judged = config::judge(&entry.value, settings, known.as_deref(), &memory.configuration);
+    if entry.value.is_object() {
+        let tags = &instruments.config.tags;
+        memory.policy = config::policy(&entry.value, &judged.violations, tags, &memory.policy);
+    }
+    without_refused(&mut judged, memory);
+    take(instruments, memory, &mut judged);
+    tell(memory, &judged.violations);
+}
+
+/// What the server found wrong when it read it.
+fn without_refused(judged: &mut Judged, memory: &mut Memory) {
+    let good = memory.rules.good.clone().unwrap_or_default();
+    let wanted = judged.parameters.clone();
+    memory.rules.refused.retain(|name, (value, _)| wanted.get(name) == Some(value));
+    for (name, (value, words)) in &memory.rules.refused {
+        judged.parameters.remove(name);
+        if let Some(good) = good.0.get(name).filter(|good| *good != value) {
+            judged.parameters.insert(name.clone(), good.clone());
+        }
+        judged.violations.push(Violation {
+            key: format!("postgresql.parameters.{name}"),
+            value: Some(value.as_str().into()),
+            rule: words.clone(),
+        });
+    }
+    match &memory.rules.refused_hba {
+        Some((lines, words)) if *lines == judged.pg_hba => {
+            let rule = words.clone();
+            judged.violations.push(Violation { key: "postgresql.pg_hba".to_owned(), value: None, rule });
+            judged.pg_hba = good.1;
+        }
+        Some(_) | None => memory.rules.refused_hba = None,
+    }
+}
+
+/// Lines at once, as they were checked one by one; parameters when the program `postgres` has nothing against them.
+fn take(instruments: &Instruments, memory: &mut Memory, judged: &mut Judged) {
+    if judged.pg_hba != memory.configuration.pg_hba {
+        memory.configuration.pg_hba.clone_from(&judged.pg_hba);
+        memory.configuration_changed = true;
+    }
+    let good = memory.rules.good.as_ref().map(|(parameters, _)| parameters.clone()).unwrap_or_default();
+    let wanted = &judged.parameters;
+    let taken = match &memory.rules.verdict {
+        Some((of, tried)) if of == wanted => {
+            judged.violations.extend(tried.violations(wanted));
+            tried.taken(wanted, &good)
+        }
+        // Good once, good for ever: also where there is nobody to ask.
+        _ if *wanted == good => wanted.clone(),
+        _ => {
+            if memory.rules.trying.as_ref().is_none_or(|trying| trying.wanted != *wanted) {
+                let settings = instruments.postgres.settings().clone();
+                let candidate = wanted.clone();
+                let task =
+                    tokio::spawn(
+                        async move { Ok(config::try_parameters(&settings, &good, &candidate).await) },
+                    );
+                memory.rules.trying = Some(Trying { wanted: wanted.clone(), task });
+            }
+            return;
+        }
+    };
+    memory.rules.trying = None;
+    if taken != memory.configuration.parameters {
+        memory.configuration.parameters = taken;
+        memory.configuration_changed = true;
+    }
+}
+
+/// A line in the log for each that is new, and one when all is well again.
+fn tell(memory: &mut Memory, violations: &[Violation]) {
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    for line in lines.iter().filter(|line| !memory.rules.not_honoured.contains(line)) {
+        warn!("cannot follow this rule of the cluster; keeping the last good value: {line}");
+    }
+    if lines.is_empty() && !memory.rules.not_honoured.is_empty() && memory.rules.trying.is_none() {
+        info!("all rules of the cluster are followed again");
+    }
+    memory.rules.not_honoured = lines;
+}
+
+/// What Postgres says of its files; what it took is kept on disk.
+pub(super) fn note_files(instruments: &Instruments, memory: &mut Memory) {
+    let Some(seen) = &memory.seen else { return };
+    let told = memory.configuration_changed || memory.rules.revision.is_none();
+    if told || !memory.rules.note_files(seen, &memory.configuration) {
+        return;
+    }
+    keep(instruments, memory);
+}
+
+/// Writes what is good, once the server has said what it knows.
+pub(crate) fn keep(instruments: &Instruments, memory: &mut Memory) {
+    let (Some((parameters, pg_hba)), Some(known)) = (&memory.rules.good, &memory.rules.known) else { return };
+    let kept = KeptParameters {
+        parameters: parameters.clone(),
+        pg_hba: pg_hba.clone(),
+        known: known.as_ref().clone(),
+    };
+    if let Err(fault) = kept.write(instruments.postgres.settings()) {
+        warn!(fault = %causes(&fault), "cannot keep the parameters that Postgres has taken");
+    }
+}
