@@ -104,7 +104,7 @@ async fn a_head_without_end_is_cut_off() {
 async fn paths_that_are_unknown_are_no_and_methods_that_are_unknown_are_refused() {
     let stage = Stage::new(None).await;
     assert_eq!(stage.get("/favicon.ico").await.status().as_u16(), 503);
-    assert_eq!(stage.ask("POST", "/restart", "{}", None).await.0, 501);
+    assert_eq!(stage.ask("POST", "/reinitialize", "{}", None).await.0, 501);
     assert_eq!(stage.ask("DELETE", "/config", "", None).await.0, 405);
 }
 
