@@ -16,7 +16,7 @@ use outrider_postgres::ArmedFuse;
 use crate::round::{Instruments, Memory};
 
 pub(crate) use gap::Gap;
-pub(crate) use job::{Errand, Proving, Running, conclude, finished};
+pub(crate) use job::{Errand, Proving, Running, conclude, finished, follow_members};
 pub(crate) use publish::{Published, configure, follow_ttl, learn, leave, publish, state, troubles};
 pub(crate) use request::terms;
 

@@ -189,6 +189,7 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
     act::learn(instruments, memory);
+    act::follow_members(instruments, memory);
     if dcs_answers {
         act::follow_ttl(instruments, memory).await;
     }

@@ -26,6 +26,7 @@ mod restart;
 mod restore_elsewhere;
 mod restore_killed;
 mod rollback;
+mod slots;
 mod startup;
 mod story;
 mod switchover;

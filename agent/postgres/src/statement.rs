@@ -146,8 +146,9 @@ pub(crate) async fn create_slots(session: &Session, names: &[String]) -> Result<
     const CREATE: &str = "SELECT pg_create_physical_replication_slot($1)";
     // A slot whose WAL was removed refuses its standby for ever, although the archive may have what it needs.
     const DROP_LOST: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-        WHERE slot_type = 'physical' AND NOT active AND wal_status = 'lost'";
-    run(session, "drop the replication slots that are lost", DROP_LOST).await?;
+        WHERE slot_type = 'physical' AND NOT active AND wal_status = 'lost' AND slot_name = ANY ($1)";
+    let act = "drop the replication slots that are lost";
+    session.within(act, LIMIT, session.client().execute(DROP_LOST, &[&names])).await?;
     for name in names {
         let act = "create a replication slot";
         match session.within(act, LIMIT, session.client().execute(CREATE, &[name])).await {
@@ -158,13 +159,13 @@ pub(crate) async fn create_slots(session: &Session, names: &[String]) -> Result<
     Ok(())
 }
 
-/// Drops physical slots that nobody uses, but not the one that keeps WAL for the archive.
-pub(crate) async fn drop_idle_slots(session: &Session) -> Result<(), Error> {
+/// Drops the slots of these names that nobody uses. Others are somebody's own, or of a member that is away and comes back.
+pub(crate) async fn drop_idle_slots(session: &Session, names: &[String]) -> Result<(), Error> {
     const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
         WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND pg_is_in_recovery() \
-        AND slot_name <> $1";
+        AND slot_name <> $1 AND slot_name = ANY ($2)";
     let act = "drop idle replication slots";
-    session.within(act, LIMIT, session.client().execute(DROP, &[&ARCHIVE_SLOT])).await.map(drop)
+    session.within(act, LIMIT, session.client().execute(DROP, &[&ARCHIVE_SLOT, &names])).await.map(drop)
 }
 
 async fn run(session: &Session, act: &'static str, statement: &str) -> Result<(), Error> {

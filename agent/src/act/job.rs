@@ -198,6 +198,7 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
         }
         (Job::Start, Ok(())) => {
             memory.counters.postgres_starts += 1;
+            memory.slots_for = memory.others(instruments.dcs.name());
             memory.errand = Some(errand(instruments, memory));
         }
         (Job::Stop | Job::Start | Job::PostBootstrap | Job::Checkpoint, _) => {}
@@ -225,6 +226,17 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
 pub(super) fn prove(instruments: &Instruments, configuration: Configuration) -> Proving {
     let postgres = instruments.postgres.clone();
     Proving { task: tokio::spawn(async move { postgres.prove_synchronous(&configuration).await }) }
+}
+
+/// A standby's slots are made anew when a member has come, or has come back.
+pub(crate) fn follow_members(instruments: &Instruments, memory: &mut Memory) {
+    let is_standby = memory.seen.as_ref().is_some_and(|seen| !seen.is_primary());
+    let others = memory.others(instruments.dcs.name());
+    if !is_standby || memory.errand.is_some() || memory.job.is_some() || others == memory.slots_for {
+        return;
+    }
+    memory.slots_for = others;
+    memory.errand = Some(errand(instruments, memory));
 }
 
 fn errand(instruments: &Instruments, memory: &Memory) -> Errand {

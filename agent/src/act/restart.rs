@@ -4,14 +4,18 @@ use outrider_dcs::{Failover, RestartMember, RestartRequest, RestartState};
 use outrider_ha::{MemberName, TurnChange, TurnEnd};
 use tracing::info;
 
-use super::{Actor, Fault};
+use super::{Actor, Fault, terms};
 use crate::clock;
 
 impl Actor<'_> {
     /// Asks as a person would: whoever is fit takes over from this member.
     pub(super) async fn ask_switchover(&mut self) -> Result<(), Fault> {
-        let leader = Some(self.instruments.dcs.name().to_owned());
-        self.instruments.dcs.write_failover(&Failover { leader, ..Failover::default() }).await?;
+        let name = self.instruments.dcs.name().to_owned();
+        let id = format!("{name}-restart-{}", clock::wall().as_nanosecond());
+        let valid = self.memory.policy.request_limit();
+        let terms = Some(terms(id, valid, valid));
+        let wish = Failover { leader: Some(name), outrider: terms, ..Failover::default() };
+        self.instruments.dcs.write_failover(&wish).await?;
         info!("asked for a switchover, because Postgres is to be restarted here");
         Ok(())
     }

@@ -115,6 +115,8 @@ pub(crate) struct Memory {
     pub(crate) proving: Option<Proving>,
     /// What is done once Postgres accepts connections.
     pub(crate) errand: Option<Errand>,
+    /// The members for which the slots of this standby were last made.
+    pub(crate) slots_for: Vec<String>,
     /// The announced switchover that this member takes part in.
     pub(crate) switchover: Option<SwitchoverProgress>,
     /// When Postgres was told to stop for a switchover whose end is not seen yet.
@@ -197,6 +199,7 @@ impl Memory {
             synchronous: Synchronous::default(),
             proving: None,
             errand: None,
+            slots_for: Vec::new(),
             switchover: None,
             write_gap_since: None,
             restart_turn: TurnSeen::default(),
