@@ -26,6 +26,7 @@ mod switchover;
 pub(crate) mod tests;
 
 use std::fs::Permissions;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use outrider_dcs::Dcs;
 use outrider_ha::Watermark;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tracing::warn;
 
 use self::admission::Way;
@@ -80,6 +81,16 @@ pub(crate) async fn serve(visitors: Visitors, listener: TcpListener) {
 /// The same for the machine's own people.
 pub(crate) async fn serve_local(visitors: Visitors, listener: UnixListener) {
     door::open(listener, router(visitors, Way::Socket)).await;
+}
+
+/// Opens the port of the REST API. As many as the kernel allows may wait in front of it: for whom its queue has no room, the next
+/// try is a second later.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const QUEUE: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 /// Opens the unix socket of the REST API, which only the agent's user and root may use.

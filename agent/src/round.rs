@@ -14,7 +14,6 @@ use std::time::Duration;
 use anyhow::Context;
 use outrider_ha::{Dcs, Plan, Step, View, decide, invariant};
 use outrider_postgres::{Configuration, KeptParameters, Postgres};
-use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -49,7 +48,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config.postgres.data_directory.display()
     );
     let config = Arc::new(config);
-    let listener = TcpListener::bind(config.rest.listen).await.with_context(|| {
+    let listener = http::listen(config.rest.listen).with_context(|| {
         format!("cannot listen on {} (restapi.listen): is another agent running?", config.rest.listen)
     })?;
     let policy = config::first_policy(&config);

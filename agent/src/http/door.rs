@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Response;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -27,6 +28,8 @@ use super::hall::{Hall, Place};
 const PLACES: usize = 512;
 /// The same on the machine's own socket.
 const LOCAL_PLACES: usize = 32;
+/// So many come in between two turns of those inside.
+const AT_ONCE: usize = 16;
 /// For a request's head; a connection that waits for its next request ends after this too.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// After this a connection ends with the answer to its current request.
@@ -82,7 +85,7 @@ impl Entrance for UnixListener {
 pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
     let hall = Hall::new(E::PLACES);
     let mut visits = JoinSet::new();
-    loop {
+    for number in 1_usize.. {
         let stream = match entrance.next().await {
             Ok(stream) => stream,
             Err(fault) => {
@@ -94,8 +97,11 @@ pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
         let place = hall.enter().await;
         visits.spawn(visit(stream, place, router.clone()));
         while visits.try_join_next().is_some() {}
-        // Whoever came before is heard before the next may take their place.
-        yield_now().await;
+        // Whoever came before is heard before the next may take their place. Several at one time, so that those outside do not
+        // wait for each single answer inside.
+        if number.is_multiple_of(AT_ONCE) {
+            yield_now().await;
+        }
     }
 }
 
@@ -110,7 +116,12 @@ where
         inside.serve();
         let (inside, answer) = (inside.clone(), router.call(request));
         async move {
-            let answer: Result<Response<Body>, Infallible> = answer.await;
+            let mut answer: Result<Response<Body>, Infallible> = answer.await;
+            if let Ok(answer) = &mut answer
+                && inside.is_crowded()
+            {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             // What is left is to send it, and a visitor who does not read it has no claim to the place.
             inside.wait();
             answer

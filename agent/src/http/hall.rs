@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 /// The house.
 #[derive(Clone)]
 pub(super) struct Hall {
+    size: usize,
     places: Arc<Semaphore>,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -32,7 +33,7 @@ pub(super) struct Place {
 impl Hall {
     /// With room for so many.
     pub(super) fn new(places: usize) -> Self {
-        Hall { places: Arc::new(Semaphore::new(places)), waiting: Arc::default() }
+        Hall { size: places, places: Arc::new(Semaphore::new(places)), waiting: Arc::default() }
     }
 
     /// A place, as soon as there is one. Waits only while everybody inside is being served.
@@ -80,6 +81,11 @@ impl Place {
         }
     }
 
+    /// Whether so many are inside that nobody should stay longer than for one answer.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.hall.places.available_permits() < self.hall.size / 2
+    }
+
     /// Ends when the place is needed for another.
     pub(super) async fn needed(&self) {
         self.leave.cancelled().await;
@@ -112,6 +118,7 @@ mod tests {
     async fn who_has_asked_for_nothing_the_longest_makes_room() {
         let hall = Hall::new(3);
         let (first, second, third) = (hall.enter().await, hall.enter().await, hall.enter().await);
+        assert!(first.is_crowded());
         first.serve();
         first.wait();
         third.serve();
