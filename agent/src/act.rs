@@ -7,6 +7,7 @@ mod job;
 mod postgres;
 mod publish;
 mod request;
+mod restart;
 mod rollback;
 
 use outrider_ha::{MemberName, Plan, Reason, Step, Term};
@@ -96,6 +97,10 @@ impl Actor<'_> {
             Step::DateRequest { revision } => self.date_request(*revision).await,
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
             Step::AnnounceStop { to, request } => self.announce_stop(to, *request).await,
+            Step::AskSwitchover => self.ask_switchover().await,
+            Step::RecordRestart { member, change, revision } => {
+                self.record_restart(member, change, *revision).await
+            }
             Step::ClearSwitchover => self.clear_switchover().await,
             Step::RecreateCluster => self.recreate_cluster().await,
             Step::Initdb => {

@@ -11,6 +11,7 @@ mod format;
 mod list;
 mod member;
 mod replay;
+mod restart;
 mod restore;
 mod rollback;
 mod show;
@@ -54,6 +55,8 @@ enum Command {
     Switchover(switchover::Switchover),
     /// Make a member the leader when there is no leader, or when it is not well
     Failover(switchover::Failover),
+    /// Restart Postgres on the members, one after the other: standbys first, and a switchover instead for the primary
+    Restart(restart::Restart),
     /// Take a base backup of the cluster into its archive, and show how far it is
     Backup(backup::Backup),
     /// Get a server back from the archive into a fresh directory, to any point that the archive has
@@ -164,6 +167,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::List(options) => list::run(options),
         Command::Switchover(options) => switchover::switchover(options),
         Command::Failover(options) => switchover::failover(options),
+        Command::Restart(options) => restart::run(options),
         Command::Backup(options) => backup::run(options),
         Command::Restore(options) => restore::run(options),
         Command::Rollback(options) => rollback::run(options),

@@ -10,6 +10,7 @@ mod cluster;
 mod dcs;
 mod door;
 mod health;
+mod restart;
 mod rollback;
 mod rules;
 mod scrape;
@@ -69,6 +70,7 @@ fn router(visitors: Visitors) -> Router {
         .route("/switchover", post(switchover::switchover).delete(switchover::cancel).fallback(health::check))
         .route("/failover", post(switchover::failover).delete(switchover::cancel).fallback(health::check))
         .route("/backup", get(backup::show).post(backup::ask).delete(backup::cancel))
+        .route("/restart", get(restart::show).post(restart::ask).delete(restart::cancel))
         .route("/rollback", get(rollback::show).post(rollback::ask).delete(rollback::cancel))
         .route("/backups", get(archive::backups))
         .route("/archive", get(archive::archive))

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod local;
 pub(crate) mod members;
 pub(crate) mod peers;
+pub(crate) mod restart;
 
 use std::time::Duration;
 
@@ -27,9 +28,12 @@ const READ_LIMIT_LEAST: Duration = Duration::from_millis(50);
 pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> Result<View, TermError> {
     let limit = read_limit(instruments, memory);
     let tool_runs = memory.job.is_some();
+    // Whoever is to be restarted only when that is pending must know whether it is.
+    let thoroughly = memory.snapshot.as_ref().and_then(|snapshot| snapshot.restart.as_ref());
+    let thoroughly = thoroughly.is_some_and(|entry| entry.value.is_open());
     let (read, local) = tokio::join!(
         timeout(limit, instruments.dcs.read()),
-        local::look(instruments, memory.control.as_ref(), tool_runs)
+        local::look(instruments, memory.control.as_ref(), tool_runs, thoroughly)
     );
     let read = read.unwrap_or_else(|late| {
         Err(Error::Unreachable {
@@ -94,6 +98,8 @@ fn seen(memory: &mut Memory, snapshot: &Snapshot) -> Result<Cluster, TermError> 
         free_for: memory.free_for(),
         request_seen_for: request.map(|seen| memory.request_seen_for(seen)).unwrap_or_default(),
         policy: &memory.policy,
+        turn_for: memory.restart_turn.seen(snapshot),
+        turn_limit: memory.policy.primary_start_timeout,
         switchover: memory.switchover.as_ref(),
     };
     let cluster = cluster::cluster(snapshot, &remembered);
@@ -123,6 +129,10 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
     match read {
         Ok(snapshot) => {
             memory.dcs_answers();
+            let holder = |snapshot: &Snapshot| snapshot.leader.as_ref().map(|leader| leader.name.clone());
+            if memory.snapshot.as_ref().and_then(holder) != holder(&snapshot) {
+                memory.failures.source_changed();
+            }
             let free = snapshot.leader.is_none();
             memory.free_since =
                 if free { memory.free_since.or_else(|| Some(clock::monotonic())) } else { None };

@@ -22,7 +22,7 @@ use self::recorder::{Record, Recorder};
 pub(crate) use self::said::Said;
 use crate::act::{self, Fault};
 use crate::clock;
-use crate::round::{DcsRecord, Instruments, Memory};
+use crate::round::{DcsRecord, Failed, Instruments, Memory};
 
 /// What visitors hold; `None` before the first round has ended.
 pub(crate) type Board = watch::Receiver<Option<Arc<Report>>>;
@@ -50,6 +50,8 @@ pub(crate) struct Report {
     pub(crate) postgres: Option<Observation>,
     /// Patroni's word for the state of Postgres, such as `running` or `creating replica`.
     pub(crate) state: &'static str,
+    /// The long work that failed last, and has not succeeded since.
+    pub(crate) failing: Option<Failed>,
     /// When the next round begins at the latest.
     pub(crate) next_round: Duration,
     /// What the archive does; `None` when none is configured.
@@ -171,6 +173,7 @@ impl Reporter {
             dcs_record: memory.dcs.record(),
             lease_until_boottime_ns: memory.lease.map(|lease| lease.until_ns),
             postgres: memory.seen.clone(),
+            failing: memory.failures.last().cloned(),
             next_round,
             archive: instruments.archive.as_ref().map(|archive| archive.status()),
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),

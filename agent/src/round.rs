@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 pub(crate) use dcs_memory::{DcsMemory, DcsRecord};
 pub(crate) use instruments::{Archive, Instruments};
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Failed, Memory};
 pub(crate) use term::TermError;
 pub(crate) use wake::{Alarm, Waker};
 

@@ -113,7 +113,7 @@ fn a_switchover_among_two_nodes_survives_two_faults() {
 #[test]
 fn a_switchover_among_three_nodes_survives_a_fault() {
     let setup = Setup { requests: 1, losses: true, ..Setup::new(3, 1, 1) };
-    holds(&setup, 2_233_301, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 5_307_081, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]

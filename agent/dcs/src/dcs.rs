@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::values::{
     BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RebuiltKeys,
-    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
+    RestartRequest, RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A confirmed hold on the leader lease, and the time from which it counts.
@@ -216,6 +216,12 @@ pub trait Dcs: Send + Sync {
     /// # Errors
     /// `Conflict` when the claim is not this session's.
     async fn finish_backup(&self, outcome: &BackupOutcome, seen: i64) -> Result<i64, Error>;
+
+    /// Writes a restart of members, asked for or further on, in the place of the one that was `seen`. Returns its revision.
+    ///
+    /// # Errors
+    /// `Conflict` when it has changed since.
+    async fn write_restart(&self, value: &RestartRequest, seen: i64) -> Result<i64, Error>;
 
     /// Asks for a rollback of the running cluster. Returns the revision of the request.
     ///

@@ -24,7 +24,8 @@ use crate::snapshot::Snapshot;
 use crate::store::{Committed, Compare, KeyValue, Op, Repeat, Store, Transaction};
 use crate::values::{
     BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, HistoryRow, RebuiltKeys,
-    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState, compact_json,
+    RestartRequest, RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
+    compact_json,
 };
 
 use lease::Lease;
@@ -246,6 +247,10 @@ impl<S: Store> Dcs for Keyed<S> {
 
     async fn finish_backup(&self, outcome: &BackupOutcome, seen: i64) -> Result<i64, Error> {
         self.end_work(self.operation("end"), self.backups(), compact_json(outcome), seen).await
+    }
+
+    async fn write_restart(&self, value: &RestartRequest, seen: i64) -> Result<i64, Error> {
+        self.replace(self.operation("write"), self.keys.restart(), compact_json(value), seen).await
     }
 
     async fn request_rollback(&self, value: &RollbackRequest) -> Result<i64, Error> {

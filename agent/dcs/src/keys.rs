@@ -113,6 +113,10 @@ impl Keys {
         self.at("outrider/backup-last")
     }
 
+    pub(crate) fn restart(&self) -> String {
+        self.at("outrider/restart")
+    }
+
     pub(crate) fn rollback_request(&self) -> String {
         self.at("outrider/rollback-request")
     }
@@ -173,6 +177,7 @@ impl Keys {
                 "outrider/backup-last" => {
                     seen.backup_last = Some(entry(pair, parse_record(&pair.text())));
                 }
+                "outrider/restart" => seen.restart = Some(entry(pair, parse_record(&pair.text()))),
                 "outrider/rollback-request" => {
                     seen.rollback_request = Some(entry(pair, parse_record(&pair.text())));
                 }

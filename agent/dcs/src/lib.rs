@@ -27,6 +27,7 @@ pub use session::SessionError;
 pub use snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 pub use values::{
     ArchivedTo, BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, FailoverTerms,
-    Generation, HistoryRow, RebuiltKeys, RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap,
-    RollbackTarget, Status, SwitchoverIntent, SyncState, compact_json,
+    Generation, HistoryRow, RebuiltKeys, RestartMember, RestartRequest, RestartState, RollbackClaim,
+    RollbackOutcome, RollbackRequest, RollbackSwap, RollbackTarget, Status, SwitchoverIntent, SyncState,
+    compact_json,
 };

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::values::{
     BackupClaim, BackupOutcome, BackupRequest, Failover, FailoverAnswer, Generation, HistoryRow,
-    RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
+    RestartRequest, RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
 /// A value with the revision of its last change, to be handed back as `seen`.
@@ -154,6 +154,8 @@ pub struct Snapshot {
     pub backup: Option<BackupTaken>,
     /// How the last one ended.
     pub backup_last: Option<Entry<BackupOutcome>>,
+    /// The restart of members that was asked for last, also when it has ended.
+    pub restart: Option<Entry<RestartRequest>>,
     /// A rollback that somebody wants, until it has ended.
     pub rollback_request: Option<Entry<RollbackRequest>>,
     /// The rollback that is being prepared or carried out.

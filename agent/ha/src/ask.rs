@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::decide::election;
+use crate::decide::is_my_turn;
 use crate::view::cluster::{Cluster, Lease};
 use crate::view::local::Postgres;
 use crate::view::member::{Member, MemberName, Role};
@@ -29,7 +30,9 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
             Postgres::Stopped { .. } | Postgres::Starting { .. } | Postgres::Unresponsive { .. },
         ) => true,
         (Lease::Mine, Postgres::Primary { .. }) => {
-            cluster.request.as_ref().is_some_and(Request::is_due) || cluster.switchover.is_some()
+            cluster.request.as_ref().is_some_and(Request::is_due)
+                || cluster.switchover.is_some()
+                || is_my_turn(view, cluster)
         }
         // Where nothing of a cluster stands, somebody may know of one.
         (Lease::Free { .. }, Postgres::Empty | Postgres::Unusable(_)) => cluster.blank,

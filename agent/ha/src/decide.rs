@@ -8,6 +8,7 @@ pub(crate) mod election;
 mod primary;
 pub(crate) mod recreate;
 mod rejoin;
+mod restart;
 mod standby;
 mod switchover;
 mod synchronous;
@@ -17,7 +18,9 @@ use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Unusable};
 use crate::view::member::Replay;
-use crate::view::{Dcs, View};
+use crate::view::{Dcs, Job, View};
+
+pub(crate) use self::restart::is_my_turn;
 
 /// How many bytes a standby may be behind and still count as caught up, whatever `maximum_lag_on_failover` says: between two
 /// looks at a busy server more than that is written, and it arrives within milliseconds. Nothing is promoted on it.
@@ -35,16 +38,22 @@ const CAUGHT_UP: u64 = 1 << 20;
 pub fn decide(view: &View) -> Plan {
     let mut plan = choose(view);
     // Work that has just failed (a port that is taken, a source that refuses) would fail again at once, a thousand
-    // times a minute. Stopping is never put off.
-    if view.local.cooling_down && plan.steps.iter().any(is_put_off) {
-        plan.steps.retain(|step| !is_put_off(step));
+    // times a minute; and each copy that is begun costs the primary a checkpoint. Stopping is never put off.
+    if plan.steps.iter().any(|step| is_put_off(view, step)) {
+        plan.steps.retain(|step| !is_put_off(view, step));
         plan.look_again = Some(view.policy.loop_wait / 2);
+    }
+    if let Dcs::Seen(cluster) = &view.dcs
+        && refusal(view, cluster).is_none()
+    {
+        restart::give_up(view, cluster, &mut plan);
     }
     plan
 }
 
-fn is_put_off(step: &Step) -> bool {
-    step.begins_job() && !matches!(step, Step::Stop(_))
+fn is_put_off(view: &View, step: &Step) -> bool {
+    let waits = |job| view.local.cooling_down || view.local.backing_off.contains(&job);
+    step.job().is_some_and(|job| job != Job::Stop && waits(job))
 }
 
 fn choose(view: &View) -> Plan {

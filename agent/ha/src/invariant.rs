@@ -38,17 +38,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     match step {
         Step::AcquireLease { .. } => acquire_lease(view, cluster),
         Step::RecreateCluster => recreate_cluster(view, cluster),
-        Step::Promote => {
-            require(mine, "only the holder of the lease is promoted")?;
-            require(
-                matches!(view.local.postgres, Postgres::Standby { .. }),
-                "only a running standby is promoted",
-            )?;
-            require(
-                plan.steps.first() == Some(&Step::RenewLease),
-                "the lease is confirmed before a promotion",
-            )
-        }
+        Step::Promote => promote(view, cluster, plan),
         Step::Start(StartAs::Primary { synchronous }) => start_primary(view, plan, synchronous),
         Step::HandOverLease { to } => hand_over(view, to),
         Step::RenewLease | Step::ReleaseLease => require(mine, "only one's own lease is renewed or released"),
@@ -78,7 +68,12 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::ClearSync { .. }
         | Step::RecordHistory
         | Step::AnnounceSwitchover { .. }
+        | Step::AskSwitchover
         | Step::ClearSwitchover => require(mine, "only the leader writes the cluster's keys"),
+        Step::RecordRestart { member, .. } => require(
+            mine || *member == view.me,
+            "only the leader and the member itself say how far it is in a restart",
+        ),
         Step::HastenReplay { .. } => {
             let candidate = cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me);
             require(mine || candidate, "queries are cancelled only on a member that is to be promoted")
@@ -145,6 +140,13 @@ fn accepts_loss(view: &View, cluster: &Cluster) -> bool {
             && request.accept_data_loss
             && request.to.as_ref() == Some(&view.me)
     })
+}
+
+/// Only a running standby that holds the lease is promoted.
+fn promote(view: &View, cluster: &Cluster, plan: &Plan) -> Result<(), Violation> {
+    require(cluster.lease == Lease::Mine, "only the holder of the lease is promoted")?;
+    require(matches!(view.local.postgres, Postgres::Standby { .. }), "only a running standby is promoted")?;
+    require(plan.steps.first() == Some(&Step::RenewLease), "the lease is confirmed before a promotion")
 }
 
 /// The keys of a cluster are written anew only by the primary that led it last, where all of them are gone, and while no member

@@ -28,5 +28,6 @@ pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusabl
 pub use view::member::{Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, Tags};
 pub use view::policy::{Policy, SynchronousMode};
 pub use view::request::{Request, RequestKind, Switchover};
+pub use view::restart::{Restart, RestartTurn, TurnChange, TurnEnd, TurnState};
 pub use view::watermark::{Lost, StoreId, Watermark};
 pub use view::{Dcs, Job, View};

@@ -7,8 +7,10 @@ use outrider_wal::TimelineId;
 use serde::{Deserialize, Serialize};
 
 use crate::reason::Reason;
+use crate::view::Job;
 use crate::view::cluster::SystemId;
 use crate::view::member::MemberName;
+use crate::view::restart::TurnChange;
 
 /// The decision of one round.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,6 +116,17 @@ pub enum Step {
         /// Revision of the request.
         request: i64,
     },
+    /// Ask for a switchover from this member to whoever is fit, because its Postgres is to be restarted.
+    AskSwitchover,
+    /// Record how far a member is in a restart that was asked for.
+    RecordRestart {
+        /// The member.
+        member: MemberName,
+        /// What changes for it.
+        change: TurnChange,
+        /// Revision of the request as it was seen.
+        revision: i64,
+    },
     /// Take the announcement away.
     ClearSwitchover,
     /// Write the keys of the cluster anew where all of them are gone, and take the leader lease with them.
@@ -172,18 +185,18 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it begins long work, which shows as the job of the next view.
+    /// The long work that it begins, which shows as the job of the next view.
     #[must_use]
-    pub const fn begins_job(&self) -> bool {
+    pub const fn job(&self) -> Option<Job> {
         match self {
-            Step::Initdb
-            | Step::PostBootstrap
-            | Step::Start(_)
-            | Step::Stop(_)
-            | Step::Checkpoint
-            | Step::Rollback
-            | Step::Clone { .. }
-            | Step::Rewind { .. } => true,
+            Step::Initdb => Some(Job::Initdb),
+            Step::PostBootstrap => Some(Job::PostBootstrap),
+            Step::Start(_) => Some(Job::Start),
+            Step::Stop(_) => Some(Job::Stop),
+            Step::Checkpoint => Some(Job::Checkpoint),
+            Step::Rollback => Some(Job::Rollback),
+            Step::Clone { .. } => Some(Job::Clone),
+            Step::Rewind { .. } => Some(Job::Rewind),
             Step::AcquireLease { .. }
             | Step::RenewLease
             | Step::ReleaseLease
@@ -197,6 +210,8 @@ impl Step {
             | Step::DateRequest { .. }
             | Step::AnnounceSwitchover { .. }
             | Step::AnnounceStop { .. }
+            | Step::AskSwitchover
+            | Step::RecordRestart { .. }
             | Step::ClearSwitchover
             | Step::SkipTimelines { .. }
             | Step::HastenReplay { .. }
@@ -205,8 +220,14 @@ impl Step {
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }
-            | Step::CreateSlots { .. } => false,
+            | Step::CreateSlots { .. } => None,
         }
+    }
+
+    /// Whether it begins long work.
+    #[must_use]
+    pub const fn begins_job(&self) -> bool {
+        self.job().is_some()
     }
 }
 

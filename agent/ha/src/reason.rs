@@ -259,6 +259,11 @@ reasons! {
     /// The request is fulfilled.
     SwitchoverDone => "switchover_done", "switched over";
 
+    /// A restart that somebody asked for: this member's turn.
+    Restarting => "restarting", "restarting Postgres, as was asked for";
+    /// The same, and the others are not yet well enough.
+    RestartWaiting => "restart_waiting", "a restart was asked for; waiting until the others are up, and for a primary until one can take over";
+
     /// Synchronous mode is on: `/sync` gets its leader.
     SynchronousOn => "synchronous_on", "synchronous mode: recording this member as its leader";
     /// Synchronous mode is off: `/sync` and the setting are cleared.

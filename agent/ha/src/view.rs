@@ -5,6 +5,7 @@ pub(crate) mod local;
 pub(crate) mod member;
 pub(crate) mod policy;
 pub(crate) mod request;
+pub(crate) mod restart;
 pub(crate) mod watermark;
 
 use alloc::vec::Vec;

@@ -96,6 +96,16 @@ impl Configuration {
         fixed.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
     }
 
+    /// Whether a restart would leave this server with less than now of what standbys must not have less of than their primary.
+    #[must_use]
+    pub fn lowers(&self, settings: &Settings, limits: &BTreeMap<String, u32>) -> bool {
+        let wanted = parameters::fixed(settings, self);
+        let less = |(name, now): (&String, &u32)| {
+            wanted.get(name).and_then(|value| value.parse::<u32>().ok()).is_some_and(|value| value < *now)
+        };
+        limits.iter().any(less)
+    }
+
     fn main(&self, settings: &Settings, password_file: &Path) -> String {
         let mut text = String::from(
             "# Written by Outrider; changes in here are lost. Set parameters with `PATCH /config` (postgresql.parameters)\n\

@@ -36,6 +36,11 @@ const HOT_STANDBY: &[(&str, &str)] = &[
     ("max_locks_per_xact setting", "max_locks_per_transaction"),
 ];
 
+/// Whether a standby needs at least as much of it as its primary has.
+pub(crate) fn is_hot_standby_minimum(parameter: &str) -> bool {
+    HOT_STANDBY.iter().any(|(_, name)| *name == parameter)
+}
+
 impl ControlData {
     /// Reads the output of `pg_controldata` in the C locale.
     pub(crate) fn parse(output: &[String]) -> Result<Self, Error> {

@@ -4,13 +4,14 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use outrider_wal::{TimelineHistory, TimelineId};
 
 use crate::error::Error;
 use crate::file;
 use crate::rollback;
+use crate::room::RESTORING;
 use crate::settings::Settings;
 
 /// What is in the place of the data directory.
@@ -52,13 +53,14 @@ impl Work {
         })
     }
 
-    /// Marks the work as begun, durably.
-    pub(crate) fn begin(self, settings: &Settings) -> Result<(), Error> {
-        file::replace(
-            &self.mark(settings),
-            "The data directory must not be started before this is finished.\n",
-            0o600,
-        )
+    /// Marks the work as begun, durably. `places`: where it will write beside the data directory.
+    pub(crate) fn begin(self, settings: &Settings, places: &[PathBuf]) -> Result<(), Error> {
+        let mut text = String::from("The data directory must not be started before this is finished.\n");
+        for place in places {
+            text.push_str(&place.to_string_lossy());
+            text.push('\n');
+        }
+        file::replace(&self.mark(settings), &text, 0o600)
     }
 
     /// Takes the mark away. What the work wrote is durable by now: initdb, pg_basebackup and pg_rewind sync.
@@ -73,8 +75,15 @@ impl Work {
     }
 }
 
-/// In the data directory, while `outrider restore` fills it.
-const RESTORING: &str = "outrider.restoring";
+/// The places that work which did not finish has named when it began.
+pub(crate) fn places_of_unfinished_work(settings: &Settings) -> Result<Vec<PathBuf>, Error> {
+    let mut places = Vec::new();
+    for work in Work::ALL {
+        let text = file::read_if_there(&work.mark(settings))?.unwrap_or_default();
+        places.extend(text.lines().filter(|line| line.starts_with('/')).map(PathBuf::from));
+    }
+    Ok(places)
+}
 
 /// Looks at the data directory.
 ///
@@ -173,112 +182,4 @@ pub(crate) fn set_unrecorded(settings: &Settings, unrecorded: bool) -> Result<()
 /// Whether the data came from an archive and the DCS did not name the cluster by it.
 pub(crate) fn is_unrecorded(settings: &Settings) -> bool {
     settings.state_directory.join(UNRECORDED).exists()
-}
-
-/// Makes room for new data. Data that may still be worth something is moved aside, to `<data directory>.replaced`; one
-/// such copy is kept, and older ones are removed. Remains of a clone or of `initdb` are removed.
-pub(crate) fn make_room(settings: &Settings) -> Result<(), Error> {
-    let path = &settings.data_directory;
-    match inspect(settings)? {
-        Directory::Empty => Ok(()),
-        Directory::HalfInitialized | Directory::HalfCloned => {
-            for tablespace in half_made_tablespaces(path)? {
-                remove_content(&tablespace)?;
-            }
-            remove_content(path)
-        }
-        Directory::Complete | Directory::HalfRewound => {
-            let aside = with_suffix(path, ".replaced");
-            remove_all(&aside)?;
-            let failed = |source| Error::MoveAside { path: path.clone(), aside: aside.clone(), source };
-            fs::rename(path, &aside).map_err(failed)?;
-            let failed = |source| Error::Write { path: path.clone(), source };
-            file::sync_directory(path).map_err(failed)?;
-            tracing::warn!(from = %path.display(), to = %aside.display(), "moved the old data aside; remove it when it is not needed");
-            Ok(())
-        }
-        Directory::Refused(why) => Err(Error::Write {
-            path: path.clone(),
-            source: io::Error::new(io::ErrorKind::PermissionDenied, why),
-        }),
-    }
-}
-
-/// The tablespaces that belong to half a data directory. Restore and pg_basebackup take empty directories only, so what is
-/// in them is of the same work; they would not take them a second time. A restore links them at its end; before that its
-/// mark names them, and they carry it too. What pg_basebackup wrote before it linked them is not found: it names them nowhere.
-fn half_made_tablespaces(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Read { path, source }
-    };
-    let text = file::read_if_there(&path.join(RESTORING))?.unwrap_or_default();
-    let named = text.lines().filter(|line| line.starts_with('/')).map(PathBuf::from);
-    let mut found: Vec<PathBuf> = named.filter(|place| place.join(RESTORING).exists()).collect();
-    let links = path.join("pg_tblspc");
-    let entries = match fs::read_dir(&links) {
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(found),
-        entries => entries.map_err(failed(&links))?,
-    };
-    for entry in entries {
-        let entry = entry.map_err(failed(&links))?;
-        // One in place is a directory, and goes with the rest.
-        if entry.file_type().map_err(failed(&entry.path()))?.is_symlink() {
-            found.push(fs::read_link(entry.path()).map_err(failed(&entry.path()))?);
-        }
-    }
-    Ok(found)
-}
-
-/// Empties the directory and keeps it: it may be where a volume is mounted.
-fn remove_content(path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
-    let entries = match fs::read_dir(path) {
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(failed)?,
-    };
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_dir() {
-            remove_all(&entry.path())?;
-        } else {
-            fs::remove_file(entry.path()).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Write { path: path.to_owned(), source }),
-    }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tablespaces_of_half_a_directory_are_those_that_it_links_and_those_with_its_mark() {
-        let directory = tempfile::tempdir().unwrap();
-        let place = |name: &str| directory.path().join(name);
-        let data = place("data");
-        assert_eq!(half_made_tablespaces(&data).unwrap(), Vec::<PathBuf>::new());
-        for name in ["linked", "marked", "foreign", "data/pg_tblspc/16385"] {
-            fs::create_dir_all(place(name)).unwrap();
-        }
-        std::os::unix::fs::symlink(place("linked"), data.join("pg_tblspc/16384")).unwrap();
-        fs::write(place("marked").join(RESTORING), "").unwrap();
-        let text = format!("Not finished.\n{}\n{}\n", place("marked").display(), place("foreign").display());
-        fs::write(data.join(RESTORING), text).unwrap();
-        assert_eq!(half_made_tablespaces(&data).unwrap(), [place("marked"), place("linked")]);
-    }
 }

@@ -58,9 +58,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The old data could not be moved aside to make room for a clone.
-    #[error(
-        "cannot move {path} aside to {aside}; a data directory that is a volume by itself cannot be replaced: use a directory below it"
-    )]
+    #[error("cannot move {path} aside to {aside}")]
     MoveAside {
         /// The data directory.
         path: PathBuf,
@@ -68,6 +66,12 @@ pub enum Error {
         aside: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// There is no room for new data, or the place is not ours; nothing was touched.
+    #[error("cannot make room for new data: {problem}")]
+    Room {
+        /// What is in the way.
+        problem: String,
     },
     /// The postmaster takes no new connection.
     #[error("Postgres takes no new connection at {socket}")]
@@ -190,6 +194,7 @@ impl Error {
             | Error::Write { .. }
             | Error::Knock { .. }
             | Error::MoveAside { .. }
+            | Error::Room { .. }
             | Error::Connect { .. }
             | Error::Reach { .. }
             | Error::Statement { .. }
@@ -225,6 +230,7 @@ impl Error {
             | Error::Write { .. }
             | Error::Knock { .. }
             | Error::MoveAside { .. }
+            | Error::Room { .. }
             | Error::Reach { .. }
             | Error::TooSlow { .. }
             | Error::Tool { .. }

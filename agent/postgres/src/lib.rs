@@ -18,6 +18,7 @@ mod rebuild;
 mod replay;
 mod restored;
 mod rollback;
+mod room;
 mod session;
 mod settings;
 mod statement;

@@ -1,5 +1,7 @@
 //! What a running Postgres says of itself, by one query over its unix socket. Concludes nothing from it.
 
+use std::collections::BTreeMap;
+
 use outrider_wal::{Lsn, TimelineId};
 
 /// One look at a Postgres that accepts connections.
@@ -25,6 +27,8 @@ pub struct Observation {
     pub synchronous_standby_names: String,
     /// Parameters that wait for a restart.
     pub pending_restart: Vec<String>,
+    /// What a standby must not have less of than its primary, by parameter, as it is in effect.
+    pub limits: BTreeMap<String, u32>,
     /// Client backends.
     pub connections: u32,
     /// Size of a WAL segment in bytes.

@@ -1,5 +1,6 @@
 //! Looks at the local Postgres: role, positions, who streams. Keeps one session; changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Row, Statement};
 
 use crate::conninfo;
+use crate::control;
 use crate::error::Error;
 use crate::observation::{Blocker, Observation, Role, WalSender};
 use crate::session::Session;
@@ -80,7 +82,11 @@ WHERE session.backend_type = 'client backend' AND session.pid <> pg_backend_pid(
       ELSE session.backend_xmin IS NOT NULL END
 ORDER BY 4 DESC LIMIT 20";
 
-const PENDING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY 1";
+/// Those, and what a standby must not have less of than its primary.
+const PENDING: &str = "
+SELECT name, setting, pending_restart FROM pg_settings
+WHERE pending_restart OR name IN ('max_connections', 'max_worker_processes', 'max_wal_senders',
+                                  'max_prepared_transactions', 'max_locks_per_transaction') ORDER BY 1";
 
 /// Looks at one Postgres. Clones share the session and take turns.
 #[derive(Clone, Debug)]
@@ -96,6 +102,7 @@ struct Window {
     walsenders: Statement,
     blockers: Statement,
     pending: Vec<String>,
+    limits: BTreeMap<String, u32>,
     looks: u32,
 }
 
@@ -130,6 +137,13 @@ impl Observer {
         timeout(LOOK_LIMIT, looking).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
+    /// The next look asks anew what is not asked at each: which parameters wait for a restart.
+    pub async fn ask_all_again(&self) {
+        if let Some(window) = self.window.lock().await.as_mut() {
+            window.looks = 0;
+        }
+    }
+
     /// Sizes of the databases in bytes, by name. Reads directories: not for every round.
     ///
     /// # Errors
@@ -157,7 +171,8 @@ impl Window {
         let state = session.within(act, LOOK_LIMIT, session.client().prepare(STATE)).await?;
         let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
         let blockers = session.within(act, LOOK_LIMIT, session.client().prepare(BLOCKERS)).await?;
-        Ok(Window { session, state, walsenders, blockers, pending: Vec::new(), looks: 0 })
+        let (pending, limits) = (Vec::new(), BTreeMap::new());
+        Ok(Window { session, state, walsenders, blockers, pending, limits, looks: 0 })
     }
 
     async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
@@ -177,7 +192,7 @@ impl Window {
             self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])),
             self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])),
         )?;
-        let mut seen = observation(&row, &walsenders, &self.pending);
+        let mut seen = observation(&row, &walsenders, &self.pending, &self.limits);
         if let Role::Standby { received, replayed, blockers, .. } = &mut seen.role
             && replayed < received
         {
@@ -191,7 +206,10 @@ impl Window {
     async fn ask_pending(&mut self) -> Result<(), Error> {
         let act = "tell which parameters wait for a restart";
         let rows = self.session.within(act, LOOK_LIMIT, self.session.client().query(PENDING, &[])).await?;
-        self.pending = rows.iter().map(|row| row.get(0)).collect();
+        self.pending = rows.iter().filter(|row| row.get(2)).map(|row| row.get(0)).collect();
+        let limit = |row: &Row| Some((row.get(0), row.get::<_, &str>(1).parse().ok()?));
+        let of_standbys = |(name, _): &(String, u32)| control::is_hot_standby_minimum(name);
+        self.limits = rows.iter().filter_map(limit).filter(of_standbys).collect();
         Ok(())
     }
 }
@@ -211,7 +229,12 @@ async fn knock(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-fn observation(row: &Row, walsenders: &[Row], pending: &[String]) -> Observation {
+fn observation(
+    row: &Row,
+    walsenders: &[Row],
+    pending: &[String],
+    limits: &BTreeMap<String, u32>,
+) -> Observation {
     let checkpoint_timeline = timeline(row.get(3));
     let (role, timeline) = match row.get::<_, Option<i64>>(5) {
         Some(flushed) => (Role::Primary { flushed: lsn(Some(flushed)) }, timeline(row.get(6))),
@@ -232,6 +255,7 @@ fn observation(row: &Row, walsenders: &[Row], pending: &[String]) -> Observation
         slots: row.get(18),
         synchronous_standby_names: row.get(16),
         pending_restart: pending.to_vec(),
+        limits: limits.clone(),
         connections: row.get::<_, i32>(17).cast_unsigned(),
         wal_segment_size: u64::from(row.get::<_, i32>(19).cast_unsigned()),
     }

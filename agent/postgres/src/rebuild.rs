@@ -1,6 +1,7 @@
 //! Makes the data directory anew: initdb, clone, rewind. Each marks its work, so that what it left half done is never started.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use outrider_supervisor::protocol::Tool;
@@ -15,9 +16,13 @@ use crate::directory::{self, Directory, Work};
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
+use crate::room::{self, Coming};
+use crate::session::Session;
 
 /// For the primary to accept a connection.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
+/// For the primary to say how large it is, which reads its directories.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Postgres {
     /// Makes a new cluster in the empty data directory. Remains of an earlier try are removed first.
@@ -27,9 +32,10 @@ impl Postgres {
     pub async fn initdb(&self) -> Result<(), Error> {
         let settings = &self.settings;
         if directory::inspect(settings)? == Directory::HalfInitialized {
-            directory::make_room(settings)?;
+            self.make_room(Work::Initialize, Coming::default()).await?;
+        } else {
+            Work::Initialize.begin(settings, &[])?;
         }
-        Work::Initialize.begin(settings)?;
         let password = settings.state_directory.join("initdb-password");
         file::replace(&password, &format!("{}\n", settings.superuser.password.reveal()), 0o600)?;
         let mut arguments = vec![
@@ -57,9 +63,8 @@ impl Postgres {
         // The data is moved aside only when nothing stands in the way of the copying.
         reach(upstream).await?;
         self.is_free().await?;
-        directory::make_room(settings)?;
-        Work::forget_all(settings)?;
-        Work::Clone.begin(settings)?;
+        let coming = self.coming_from(upstream).await;
+        self.make_room(Work::Clone, coming).await?;
         // It holds the password, and this may be the first that is written here.
         let password_file = write_password_file(settings)?;
         // Not the member's name: a commit must not take the copying for the standby.
@@ -89,7 +94,7 @@ impl Postgres {
         // A crashed server is recovered by pg_rewind itself, which starts it once with this configuration.
         wanted.write(settings)?;
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;
-        Work::Rewind.begin(settings)?;
+        Work::Rewind.begin(settings, &[])?;
         archive_slot::forget(settings)?;
         let password_file = write_password_file(settings)?;
         let source = conninfo(upstream, &settings.rewind.name, &password_file, "outrider rewind");
@@ -119,6 +124,38 @@ impl Postgres {
 }
 
 impl Postgres {
+    /// [`room::make_room`], which may have much to remove, beside everything else.
+    pub(crate) async fn make_room(&self, work: Work, coming: Coming) -> Result<(), Error> {
+        let settings = self.settings.clone();
+        let making = tokio::task::spawn_blocking(move || room::make_room(&settings, work, &coming)).await;
+        making.map_err(|fault| Error::Room { problem: fault.to_string() })?
+    }
+
+    /// What a copy of this primary will bring. Asked as the user for rewinding, whom the members let in from each other. When it
+    /// does not say, the copying finds out whether there is room.
+    async fn coming_from(&self, upstream: &Upstream) -> Coming {
+        const PLACES: &str =
+            "SELECT place FROM pg_tablespace, pg_tablespace_location(oid) AS place WHERE place LIKE '/%'";
+        const SIZE: &str = "SELECT pg_tablespace_size('pg_default')";
+        let asking = async {
+            let session = Session::open_at_as(upstream, &self.settings.rewind).await?;
+            let act = "tell where its tablespaces are";
+            let places = session.within(act, ASK_LIMIT, session.client().query(PLACES, &[])).await?;
+            let act = "tell how large it is";
+            let size = session.within(act, ASK_LIMIT, session.client().query_one(SIZE, &[])).await;
+            let tablespaces = places.iter().map(|row| PathBuf::from(row.get::<_, String>(0))).collect();
+            Ok::<_, Error>(Coming {
+                tablespaces,
+                bytes: size.ok().map(|row| row.get::<_, i64>(0).cast_unsigned()),
+            })
+        };
+        asking.await.unwrap_or_else(|fault| {
+            let fault: &dyn std::error::Error = &fault;
+            warn!(fault, "the primary does not say what a copy of it will bring");
+            Coming::default()
+        })
+    }
+
     /// Whether the supervisor would run a program on the data directory now: `pg_controldata` is refused when another runs.
     pub(crate) async fn is_free(&self) -> Result<(), Error> {
         let arguments = vec!["--version".to_owned()];

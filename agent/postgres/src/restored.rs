@@ -1,6 +1,8 @@
 //! A data directory that came from a base backup: room for it, marks while it is not whole, and its recovery to the end.
 //! Knows no archive: who copies the files is told where, and says when they are all there.
 
+use std::path::PathBuf;
+
 use outrider_supervisor::protocol::Tool;
 use tracing::info;
 
@@ -10,6 +12,7 @@ use crate::directory::{self, Directory, Work};
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
+use crate::room::Coming;
 
 impl Postgres {
     /// Makes room for the first data of a new cluster, as before initdb. Remains of an earlier try are removed.
@@ -20,14 +23,14 @@ impl Postgres {
         let settings = &self.settings;
         self.is_free().await?;
         match directory::inspect(settings)? {
-            Directory::Empty => {}
-            Directory::HalfInitialized | Directory::HalfCloned => directory::make_room(settings)?,
+            Directory::Empty => Work::Initialize.begin(settings, &[]),
+            Directory::HalfInitialized | Directory::HalfCloned => {
+                self.make_room(Work::Initialize, Coming::default()).await
+            }
             Directory::Complete | Directory::HalfRewound | Directory::Refused(_) => {
-                return Err(Error::NotEmpty { path: settings.data_directory.clone() });
+                Err(Error::NotEmpty { path: settings.data_directory.clone() })
             }
         }
-        Work::forget_all(settings)?;
-        Work::Initialize.begin(settings)
     }
 
     /// Replays what the archive has, up to where `target` says, and ends as a primary that was shut down cleanly on a
@@ -89,16 +92,14 @@ impl Postgres {
         directory::set_unrecorded(&self.settings, false)
     }
 
-    /// Makes room for the data of a new standby, as before a clone: what is here is moved aside.
+    /// Makes room for the data of a new standby, as before a clone: what is here is moved aside. `tablespaces`: where those of
+    /// the new data will lie; `bytes`: its size without them, when it is known.
     ///
     /// # Errors
     /// When it cannot be moved, or the supervisor runs something on it.
-    pub async fn prepare_standby(&self) -> Result<(), Error> {
-        let settings = &self.settings;
+    pub async fn prepare_standby(&self, tablespaces: Vec<PathBuf>, bytes: Option<u64>) -> Result<(), Error> {
         self.is_free().await?;
-        directory::make_room(settings)?;
-        Work::forget_all(settings)?;
-        Work::Clone.begin(settings)
+        self.make_room(Work::Clone, Coming { tablespaces, bytes }).await
     }
 
     /// The files of the standby are all there, durably, and are those of this cluster.

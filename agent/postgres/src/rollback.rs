@@ -20,10 +20,10 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::configuration::Configuration;
-use crate::directory;
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
+use crate::room;
 use crate::settings::Settings;
 
 /// In the state directory.
@@ -188,7 +188,7 @@ impl Postgres {
         let directory = self.rollback_directory();
         let problem = |fault: String| Error::Rollback { problem: fault };
         let removing = directory.clone();
-        let removed = tokio::task::spawn_blocking(move || directory::remove_all(&removing)).await;
+        let removed = tokio::task::spawn_blocking(move || room::remove_all(&removing)).await;
         removed.map_err(|fault| problem(fault.to_string()))??;
         let failed = |source| Error::Write { path: directory.clone(), source };
         file::sync_directory(&directory).map_err(failed)?;

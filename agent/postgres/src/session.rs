@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::conninfo::Upstream;
 use crate::error::Error;
-use crate::settings::Settings;
+use crate::settings::{Settings, User};
 
 /// To be let in.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -35,25 +35,25 @@ impl Session {
         let mut config = Config::new();
         config.host_path(&settings.socket_directory).port(settings.port);
         let place = format!("{}/.s.PGSQL.{}", settings.socket_directory.display(), settings.port);
-        Self::connect(settings, config, CONNECT_LIMIT, place).await
+        Self::connect(&settings.superuser, config, CONNECT_LIMIT, place).await
     }
 
     /// Connects as the superuser to the Postgres of another member.
     pub(crate) async fn open_at(settings: &Settings, member: &Upstream) -> Result<Self, Error> {
-        let mut config = Config::new();
-        config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT);
-        Self::connect(settings, config, REACH_LIMIT, format!("{}:{}", member.host, member.port)).await
+        Self::open_at_as(member, &settings.superuser).await
     }
 
-    async fn connect(
-        settings: &Settings,
-        mut config: Config,
-        limit: Duration,
-        place: String,
-    ) -> Result<Self, Error> {
+    /// Connects as this user to the Postgres of another member.
+    pub(crate) async fn open_at_as(member: &Upstream, user: &User) -> Result<Self, Error> {
+        let mut config = Config::new();
+        config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT);
+        Self::connect(user, config, REACH_LIMIT, format!("{}:{}", member.host, member.port)).await
+    }
+
+    async fn connect(user: &User, mut config: Config, limit: Duration, place: String) -> Result<Self, Error> {
         config
-            .user(&settings.superuser.name)
-            .password(settings.superuser.password.reveal())
+            .user(&user.name)
+            .password(user.password.reveal())
             .dbname("postgres")
             .application_name("outrider")
             // What the agent writes must never wait for a standby, nor mean another function than PostgreSQL's own.

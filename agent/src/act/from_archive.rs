@@ -111,7 +111,11 @@ async fn from_backup(postgres: &Postgres, archive: &config::Archive, system: u64
     }
     info!(backup = %plan.id(), "copying the data of this member from the archive");
     let command = postgres.settings().restore_command.clone().unwrap_or_default();
-    postgres.prepare_standby().await?;
+    let spaces = plan.backup.tablespaces.iter().map(|space| PathBuf::from(&space.location));
+    let spaces: Vec<PathBuf> = spaces.filter(|location| location.is_absolute()).collect();
+    // What the backup says of its size is with the tablespaces.
+    let bytes = plan.plain_bytes.filter(|_| spaces.is_empty());
+    postgres.prepare_standby(spaces, bytes).await?;
     let directory = postgres.settings().data_directory.clone();
     let (told, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
     let _stop: DropGuard = cancel.clone().drop_guard();

@@ -165,12 +165,19 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
         (Job::Stop | Job::Start | Job::PostBootstrap | Job::Checkpoint, _) => {}
     }
     match outcome {
-        Ok(()) => info!(job = ?kind, ?took, "done"),
+        Ok(()) => {
+            info!(job = ?kind, ?took, "done");
+            // That the postmaster was started does not mean that it comes up.
+            if kind != Job::Start {
+                memory.failures.forget(kind);
+            }
+        }
         Err(fault) => {
-            error!(job = ?kind, ?took, fault = %causes(&fault), "failed");
+            let fault = causes(&fault);
+            error!(job = ?kind, ?took, fault, "failed");
             // Nobody writes until Postgres is up again, with the data that it had.
             if kind != Job::Rollback {
-                memory.cool_down();
+                memory.failed(kind, &fault);
             }
         }
     }

@@ -168,6 +168,14 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
+    if let Some(seen) = &memory.seen
+        && memory.configuration.lowers(&instruments.config.postgres, &seen.limits)
+    {
+        put("lowers", json!(true));
+    }
+    if let Some(failed) = memory.failures.last() {
+        put("failing", failed.document());
+    }
     if let Some(fuse) = view.local.fuse.filter(|_| memory.lease.is_some()) {
         // The nearest whole second, so that a quiet member's entry stays as it is.
         put("fuse_seconds", json!((fuse + Duration::from_millis(500)).as_secs()));
@@ -235,6 +243,7 @@ pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
     match instruments.postgres.configure(&memory.configuration).await {
         Ok(()) => {
             memory.configuration_changed = false;
+            instruments.observer.ask_all_again().await;
             info!("Postgres has the configuration of the cluster");
         }
         Err(fault) => warn!(fault = %causes(&fault), "cannot give Postgres its configuration"),

@@ -1,6 +1,8 @@
 //! `outrider dcs rebuild`: when the DCS has lost the cluster's keys or went back and nobody leads, asks every member what it
 //! remembers and has, and writes the keys anew. Who is taken is decided in `outrider_ha::rebuild`.
 
+mod shown;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,13 +17,13 @@ use outrider_ha::{
 };
 use outrider_wal::{Lsn, TimelineId};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::confirm::meant;
 use super::exit::{self, Refusal};
-use super::format::{Format, Rows};
+use super::format::Format;
 use super::member::{Member, Whom};
 use crate::clock;
 use crate::config::{self, Config};
@@ -127,7 +129,7 @@ async fn rebuild_keys(
         .unwrap_or_default();
     let heard = ask_everybody(config, local, &snapshot, &remembered).await;
     let decided = decide(config, &heard, &snapshot, accept_data_loss);
-    let shown = show(config, &heard, &snapshot, &decided, format)?;
+    let shown = shown::show(config, &heard, &snapshot, &decided, format)?;
     if only_plan {
         exit::print(&shown)?;
         return match &decided {
@@ -281,81 +283,6 @@ fn refused(refusal: &NotRebuilt) -> Refusal {
     anyhow!("the keys were not rebuilt: {refusal}; {next}").into()
 }
 
-fn show(
-    config: &Config,
-    heard: &Heard,
-    snapshot: &Snapshot,
-    decided: &Result<Rebuilding, NotRebuilt>,
-    format: Format,
-) -> anyhow::Result<String> {
-    let best = decided.as_ref().ok().map(|rebuilding| rebuilding.best.as_str());
-    let columns = vec![
-        "Member",
-        "Answers",
-        "Postgres",
-        "TL",
-        "LSN",
-        "Term seen",
-        "/sync seen",
-        "Promotable then",
-        "Leads",
-    ];
-    let rows = heard.iter().map(|(name, said)| row(name, said.as_ref(), best)).collect();
-    let table = Rows { columns, rows }.show(format, |_, _, cell| cell)?;
-    if format != Format::Table {
-        return Ok(table);
-    }
-    let dcs = if snapshot.is_blank() {
-        "the DCS has no keys of this cluster".to_owned()
-    } else {
-        format!("the DCS shows term {}, /sync of revision {}", snapshot.term, snapshot.sync_revision)
-    };
-    let mut text = format!("Cluster: {}; {dcs}\n{table}", config.scope);
-    if let Ok(rebuilding) = decided {
-        text += &format!("{} has every acknowledged commit that is known of", rebuilding.best);
-        for (members, words) in [
-            (&rebuilding.silent, "silent, and could not be promoted"),
-            (&rebuilding.may_lose, "MISSING: what they alone have is lost"),
-        ] {
-            if !members.is_empty() {
-                let names: Vec<&str> = members.iter().map(MemberName::as_str).collect();
-                text += &format!("; {} {words}", names.join(", "));
-            }
-        }
-        text += "\n";
-    }
-    Ok(text)
-}
-
-fn row(name: &str, said: Option<&Said>, best: Option<&str>) -> Vec<Value> {
-    let leads = if best == Some(name) { json!("yes") } else { Value::Null };
-    let Some(said) = said else {
-        let mut row = vec![json!(name), json!("no")];
-        row.resize(9, Value::Null);
-        return row;
-    };
-    let sync = said.record.sync();
-    let promotable: Vec<String> = sync.leader.into_iter().chain(sync.sync_standby).collect();
-    let postgres = match (said.role, &said.system_identifier) {
-        (Role::Primary, _) => "primary",
-        (Role::Standby, _) => "standby",
-        (Role::NotRunning, Some(_)) => "stopped",
-        (Role::NotRunning, None) => "no data",
-    };
-    let seen = said.record.watermark;
-    vec![
-        json!(name),
-        json!("yes"),
-        json!(postgres),
-        json!(said.timeline.get()),
-        json!(said.position.to_string()),
-        json!(seen.term.0),
-        json!(seen.sync_revision),
-        json!(promotable.join(", ")),
-        leads,
-    ]
-}
-
 async fn write(
     dcs: &dyn Dcs,
     config: &Config,
@@ -384,8 +311,8 @@ async fn write(
 }
 
 async fn wait_for_leader(dcs: &dyn Dcs, best: &MemberName) -> Result<ExitCode, Refusal> {
-    let deadline = Instant::now() + LEADER_LIMIT;
-    while Instant::now() < deadline {
+    let deadline = clock::monotonic() + LEADER_LIMIT;
+    while clock::monotonic() < deadline {
         // A DCS that does not answer for a moment is asked again.
         let leader = dcs.read().await.ok().and_then(|snapshot| snapshot.leader);
         if let Some(leader) = leader {

@@ -89,11 +89,15 @@ fn rows(cluster: &Value) -> Rows {
     let mut columns =
         vec!["Member", "Host", "Role", "State", "TL", "Lag in MB", "Fuse in s", "Archive lag", "Reason"];
     // As in patronictl these stand there only when there is something to say.
-    let extra: Vec<&'static str> = [("Pending restart", "pending_restart"), ("Tags", "tags")]
-        .into_iter()
-        .filter(|(_, key)| members.iter().any(|member| member.get(*key).is_some()))
-        .map(|(column, _)| column)
-        .collect();
+    let extra: Vec<&'static str> = [
+        ("Pending restart", "pending_restart"),
+        ("Scheduled restart", "scheduled_restart"),
+        ("Tags", "tags"),
+    ]
+    .into_iter()
+    .filter(|(_, key)| members.iter().any(|member| member.get(*key).is_some()))
+    .map(|(column, _)| column)
+    .collect();
     let rows = members.iter().map(|member| row(member, &extra)).collect();
     columns.extend(extra);
     Rows { columns, rows }
@@ -122,14 +126,27 @@ fn row(member: &Value, extra: &[&str]) -> Vec<Value> {
         lag(&member["lag"]),
         ours["fuse_seconds"].clone(),
         archive_lag(ours),
-        ours["reason"].clone(),
+        reason(ours),
     ];
     row.extend(extra.iter().map(|column| match *column {
         "Tags" => member["tags"].clone(),
+        "Scheduled restart" => member["scheduled_restart"]["schedule"].clone(),
         _ if member["pending_restart"] == json!(true) => json!("*"),
         _ => Value::Null,
     }));
     row
+}
+
+/// With the work that fails, how often and why.
+fn reason(ours: &Value) -> Value {
+    let failing = &ours["failing"];
+    let (Some(reason), Some(job), Some(count)) =
+        (ours["reason"].as_str(), failing["job"].as_str(), failing["count"].as_u64())
+    else {
+        return ours["reason"].clone();
+    };
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    json!(format!("{reason} ({job} failed {times}: {})", failing["fault"].as_str().unwrap_or_default()))
 }
 
 /// Whole megabytes, rounded, as patronictl has it.
@@ -244,6 +261,14 @@ mod tests {
         let rows: Value = serde_json::from_str(&show(&cluster(), Format::Json).unwrap()).unwrap();
         assert_eq!(rows[1]["Lag in MB"], 2);
         assert_eq!(rows[0].get("Lag in MB"), None);
+    }
+
+    #[test]
+    fn work_that_fails_is_shown_with_its_count() {
+        let reason = |failing| reason(&json!({"reason": "cloning", "failing": failing}));
+        assert_eq!(reason(Value::Null), "cloning");
+        let failing = json!({"job": "clone", "count": 7, "fault": "no route"});
+        assert_eq!(reason(failing), "cloning (clone failed 7 times: no route)");
     }
 
     #[test]

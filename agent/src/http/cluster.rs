@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Visitors;
 use super::answer::text;
+use super::restart;
 use crate::report::Report;
 
 /// `GET /cluster`.
@@ -94,10 +95,15 @@ fn member(member: &Member, cluster: &Snapshot) -> Value {
         put("port", json!(port));
     }
     put("timeline", json!(member.timeline().unwrap_or_default()));
-    for key in ["tags", "pending_restart", "pending_restart_reason", "scheduled_restart", "outrider"] {
+    for key in ["tags", "pending_restart", "pending_restart_reason", "outrider"] {
         if let Some(value) = member.value.get(key) {
             put(key, value.clone());
         }
+    }
+    if let Some(restart) =
+        restart::scheduled(cluster.restart.as_ref().map(|entry| &entry.value), &member.name)
+    {
+        put("scheduled_restart", restart);
     }
     if !leads {
         let end = end_of_wal(cluster);

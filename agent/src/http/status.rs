@@ -14,6 +14,7 @@ use super::Visitors;
 use crate::clock;
 use crate::observe::{local, members};
 use crate::report::Report;
+use crate::round::Failed;
 
 /// This member at this moment.
 pub(super) struct Status {
@@ -100,6 +101,7 @@ impl Status {
             "reason": report.plan.reason.label(),
             "why": report.plan.reason.to_string(),
             "failure": report.failure,
+            "failing": report.failing.as_ref().map(Failed::document),
             "term": report.view.local.watermark.term.0,
             "lease_seconds": lease.map(seconds),
             "fuse_seconds": report.view.local.fuse.map(seconds),

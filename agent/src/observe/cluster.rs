@@ -10,6 +10,7 @@ use outrider_ha::{
 };
 use outrider_wal::{Lsn, TimelineHistory};
 
+use super::restart;
 use crate::clock;
 
 /// What this member remembers beside the snapshot.
@@ -22,6 +23,10 @@ pub(super) struct Remembered<'memory> {
     pub(super) policy: &'memory Policy,
     /// The switchover in progress, when this member takes part in it.
     pub(super) switchover: Option<&'memory SwitchoverProgress>,
+    /// How long the present turn of a restart has been seen.
+    pub(super) turn_for: Duration,
+    /// For a turn, when the request names no time.
+    pub(super) turn_limit: Duration,
 }
 
 /// How far this member is in an announced switchover.
@@ -68,6 +73,7 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
             .and_then(|entry| Some(MemberName::from(entry.value.swap.as_ref()?.member.as_str()))),
         request: snapshot.failover.as_ref().map(|entry| request(&entry.value, entry.revision, remembered)),
         switchover: switchover(snapshot, remembered.switchover),
+        restart: restart::restart(snapshot, remembered),
     }
 }
 
@@ -95,7 +101,7 @@ fn request(wish: &Failover, revision: i64, remembered: &Remembered<'_>) -> Reque
         kind: if wish.leader.is_some() { RequestKind::Switchover } else { RequestKind::Failover },
         from: wish.leader.as_deref().map(MemberName::from),
         to: wish.member.as_deref().map(MemberName::from),
-        due_in: due_in(wish),
+        due_in: due_in(wish.scheduled_at.as_deref()),
         expires_in: expires_in(wish, remembered.request_seen_for, remembered.policy),
         dated: wish.outrider.is_some(),
         wait: wish.outrider.as_ref().is_some_and(|terms| terms.wait),
@@ -105,8 +111,8 @@ fn request(wish: &Failover, revision: i64, remembered: &Remembered<'_>) -> Reque
 }
 
 /// What cannot be read is never due: it stays visible in the DCS until somebody takes it away.
-fn due_in(wish: &Failover) -> Duration {
-    wish.scheduled_at.as_deref().map_or(Duration::ZERO, |at| at.parse().map_or(FOREVER, until))
+pub(super) fn due_in(scheduled_at: Option<&str>) -> Duration {
+    scheduled_at.map_or(Duration::ZERO, |at| at.parse().map_or(FOREVER, until))
 }
 
 /// How long a wish still holds. By its deadline, and by this member's own count: the clocks of members differ, and the one that is
@@ -216,9 +222,9 @@ mod tests {
         };
         let policy = policy();
         assert!(expires_in(&at(60), SECOND * 3600, &policy) > SECOND * 70);
-        assert!(due_in(&at(60)) > SECOND * 50);
+        assert!(due_in(at(60).scheduled_at.as_deref()) > SECOND * 50);
         let (late, missed) = (at(-5), at(-60));
-        assert_eq!(due_in(&late), Duration::ZERO);
+        assert_eq!(due_in(late.scheduled_at.as_deref()), Duration::ZERO);
         assert!(!expires_in(&late, Duration::ZERO, &policy).is_zero());
         assert_eq!(expires_in(&missed, Duration::ZERO, &policy), Duration::ZERO);
     }

@@ -28,8 +28,16 @@ enum Found {
     Directory(Result<Directory, Error>, Option<Result<ControlData, Error>>),
 }
 
-/// Asks the supervisor, then Postgres or the disk. Two seconds at most.
-pub(super) async fn look(instruments: &Instruments, known: Option<&ControlData>, tool_runs: bool) -> Look {
+/// Asks the supervisor, then Postgres or the disk. Two seconds at most. `thoroughly`: also what is mostly asked now and then.
+pub(super) async fn look(
+    instruments: &Instruments,
+    known: Option<&ControlData>,
+    tool_runs: bool,
+    thoroughly: bool,
+) -> Look {
+    if thoroughly {
+        instruments.observer.ask_all_again().await;
+    }
     let status = instruments.postgres.supervisor().status().await;
     let found = match &status {
         Err(_) => Found::Nothing,
@@ -100,6 +108,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         recent_crashes: memory.recent_crashes(),
         rewind_failed: memory.rewind_failed,
         cooling_down: memory.is_cooling_down(),
+        backing_off: memory.failures.waiting(clock::monotonic()),
         users_ready: memory.users_ready,
         awaiting_checkpoint: memory
             .seen
@@ -107,6 +116,8 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
         terminating: memory.terminating,
         rollback_prepared: instruments.rollback.is_offered(),
+        postmaster: memory.seen.as_ref().map(|seen| seen.postmaster_start_time.clone()),
+        pending_restart: memory.seen.as_ref().is_some_and(|seen| !seen.pending_restart.is_empty()),
         hastened: memory.configuration.hastened,
         slots: slots(memory.seen.as_ref(), memory.snapshot.as_ref()),
         postgres,
@@ -126,6 +137,7 @@ fn running(
             memory.answered_pid = postmaster.map(|postmaster| postmaster.pid);
             memory.silent_postgres_since = None;
             memory.starting_fault.forget();
+            memory.failures.postgres_runs();
             memory.adopt(&seen);
             if seen.is_primary() && memory.proving.is_none() {
                 memory.check_synchronous(&seen);

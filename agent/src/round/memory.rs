@@ -1,5 +1,6 @@
 //! What the agent remembers from one round to the next. Only the round changes it; a restart forgets it, but for the term.
 
+mod failures;
 mod notes;
 
 use std::collections::VecDeque;
@@ -12,11 +13,14 @@ use outrider_postgres::{Configuration, ControlData, Observation, Upstream};
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use tokio::time::Instant;
 
+pub(crate) use self::failures::Failed;
+use self::failures::Failures;
 use super::dcs_memory::DcsMemory;
 use super::patience::Patience;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
 use crate::clock;
 use crate::observe::cluster::SwitchoverProgress;
+use crate::observe::restart::TurnSeen;
 use crate::report::{Counters, Said};
 
 /// Unexpected exits older than this no longer count as a crash loop.
@@ -94,6 +98,8 @@ pub(crate) struct Memory {
     pub(crate) users_ready: bool,
     /// Until when work that failed is not tried again.
     cooling_until: Option<Instant>,
+    /// The same for work that has failed several times.
+    pub(crate) failures: Failures,
     /// The supervisor was told to end.
     pub(crate) terminating: bool,
     /// Whom commits wait for, as far as this process has set it.
@@ -106,6 +112,8 @@ pub(crate) struct Memory {
     pub(crate) switchover: Option<SwitchoverProgress>,
     /// When Postgres was told to stop for a switchover whose end is not seen yet.
     pub(crate) write_gap_since: Option<Instant>,
+    /// The present turn of a restart, and since when it has been that.
+    pub(crate) restart_turn: TurnSeen,
     /// The measurement of that gap.
     pub(crate) gap: Option<Gap>,
     /// The ttl of this agent's session; `None` when it was resumed from an earlier agent, who may have lengthened it.
@@ -168,12 +176,14 @@ impl Memory {
             rewind_failed: false,
             users_ready: false,
             cooling_until: None,
+            failures: Failures::default(),
             terminating: false,
             synchronous: Synchronous::default(),
             proving: None,
             errand: None,
             switchover: None,
             write_gap_since: None,
+            restart_turn: TurnSeen::default(),
             gap: None,
             supervisor_started: None,
             supervisor_is_gone: false,
@@ -232,9 +242,11 @@ impl Memory {
         u32::try_from(self.crashes.len()).unwrap_or(u32::MAX)
     }
 
-    /// Work failed: not again before the next `loop_wait` is over.
-    pub(crate) fn cool_down(&mut self) {
-        self.cooling_until = Some(clock::monotonic() + self.policy.loop_wait);
+    /// Work failed: nothing is begun before the next `loop_wait` is over, and the same the later the more often it fails.
+    pub(crate) fn failed(&mut self, job: Job, fault: &str) {
+        let now = clock::monotonic();
+        self.cooling_until = Some(now + self.policy.loop_wait);
+        self.failures.note(job, fault, self.policy.loop_wait, now);
     }
 
     /// Whether work that failed has to wait.

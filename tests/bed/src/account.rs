@@ -48,6 +48,11 @@ impl Account {
         self.uid
     }
 
+    /// The number of the user's group.
+    pub(crate) fn gid(&self) -> u32 {
+        self.gid
+    }
+
     /// A command that runs as this user, away from the terminal.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -171,10 +171,26 @@ impl Member {
     /// # Errors
     /// When the system refuses.
     pub fn start(&self) -> anyhow::Result<()> {
+        self.start_as(self.guard.command(&self.guard.programs().outrider, &self.directory))
+    }
+
+    /// The same on a machine of its own as far as these directories go: it finds the first of each pair in the place of the
+    /// second. Only root can do that.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn start_with_mounts(&self, mounts: &[(PathBuf, PathBuf)]) -> anyhow::Result<()> {
+        self.start_as(self.guard.command_with_mounts(
+            &self.guard.programs().outrider,
+            &self.directory,
+            mounts,
+        )?)
+    }
+
+    fn start_as(&self, mut command: Command) -> anyhow::Result<()> {
         let log = self.directory.join("agent.log");
         let log =
             File::options().create(true).append(true).open(log).context("cannot open an agent's log")?;
-        let mut command = self.guard.command(&self.guard.programs().outrider, &self.directory);
         command.arg("agent").arg(self.configuration());
         command.stdout(Stdio::null()).stderr(log);
         self.postgres.release();

@@ -92,7 +92,9 @@ impl Act {
             Step::Checkpoint => Act::Checkpoint,
             Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
-            Step::ClaimInitialize
+            Step::AskSwitchover
+            | Step::RecordRestart { .. }
+            | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::RecreateCluster
             | Step::Initdb

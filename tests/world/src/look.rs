@@ -137,6 +137,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             checkpointed: state.node(node).checkpointed,
             stopping: false,
         }),
+        restart: None,
     }
 }
 
@@ -154,10 +155,13 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,
+        backing_off: Vec::new(),
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: here.terminating,
         rollback_prepared: false,
+        postmaster: None,
+        pending_restart: false,
         hastened: false,
         slots: state.ids().map(name).collect(),
     }

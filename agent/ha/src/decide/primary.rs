@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 
-use super::{election, switchover, synchronous};
+use super::{election, restart, switchover, synchronous};
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, SyncState};
@@ -73,6 +73,9 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
         return plan;
     }
     if let Some(plan) = switchover::lead(view, cluster) {
+        return plan;
+    }
+    if let Some(plan) = restart::primary(view, cluster) {
         return plan;
     }
     // A promoted candidate is a standby again some day.
@@ -212,6 +215,9 @@ pub(super) fn revive_or_release(
         Shutdown::CleanPrimary => {
             if let Some(plan) = switchover::hand_over(view, cluster, timeline, end, &as_primary) {
                 return plan;
+            }
+            if restart::stays(view, cluster) {
+                return Plan::steps(Reason::Restarting, [Step::RenewLease, as_primary]);
             }
             Some((timeline, end))
         }

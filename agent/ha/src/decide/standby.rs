@@ -8,6 +8,7 @@ use outrider_wal::{Lsn, TimelineId};
 
 use super::election;
 use super::rejoin::{self, Lineage};
+use super::restart;
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::Cluster;
@@ -91,6 +92,9 @@ pub(super) fn follow(
     }
     if streaming.upstream.as_ref() != Some(leader) {
         return Plan::step(Reason::Following, Step::Follow { upstream: leader.clone() });
+    }
+    if let Some(plan) = restart::standby(view, cluster, streaming) {
+        return plan;
     }
     // The candidate of a switchover has less to flush when it is promoted; the leader does not wait for it.
     if cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me && !announced.checkpointed)

@@ -124,7 +124,7 @@ pub(super) fn hand_over(
 }
 
 /// The member that is to take over: the one that is named, or the best that is fit; one that is synchronous already goes first.
-fn candidate(view: &View, cluster: &Cluster, request: &Request) -> Result<MemberName, Unfit> {
+pub(super) fn candidate(view: &View, cluster: &Cluster, request: &Request) -> Result<MemberName, Unfit> {
     if let Some(name) = &request.to {
         let member = view.member(name).ok_or(Unfit::Unknown)?;
         return fitness(view, cluster, request, member).map(|_| name.clone());

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::member::MemberName;
 use super::request::{Request, Switchover};
+use super::restart::Restart;
 use super::watermark::{StoreId, Watermark};
 
 /// The 64-bit system identifier that `initdb` gives to a cluster.
@@ -75,6 +76,9 @@ pub struct Cluster {
     pub request: Option<Request>,
     /// The switchover that the leader has begun.
     pub switchover: Option<Switchover>,
+    /// A restart of members that somebody asked for, and that has not ended.
+    #[serde(default)]
+    pub restart: Option<Restart>,
 }
 
 impl Cluster {

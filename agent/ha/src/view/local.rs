@@ -1,11 +1,13 @@
 //! This member's own Postgres, its fuse, and what it keeps on its disk. No rule of what to do about it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use serde::{Deserialize, Serialize};
 
+use super::Job;
 use super::cluster::{SystemId, Term};
 use super::member::{MemberName, Replay};
 use super::watermark::Watermark;
@@ -41,6 +43,9 @@ pub struct Local {
     /// Whether the last long work failed less than a `loop_wait` ago: it is not tried again at once.
     #[serde(default)]
     pub cooling_down: bool,
+    /// Long work that has failed several times and waits longer than that, each kind once.
+    #[serde(default)]
+    pub backing_off: Vec<Job>,
     /// Whether the users of the cluster were created, or found, by this process.
     #[serde(default)]
     pub users_ready: bool,
@@ -53,6 +58,12 @@ pub struct Local {
     /// Rolled back data is prepared beside that of this primary, and waits to take its place.
     #[serde(default)]
     pub rollback_prepared: bool,
+    /// When the postmaster that answers was started, as it says itself.
+    #[serde(default)]
+    pub postmaster: Option<String>,
+    /// Whether a parameter waits for a restart.
+    #[serde(default)]
+    pub pending_restart: bool,
     /// Replay here lets no query hold it up: recovery conflicts are resolved at once.
     #[serde(default)]
     pub hastened: bool,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Hold, Initialize, Job, Lease, Local, Lost, Member, MemberName, MemberState, Policy,
-    Postgres, Query, Replay, Request, RequestKind, Role, Shutdown, StoreId, Streaming, Switchover, SyncState,
-    Synchronous, SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender, Watermark,
+    Postgres, Query, Replay, Request, RequestKind, Restart, RestartTurn, Role, Shutdown, StoreId, Streaming,
+    Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState, Unusable, View,
+    WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
-use proptest::collection::btree_set;
+use proptest::collection::{btree_set, vec as list};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -69,12 +70,12 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         5 => system().prop_map(Initialize::Done),
     ];
     let keys = (option::of(sync()), position(), history(), option::of(request()), option::of(switchover()));
-    let rolled_back = (0_u32..3, option::weighted(0.2, name()));
+    let rolled_back = (0_u32..3, option::weighted(0.2, name()), option::weighted(0.3, restart()));
     (lease, watermark(), prop::bool::weighted(0.1), initialize, keys, rolled_back).prop_map(
         |(lease, watermark, blank, initialize, keys, rolled_back)| {
             let Watermark { store, generation, term, revision, sync_revision, lost: _ } = watermark;
             let (sync, last_position, history, request, switchover) = keys;
-            let (least, swapping) = rolled_back;
+            let (least, swapping, restart) = rolled_back;
             let least_timeline = TimelineId::new(least);
             Cluster {
                 lease,
@@ -92,6 +93,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 swapping,
                 request,
                 switchover,
+                restart,
             }
         },
     )
@@ -123,6 +125,29 @@ fn request() -> impl Strategy<Value = Request> {
     )
 }
 
+fn restart() -> impl Strategy<Value = Restart> {
+    let begun =
+        (started(), any::<bool>()).prop_map(|(started, switching)| TurnState::Begun { started, switching });
+    let state = prop_oneof![3 => Just(TurnState::Waiting), 3 => begun, 1 => Just(TurnState::Ended)];
+    let turn = (name(), state).prop_map(|(name, state)| RestartTurn { name, state });
+    let flags = (any::<bool>(), any::<bool>());
+    (age(), flags, list(turn, 0..4), age()).prop_map(
+        |(due_in, (pending_only, primary_first), members, turn_for)| Restart {
+            due_in,
+            pending_only,
+            members,
+            primary_first,
+            turn_for,
+            timeout: Duration::from_secs(5),
+            revision: 3,
+        },
+    )
+}
+
+fn started() -> impl Strategy<Value = String> {
+    select(vec!["before".to_owned(), "since".to_owned()])
+}
+
 fn switchover() -> impl Strategy<Value = Switchover> {
     (name(), name(), age(), any::<bool>(), any::<bool>()).prop_map(
         |(from, to, stopping_for, checkpointed, stopping)| Switchover {
@@ -139,10 +164,13 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let marks = (names(), any::<bool>(), prop::bool::weighted(0.2));
+    let restarts = (option::of(started()), any::<bool>());
+    let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
+    let marks = (names(), any::<bool>(), restarts, backing_off, prop::bool::weighted(0.2));
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, rollback_prepared, hastened))| {
+        |(postgres, system, numbers, flags, (slots, rollback_prepared, restarts, backing_off, hastened))| {
             let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
+            let (postmaster, pending_restart) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
                 postgres,
@@ -155,10 +183,13 @@ fn local() -> impl Strategy<Value = Local> {
                 recent_crashes,
                 rewind_failed,
                 cooling_down,
+                backing_off,
                 users_ready,
                 awaiting_checkpoint,
                 terminating,
                 rollback_prepared,
+                postmaster,
+                pending_restart,
                 hastened,
                 slots,
             }

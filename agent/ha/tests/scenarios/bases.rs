@@ -148,6 +148,7 @@ fn cluster(lease: Lease) -> Cluster {
         swapping: None,
         request: None,
         switchover: None,
+        restart: None,
     }
 }
 
@@ -163,10 +164,13 @@ fn local(postgres: Postgres) -> Local {
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,
+        backing_off: Vec::new(),
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: false,
         rollback_prepared: false,
+        postmaster: Some("before".to_owned()),
+        pending_restart: false,
         hastened: false,
         slots: Vec::new(),
     }

@@ -137,6 +137,7 @@ pub(crate) fn report() -> Report {
         lease_until_boottime_ns: None,
         postgres: None,
         state: "running",
+        failing: None,
         next_round: Duration::from_secs(1),
         archive: None,
         stream: None,
@@ -170,6 +171,7 @@ pub(crate) fn observation() -> Observation {
         slots: Vec::new(),
         synchronous_standby_names: String::new(),
         pending_restart: Vec::new(),
+        limits: [].into(),
         connections: 1,
         wal_segment_size: 16 << 20,
     }

@@ -1,5 +1,6 @@
 //! What the agent notes about its supervisor, its Postgres and the DCS when they answer, and when they do not.
 
+use outrider_ha::Job;
 use outrider_postgres::{Error, Observation};
 use outrider_supervisor::protocol::Status;
 use tracing::{info, warn};
@@ -18,16 +19,16 @@ impl Memory {
         let at = exit.map_or(0, |exit| exit.at_ns);
         let is_news = self.supervisor_pid == Some(status.supervisor_pid) && self.last_exit != Some(at);
         if let Some(exit) = exit.filter(|exit| is_news && !exit.expected && !exit.fenced) {
-            // One that never came up would do the same again at once.
-            if self.answered_pid != Some(exit.pid) {
-                self.cool_down();
-            }
             self.crashes.push_back(clock::monotonic());
             if self.crashes.len() > CRASHES_MAX {
                 self.crashes.pop_front();
             }
             let shown = status.log_tail.len().saturating_sub(LOG_TAIL);
             let tail = status.log_tail.get(shown..).unwrap_or_default().join(" | ");
+            // One that never came up would do the same again at once.
+            if self.answered_pid != Some(exit.pid) {
+                self.failed(Job::Start, &tail);
+            }
             warn!(exit = ?exit.exit, "Postgres ended unexpectedly; its last lines: {tail}");
         }
         if self.supervisor_pid.is_some_and(|pid| pid != status.supervisor_pid) {

@@ -1,0 +1,99 @@
+//! A restart of members, one after the other: ours, under `outrider/restart`. It says who is to be restarted and how far each
+//! is, and stays when it has ended, until the next is asked for. Restarts nobody.
+
+use serde::{Deserialize, Serialize};
+
+/// The key `outrider/restart`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartRequest {
+    /// Names this request in logs and answers.
+    pub id: String,
+    /// The member whose REST API was used.
+    pub by: String,
+    /// When, RFC 3339, UTC.
+    pub at: String,
+    /// Not before this moment, ISO 8601 with an offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<String>,
+    /// Only members with a parameter that waits for a restart.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
+    /// How long each may take, in seconds; absent for `primary_start_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+    /// Who, and how far.
+    pub members: Vec<RestartMember>,
+    /// When it ended, RFC 3339, UTC; absent while it has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished: Option<String>,
+    /// Why it ended before everybody was restarted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// It was taken back by somebody: that is no failure.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
+}
+
+/// One member of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartMember {
+    /// Its name.
+    pub name: String,
+    /// How far it is.
+    pub state: RestartState,
+    /// When the postmaster that was to end had been started, as it said itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// How it ended, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// When the state last changed, RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+/// How far a member is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartState {
+    /// Not begun.
+    #[default]
+    Waiting,
+    /// Its Postgres is being restarted.
+    Restarting,
+    /// It leads, and another is taking over.
+    SwitchingOver,
+    /// Restarted.
+    Done,
+    /// It had no need of it.
+    Skipped,
+    /// It did not work out.
+    Failed,
+}
+
+impl RestartRequest {
+    /// Whether somebody is still to be restarted.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.finished.is_none() && !self.members.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::{compact_json, parse_record};
+
+    #[test]
+    fn a_request_is_read_back_as_it_was_written() {
+        let member = RestartMember { name: "p1".to_owned(), ..RestartMember::default() };
+        let request =
+            RestartRequest { id: "a".to_owned(), members: vec![member], ..RestartRequest::default() };
+        let text = compact_json(&request);
+        assert_eq!(text, r#"{"id":"a","by":"","at":"","members":[{"name":"p1","state":"waiting"}]}"#);
+        assert_eq!(parse_record::<RestartRequest>(&text), request);
+        assert!(request.is_open() && !parse_record::<RestartRequest>("nonsense").is_open());
+    }
+}

@@ -1,0 +1,3 @@
+//! Room is made for new data.
+
+mod making;
