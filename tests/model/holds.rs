@@ -113,13 +113,13 @@ fn a_switchover_among_two_nodes_survives_two_faults() {
 #[test]
 fn a_switchover_among_three_nodes_survives_a_fault() {
     let setup = Setup { requests: 1, losses: true, ..Setup::new(3, 1, 1) };
-    holds(&setup, 2_233_301, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 5_307_081, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]
 fn a_switchover_with_a_dead_fuse_loses_no_acknowledged_commit() {
     let setup = Setup { requests: 1, fuse: Fuse::Dead, ..Setup::new(3, 1, 1) };
-    holds(&setup, 1_469_839, &[FAILOVER, SWITCHOVER]);
+    holds(&setup, 3_592_138, &[FAILOVER, SWITCHOVER]);
 }
 
 #[test]
@@ -150,4 +150,16 @@ fn a_node_that_is_told_to_end_while_one_is_frozen_loses_no_acknowledged_commit()
 fn a_node_that_is_told_to_end_in_asynchronous_mode_leaves_one_writable_primary() {
     let setup = Setup { terminations: 1, synchronous: false, ..Setup::new(2, 1, 1) };
     holds(&setup, 220_056, &[FAILOVER]);
+}
+
+#[test]
+fn a_failover_by_hand_among_two_nodes_loses_no_acknowledged_commit() {
+    let setup = Setup { failovers: 1, ..Setup::new(2, 1, 2) };
+    holds(&setup, 3_058_408, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn a_switchover_to_a_standby_that_replays_late_survives_a_fault() {
+    let setup = Setup { requests: 1, late_replay: true, ..Setup::new(2, 1, 1) };
+    holds(&setup, 121_097, &[FAILOVER, SWITCHOVER]);
 }

@@ -81,3 +81,13 @@ fn a_diverged_standby_must_not_go_on_following() {
 fn a_new_primary_must_record_where_its_timeline_began() {
     caught(Mutant::KeepsHistoryToItself, Setup::new(2, 1, 1));
 }
+
+#[test]
+fn a_member_that_a_failover_names_must_not_pass_over_whoever_has_more() {
+    caught(Mutant::PassesOver, Setup { failovers: 1, ..Setup::new(2, 1, 1) });
+}
+
+#[test]
+fn a_switchover_must_hand_over_only_to_who_has_replayed() {
+    caught(Mutant::HandsOverUnreplayed, Setup { requests: 1, late_replay: true, ..Setup::new(2, 1, 0) });
+}

@@ -19,7 +19,7 @@ fn two_nodes_after_two_faults_and_a_switchover() {
 
 #[test]
 fn three_nodes_after_the_loss_of_one_and_a_switchover() {
-    recovers(&Setup { requests: 1, losses: true, ..Setup::new(3, 0, 1) }, 263_080);
+    recovers(&Setup { requests: 1, losses: true, ..Setup::new(3, 0, 1) }, 702_577);
 }
 
 #[test]

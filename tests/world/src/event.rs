@@ -7,7 +7,7 @@ use crate::mutant::decide_as;
 use crate::oracle;
 use crate::perform::{may_reload, perform, promoted, reload};
 use crate::setup::{Fuse, Mutant, Setup};
-use crate::state::{NodeId, Nodes, Postgres, Read, State, Wrong};
+use crate::state::{NodeId, Nodes, Postgres, Read, Request, State, Wrong};
 use crate::wal::Record;
 
 /// One thing that happens.
@@ -41,12 +41,18 @@ pub enum Event {
     Publish(NodeId),
     /// A standby receives and flushes one record.
     Stream(NodeId),
+    /// A standby replays one record.
+    Replay(NodeId),
     /// A primary reads whom commits shall wait for.
     Reload(NodeId),
     /// A client sends a commit.
     Commit(NodeId),
     /// Somebody asks for a switchover.
     AskForSwitchover(NodeId),
+    /// Somebody asks for a failover, and gives nothing up.
+    AskForFailover(NodeId),
+    /// Somebody takes back what was asked for, or its deadline passes.
+    RequestEnds,
     /// A promotion or the start of a primary is done.
     Up(NodeId),
     /// A node is told to end.
@@ -78,7 +84,11 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         if here.published.is_some_and(|published| published != here.to_publish()) {
             events.push(Event::Publish(node));
         }
-        if matches!(here.postgres, Postgres::Promoting | Postgres::Starting) {
+        if here.has_to_replay() {
+            events.push(Event::Replay(node));
+        }
+        // Recovery ends when everything is replayed.
+        if matches!(here.postgres, Postgres::Promoting | Postgres::Starting) && !here.has_to_replay() {
             events.push(Event::Up(node));
         }
         if here.terminating {
@@ -112,6 +122,12 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         if state.left.requests > 0 && state.dcs.holder != Some(node) {
             events.push(Event::AskForSwitchover(node));
         }
+        if state.left.failovers > 0 && state.dcs.holder != Some(node) {
+            events.push(Event::AskForFailover(node));
+        }
+    }
+    if setup.failovers > 0 && state.dcs.request.is_some() {
+        events.push(Event::RequestEnds);
     }
 }
 
@@ -212,6 +228,10 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
             here.published = Some(here.to_publish());
         }
         Event::Stream(node) => receive(&mut state, *node),
+        Event::Replay(node) => {
+            let here = state.node_mut(*node);
+            here.replayed = here.replayed.map(|replayed| replayed + 1);
+        }
         Event::Reload(node) => reload(&mut state, *node),
         Event::Commit(node) => {
             let number = setup.commits - state.left.commits;
@@ -220,9 +240,15 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
         Event::AskForSwitchover(to) => {
             state.left.requests -= 1;
-            state.dcs.request = Some(*to);
+            state.dcs.request = Some(Request { to: *to, failover: false });
             state.oracle.wanted = Some(*to);
         }
+        Event::AskForFailover(to) => {
+            state.left.failovers -= 1;
+            state.dcs.request = Some(Request { to: *to, failover: true });
+            state.oracle.wanted = Some(*to);
+        }
+        Event::RequestEnds => state.dcs.request = None,
         Event::Up(node) if state.node(*node).postgres == Postgres::Promoting => {
             promoted(setup, &mut state, *node);
         }
@@ -265,6 +291,9 @@ fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::Reload(_)
         | Event::Commit(_)
         | Event::AskForSwitchover(_)
+        | Event::AskForFailover(_)
+        | Event::RequestEnds
+        | Event::Replay(_)
         | Event::Up(_)
         | Event::Terminate(_)
         | Event::SupervisorStops(_)

@@ -19,8 +19,8 @@
 //! - **The DCS** is linearizable and never forgets: no restored snapshot, no lease that is lost before its time.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
 //!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.
-//! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and failover by
-//!   hand are not in it. They have situations in `agent/ha/tests/scenarios`.
+//! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and a
+//!   failover by hand that gives something up are not in it. They have situations in `agent/ha/tests/scenarios`.
 //! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.
 
 mod act;
@@ -39,11 +39,13 @@ mod wal;
 pub use act::{Act, Acts};
 pub use event::Event;
 pub use properties::{
-    ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, NOTHING_LOST, RULES_KEPT, SINGLE_WRITER,
-    SWITCHOVER, TERMS_ASCEND, catches,
+    ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, NOTHING_LOST,
+    RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND, catches,
 };
 pub use recovery::{Recovery, search_recovery};
 pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Mutant, Setup};
-pub use state::{Budget, Node, NodeId, Nodes, Oracle, Postgres, Published, Read, State, Store, Sync, Wrong};
+pub use state::{
+    Budget, Node, NodeId, Nodes, Oracle, Postgres, Published, Read, Request, State, Store, Sync, Wrong,
+};
 pub use wal::{Branches, Record, Wal};

@@ -118,10 +118,10 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
         history: dcs.branches.history(),
         least_timeline: TimelineId::default(),
         swapping: None,
-        request: dcs.request.map(|to| Request {
-            kind: RequestKind::Switchover,
+        request: dcs.request.map(|request| Request {
+            kind: if request.failover { RequestKind::Failover } else { RequestKind::Switchover },
             from: None,
-            to: Some(name(to)),
+            to: Some(name(request.to)),
             due_in: Duration::ZERO,
             expires_in: Duration::MAX,
             dated: true,
@@ -235,7 +235,8 @@ fn published(state: &State, node: NodeId) -> MemberState {
 }
 
 fn member_state(state: &State, node: NodeId) -> MemberState {
-    let Node { postgres, wal, .. } = state.node(node);
+    let Node { postgres, wal, replayed, .. } = state.node(node);
+    let replayed = replayed.map_or(wal.lsn(), |replayed| Lsn::new(replayed.into()));
     MemberState {
         role: postgres.role(),
         timeline: wal.timeline(),
@@ -245,7 +246,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         system: Some(SYSTEM),
         watermark: Watermark::default(),
         finds_blank: None,
-        replay: Some(Replay { position: wal.lsn(), delay: Duration::ZERO, hold: None }),
+        replay: Some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The shipped decision, and the same with a rule broken on purpose. The product itself has no such switch.
 
-use outrider_ha::{Dcs, Lease, Plan, Reason, StartAs, Step, View, decide, invariant};
+use outrider_ha::{
+    Dcs, Lease, Member, MemberName, Plan, Postgres, Reason, StartAs, Step, View, decide, invariant,
+};
 
 use crate::setup::Mutant;
 
@@ -46,6 +48,10 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
                 |step: &Step| matches!(step, Step::SetSynchronous { names } if names.is_empty());
             plan.steps.retain(|step| !sets_nobody(step));
         }
+        (Mutant::PassesOver, Reason::FailoverRefused { .. }) => plan.steps = vec![acquire(view)],
+        (Mutant::HandsOverUnreplayed, Reason::WaitingForCandidate { to }) if has_received(view, to) => {
+            plan.steps = vec![Step::HandOverLease { to: to.clone() }];
+        }
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
             plan.steps.retain(|step| *step != Step::RecordHistory);
@@ -69,4 +75,12 @@ fn is_free(view: &View) -> bool {
         Dcs::Seen(cluster) => matches!(cluster.lease, Lease::Free { .. }),
         Dcs::Silent { .. } => false,
     }
+}
+
+/// Whether a member has received everything that this one wrote.
+fn has_received(view: &View, to: &MemberName) -> bool {
+    let Postgres::Stopped { timeline, end, .. } = view.local.postgres else { return false };
+    view.member(to)
+        .and_then(Member::answered)
+        .is_some_and(|state| state.timeline == timeline && state.position >= end)
 }

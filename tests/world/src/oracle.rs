@@ -48,3 +48,13 @@ pub(crate) fn judge_promotion(setup: &Setup, state: &mut State, node: NodeId) {
     };
     state.oracle.wrong = state.oracle.wrong.or(wrong);
 }
+
+/// A switchover hands the lease over, once its old primary has stopped in good order.
+pub(crate) fn judge_hand_over(state: &mut State, from: NodeId, to: NodeId) {
+    let planned = state.dcs.announced == Some((from, to));
+    let end = state.node(from).wal.position();
+    let behind = state.node(to).replayed.is_some_and(|replayed| replayed < end);
+    if planned && state.node(from).postgres == Postgres::StoppedClean && behind {
+        state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::HandedOverUnreplayed));
+    }
+}

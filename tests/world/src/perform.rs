@@ -28,6 +28,7 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
         }
         Act::HandOverLease(to) => {
             require(leads)?;
+            oracle::judge_hand_over(state, node, to);
             state.dcs.holder = Some(to);
             begin_term(state);
             Ok(())
@@ -128,6 +129,9 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         }
         Act::StartStandby(upstream) => {
             require(may_start)?;
+            if here.postgres != Postgres::StoppedStandby {
+                here.has_replayed_all();
+            }
             here.becomes(Postgres::Standby { upstream });
         }
         Act::StopFast => here.stop_fast(),
@@ -151,6 +155,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         Act::CopyFrom(_) => {
             require(may_start)?;
             here.wal = copy_from.ok_or(Refused)?;
+            here.has_replayed_all();
             here.becomes(Postgres::StoppedStandby);
         }
         Act::AcquireLease { .. }
@@ -174,6 +179,7 @@ pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
     state.oracle.born_this_term = true;
     let here = state.node_mut(node);
     here.wal.push(Record::Birth(birth));
+    here.replayed = here.replayed.map(|_| 0);
     here.becomes(Postgres::Primary);
 }
 

@@ -18,6 +18,8 @@ pub const ELIGIBLE: &str = "only an eligible standby is promoted";
 pub const TERMS_ASCEND: &str = "terms never go back";
 /// Two timelines have one number.
 pub const BORN_ONCE: &str = "a timeline is born once";
+/// A switchover left its new primary with something to replay.
+pub const HANDED_OVER_READY: &str = "a switchover hands over only to who has replayed";
 /// The agent would have refused its own plan.
 pub const RULES_KEPT: &str = "no plan breaks a rule";
 /// Nothing more happens and the cluster is not whole.
@@ -45,6 +47,9 @@ pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
         properties.push(Property::always(NOTHING_LOST, |_, state| no_acknowledged_commit_is_lost(state)));
         properties.push(Property::always(ELIGIBLE, |_, state| only_the_eligible_are_promoted(state)));
         properties.push(Property::always(BORN_ONCE, |_, state| a_timeline_is_born_once(state)));
+    }
+    if setup.late_replay {
+        properties.push(Property::always(HANDED_OVER_READY, |_, state| hands_over_ready(state)));
     }
     if setup.requests > 0 {
         properties.push(Property::sometimes(SWITCHOVER, |_, state| a_switchover_completes(state)));
@@ -96,6 +101,11 @@ fn a_timeline_is_born_once(state: &State) -> bool {
 /// `outrider_ha::invariant`: what no plan may ever do, which the agent checks before it acts, too.
 fn no_plan_breaks_a_rule(state: &State) -> bool {
     state.oracle.wrong != Some(Wrong::RuleBroken)
+}
+
+/// Issue 12, item 6: before the hand-over the candidate has replayed the shutdown checkpoint.
+fn hands_over_ready(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::HandedOverUnreplayed)
 }
 
 /// testing.md, level 4: after the faults the cluster converges. Where nothing can happen any more without a new fault
@@ -174,6 +184,8 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::TrustsItsMemory
         | Mutant::FollowsDiverged
         | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
+        Mutant::PassesOver => NOTHING_LOST,
+        Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
         Mutant::PromotesFirst | Mutant::FuseIgnored => SINGLE_WRITER,
     }
 }

@@ -45,7 +45,10 @@ impl Model for World {
             request: None,
             announced: None,
         };
-        let Setup { faults, commits, requests, terminations, .. } = self.setup;
+        if self.setup.late_replay {
+            nodes.iter_mut().for_each(|node| node.replayed = Some(0));
+        }
+        let Setup { faults, commits, requests, failovers, terminations, .. } = self.setup;
         let oracle = Oracle {
             acknowledged: 0,
             births: 0,
@@ -54,7 +57,8 @@ impl Model for World {
             all_were_down: false,
             wrong: None,
         };
-        vec![State { dcs, nodes, left: Budget { faults, commits, requests, terminations }, oracle }]
+        let left = Budget { faults, commits, requests, failovers, terminations };
+        vec![State { dcs, nodes, left, oracle }]
     }
 
     fn actions(&self, state: &State, events: &mut Vec<Event>) {

@@ -11,6 +11,8 @@ pub struct Setup {
     pub faults: u8,
     /// Switchovers that somebody asks for.
     pub requests: u8,
+    /// Failovers that somebody asks for, without a word of what is given up.
+    pub failovers: u8,
     /// Nodes that are told to end, and come back.
     pub terminations: u8,
     /// `synchronous_mode`.
@@ -25,6 +27,8 @@ pub struct Setup {
     pub late_members: bool,
     /// Whether a node may be lost for good.
     pub losses: bool,
+    /// Whether standbys replay later than they receive; otherwise at once.
+    pub late_replay: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -38,6 +42,7 @@ impl Setup {
             commits,
             faults,
             requests: 0,
+            failovers: 0,
             terminations: 0,
             synchronous: true,
             synchronous_node_count: 1,
@@ -45,6 +50,7 @@ impl Setup {
             early_reads: false,
             late_members: false,
             losses: false,
+            late_replay: false,
             mutant: None,
         }
     }
@@ -88,4 +94,8 @@ pub enum Mutant {
     FollowsDiverged,
     /// A new primary never records where its timeline began.
     KeepsHistoryToItself,
+    /// The member that a failover names stands, whatever it lacks.
+    PassesOver,
+    /// A switchover hands over to a member that has received everything, and replayed it or not.
+    HandsOverUnreplayed,
 }

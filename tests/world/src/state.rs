@@ -96,10 +96,19 @@ pub struct Store {
     pub branches: Branches,
     /// The position that the leader published; kept in asynchronous mode only, where it counts.
     pub last_position: u8,
-    /// The switchover that somebody asked for: to whom.
-    pub request: Option<NodeId>,
+    /// What somebody asked for.
+    pub request: Option<Request>,
     /// The switchover that the leader announced: from whom, to whom.
     pub announced: Option<(NodeId, NodeId)>,
+}
+
+/// A request for another leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Who is to lead.
+    pub to: NodeId,
+    /// Also when nobody leads; otherwise it is a switchover.
+    pub failover: bool,
 }
 
 /// The value of `/sync`.
@@ -182,6 +191,8 @@ pub struct Node {
     pub postgres: Postgres,
     /// What that has flushed.
     pub wal: Wal,
+    /// How much of that a standby has replayed; `None` where that is always all of it. Of a primary it says nothing.
+    pub replayed: Option<u8>,
     /// Whom commits wait for in the running primary.
     pub waits_for: Nodes,
     /// Whom they shall wait for once the configuration file is read.
@@ -217,6 +228,7 @@ impl Node {
         Node {
             postgres: Postgres::Standby { upstream: Some(upstream) },
             wal: Wal::default(),
+            replayed: None,
             waits_for: Nodes::NONE,
             configured: Nodes::NONE,
             set: Nodes::NONE,
@@ -231,6 +243,18 @@ impl Node {
             read: None,
             plan: Acts::default(),
         }
+    }
+
+    /// Whether it is still to replay some of its WAL.
+    #[must_use]
+    pub fn has_to_replay(&self) -> bool {
+        let recovers = matches!(self.postgres, Postgres::Standby { .. } | Postgres::Promoting);
+        recovers && self.replayed.is_some_and(|replayed| replayed < self.wal.position())
+    }
+
+    /// All of its WAL is replayed, as it wrote it, or copied it from a running server.
+    pub fn has_replayed_all(&mut self) {
+        self.replayed = self.replayed.map(|_| self.wal.position());
     }
 
     /// What its agent would publish now.
@@ -300,6 +324,8 @@ pub struct Budget {
     pub commits: u8,
     /// Switchovers that somebody asks for.
     pub requests: u8,
+    /// Failovers that somebody asks for.
+    pub failovers: u8,
     /// Nodes that are told to end.
     pub terminations: u8,
 }
@@ -332,4 +358,6 @@ pub enum Wrong {
     TermWentBack,
     /// A promotion chose the number of a timeline that was there already.
     TimelineBornTwice,
+    /// A switchover handed the lease to a member that had still to replay something.
+    HandedOverUnreplayed,
 }
