@@ -1,6 +1,7 @@
 //! Carries out a plan, one step after the other, until one fails. Chooses nothing: a step and the call it becomes are one line.
 
 mod cluster_keys;
+mod errand;
 pub(crate) mod from_archive;
 mod gap;
 mod job;
@@ -15,8 +16,9 @@ use outrider_postgres::ArmedFuse;
 
 use crate::round::{Instruments, Memory};
 
+pub(crate) use errand::{Errand, follow_members};
 pub(crate) use gap::Gap;
-pub(crate) use job::{Errand, Proving, Running, conclude, finished, follow_members};
+pub(crate) use job::{Proving, Running, conclude, finished};
 pub(crate) use publish::{Published, configure, follow_ttl, learn, leave, publish, state, troubles};
 pub(crate) use request::terms;
 

@@ -1,24 +1,22 @@
-//! Long work beside the round: at most one job, the proof that commits wait, and the errand of a Postgres that comes up.
+//! Long work beside the round: at most one job, and the proof that commits wait.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_ha::{Job, StartAs, StopMode};
-use outrider_postgres::{Configuration, Error, KnownParameters, Observer, Postgres};
+use outrider_postgres::{Configuration, Error, KnownParameters};
 use outrider_supervisor::protocol;
 use outrider_wal::Lsn;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::errand::errand;
 use super::{Actor, Fault, Gap, HeldLease, from_archive};
 use crate::config::{Origin, Tried};
 use crate::report::causes;
 use crate::round::{Instruments, Memory};
 use crate::{clock, observe};
-
-/// Between two tries to connect to a Postgres that comes up: its first connection ends a gap in writing.
-const READY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A job under way.
 pub(crate) struct Running {
@@ -45,17 +43,6 @@ pub(crate) struct Proving {
 }
 
 impl Drop for Proving {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Waits until Postgres accepts connections, and makes a standby's slots.
-pub(crate) struct Errand {
-    task: JoinHandle<Result<(), Error>>,
-}
-
-impl Drop for Errand {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -226,41 +213,6 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
 pub(super) fn prove(instruments: &Instruments, configuration: Configuration) -> Proving {
     let postgres = instruments.postgres.clone();
     Proving { task: tokio::spawn(async move { postgres.prove_synchronous(&configuration).await }) }
-}
-
-/// A standby's slots are made anew when a member has come, or has come back.
-pub(crate) fn follow_members(instruments: &Instruments, memory: &mut Memory) {
-    let is_standby = memory.seen.as_ref().is_some_and(|seen| !seen.is_primary());
-    let others = memory.others(instruments.dcs.name());
-    if !is_standby || memory.errand.is_some() || memory.job.is_some() || others == memory.slots_for {
-        return;
-    }
-    memory.slots_for = others;
-    memory.errand = Some(errand(instruments, memory));
-}
-
-fn errand(instruments: &Instruments, memory: &Memory) -> Errand {
-    let postgres = instruments.postgres.clone();
-    let observer = postgres.observer();
-    let members = memory.others(instruments.dcs.name());
-    Errand { task: tokio::spawn(async move { come_up(&postgres, &observer, &members).await }) }
-}
-
-/// Ends when Postgres accepts connections, or is gone.
-async fn come_up(postgres: &Postgres, observer: &Observer, members: &[String]) -> Result<(), Error> {
-    loop {
-        match observer.look().await {
-            Ok(seen) if seen.is_primary() => return Ok(()),
-            Ok(_) => return postgres.renew_standby_slots(members).await,
-            Err(_) => {
-                let status = postgres.supervisor().status().await?;
-                if status.postmaster.is_none() {
-                    return Ok(());
-                }
-                sleep(READY_INTERVAL).await;
-            }
-        }
-    }
 }
 
 impl Actor<'_> {

@@ -42,6 +42,7 @@ async fn what_could_run_code_is_not_taken_without_authentication() {
     let perilous =
         json!({"postgresql": {"parameters": {"session_preload_libraries": "evil", "work_mem": "8MB"}}});
     let open = Stage::new(None).await;
+    open.knows_parameters();
     open.dcs.create_config(&json!({"ttl": 5})).await.unwrap();
     for (method, body) in [
         ("PATCH", perilous.clone()),
@@ -59,6 +60,7 @@ async fn what_could_run_code_is_not_taken_without_authentication() {
     assert_eq!(open.ask("PATCH", "/config", harmless, None).await.0, 200);
 
     let closed = Stage::new(Some("geheim")).await;
+    closed.knows_parameters();
     closed.dcs.create_config(&json!({"ttl": 5})).await.unwrap();
     assert_eq!(closed.ask("PATCH", "/config", perilous.to_string(), None).await.0, 401);
     assert_eq!(closed.ask("PATCH", "/config", perilous.to_string(), Some("geheim")).await.0, 200);
@@ -67,6 +69,7 @@ async fn what_could_run_code_is_not_taken_without_authentication() {
 #[tokio::test]
 async fn who_comes_by_the_socket_needs_no_password() {
     let stage = Stage::new(Some("geheim")).await;
+    stage.knows_parameters();
     stage.dcs.create_config(&json!({"ttl": 5})).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let listener = http::listen_local(directory.path()).unwrap();

@@ -47,15 +47,6 @@ async fn pair(stage: &Stage, standby: &Standby) -> Arc<dyn Dcs> {
     second
 }
 
-/// Of a server that has two parameters.
-fn known_parameters() -> outrider_postgres::KnownParameters {
-    let parameter = |vartype: &str, unit: Value| json!({"context": "user", "vartype": vartype, "unit": unit, "min": null, "max": null, "values": []});
-    let parameters =
-        json!({"work_mem": parameter("integer", json!("kB")), "jit": parameter("bool", Value::Null)});
-    let known = json!({"version_number": 150_000, "version": "15.0", "parameters": parameters});
-    serde_json::from_value(known).unwrap()
-}
-
 /// Waits until somebody asks for a change; its revision.
 async fn asked(dcs: &Arc<dyn Dcs>) -> i64 {
     let mut changes = dcs.watch();
@@ -243,9 +234,7 @@ async fn the_configuration_is_merged_and_what_nobody_could_follow_is_refused() {
     let (code, words) =
         stage.ask("PATCH", "/config", "{\"postgresql\": {\"parameters\": {\"jit\": 1}}}", None).await;
     assert!(code == 503 && words.contains("ask another member"), "{code} {words}");
-    let mut known = report();
-    known.known = Some(Arc::new(known_parameters()));
-    stage.post(known);
+    stage.knows_parameters();
     let (code, words) = stage.ask("PATCH", "/config", "{\"ttl\": 1}", None).await;
     assert_eq!((code, words.as_str()), (400, "ttl: 1: must be 2 seconds or more"));
     let change = "{\"ttl\": 9, \"postgresql\": {\"parameters\": {\"work_mem\": null, \"jit\": false}}}";

@@ -99,6 +99,18 @@ impl Stage {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
+    /// Its Postgres has said what it knows of three parameters.
+    pub(super) fn knows_parameters(&self) {
+        let parameter = |vartype: &str, unit: Value| json!({"context": "user", "vartype": vartype, "unit": unit, "min": null, "max": null, "values": []});
+        let parameters = json!({
+            "work_mem": parameter("integer", json!("kB")),
+            "jit": parameter("bool", Value::Null),
+            "session_preload_libraries": parameter("string", Value::Null),
+        });
+        let known = json!({"version_number": 150_000, "version": "15.0", "parameters": parameters});
+        self.post(Report { known: serde_json::from_value(known).unwrap(), ..report() });
+    }
+
     /// Puts a report on the board.
     pub(super) fn post(&self, report: Report) {
         self.board.send_replace(Some(Arc::new(report)));
