@@ -176,6 +176,18 @@ pub(crate) fn remove_promote_file(data_directory: &Path) {
     let _ = fs::remove_file(data_directory.join("promote"));
 }
 
+/// A postmaster that died between making its lock file and writing it leaves it empty, and no other one starts until it is gone.
+/// Only for when no Postgres works in the data directory. Whether one was removed.
+pub(crate) fn remove_empty_lock_file(data_directory: &Path) -> io::Result<bool> {
+    let path = data_directory.join("postmaster.pid");
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => fs::remove_file(&path).map(|()| true),
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -122,6 +122,12 @@ impl Supervisor {
         postmaster::check_arguments(arguments)?;
         self.check_nothing_remains()?;
         postmaster::check_standby_signal(&data_directory, writable)?;
+        match postmaster::remove_empty_lock_file(&data_directory) {
+            Ok(false) => {}
+            Ok(true) => self.log.say(format_args!("removed an empty postmaster.pid, which a crash had left")),
+            // Postgres says the same with its own words.
+            Err(error) => self.log.say(format_args!("cannot remove an empty postmaster.pid: {error}")),
+        }
         // Last, as the checks before it take time.
         if writable {
             self.fuse.permit(boottime_ns(), "writable start")?;

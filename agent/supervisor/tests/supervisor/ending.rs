@@ -207,6 +207,16 @@ fn a_postgres_that_somebody_else_started_is_left_alone_and_not_joined() {
 }
 
 #[test]
+fn an_empty_lock_file_that_a_crash_left_keeps_no_postgres_from_starting() {
+    let member = Member::new();
+    let mut agent = member.agent();
+    let path = member.data_directory.join("postmaster.pid");
+    fs::write(&path, "").unwrap();
+    member.start_writable(&mut agent);
+    assert!(fs::metadata(&path).unwrap().len() > 0);
+}
+
+#[test]
 fn a_supervisor_that_is_root_runs_postgres_as_the_owner_of_the_data_directory() {
     let member = Member::with(How { as_root: true, ..How::default() });
     let mut agent = member.agent();
