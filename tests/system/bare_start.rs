@@ -56,6 +56,12 @@ async fn what_was_changed_before_or_after_a_backup_keeps_no_copy_from_starting()
     back_up(&cluster).await;
     // Raised after the backup, and in effect: a hot standby with less would stop where the WAL says so.
     set(&cluster, json!({locks: "200", workers: "20", "max_connections": "150"})).await;
+    let waits = async || {
+        let state = cluster.members[0].patroni().await?;
+        state["pending_restart_reason"].as_object()?.contains_key(workers).then_some(())
+    };
+    let waited = wait_until("what was raised waits for a restart", LIMIT, waits).await;
+    assert!(waited.is_ok(), "{waited:?}; {}", logs(&cluster));
     cluster.members[0].kill_node();
     cluster.members[0].start().unwrap();
     insert(&cluster, "(2)").await;

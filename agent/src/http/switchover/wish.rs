@@ -170,13 +170,13 @@ impl Wish {
 /// What is misspelt or of another kind is no wish that can be guessed: without its candidate any other would do.
 fn check_keys(request: &Map<String, Value>) -> Result<(), String> {
     const TEXTS: [&str; 4] = ["leader", "candidate", "member", "scheduled_at"];
-    const FLAGS: [&str; 2] = ["accept_data_loss", "plan"];
+    const OTHERS: [&str; 3] = ["accept_data_loss", "plan", "wait"];
     for (key, value) in request {
-        let (text, flag) = (TEXTS.contains(&key.as_str()), FLAGS.contains(&key.as_str()));
-        if !text && !flag {
+        let (text, other) = (TEXTS.contains(&key.as_str()), OTHERS.contains(&key.as_str()));
+        if !text && !other {
             return Err(format!(
                 "{key} is unknown; expected {}",
-                [&TEXTS[..], &FLAGS[..]].concat().join(", ")
+                [&TEXTS[..], &OTHERS[..]].concat().join(", ")
             ));
         }
         if text && !value.is_string() && !value.is_null() {
