@@ -163,3 +163,9 @@ fn a_switchover_to_a_standby_that_replays_late_survives_a_fault() {
     let setup = Setup { requests: 1, late_replay: true, ..Setup::new(2, 1, 1) };
     holds(&setup, 121_097, &[FAILOVER, SWITCHOVER]);
 }
+
+#[test]
+fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
+    let setup = Setup { restores: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 913_661, &[FAILOVER, ALL_BACK]);
+}

@@ -91,3 +91,9 @@ fn a_member_that_a_failover_names_must_not_pass_over_whoever_has_more() {
 fn a_switchover_must_hand_over_only_to_who_has_replayed() {
     caught(Mutant::HandsOverUnreplayed, Setup { requests: 1, late_replay: true, ..Setup::new(2, 1, 0) });
 }
+
+/// The copy names a standby that had been replaced since, or a primary that had gone on alone.
+#[test]
+fn nobody_must_stand_while_a_member_that_answers_has_seen_more_of_the_dcs() {
+    caught(Mutant::IgnoresWhoKnowsMore, Setup { restores: true, ..Setup::new(2, 1, 2) });
+}

@@ -5,6 +5,7 @@ use crate::act::Acts;
 use crate::look;
 use crate::mutant::decide_as;
 use crate::oracle;
+use crate::past;
 use crate::perform::{may_reload, perform, promoted, reload};
 use crate::setup::{Fuse, Mutant, Setup};
 use crate::state::{NodeId, Nodes, Postgres, Read, Request, State, Wrong};
@@ -71,6 +72,10 @@ pub enum Event {
     NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
     AgentRestarts(NodeId),
+    /// Somebody copies the data of the DCS.
+    CopyDcs,
+    /// The DCS is down for longer than a lease lives, and comes back with the copy.
+    RestoreDcs,
 }
 
 /// What happens without a fault and without a client.
@@ -109,6 +114,12 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
 
 /// What may come and need not: clients, operators, and an agent that is slow with its observation.
 pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
+    if state.past.as_ref().is_some_and(|past| !past.copied) {
+        events.push(Event::CopyDcs);
+    }
+    if past::may_be_restored(state) {
+        events.push(Event::RestoreDcs);
+    }
     for (node, here) in state.numbered().filter(|(_, node)| !node.lost) {
         if setup.early_reads && here.plan.is_empty() && here.read.is_none() {
             events.push(Event::Read(node));
@@ -182,11 +193,12 @@ fn expiry(setup: &Setup, state: &State) -> Option<Cost> {
 fn rounds(setup: &Setup, state: &State, node: NodeId, events: &mut Vec<Event>) {
     let read = state.node(node).read.as_ref();
     let sync_is_last = read.is_none_or(|read| read.sync_is_last);
+    let learns = state.past.as_ref().is_some_and(|past| past.teaches(node));
     let mut seen = Vec::new();
     for view in look::views(setup, state, node) {
         let (plan, rule_broken) = decide_as(setup.mutant, &view);
         let plan = Acts::of(&plan).with_sync_seen(sync_is_last);
-        if (!plan.is_empty() || rule_broken || read.is_some()) && !seen.contains(&plan) {
+        if (!plan.is_empty() || rule_broken || read.is_some() || learns) && !seen.contains(&plan) {
             seen.push(plan);
             events.push(Event::Round { node, plan, rule_broken });
         }
@@ -217,9 +229,15 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         state.left.faults -= 1;
     }
     match event {
-        Event::Round { node, plan, rule_broken } | Event::BlindRound { node, plan, rule_broken } => {
+        Event::Round { node, plan, rule_broken } => {
+            past::look(&mut state, *node);
             round(setup, &mut state, *node, *plan, *rule_broken);
         }
+        Event::BlindRound { node, plan, rule_broken } => {
+            round(setup, &mut state, *node, *plan, *rule_broken);
+        }
+        Event::CopyDcs => past::copy(&mut state),
+        Event::RestoreDcs => past::restore(&mut state),
         Event::Read(node) => read(&mut state, *node),
         Event::Step(node) => step(setup, &mut state, *node),
         Event::ReplyIsLost(node) => lose_reply(setup, &mut state, *node),
@@ -240,13 +258,11 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
         Event::AskForSwitchover(to) => {
             state.left.requests -= 1;
-            state.dcs.request = Some(Request { to: *to, failover: false });
-            state.oracle.wanted = Some(*to);
+            ask(&mut state, *to, false);
         }
         Event::AskForFailover(to) => {
             state.left.failovers -= 1;
-            state.dcs.request = Some(Request { to: *to, failover: true });
-            state.oracle.wanted = Some(*to);
+            ask(&mut state, *to, true);
         }
         Event::RequestEnds => state.dcs.request = None,
         Event::Up(node) if state.node(*node).postgres == Postgres::Promoting => {
@@ -270,8 +286,14 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::NodeIsLost(node) => lose_node(&mut state, *node),
         Event::AgentRestarts(node) => forget(&mut state, *node),
     }
+    past::settle(&mut state);
     oracle::watch(&mut state);
     (state != *before).then_some(state)
+}
+
+fn ask(state: &mut State, to: NodeId, failover: bool) {
+    state.dcs.request = Some(Request { to, failover });
+    state.oracle.wanted = Some(to);
 }
 
 fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
@@ -297,6 +319,8 @@ fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::Up(_)
         | Event::Terminate(_)
         | Event::SupervisorStops(_)
+        | Event::CopyDcs
+        | Event::RestoreDcs
         | Event::Return(_) => false,
     }
 }

@@ -16,7 +16,8 @@
 //! - **Jobs.** Stop, checkpoint, rewind, clone and the start of a standby are done at once or refused; promotions and
 //!   starts of a primary take their time. No Postgres is unresponsive, no rewind is left half done,
 //!   and there is no empty data directory.
-//! - **The DCS** is linearizable and never forgets: no restored snapshot, no lease that is lost before its time.
+//! - **The DCS** is linearizable, and no lease is lost before its time. It goes back to a copy where `Setup::restores` says so,
+//!   and only after every fuse has blown; then whoever is not lost answers. That it is wiped has situations and a system test.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
 //!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.
 //! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and a
@@ -28,6 +29,7 @@ mod event;
 mod look;
 mod mutant;
 mod oracle;
+mod past;
 mod perform;
 mod properties;
 mod recovery;
@@ -38,6 +40,7 @@ mod wal;
 
 pub use act::{Act, Acts};
 pub use event::Event;
+pub use past::{Mark, Past, Seen};
 pub use properties::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, NOTHING_LOST,
     RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND, catches,

@@ -61,7 +61,9 @@ pub(crate) fn views(setup: &Setup, state: &State, node: NodeId) -> Vec<View> {
             break;
         }
         let others = state.ids().filter(|other| *other != node).fold(Nodes::NONE, Nodes::with);
-        views.extend(others.subsets().map(|heard| with_answers(view.clone(), state, heard)));
+        // Whoever would know that the DCS went back, and is not heard, cannot help.
+        let heard = others.subsets().filter(|heard| state.past.is_none() || *heard == others);
+        views.extend(heard.map(|heard| with_answers(view.clone(), state, heard)));
     }
     views
 }
@@ -96,17 +98,18 @@ fn with_answers(mut view: View, state: &State, heard: Nodes) -> View {
 
 fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
     let dcs = state.node(node).read.as_ref().map_or(&state.dcs, |read| &read.store);
+    let now = shown(state);
     Cluster {
         lease: match dcs.holder {
             None => Lease::Free { since: waited.age() },
             Some(holder) if holder == node => Lease::Mine,
             Some(holder) => Lease::Theirs { holder: name(holder) },
         },
-        term: TERM,
+        term: now.term,
         store: None,
         generation: 0,
-        revision: REVISION,
-        sync_revision: REVISION,
+        revision: now.revision,
+        sync_revision: now.sync_revision,
         blank: false,
         initialize: Initialize::Done(SYSTEM),
         sync: dcs.sync.map(|sync| SyncState {
@@ -148,8 +151,10 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         postgres: postgres(state, node, waited),
         system: Some(SYSTEM),
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
-        watermark: Watermark { term: TERM, ..Watermark::default() },
-        held_term: if held && here.knows_lease { TERM } else { TERM_BEFORE },
+        watermark: state.past.as_ref().map_or(Watermark { term: TERM, ..Watermark::default() }, |past| {
+            past.seen(node).after(past.now).watermark()
+        }),
+        held_term: if held && here.knows_lease { shown(state).term } else { TERM_BEFORE },
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
         recent_crashes: 0,
@@ -244,10 +249,16 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         streaming: state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
         system: Some(SYSTEM),
-        watermark: Watermark::default(),
+        watermark: state.past.as_ref().map_or(Watermark::default(), |past| past.seen(node).watermark()),
         finds_blank: None,
         replay: Some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
     }
+}
+
+/// How far the DCS is; where it never goes back, always as far.
+fn shown(state: &State) -> Watermark {
+    let same = Watermark { term: TERM, revision: REVISION, sync_revision: REVISION, ..Watermark::default() };
+    state.past.as_ref().map_or(same, |past| past.now.watermark())
 }
 
 fn names(nodes: Nodes) -> Vec<MemberName> {

@@ -56,6 +56,7 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
             plan.steps.retain(|step| *step != Step::RecordHistory);
         }
+        (Mutant::IgnoresWhoKnowsMore, Reason::MemberKnowsMore { .. }) => plan.steps = vec![acquire(view)],
         // The others change what a step does, not what is decided.
         _ => {}
     }

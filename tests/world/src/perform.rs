@@ -37,6 +37,10 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
             require(leads && seen_last)?;
             state.dcs.sync = Some(Sync { leader: node, standbys });
             sync_was_written(state);
+            if let Some(past) = &mut state.past {
+                past.now.sync += 1;
+                past.seen[usize::from(node)].mark.sync = past.now.sync;
+            }
             Ok(())
         }
         Act::RecordHistory => {
@@ -76,6 +80,9 @@ fn acquire(setup: &Setup, state: &mut State, node: NodeId, seen_last: bool) -> O
     require(state.dcs.holder.is_none() && (seen_last || blindly))?;
     state.dcs.holder = Some(node);
     begin_term(state);
+    if let Some(past) = &mut state.past {
+        past.seen[usize::from(node)].mark.term = past.now.term;
+    }
     renew(setup, state, node)
 }
 
@@ -92,7 +99,7 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
     Ok(())
 }
 
-fn sync_was_written(state: &mut State) {
+pub(crate) fn sync_was_written(state: &mut State) {
     for node in &mut state.nodes {
         node.plan.sync_was_written();
         if let Some(read) = &mut node.read {
@@ -104,6 +111,9 @@ fn sync_was_written(state: &mut State) {
 fn begin_term(state: &mut State) {
     state.nodes.iter_mut().for_each(|node| node.held_this_term = false);
     state.oracle.born_this_term = false;
+    if let Some(past) = &mut state.past {
+        past.now.term += 1;
+    }
 }
 
 /// What was done for an earlier announcement counts for nothing.

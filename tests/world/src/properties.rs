@@ -113,7 +113,9 @@ fn hands_over_ready(state: &State) -> bool {
 /// asynchronous mode: two members that were promoted at the same position, the first gone before it could record its
 /// history, have timelines that nothing in a view tells apart.
 fn comes_to_rest_whole(world: &World, state: &State) -> bool {
-    is_whole(state) || goes_on(world, state)
+    // Only a person can say how a cluster goes on whose DCS went back.
+    let restored = state.past.as_ref().is_some_and(|past| past.restored);
+    restored || is_whole(state) || goes_on(world, state)
 }
 
 fn goes_on(world: &World, state: &State) -> bool {
@@ -179,6 +181,7 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::TakesLeaseBlindly
         | Mutant::PromotesWithoutRecord
         | Mutant::RevivesWaitingForNobody
+        | Mutant::IgnoresWhoKnowsMore
         | Mutant::ReclaimsBlindly => NOTHING_LOST,
         Mutant::NeverStepsDown
         | Mutant::TrustsItsMemory

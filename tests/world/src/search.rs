@@ -7,6 +7,7 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::act::Acts;
 use crate::event::{self, Event};
+use crate::past::Past;
 use crate::properties;
 use crate::setup::Setup;
 use crate::state::{Budget, Node, Nodes, Oracle, Postgres, State, Store, Sync};
@@ -58,7 +59,8 @@ impl Model for World {
             wrong: None,
         };
         let left = Budget { faults, commits, requests, failovers, terminations };
-        vec![State { dcs, nodes, left, oracle }]
+        let past = self.setup.restores.then(|| Box::new(Past::of(self.setup.nodes)));
+        vec![State { dcs, nodes, left, past, oracle }]
     }
 
     fn actions(&self, state: &State, events: &mut Vec<Event>) {

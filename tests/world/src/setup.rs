@@ -29,6 +29,8 @@ pub struct Setup {
     pub losses: bool,
     /// Whether standbys replay later than they receive; otherwise at once.
     pub late_replay: bool,
+    /// Whether a copy of the DCS is taken at some moment, and put back at a later one.
+    pub restores: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -51,6 +53,7 @@ impl Setup {
             late_members: false,
             losses: false,
             late_replay: false,
+            restores: false,
             mutant: None,
         }
     }
@@ -94,6 +97,8 @@ pub enum Mutant {
     FollowsDiverged,
     /// A new primary never records where its timeline began.
     KeepsHistoryToItself,
+    /// A member stands although another one has seen more of the DCS.
+    IgnoresWhoKnowsMore,
     /// The member that a failover names stands, whatever it lacks.
     PassesOver,
     /// A switchover hands over to a member that has received everything, and replayed it or not.

@@ -4,6 +4,7 @@ use outrider_ha::Role;
 use outrider_wal::TimelineId;
 
 use crate::act::Acts;
+use crate::past::Past;
 use crate::wal::{Branches, Record, Wal};
 
 /// A node, by number: 0 is member a.
@@ -49,6 +50,8 @@ pub struct State {
     pub nodes: Vec<Node>,
     /// What may still happen.
     pub left: Budget,
+    /// Where the DCS may go back: what it was, and who has seen what of it.
+    pub past: Option<Box<Past>>,
     /// What the oracle remembers.
     pub oracle: Oracle,
 }
