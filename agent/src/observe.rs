@@ -142,7 +142,7 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
                 memory.lease = None;
             }
             rules::follow(instruments, memory, &snapshot);
-            follow_members(memory, &snapshot);
+            follow_addresses(memory, &snapshot);
             follow_switchover(instruments, memory, &snapshot);
             memory.snapshot = Some(snapshot);
             true
@@ -155,7 +155,7 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
 }
 
 /// Whom `pg_hba.conf` lets in from where.
-fn follow_members(memory: &mut Memory, snapshot: &Snapshot) {
+fn follow_addresses(memory: &mut Memory, snapshot: &Snapshot) {
     let members = memory.addresses.of(snapshot);
     if members != memory.configuration.members {
         memory.configuration.members = members;

@@ -188,7 +188,7 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
     act::learn(instruments, memory);
-    act::follow_members(instruments, memory);
+    act::renew_slots(instruments, memory);
     if dcs_answers {
         act::follow_ttl(instruments, memory).await;
     }

@@ -75,7 +75,7 @@ async fn a_bootstrap_from_the_archive_killed_at_any_moment_makes_one_cluster_wit
     lose_everything_and_the_logs(&cluster).await;
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
     let mut moments = [
-        Moment::Logs("begins job=Initdb"),
+        Moment::Logs("begins job=initdb"),
         Moment::Logs("restoring from the archive"),
         Moment::Files(2),
         Moment::Files(500),
@@ -86,7 +86,7 @@ async fn a_bootstrap_from_the_archive_killed_at_any_moment_makes_one_cluster_wit
     seed.shuffle(&mut moments);
     kill_at(&cluster, &moments, &mut seed).await;
     // What was recovered to the end is not made anew.
-    let moments = ["done job=Initdb", "begins job=PostBootstrap", "the cluster is made"].map(Moment::Once);
+    let moments = ["done job=initdb", "begins job=making the users", "the cluster is made"].map(Moment::Once);
     kill_at(&cluster, &moments, &mut seed).await;
     everybody_has(&cluster, "1,2,3").await;
     insert(&cluster, "(4)").await;

@@ -54,7 +54,7 @@ async fn a_store_that_dies_in_the_middle_of_a_replay_is_not_the_end_of_the_archi
     // Away until the recovery is given up.
     gate.open_for(3);
     until("it goes on and meets a dead store again", LIMIT, &|| tried() && restored() > before).await;
-    let failed = || member.log()[log..].contains("failed job=Initdb");
+    let failed = || member.log()[log..].contains("failed job=initdb");
     until("the recovery is given up", GIVEN_UP, &failed).await;
     let said = member.log()[log..].to_owned();
     assert!(said.contains("could not restore file") && said.contains("cannot fetch"), "{said}");

@@ -10,9 +10,9 @@ async fn a_start_that_is_interrupted_anywhere_is_taken_up_again() {
     let moments = [
         "starting the supervisor",
         "the agent makes its rounds",
-        "begins job=Initdb",
-        "begins job=Start",
-        "begins job=PostBootstrap",
+        "begins job=initdb",
+        "begins job=starting Postgres",
+        "begins job=making the users",
         "the cluster is made",
     ];
     for signal in [Signal::Interrupt, Signal::Kill] {
@@ -26,7 +26,9 @@ async fn a_start_that_is_interrupted_anywhere_is_taken_up_again() {
         first.start().unwrap();
         cluster.wait_for_leader().await.unwrap();
         let second = &cluster.members[1];
-        for moment in ["begins job=Clone", "begins job=Start", "a standby, following the leader"] {
+        for moment in
+            ["begins job=cloning", "begins job=starting Postgres", "a standby, following the leader"]
+        {
             second.start().unwrap();
             logged(second, moment).await;
             second.end_agent(signal).unwrap();

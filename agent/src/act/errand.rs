@@ -23,7 +23,7 @@ impl Drop for Errand {
 }
 
 /// A standby's slots are made anew when a member has come, or has come back.
-pub(crate) fn follow_members(instruments: &Instruments, memory: &mut Memory) {
+pub(crate) fn renew_slots(instruments: &Instruments, memory: &mut Memory) {
     let is_standby = memory.seen.as_ref().is_some_and(|seen| !seen.is_primary());
     let others = memory.others(instruments.dcs.name());
     if !is_standby || memory.errand.is_some() || memory.job.is_some() || others == memory.slots_for {
