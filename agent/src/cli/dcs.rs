@@ -129,7 +129,7 @@ async fn rebuild_keys(
         .unwrap_or_default();
     let heard = ask_everybody(config, local, &snapshot, &remembered).await;
     let decided = decide(config, &heard, &snapshot, accept_data_loss);
-    let shown = shown::show(config, &heard, &snapshot, &decided, format)?;
+    let shown = shown::show(&config.scope, &heard, &snapshot, &decided, format)?;
     if only_plan {
         exit::print(&shown)?;
         return match &decided {
@@ -218,11 +218,15 @@ fn decide(
     snapshot: &Snapshot,
     accept_data_loss: bool,
 ) -> Result<Rebuilding, NotRebuilt> {
-    let witnesses: Vec<Witness> = heard
-        .iter()
-        .map(|(name, said)| Witness { name: name.as_str().into(), says: said.as_ref().map(testimony) })
-        .collect();
-    rebuild(&witnesses, &watermark(snapshot), mode(config, heard), accept_data_loss)
+    rebuild(&witnesses(heard), &watermark(snapshot), mode(config, heard), accept_data_loss)
+}
+
+fn witnesses(heard: &Heard) -> Vec<Witness> {
+    let witness = |(name, said): (&String, &Option<Said>)| Witness {
+        name: name.as_str().into(),
+        says: said.as_ref().map(testimony),
+    };
+    heard.iter().map(witness).collect()
 }
 
 /// The mode that the newest configuration says.

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Heard, Said};
 use crate::cli::format::{Format, Rows};
-use crate::config::Config;
 
+/// A table and a line for people, or the rows alone for programs.
 pub(super) fn show(
-    config: &Config,
+    scope: &str,
     heard: &Heard,
     snapshot: &Snapshot,
     decided: &Result<Rebuilding, NotRebuilt>,
@@ -37,21 +37,28 @@ pub(super) fn show(
     } else {
         format!("the DCS shows term {}, /sync of revision {}", snapshot.term, snapshot.sync_revision)
     };
-    let mut text = format!("Cluster: {}; {dcs}\n{table}", config.scope);
+    let mut text = format!("Cluster: {scope}; {dcs}\n{table}");
     if let Ok(rebuilding) = decided {
-        text += &format!("{} has every acknowledged commit that is known of", rebuilding.best);
-        for (members, words) in [
-            (&rebuilding.silent, "silent, and could not be promoted"),
-            (&rebuilding.may_lose, "MISSING: what they alone have is lost"),
-        ] {
-            if !members.is_empty() {
-                let names: Vec<&str> = members.iter().map(MemberName::as_str).collect();
-                text += &format!("; {} {words}", names.join(", "));
-            }
-        }
-        text += "\n";
+        text += &outlook(rebuilding);
     }
     Ok(text)
+}
+
+/// Who leads then, and what that means.
+fn outlook(rebuilding: &Rebuilding) -> String {
+    let names = |members: &[MemberName]| -> String {
+        members.iter().map(MemberName::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!("{} leads then; ", rebuilding.best);
+    match rebuilding.may_lose.as_slice() {
+        [] => text += "it has every acknowledged commit",
+        [one] => text += &format!("MISSING, and what it alone has is lost: {one}"),
+        several => text += &format!("MISSING, and what they alone have is lost: {}", names(several)),
+    }
+    if !rebuilding.silent.is_empty() {
+        text += &format!("; silent, and could not be promoted: {}", names(&rebuilding.silent));
+    }
+    text + "\n"
 }
 
 fn row(name: &str, said: Option<&Said>, best: Option<&str>) -> Vec<Value> {
@@ -81,4 +88,52 @@ fn row(name: &str, said: Option<&Said>, best: Option<&str>) -> Vec<Value> {
         json!(promotable.join(", ")),
         leads,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_ha::{SynchronousMode, Watermark, rebuild};
+    use serde_json::from_value;
+
+    use super::super::{Heard, witnesses};
+    use super::*;
+
+    fn heard() -> Heard {
+        let said = |name: &str, role: &str, position: &str, sync_revision: u64, standby: &str| {
+            from_value(json!({
+                "name": name, "role": role, "system_identifier": "7", "timeline": 2, "position": position, "may_lead": true,
+                "record": {"watermark": {"term": 9, "sync_revision": sync_revision},
+                           "sync": {"leader": "n1", "quorum": 0, "sync_standby": standby}},
+            }))
+            .unwrap()
+        };
+        Heard::from([
+            ("n1".to_owned(), None),
+            ("n2".to_owned(), Some(said("n2", "standby", "0/5000000", 40, "n2"))),
+            ("n3".to_owned(), Some(said("n3", "not_running", "0/4000000", 60, "n3"))),
+        ])
+    }
+
+    #[test]
+    fn a_person_sees_who_has_what_and_who_would_be_taken() {
+        let heard = heard();
+        let plan = |word| rebuild(&witnesses(&heard), &Watermark::default(), SynchronousMode::On, word);
+        let refused = show("homepage", &heard, &Snapshot::default(), &plan(false), Format::Table).unwrap();
+        let expected = "\
+Cluster: homepage; the DCS has no keys of this cluster
++--------+---------+----------+----+-----------+-----------+------------+-----------------+-------+
+| Member | Answers | Postgres | TL | LSN       | Term seen | /sync seen | Promotable then | Leads |
++=================================================================================================+
+| n1     | no      |          |    |           |           |            |                 |       |
+| n2     | yes     | standby  | 2  | 0/5000000 | 9         | 40         | n1, n2          |       |
+| n3     | yes     | stopped  | 2  | 0/4000000 | 9         | 60         | n1, n3          |       |
++--------+---------+----------+----+-----------+-----------+------------+-----------------+-------+
+";
+        assert_eq!(refused, expected);
+        let accepted = show("homepage", &heard, &Snapshot::default(), &plan(true), Format::Table).unwrap();
+        assert!(
+            accepted.ends_with("n3 leads then; MISSING, and what it alone has is lost: n1\n"),
+            "{accepted}"
+        );
+    }
 }
