@@ -180,11 +180,15 @@ impl DcsMemory {
         self.term.saw(term)
     }
 
-    /// The DCS shows `snapshot`, and is at `now`. The term is on the disk before this returns, the rest a moment later.
+    /// The DCS shows `snapshot`, and is at `now`. The term is on the disk before this returns, the rest a moment later. A store in
+    /// which nothing of a cluster stands is not remembered: it may be another one, of which nobody has anything to say.
     ///
     /// # Errors
     /// When the term cannot be written: without it a DCS that goes back would not be noticed.
     pub(crate) fn saw(&mut self, snapshot: &Snapshot, now: &Watermark) -> Result<(), TermError> {
+        if snapshot.is_blank() {
+            return Ok(());
+        }
         let went_back = self.record.watermark.lost_by(now).is_some();
         if !went_back && now.term > Term(0) {
             self.term.saw(now.term)?;
@@ -192,7 +196,7 @@ impl DcsMemory {
         // Readers of an earlier round keep theirs.
         let record = Arc::make_mut(&mut self.record);
         record.watermark = record.watermark.after(now);
-        if !went_back && !snapshot.is_blank() {
+        if !went_back {
             record.take_over(snapshot);
             let now = clock::monotonic();
             for member in &snapshot.members {
@@ -256,6 +260,7 @@ impl DcsMemory {
 #[cfg(test)]
 mod tests {
     use outrider_dcs::{Entry, Leader};
+    use outrider_ha::StoreId;
 
     use super::*;
 
@@ -305,6 +310,19 @@ mod tests {
         assert!(again.lost_by(&watermark(&snapshot(300, 150))).is_some());
         let rebuilt = Watermark { generation: 1, term: Term(6), revision: 2, ..Watermark::default() };
         assert_eq!(again.lost_by(&rebuilt), None);
+    }
+
+    #[tokio::test]
+    async fn a_new_member_that_was_led_to_an_empty_store_first_has_seen_nothing_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = DcsMemory::open(directory.path()).unwrap();
+        let of_store = |store| move |mark| Watermark { store: Some(StoreId(store)), ..mark };
+        let empty = Snapshot { revision: 900, ..Snapshot::default() };
+        memory.saw(&empty, &of_store(1)(watermark(&empty))).unwrap();
+        let right = of_store(2)(watermark(&snapshot(100, 40)));
+        assert_eq!(memory.watermark().lost_by(&right), None);
+        memory.saw(&snapshot(100, 40), &right).unwrap();
+        assert_eq!(memory.watermark(), right);
     }
 
     #[tokio::test]
