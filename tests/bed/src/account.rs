@@ -1,13 +1,14 @@
 //! As whom programs run: as ourselves, or as the user `postgres` when we are root, since PostgreSQL refuses root.
 
 use std::ffi::OsStr;
-use std::fs::Permissions;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+
+use crate::{PROGRAM_LIMIT, finish};
 
 /// The user that every program of the bed runs as.
 #[derive(Clone, Copy, Debug)]
@@ -96,10 +97,15 @@ impl Account {
         let copy = directory.join(program.file_name().context("a program has a name")?);
         if !copy.exists() {
             // Under another name until it is whole: another test may look for it at this moment.
-            let part = directory.join(format!(".copy-{}", std::process::id()));
+            let (process, thread) = (std::process::id(), std::thread::current().id());
+            let part = directory.join(format!(".copy-{process}-{thread:?}"));
             let cannot = || format!("cannot copy {} to {}", program.display(), directory.display());
-            std::fs::copy(program, &part).with_context(cannot)?;
-            std::fs::set_permissions(&part, Permissions::from_mode(0o755)).with_context(cannot)?;
+            // By another process: while this one had the copy open for writing, a child that another test begins at this moment
+            // would have it, too, and nobody could run it ("text file busy").
+            let mut copying = Command::new("install");
+            copying.args(["-m", "755"]).arg(program).arg(&part);
+            let copied = finish(&mut copying, PROGRAM_LIMIT).with_context(cannot)?;
+            anyhow::ensure!(copied.status.success(), "{}: {copied:?}", cannot());
             std::fs::rename(&part, &copy).with_context(cannot)?;
         }
         Ok(copy)
