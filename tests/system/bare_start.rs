@@ -58,7 +58,8 @@ async fn what_was_changed_before_or_after_a_backup_keeps_no_copy_from_starting()
     set(&cluster, json!({locks: "200", workers: "20", "max_connections": "150"})).await;
     let waits = async || {
         let state = cluster.members[0].patroni().await?;
-        state["pending_restart_reason"].as_object()?.contains_key(workers).then_some(())
+        // Since it was lowered it waits for one with another value.
+        (state["pending_restart_reason"][workers]["new_value"] == "20").then_some(())
     };
     let waited = wait_until("what was raised waits for a restart", LIMIT, waits).await;
     assert!(waited.is_ok(), "{waited:?}; {}", logs(&cluster));
