@@ -152,13 +152,7 @@ async fn a_switchover_to_any_standby_makes_it_synchronous_first() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_to_a_member_that_may_lack_commits_is_refused_and_does_not_fire_later() {
     let story = Story::begin(Builder::new()).await;
-    let leader = story.leader().await;
-    let synchronous = story.cluster.wait_until_synchronous().await.unwrap();
-    let (have_all, lacking): (Vec<&Member>, Vec<&Member>) =
-        story.cluster.members.iter().partition(|member| {
-            member.name() == leader.name() || synchronous.contains(&member.name().to_owned())
-        });
-    let [lacking] = lacking[..] else { panic!("one of three is not synchronous: {synchronous:?}") };
+    let (have_all, lacking) = story.who_has_all().await;
     have_all.iter().for_each(|member| member.kill_node());
     logged(lacking, "not recorded as synchronous").await;
     let answer = lacking.post("/failover", &json!({"candidate": lacking.name()})).await.unwrap();

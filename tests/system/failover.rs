@@ -138,13 +138,7 @@ async fn writes_go_on_without_any_standby() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_may_lack_commits_waits_for_one_that_has_them() {
     let story = Story::begin(Builder::new()).await;
-    let leader = story.leader().await;
-    let synchronous = story.cluster.wait_until_synchronous().await.unwrap();
-    let (have_all, lacking): (Vec<&Member>, Vec<&Member>) =
-        story.cluster.members.iter().partition(|member| {
-            member.name() == leader.name() || synchronous.contains(&member.name().to_owned())
-        });
-    let [lacking] = lacking[..] else { panic!("one of three is not synchronous: {synchronous:?}") };
+    let (have_all, lacking) = story.who_has_all().await;
     for member in &have_all {
         member.kill_node();
     }

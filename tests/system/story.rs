@@ -38,6 +38,18 @@ impl Story {
         self.cluster.wait_for_leader().await.unwrap()
     }
 
+    /// The leader and its synchronous standby, and the one of three that may lack commits.
+    pub(crate) async fn who_has_all(&self) -> (Vec<&Member>, &Member) {
+        let leader = self.leader().await;
+        let synchronous = self.cluster.wait_until_synchronous().await.unwrap();
+        let (have_all, lacking): (Vec<&Member>, Vec<&Member>) =
+            self.cluster.members.iter().partition(|member| {
+                member.name() == leader.name() || synchronous.contains(&member.name().to_owned())
+            });
+        let [lacking] = lacking[..] else { panic!("one of three is not synchronous: {synchronous:?}") };
+        (have_all, lacking)
+    }
+
     /// Writes go on: this many more commits.
     pub(crate) async fn writes(&self, commits: usize) {
         self.oracle.wait_for_commits(commits).await.unwrap();

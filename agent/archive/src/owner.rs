@@ -321,15 +321,6 @@ mod tests {
 
     const LEADER: Leader<'_> = Leader { system_identifier: 42, term: 5, member: "a" };
 
-    fn shelf(term: u64, system_identifier: &str, member: &str) -> Shelf {
-        let shelf = Shelf::default();
-        let text = format!(
-            r#"{{"term":{term},"system_identifier":"{system_identifier}","member":"{member}","claimed_at":"x"}}"#
-        );
-        shelf.add("s/outrider/writer.json", text.as_bytes());
-        shelf
-    }
-
     fn layout() -> Layout {
         Layout::new("s").unwrap()
     }
@@ -337,13 +328,13 @@ mod tests {
     #[tokio::test]
     async fn an_archive_is_ones_own_when_the_leader_has_claimed_it_and_only_then() {
         let proof = async |shelf: Shelf| prove(&shelf, &layout(), LEADER).await;
-        let owned = proof(shelf(5, "42", "a")).await.unwrap();
+        let owned = proof(Shelf::claimed(5, "42", "a")).await.unwrap();
         assert!(owned.is_of(42) && !owned.is_of(43));
-        for earlier in [Shelf::default(), shelf(4, "42", "a"), shelf(4, "42", "b")] {
+        for earlier in [Shelf::default(), Shelf::claimed(4, "42", "a"), Shelf::claimed(4, "42", "b")] {
             let fault = proof(earlier).await.unwrap_err();
             assert!(matches!(fault, NotOwned::Unclaimed(_)), "{fault:?}");
         }
-        for later in [shelf(6, "42", "a"), shelf(5, "42", "b")] {
+        for later in [Shelf::claimed(6, "42", "a"), Shelf::claimed(5, "42", "b")] {
             let fault = proof(later).await.unwrap_err();
             assert!(matches!(fault, NotOwned::Later(_)), "{fault:?}");
         }
@@ -351,7 +342,7 @@ mod tests {
         unreadable.add("s/outrider/writer.json", b"{");
         let unclaimed = Shelf::default();
         unclaimed.add("s/base/20261124T100000/backup.info", b"systemid=43\n");
-        for others in [shelf(1, "43", "a"), shelf(9, "43", "a"), unreadable, unclaimed] {
+        for others in [Shelf::claimed(1, "43", "a"), Shelf::claimed(9, "43", "a"), unreadable, unclaimed] {
             let fault = proof(others).await.unwrap_err();
             assert!(matches!(fault, NotOwned::Others(_)), "{fault:?}");
         }
@@ -360,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn by_hand_the_owner_must_be_known_and_no_later_leader_writes() {
         let proof = async |shelf: &Shelf, own, term| prove_by_hand(shelf, &layout(), own, term).await;
-        let claimed = shelf(5, "42", "b");
+        let claimed = Shelf::claimed(5, "42", "b");
         for term in [None, Some(5), Some(6)] {
             assert!(proof(&claimed, Some(42), term).await.is_ok(), "{term:?}");
         }

@@ -27,8 +27,6 @@ pub struct Testimony {
     pub watermark: Watermark,
     /// The `/sync` that it saw last; `None` in asynchronous mode.
     pub sync: Option<SyncState>,
-    /// Who led when it saw the DCS last.
-    pub leader: Option<MemberName>,
     /// What its Postgres is.
     pub role: Role,
     /// The identifier of its data; `None` when it has none.
@@ -118,13 +116,9 @@ pub fn rebuild(
     if let Some((member, _)) = heard().find(|(_, says)| says.role == Role::Primary) {
         return Err(NotRebuilt::PrimaryRuns { member: member.clone() });
     }
-    let newest = |says: &Testimony| {
-        let Watermark { generation, term, sync_revision, revision, store: _, lost: _ } = says.watermark;
-        (generation, term, sync_revision, revision)
-    };
     let remembering = heard().filter(|(_, says)| says.watermark.term > Term(0));
     let (record_of, record) = remembering
-        .max_by_key(|(name, says)| (newest(says), core::cmp::Reverse(*name)))
+        .max_by_key(|(name, says)| (says.watermark.extent(), core::cmp::Reverse(*name)))
         .ok_or(NotRebuilt::NothingIsRemembered)?;
     let decisive = decisive(witnesses, record, mode);
     let system = heard().find(|(name, says)| decisive.contains(name) && says.system.is_some());

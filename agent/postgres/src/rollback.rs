@@ -348,7 +348,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::settings::{Password, User};
+    use crate::settings::tests::settings;
     use crate::{Directory, inspect};
 
     /// A data directory and one that is prepared beside it, each with a file that says which it is.
@@ -369,27 +369,7 @@ mod tests {
                 fs::write(path.join(name).join("pg_ident.conf"), what).unwrap();
             }
             fs::create_dir(path.join("state")).unwrap();
-            let user = || User { name: "u".to_owned(), password: Password::new("p".to_owned()) };
-            let settings = Settings {
-                name: "m".to_owned(),
-                scope: "s".to_owned(),
-                data_directory: path.join("data"),
-                bin_directory: "/nowhere".into(),
-                state_directory: path.join("state"),
-                socket_directory: path.to_owned(),
-                listen_addresses: "127.0.0.1".to_owned(),
-                port: 5432,
-                supervisor_socket: path.join("supervisor"),
-                superuser: user(),
-                replication: user(),
-                rewind: user(),
-                parameters: [].into(),
-                pg_hba: Vec::new(),
-                initdb: Vec::new(),
-                archive_command: None,
-                restore_command: None,
-            };
-            let postgres = Postgres::new(Arc::new(settings));
+            let postgres = Postgres::new(Arc::new(settings(path)));
             postgres.begin_rollback("r").unwrap();
             Scene { directory, postgres }
         }

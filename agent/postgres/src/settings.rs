@@ -75,3 +75,34 @@ impl fmt::Debug for Password {
         f.write_str("[secret]")
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Of a member whose directories lie in this one.
+    pub(crate) fn settings(directory: &Path) -> Settings {
+        let user = |name: &str| User { name: name.to_owned(), password: Password::new("p".to_owned()) };
+        Settings {
+            name: "member1".to_owned(),
+            scope: "homepage".to_owned(),
+            data_directory: directory.join("data"),
+            bin_directory: "/nowhere".into(),
+            state_directory: directory.join("state"),
+            socket_directory: directory.to_owned(),
+            listen_addresses: "127.0.0.1".to_owned(),
+            port: 5432,
+            supervisor_socket: directory.join("supervisor"),
+            superuser: user("postgres"),
+            replication: user("replicator"),
+            rewind: user("rewinder"),
+            parameters: [].into(),
+            pg_hba: Vec::new(),
+            initdb: Vec::new(),
+            archive_command: None,
+            restore_command: None,
+        }
+    }
+}

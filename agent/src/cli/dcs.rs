@@ -12,8 +12,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use outrider_dcs::{Dcs, Identity, Snapshot, SyncState, base_path, open_etcd};
 use outrider_ha::{
-    MemberName, NotRebuilt, Rebuilding, Role, StoreId, SynchronousMode, SystemId, Term, Testimony, Watermark,
-    Witness, rebuild,
+    MemberName, NotRebuilt, Rebuilding, Role, SynchronousMode, SystemId, Testimony, Witness, rebuild,
 };
 use outrider_wal::{Lsn, TimelineId};
 use serde::Deserialize;
@@ -27,6 +26,7 @@ use super::format::Format;
 use super::member::{Member, Whom};
 use crate::clock;
 use crate::config::{self, Config};
+use crate::observe::cluster::{sync_state, watermark};
 use crate::round::DcsRecord;
 
 /// After the keys are there, somebody leads within moments, or what keeps it is in `outrider list`.
@@ -231,38 +231,16 @@ fn witnesses(heard: &Heard) -> Vec<Witness> {
 
 /// The mode that the newest configuration says.
 fn mode(config: &Config, heard: &Heard) -> SynchronousMode {
-    let newest = heard.values().flatten().max_by_key(|said| {
-        let seen = said.record.watermark;
-        (seen.generation, seen.term, seen.revision)
-    });
+    let newest = heard.values().flatten().max_by_key(|said| said.record.watermark.extent());
     let configuration = newest.and_then(|said| said.record.config.clone()).unwrap_or_else(|| json!({}));
     config::policy(&configuration, &[], &config.tags, &config::first_policy(config)).synchronous_mode
 }
 
-fn watermark(snapshot: &Snapshot) -> Watermark {
-    Watermark {
-        store: Some(StoreId(snapshot.store)),
-        generation: snapshot.generation.as_ref().map_or(0, |entry| entry.value.generation),
-        term: Term(snapshot.term),
-        revision: snapshot.revision,
-        sync_revision: snapshot.sync_revision,
-        lost: None,
-    }
-}
-
 fn testimony(said: &Said) -> Testimony {
-    let names =
-        |sync: &SyncState| sync.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect();
-    let sync = said.record.sync.as_ref().map(|_| said.record.sync());
     let revision = said.record.watermark.sync_revision;
     Testimony {
         watermark: said.record.watermark,
-        sync: sync.map(|sync| outrider_ha::SyncState {
-            leader: sync.leader.as_deref().map(MemberName::from),
-            standbys: names(&sync),
-            revision,
-        }),
-        leader: said.record.leader.as_deref().map(MemberName::from),
+        sync: said.record.sync.as_ref().map(|_| sync_state(&said.record.sync(), revision)),
         role: said.role,
         system: said.system_identifier.as_deref().and_then(|system| system.parse().ok()).map(SystemId),
         timeline: said.timeline,

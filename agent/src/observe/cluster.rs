@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use outrider_dcs::{Failover, Snapshot};
 use outrider_ha::{
     Cluster, Initialize, Lease, MemberName, Policy, Request, RequestKind, StoreId, Switchover, SyncState,
-    SystemId, Term,
+    SystemId, Term, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory};
 
@@ -42,24 +42,21 @@ pub(crate) struct SwitchoverProgress {
 
 /// The cluster as `snapshot` shows it.
 pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Cluster {
+    let Watermark { store, generation, term, revision, sync_revision, lost: _ } = watermark(snapshot);
     Cluster {
         lease: match &snapshot.leader {
             None => Lease::Free { since: remembered.free_for },
             Some(leader) if leader.mine => Lease::Mine,
             Some(leader) => Lease::Theirs { holder: MemberName::from(leader.name.as_str()) },
         },
-        term: Term(snapshot.term),
-        store: Some(StoreId(snapshot.store)),
-        generation: snapshot.generation.as_ref().map_or(0, |entry| entry.value.generation),
-        revision: snapshot.revision,
-        sync_revision: snapshot.sync_revision,
+        term,
+        store,
+        generation,
+        revision,
+        sync_revision,
         blank: snapshot.is_blank(),
         initialize: initialize(snapshot),
-        sync: snapshot.sync.as_ref().map(|entry| SyncState {
-            leader: entry.value.leader.as_deref().map(MemberName::from),
-            standbys: entry.value.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect(),
-            revision: entry.revision,
-        }),
+        sync: snapshot.sync.as_ref().map(|entry| sync_state(&entry.value, entry.revision)),
         last_position: snapshot.status.as_ref().map_or(Lsn::INVALID, |entry| entry.value.optime),
         history: history(snapshot),
         least_timeline: snapshot
@@ -74,6 +71,27 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
         request: snapshot.failover.as_ref().map(|entry| request(&entry.value, entry.revision, remembered)),
         switchover: switchover(snapshot, remembered.switchover),
         restart: restart::restart(snapshot, remembered),
+    }
+}
+
+/// How far the DCS is.
+pub(crate) fn watermark(snapshot: &Snapshot) -> Watermark {
+    Watermark {
+        store: Some(StoreId(snapshot.store)),
+        generation: snapshot.generation.as_ref().map_or(0, |entry| entry.value.generation),
+        term: Term(snapshot.term),
+        revision: snapshot.revision,
+        sync_revision: snapshot.sync_revision,
+        lost: None,
+    }
+}
+
+/// The record of who may be promoted, as it was last changed at `revision`.
+pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> SyncState {
+    SyncState {
+        leader: record.leader.as_deref().map(MemberName::from),
+        standbys: record.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect(),
+        revision,
     }
 }
 

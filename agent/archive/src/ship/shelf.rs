@@ -24,6 +24,16 @@ struct Inner {
 }
 
 impl Shelf {
+    /// The archive `s`, which this leader has claimed.
+    pub(crate) fn claimed(term: u64, system_identifier: &str, member: &str) -> Self {
+        let shelf = Shelf::default();
+        let text = format!(
+            r#"{{"term":{term},"system_identifier":"{system_identifier}","member":"{member}","claimed_at":"x"}}"#
+        );
+        shelf.add("s/outrider/writer.json", text.as_bytes());
+        shelf
+    }
+
     pub(crate) fn add(&self, key: &str, bytes: &[u8]) {
         let mut inner = self.inner.lock().expect("a test that panicked holding it has failed");
         inner.put(key, bytes.to_vec());

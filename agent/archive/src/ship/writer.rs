@@ -84,15 +84,6 @@ mod tests {
         claim(shelf, &layout(), leadership, member).await.unwrap()
     }
 
-    fn shelf(term: u64, system_identifier: &str, member: &str) -> Shelf {
-        let shelf = Shelf::default();
-        let text = format!(
-            r#"{{"term":{term},"system_identifier":"{system_identifier}","member":"{member}","claimed_at":"x"}}"#
-        );
-        shelf.add("s/outrider/writer.json", text.as_bytes());
-        shelf
-    }
-
     async fn check(shelf: &Shelf, words: &[&str]) {
         let before = shelf.read("s/outrider/writer.json");
         match claim_as(shelf, LEADERSHIP, "a").await {
@@ -121,11 +112,13 @@ mod tests {
 
     #[tokio::test]
     async fn who_may_write_follows_from_the_term_and_the_cluster() {
-        check(&shelf(4, "42", "b"), &[]).await;
-        check(&shelf(5, "42", "a"), &[]).await;
-        check(&shelf(5, "42", "b"), &["another member", "term 5"]).await;
-        check(&shelf(6, "42", "b"), &["a later leader", "b with term 6", "remove that object"]).await;
-        check(&shelf(1, "43", "b"), &["belongs to another cluster", "43", "42", "archive.server"]).await;
+        check(&Shelf::claimed(4, "42", "b"), &[]).await;
+        check(&Shelf::claimed(5, "42", "a"), &[]).await;
+        check(&Shelf::claimed(5, "42", "b"), &["another member", "term 5"]).await;
+        check(&Shelf::claimed(6, "42", "b"), &["a later leader", "b with term 6", "remove that object"])
+            .await;
+        check(&Shelf::claimed(1, "43", "b"), &["belongs to another cluster", "43", "42", "archive.server"])
+            .await;
         let unreadable = Shelf::default();
         unreadable.add("s/outrider/writer.json", b"{");
         check(&unreadable, &["writer.json", "remove it"]).await;
@@ -133,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lower_term_is_replaced_and_its_writer_finds_out() {
-        let shelf = shelf(4, "42", "b");
+        let shelf = Shelf::claimed(4, "42", "b");
         assert_eq!(claim_as(&shelf, LEADERSHIP, "a").await, Claimed::Ours);
         let former = Leadership { term: 4, ..LEADERSHIP };
         assert!(matches!(claim_as(&shelf, former, "b").await, Claimed::Others(_)));

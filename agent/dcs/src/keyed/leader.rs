@@ -25,12 +25,7 @@ impl<S: Store> Keyed<S> {
         wish: Option<i64>,
     ) -> Result<Leadership, Error> {
         let (key, entry) = (self.keys.leader(), self.keys.my_member());
-        let lease = self.own_lease(operation).await?;
-        if lease == NO_LEASE {
-            return Err(conflict(operation, &key, "this member has no session yet"));
-        }
-        let kept_alive = self.keep_alive(lease, operation).await;
-        let kept_alive = kept_alive.map_err(|fault| fault.before_the_act().on(operation.act, &key))?;
+        let (lease, kept_alive) = self.session_to_lead_on(operation, &key).await?;
         let mut when = vec![Compare::Absent(key.clone()), Compare::Lease(entry.clone(), lease)];
         when.extend(sync_revision.map(|seen| Compare::Revision(self.keys.sync(), seen)));
         when.extend(wish.map(|seen| Compare::Revision(self.keys.failover(), seen)));
@@ -50,11 +45,38 @@ impl<S: Store> Keyed<S> {
             };
             return Err(conflict(operation, &key, found));
         }
-        if outcome.epoch == kept_alive.epoch {
-            let term = term_base(outcome.found.first()) + revision_as_term(outcome.revision);
-            return Ok(self.leadership(term, &kept_alive));
+        let term = term_base(outcome.found.first()) + revision_as_term(outcome.revision);
+        self.lead_since(operation, term, outcome.epoch, &kept_alive).await
+    }
+
+    /// The lease that the leader key is to hang on, kept alive just before it does.
+    pub(super) async fn session_to_lead_on(
+        &self,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(i64, KeptAlive), Error> {
+        let lease = self.own_lease(operation).await?;
+        if lease == NO_LEASE {
+            return Err(conflict(operation, key, "this member has no session yet"));
         }
-        self.renew(operation).await
+        let kept_alive = self.keep_alive(lease, operation).await;
+        let kept_alive = kept_alive.map_err(|fault| fault.before_the_act().on(operation.act, key))?;
+        Ok((lease, kept_alive))
+    }
+
+    /// The leadership that was committed in this epoch of the store; renewed at once when the session was kept alive in another.
+    pub(super) async fn lead_since(
+        &self,
+        operation: Operation,
+        term: u64,
+        epoch: u64,
+        kept_alive: &KeptAlive,
+    ) -> Result<Leadership, Error> {
+        if epoch == kept_alive.epoch {
+            Ok(self.leadership(term, kept_alive))
+        } else {
+            self.renew(operation).await
+        }
     }
 
     /// Prolongs the lease, then proves in one transaction that the key hangs on it. In this order, and in one epoch of
@@ -121,7 +143,7 @@ impl<S: Store> Keyed<S> {
         }
     }
 
-    pub(super) fn leadership(&self, term: u64, kept_alive: &KeptAlive) -> Leadership {
+    fn leadership(&self, term: u64, kept_alive: &KeptAlive) -> Leadership {
         Leadership {
             term,
             sent_at: kept_alive.sent_at,

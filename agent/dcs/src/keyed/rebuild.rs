@@ -4,7 +4,7 @@
 use crate::dcs::Leadership;
 use crate::error::Error;
 use crate::keys::revision_as_term;
-use crate::store::{Compare, NO_LEASE, Op, Repeat, Store, Transaction};
+use crate::store::{Compare, Op, Repeat, Store, Transaction};
 use crate::values::{Failover, RebuiltKeys, compact_json};
 
 use super::leader::leader_in_words;
@@ -18,12 +18,7 @@ impl<S: Store> Keyed<S> {
         keys: &RebuiltKeys,
     ) -> Result<Leadership, Error> {
         let (key, entry) = (self.keys.leader(), self.keys.my_member());
-        let lease = self.own_lease(operation).await?;
-        if lease == NO_LEASE {
-            return Err(conflict(operation, &key, "this member has no session yet"));
-        }
-        let kept_alive = self.keep_alive(lease, operation).await;
-        let kept_alive = kept_alive.map_err(|fault| fault.before_the_act().on(operation.act, &key))?;
+        let (lease, kept_alive) = self.session_to_lead_on(operation, &key).await?;
         let gone = [
             self.keys.leader(),
             self.keys.term(),
@@ -42,11 +37,8 @@ impl<S: Store> Keyed<S> {
         if !outcome.succeeded {
             return Err(conflict(operation, &key, "keys of a cluster stand there by now"));
         }
-        if outcome.epoch == kept_alive.epoch {
-            let term = keys.generation.term_base + revision_as_term(outcome.revision);
-            return Ok(self.leadership(term, &kept_alive));
-        }
-        self.renew(operation).await
+        let term = keys.generation.term_base + revision_as_term(outcome.revision);
+        self.lead_since(operation, term, outcome.epoch, &kept_alive).await
     }
 
     /// Writes the keys while nobody leads.

@@ -68,6 +68,12 @@ impl fmt::Display for Lost {
 }
 
 impl Watermark {
+    /// What is compared to tell who has seen the most.
+    #[must_use]
+    pub const fn extent(&self) -> (u64, Term, i64, i64) {
+        (self.generation, self.term, self.sync_revision, self.revision)
+    }
+
     /// What was seen and is not in `now`; `None` when nothing is missing. A higher generation makes all that was seen of a
     /// lower one void.
     #[must_use]

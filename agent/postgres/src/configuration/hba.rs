@@ -55,33 +55,8 @@ pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::settings::{Password, User};
-
-    fn settings(directory: &Path) -> Settings {
-        let user = |name: &str| User { name: name.to_owned(), password: Password::new("p".to_owned()) };
-        Settings {
-            name: "member1".to_owned(),
-            scope: "homepage".to_owned(),
-            data_directory: directory.join("data"),
-            bin_directory: "/nowhere".into(),
-            state_directory: directory.join("state"),
-            socket_directory: directory.to_owned(),
-            listen_addresses: "127.0.0.1".to_owned(),
-            port: 5432,
-            supervisor_socket: directory.join("supervisor"),
-            superuser: user("postgres"),
-            replication: user("replicator"),
-            rewind: user("rewinder"),
-            parameters: [].into(),
-            pg_hba: Vec::new(),
-            initdb: Vec::new(),
-            archive_command: None,
-            restore_command: None,
-        }
-    }
+    use crate::settings::tests::settings;
 
     fn lines(settings: &Settings, configuration: &Configuration) -> Vec<String> {
         let text = text(settings, configuration).unwrap();

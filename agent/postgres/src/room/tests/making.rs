@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use tempfile::TempDir;
 
 use super::super::*;
-use crate::settings::{Password, User};
+use crate::settings::tests::settings;
 
 /// What PostgreSQL calls the directory of a version in a tablespace.
 const VERSION: &str = "PG_15_202209061";
@@ -19,26 +19,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let user = || User { name: "u".to_owned(), password: Password::new("p".to_owned()) };
-        let settings = Settings {
-            name: "m".to_owned(),
-            scope: "s".to_owned(),
-            data_directory: directory.path().join("data"),
-            bin_directory: "/nowhere".into(),
-            state_directory: directory.path().join("state"),
-            socket_directory: directory.path().to_owned(),
-            listen_addresses: "127.0.0.1".to_owned(),
-            port: 5432,
-            supervisor_socket: directory.path().join("supervisor"),
-            superuser: user(),
-            replication: user(),
-            rewind: user(),
-            parameters: [].into(),
-            pg_hba: Vec::new(),
-            initdb: Vec::new(),
-            archive_command: None,
-            restore_command: None,
-        };
+        let settings = settings(directory.path());
         let scene = Scene { directory, settings };
         fs::create_dir(scene.path("state")).unwrap();
         scene.fill("old");
