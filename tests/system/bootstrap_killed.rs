@@ -11,6 +11,8 @@ use crate::by_hand::{MARK, files};
 use crate::kept::{WORK_LIMIT, everybody_has, insert, primary, rows, three_rows_archived};
 use crate::story::logs;
 
+const IDENTIFIER: &str = "/service/bed/initialize";
+
 /// What can be seen of a bootstrap under way.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
@@ -70,7 +72,7 @@ async fn a_bootstrap_from_the_archive_killed_at_any_moment_makes_one_cluster_wit
     let mut seed = Seed::choose(20_261_128);
     let cluster =
         with_archive().settings(json!({"bootstrap": {"initdb": ["no-sync"]}})).start().await.unwrap();
-    let system = cluster.etcd.get("/service/bed/initialize").await.unwrap();
+    let system = cluster.etcd.get(IDENTIFIER).await.unwrap();
     three_rows_archived(&cluster).await;
     lose_everything_and_the_logs(&cluster).await;
     restart(&cluster, &json!({"bootstrap": {"method": "archive"}}));
@@ -86,14 +88,17 @@ async fn a_bootstrap_from_the_archive_killed_at_any_moment_makes_one_cluster_wit
     seed.shuffle(&mut moments);
     kill_at(&cluster, &moments, &mut seed).await;
     // What was recovered to the end is not made anew.
-    let moments = ["done job=initdb", "begins job=making the users", "the cluster is made"].map(Moment::Once);
-    kill_at(&cluster, &moments, &mut seed).await;
+    let makes_users = Moment::Once("begins job=making the users");
+    kill_at(&cluster, &[Moment::Once("done job=initdb"), makes_users], &mut seed).await;
+    // Not its line in the log: an agent that is killed between the key and that line never writes it.
+    let identifier = async || cluster.etcd.get(IDENTIFIER).await.ok()?.filter(|known| !known.is_empty());
+    wait_until("the cluster is made", WORK_LIMIT, identifier).await.unwrap();
+    kill_at(&cluster, &[makes_users], &mut seed).await;
     everybody_has(&cluster, "1,2,3").await;
     insert(&cluster, "(4)").await;
     everybody_has(&cluster, "1,2,3,4").await;
-    assert_eq!(cluster.etcd.get("/service/bed/initialize").await.unwrap(), system);
-    let made = logs(&cluster).matches("the cluster is made").count();
-    assert_eq!(made, 1, "{}", logs(&cluster));
+    assert_eq!(cluster.etcd.get(IDENTIFIER).await.unwrap(), system);
+    assert!(logs(&cluster).matches("the cluster is made").count() <= 1, "{}", logs(&cluster));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
