@@ -134,6 +134,10 @@ impl Actor<'_> {
                 self.checkpoint();
                 Ok(())
             }
+            Step::ShortenStop { to } => {
+                self.shorten_stop(to);
+                Ok(())
+            }
             Step::Rollback => self.roll_back(),
             Step::Clone { from } => self.clone(from),
             Step::Rewind { from } => self.rewind(from),

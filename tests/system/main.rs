@@ -26,6 +26,7 @@ mod restart;
 mod restore_elsewhere;
 mod restore_killed;
 mod rollback;
+mod short_stop;
 mod slots;
 mod startup;
 mod story;

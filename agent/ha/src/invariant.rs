@@ -84,7 +84,8 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::Stop(_)
         | Step::Follow { .. }
         | Step::CreateSlots { .. }
-        | Step::Checkpoint => Ok(()),
+        | Step::Checkpoint
+        | Step::ShortenStop { .. } => Ok(()),
     }
 }
 

@@ -170,8 +170,13 @@ pub enum Step {
     },
     /// Stop the postmaster and put the rolled back data in the place of its own. Nobody else may be promotable.
     Rollback,
-    /// CHECKPOINT, so that the stop or the restart after it is short.
+    /// CHECKPOINT, so that the promotion after it is short.
     Checkpoint,
+    /// Of a primary: fill the WAL segment and CHECKPOINT, so that the stop after it is short.
+    ShortenStop {
+        /// The member that takes over, which is not to fall behind by this.
+        to: MemberName,
+    },
     /// Copy the data directory of a primary; what is here is moved aside first.
     Clone {
         /// The primary.
@@ -193,7 +198,7 @@ impl Step {
             Step::PostBootstrap => Some(Job::PostBootstrap),
             Step::Start(_) => Some(Job::Start),
             Step::Stop(_) => Some(Job::Stop),
-            Step::Checkpoint => Some(Job::Checkpoint),
+            Step::Checkpoint | Step::ShortenStop { .. } => Some(Job::Checkpoint),
             Step::Rollback => Some(Job::Rollback),
             Step::Clone { .. } => Some(Job::Clone),
             Step::Rewind { .. } => Some(Job::Rewind),

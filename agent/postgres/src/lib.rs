@@ -24,6 +24,7 @@ mod room;
 mod server_log;
 mod session;
 mod settings;
+mod short_stop;
 mod statement;
 mod supervisor;
 mod switch;

@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::settings::User;
 
 /// For a statement that only changes the catalog.
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 /// For a checkpoint: that of a busy server with much memory writes for minutes.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(600);
 /// Between two looks at whether a changed setting has arrived.
@@ -124,7 +124,7 @@ async fn walsenders_agree(session: &Session, synchronous: &[String]) -> Result<b
     }))
 }
 
-async fn checkpoint(session: &Session) -> Result<(), Error> {
+pub(crate) async fn checkpoint(session: &Session) -> Result<(), Error> {
     session
         .within("finish a checkpoint", CHECKPOINT_LIMIT, session.client().batch_execute("CHECKPOINT"))
         .await

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_ha::{Job, StartAs, StopMode};
+use outrider_ha::{Job, MemberName, StartAs, StopMode};
 use outrider_postgres::{Configuration, Error, KnownParameters};
 use outrider_supervisor::protocol;
 use outrider_wal::Lsn;
@@ -258,6 +258,12 @@ impl Actor<'_> {
     pub(super) fn checkpoint(&mut self) {
         let postgres = self.instruments.postgres.clone();
         self.begin(Job::Checkpoint, async move { postgres.checkpoint().await });
+    }
+
+    pub(super) fn shorten_stop(&mut self, to: &MemberName) {
+        let postgres = self.instruments.postgres.clone();
+        let candidate = to.to_string();
+        self.begin(Job::Checkpoint, async move { postgres.shorten_stop(&candidate).await });
     }
 
     pub(super) fn start(&mut self, start_as: &StartAs) -> Result<(), Fault> {

@@ -89,7 +89,7 @@ impl Act {
             Step::Promote => Act::Promote,
             Step::Follow { upstream } => Act::Follow(look::number(upstream)),
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
-            Step::Checkpoint => Act::Checkpoint,
+            Step::Checkpoint | Step::ShortenStop { .. } => Act::Checkpoint,
             Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
             Step::AskSwitchover

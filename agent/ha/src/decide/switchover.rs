@@ -72,11 +72,12 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
             Plan::steps(Reason::StoppingForSwitchover { to }, [announce, Step::Stop(StopMode::Fast)])
         }
         Some(announced) if announced.from == view.me && announced.to == to => {
-            Plan::step(Reason::PreparingSwitchover { to }, Step::Checkpoint)
+            Plan::step(Reason::PreparingSwitchover { to: to.clone() }, Step::ShortenStop { to })
         }
         Some(_) | None => {
             let announce = Step::AnnounceSwitchover { to: to.clone() };
-            Plan::steps(Reason::PreparingSwitchover { to }, [announce, Step::Checkpoint])
+            let shorten = Step::ShortenStop { to: to.clone() };
+            Plan::steps(Reason::PreparingSwitchover { to }, [announce, shorten])
         }
     })
 }

@@ -57,6 +57,9 @@ fn words(step: &Step) -> String {
         Step::CreateSlots { names: set } => format!("make replication slots for {}", names(set)),
         Step::Rollback => "stop Postgres and swap in the rolled back data".to_owned(),
         Step::Checkpoint => "CHECKPOINT".to_owned(),
+        Step::ShortenStop { .. } => {
+            "fill the WAL segment and CHECKPOINT, so that the stop is short".to_owned()
+        }
         Step::Clone { from } => format!("clone the data of {from}"),
         Step::Rewind { from } => format!("rewind to {from}"),
     }
