@@ -20,6 +20,8 @@ use crate::figures::Outcome;
 pub(crate) enum Case {
     /// A planned switchover
     Switchover,
+    /// The same while ten long reports run on the candidate
+    SwitchoverReports,
     /// SIGKILL to the primary's postmaster
     Crash,
     /// SIGKILL to everything of the leader
@@ -44,8 +46,9 @@ pub(crate) enum Case {
 
 impl Case {
     /// In the order of the table.
-    pub(crate) const ALL: [Case; 11] = [
+    pub(crate) const ALL: [Case; 12] = [
         Case::Switchover,
+        Case::SwitchoverReports,
         Case::Crash,
         Case::Node,
         Case::FreezeOn,
@@ -62,6 +65,7 @@ impl Case {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Case::Switchover => "switchover",
+            Case::SwitchoverReports => "switchover-reports",
             Case::Crash => "crash",
             Case::Node => "node",
             Case::FreezeOn => "freeze-on",
@@ -82,6 +86,7 @@ impl Case {
     pub(crate) async fn run(self, runs: u32) -> anyhow::Result<Outcome> {
         match self {
             Case::Switchover => switchover::run(runs).await,
+            Case::SwitchoverReports => switchover::run_among_reports(runs).await,
             Case::Crash => crash::run(runs).await,
             Case::Node => node::run(runs).await,
             Case::FreezeOn => freeze::run_synchronous(runs).await,
