@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use outrider_archive::store::Location;
+use outrider_store::Location;
 
 use self::exit::{Refusal, USAGE};
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use outrider_archive::store::{S3Options, S3Store, Secret, Store};
 use outrider_archive::{Compression, Layout, Leadership, ShipOptions, Shipper};
 use outrider_bed::process;
+use outrider_store::{S3Options, S3Store, Secret, Store};
 use outrider_wal::{SegmentSize, WalFileName};
 use serde_json::json;
 use tokio::time::{Instant, timeout};

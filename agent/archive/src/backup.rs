@@ -30,10 +30,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::store::{self, Store};
 use crate::{BackupId, BackupInfo, Layout, Owned, clock};
 use claim::{CLAIM, Claim};
 use join::Joiner;
+use outrider_store::{self as store, Store};
 use sweep::INFO;
 
 pub use index::{BackupIndex, INDEX, Inside, MANIFEST, Point, TarIndex};

@@ -13,8 +13,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use outrider_wal::{Lsn, SegmentSize};
 
-use crate::store::{self, Store};
 use crate::{BackupId, BackupInfo, BackupStatus, Layout, Owned, ReadBackupInfo};
+use outrider_store::{self as store, Store};
 
 pub(crate) use objects::{each_object, read_small, split_suffix, unpacked};
 pub(crate) use path::TimelinePath;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use outrider_wal::WalFileName;
 
 use crate::protocol::{CLIENT_EXTRA, LINE_MAX, PUSH_LIMIT, RECOVERY_LIMIT, Reply, Request, STANDBY_LIMIT};
-use crate::store::causes;
 use crate::{Fetched, Fetcher, Patience};
+use outrider_store::causes;
 
 /// Above 125 PostgreSQL takes the exit of a `restore_command` for a reason to stop rather than for "no such file",
 /// and the archiver ends.

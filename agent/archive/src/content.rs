@@ -14,7 +14,7 @@ pub(crate) use self::commits::CommitTimes;
 use self::commits::Commits;
 use crate::Compression;
 use crate::compression::{Packer, buffer, pack_whole, packs_whole};
-use crate::store::Payload;
+use outrider_store::Payload;
 
 /// Bytes of the long header with which each segment's first page begins (PostgreSQL, XLogLongPageHeaderData).
 pub(crate) const HEADER: usize = 40;

@@ -24,9 +24,9 @@ use self::find::{Archive, Found};
 use self::receive::{Received, Urgency, receive};
 use self::stitch::Joined;
 use crate::Layout;
-use crate::backoff::Backoff;
 use crate::protocol::{RECOVERY_LIMIT, STANDBY_LIMIT};
-use crate::store::{self, Store};
+use outrider_store::Backoff;
+use outrider_store::{self as store, Store};
 
 /// How long a store that gave no answer is not asked again on behalf of a standby: its replay and its promotion
 /// would stand still for [`STANDBY_LIMIT`] with each file that it asks for.
@@ -147,7 +147,7 @@ impl Fetcher {
             if source.is_silence() {
                 self.silent_until.send_replace(Some(Instant::now() + SILENCE));
             }
-            let wait = backoff.next();
+            let wait = backoff.next_wait();
             if patience == Patience::Standby || Instant::now() + wait >= end {
                 return Err(failure);
             }

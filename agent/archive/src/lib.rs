@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-mod backoff;
 mod backup;
 mod backup_info;
 mod clock;
@@ -26,7 +25,6 @@ pub mod catalog;
 pub mod client;
 pub mod restore;
 pub mod retention;
-pub mod store;
 pub mod verify;
 
 pub use backup::{

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::compression::{Format, reader};
 use crate::content::{Expected, HEADER, check_header, system_identifier};
 use crate::ship::listing::Listing;
-use crate::store::{self, Store, Version};
 use crate::{Compression, Layout};
+use outrider_store::{self as store, Store, Version};
 
 /// The object has about 150 bytes.
 const WRITER_MAX: usize = 64 * 1024;

@@ -26,8 +26,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Store;
 use crate::{BackupId, Layout};
+use outrider_store::Store;
 
 pub(crate) use records::last_transaction;
 

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::protocol::{LINE_MAX, PUSH_LIMIT, Reply, Request};
-use crate::store::causes;
 use crate::{Fetched, Fetcher, Patience, Shipper};
+use outrider_store::causes;
 
 /// Clients at one time. PostgreSQL starts one archiver and one restore at a time; people add a few.
 const CLIENTS_MAX: usize = 16;

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use outrider_wal::{SegmentSize, TimelineId, WalFileName};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::store::Store;
 use crate::upload::{Suffixes, Uploader};
 use crate::{Compression, Layout, Status};
+use outrider_store::Store;
 
 /// Questions of `wal-push` that wait to be looked at. PostgreSQL asks one at a time.
 const QUESTIONS_MAX: usize = 16;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
-use crate::store::Conditions;
+use outrider_store::Conditions;
 
 /// The state of shipping, as of the last change. Waiting is counted at least every few seconds.
 #[derive(Clone, Debug, Default)]

@@ -22,8 +22,8 @@ use outrider_wal::{Lsn, TimelineId};
 use tokio::sync::watch;
 
 use crate::ship::tell;
-use crate::store::Store;
 use crate::{Layout, Leadership, Shipper};
+use outrider_store::Store;
 pub use status::{StreamCounters, StreamStatus};
 
 /// Where WAL is safe on this machine's disk.

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::content::{self, CommitTimes, Expected, Packed};
 use crate::status::Conflict;
-use crate::store::{self, Metadata, Store, Stored, causes};
 use crate::{Compression, Fault, Format, Layout};
+use outrider_store::{self as store, Metadata, Store, Stored, causes};
 
 pub(crate) use suffix::Suffixes;
 

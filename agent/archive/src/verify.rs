@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::catalog::{Backup, BackupState, Catalog};
-use crate::store::{self, Store};
 use crate::{BackupId, BackupInfo, Layout};
+use outrider_store::{self as store, Store};
 
 pub use record::{Record, read_record, write_record};
 

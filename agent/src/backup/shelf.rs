@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use outrider_archive::Layout;
 use outrider_archive::catalog::Catalog;
-use outrider_archive::store::{self, Store};
 use outrider_archive::verify::read_record;
+use outrider_store::{self as store, Store};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -197,7 +197,7 @@ async fn verify_watch(shelf: Shelf) {
 
 #[cfg(test)]
 mod tests {
-    use outrider_archive::store::DirectoryStore;
+    use outrider_store::DirectoryStore;
 
     use super::*;
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use outrider_archive::catalog::Catalog;
-use outrider_archive::store::Store;
 use outrider_archive::{
     BackupError, BackupOptions, BackupReport, Begun, Ended, Phase, Source, SourceError, StoredWal,
     WalArchived, WalMissing, sweep_abandoned, take_backup,
 };
 use outrider_archive::{Layout, Leader, NotOwned, Owned, Tablespace, prove, retention};
 use outrider_postgres::{BackupSession, Postgres, Upstream};
+use outrider_store::Store;
 use outrider_wal::{SegmentName, SegmentSize};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};

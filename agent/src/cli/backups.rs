@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use outrider_archive::catalog::{self, Backup, Catalog, Keep};
 use outrider_archive::retention::{self, RetentionPlan, RetentionPolicy, WalVerdict};
-use outrider_archive::store::Store;
 use outrider_archive::{BackupId, Layout, Owned};
+use outrider_store::Store;
 use serde_json::{Value, json};
 
 use super::exit::{self, Refusal};
@@ -349,7 +349,7 @@ fn window(catalog: &Catalog) -> String {
 
 #[cfg(test)]
 mod tests {
-    use outrider_archive::store::DirectoryStore;
+    use outrider_store::DirectoryStore;
 
     use super::*;
 

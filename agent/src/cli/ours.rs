@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use outrider_archive::store::Store;
 use outrider_archive::{Layout, NotOwned, Owned, prove_by_hand};
+use outrider_store::Store;
 use serde_json::Value;
 
 use super::exit::Refusal;

@@ -13,7 +13,7 @@ use outrider_archive::BackupId;
 use outrider_archive::restore::{
     Goal, Phase, Plan, Point, Progress, RestoreOptions, Restored, Restorer, TargetAction,
 };
-use outrider_archive::store::Location;
+use outrider_store::Location;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;

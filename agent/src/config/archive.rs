@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_archive::retention::RetentionPolicy;
-use outrider_archive::store::{CredentialFiles, DirectoryStore, Location, S3Options, S3Store, Secret, Store};
 use outrider_archive::{Compression, Layout, ShipOptions};
+use outrider_store::{CredentialFiles, DirectoryStore, Location, S3Options, S3Store, Secret, Store};
 
 use super::fault::Findings;
 use super::section::{self, Section};

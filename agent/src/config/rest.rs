@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use outrider_archive::store::Secret;
+use outrider_store::Secret;
 use serde_json::Value;
 
 use super::address::Address;

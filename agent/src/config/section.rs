@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outrider_archive::store::Secret;
+use outrider_store::Secret;
 use serde_json::{Map, Value};
 
 use super::fault::Findings;

@@ -333,9 +333,9 @@ fn log_path(config: &Config) -> PathBuf {
 mod tests {
     use std::time::Duration;
 
-    use outrider_archive::store::Location;
     use outrider_archive::{Compression, Fetched, Patience};
     use outrider_postgres::Role;
+    use outrider_store::Location;
     use outrider_wal::SegmentName;
 
     use super::*;

@@ -13,7 +13,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use outrider_archive::restore::{self, Goal, RestoreError, RestoreOptions, Restorer, Target};
-use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{
     BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Layout, Leadership, NotOwned,
     Owned, Progress, Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived, WalMissing,
@@ -21,6 +20,7 @@ use outrider_archive::{
 };
 use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_postgres::BackupSession;
+use outrider_store::{Metadata, Store};
 use outrider_wal::{SegmentName, SegmentSize, TimelineId};
 use tokio::sync::watch;
 use tokio_postgres::Client;

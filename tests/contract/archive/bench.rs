@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_archive::store::{Body, DirectoryStore, S3Options, S3Store, Secret, Store};
+use outrider_store::{Body, DirectoryStore, S3Options, S3Store, Secret, Store};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 

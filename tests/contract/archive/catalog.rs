@@ -6,11 +6,11 @@ use bytes::Bytes;
 use outrider_archive::catalog::{self, BackupState, Catalog, Keep};
 use outrider_archive::restore::{Goal, RestoreOptions, Restorer, Target};
 use outrider_archive::retention::{self, Removed, RetentionPlan, RetentionPolicy};
-use outrider_archive::store::{Metadata, Store, Stored};
 use outrider_archive::verify::{self, Record, VerifyOptions};
 use outrider_archive::{
     BackupId, BackupInfo, BackupStatus, Compression, Layout, Owned, prove_by_hand, sweep_abandoned,
 };
+use outrider_store::{Metadata, Store, Stored};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 use super::bench::{Bench, keys};
@@ -82,7 +82,7 @@ impl Archive {
         prove_by_hand(&*self.store, &self.layout, own, None).await.unwrap()
     }
 
-    async fn remove(&self, plan: &RetentionPlan) -> Result<Removed, outrider_archive::store::Error> {
+    async fn remove(&self, plan: &RetentionPlan) -> Result<Removed, outrider_store::Error> {
         retention::remove_obsolete(&*self.store, &self.layout, self.owned().await, plan, SIZE).await
     }
 

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrider_archive::store::{Conditions, Error, Metadata, Replaced, S3Options, Secret, Stored};
 use outrider_bed::{PROGRAM_LIMIT, finish};
+use outrider_store::{Conditions, Error, Metadata, Replaced, S3Options, Secret, Stored};
 use tokio::time::timeout;
 
 use super::bench::{Bench, PATIENCE, free_port, keys, open, options, read};
@@ -233,10 +233,9 @@ async fn a_directory_that_cannot_be_written_is_named() {
     let directory = tempfile::tempdir().unwrap();
     // A file where the store needs a directory stops root too, whom modes do not.
     std::fs::write(directory.path().join("archive"), "").unwrap();
-    let store = outrider_archive::store::DirectoryStore::new(directory.path().join("archive"));
+    let store = outrider_store::DirectoryStore::new(directory.path().join("archive"));
     let put =
-        outrider_archive::store::Store::put_if_absent(&store, "a/b", Bytes::new().into(), &Metadata::new())
-            .await;
+        outrider_store::Store::put_if_absent(&store, "a/b", Bytes::new().into(), &Metadata::new()).await;
     let error = put.unwrap_err();
     assert!(matches!(error, Error::Directory { .. }) && error.to_string().contains("archive"), "{error}");
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{Fetcher, Layout, Server, ServerOptions, Shipper};
+use outrider_store::{Metadata, Store};
 use tempfile::TempDir;
 use tokio::time::timeout;
 

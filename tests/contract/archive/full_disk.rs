@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{AheadOptions, Fetcher, Layout, Server, ServerOptions, Shipper};
+use outrider_store::{Metadata, Store};
 use outrider_wal::{SegmentSize, WalFileName};
 use tempfile::TempDir;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrider_archive::store::{Error, Metadata, Payload, Replaced, S3Options, Store, Stored};
+use outrider_store::{Error, Metadata, Payload, Replaced, S3Options, Store, Stored};
 
 use super::bench::{Bench, bytes_of, open, options, read};
 use super::interference::{Fault, Interference};

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use bytes::Bytes;
 use outrider_archive::catalog::Catalog;
-use outrider_archive::store::{CredentialFiles, Metadata, S3Options, Secret, Stored};
 use outrider_archive::{Layout, prove_by_hand};
+use outrider_store::{CredentialFiles, Metadata, S3Options, Secret, Stored};
 
 use super::bench::{keys, open, options};
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use outrider_archive::store::S3Options;
 use outrider_bed::process::{self, Signal};
+use outrider_store::S3Options;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 

@@ -1,9 +1,7 @@
 //! What every store promises: written once, read back whole, listed in order.
 
 use bytes::Bytes;
-use outrider_archive::store::{
-    Conditions, Download, Error, Metadata, PART_MIN, Payload, Replaced, Stored, Version,
-};
+use outrider_store::{Conditions, Download, Error, Metadata, PART_MIN, Payload, Replaced, Stored, Version};
 
 use super::bench::{Bench, bytes_of, keys, read};
 

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrider_archive::store::Store;
 use outrider_archive::{Compression, Layout, Leadership, ShipOptions, Shipper, Status};
+use outrider_store::Store;
 use outrider_wal::{SegmentSize, TimelineId, WalFileName};
 use tempfile::TempDir;
 use tokio::sync::watch;

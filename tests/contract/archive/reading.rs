@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::store::{Metadata, Store, Stored};
 use outrider_archive::{AheadOptions, Fetched, Fetcher, Format, Layout, Patience};
+use outrider_store::{Metadata, Store, Stored};
 use tempfile::TempDir;
 use tokio::time::timeout;
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use outrider_archive::Layout;
-use outrider_archive::store::{Metadata, Store};
+use outrider_store::{Metadata, Store};
 use outrider_wal::{SegmentSize, WalFileName};
 
 use super::bench::{gunzip, open, options, read};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use outrider_archive::Leadership;
-use outrider_archive::store::{Metadata, Store};
 use outrider_bed::Seed;
+use outrider_store::{Metadata, Store};
 use outrider_wal::TimelineId;
 use tokio::time::sleep;
 

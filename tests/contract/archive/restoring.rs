@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use outrider_archive::restore::{
     DrillOptions, Goal, Plan, Progress, RestoreError, RestoreOptions, Restored, Restorer, Target, drill,
 };
-use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{
     BackupId, BackupInfo, BackupStatus, Compression, Fetcher, Layout, Server, ServerOptions,
 };
+use outrider_store::{Metadata, Store};
 use outrider_wal::{Lsn, TimelineId, WalFileName};
 use tempfile::TempDir;
 use tokio::sync::watch;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{Compression, NotDurable, ShipOptions, Shipper};
+use outrider_store::{Metadata, Store};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 

@@ -2,7 +2,7 @@
 //! archive byte for byte, also when the agent is killed in between, and a copy of it replays from there.
 
 use outrider_archive::Leadership;
-use outrider_archive::store::Store;
+use outrider_store::Store;
 use outrider_wal::{SegmentSize, TimelineId};
 use tokio_postgres::Client;
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use outrider_archive::store::{
+use outrider_archive::{Fetcher, Layout, Server, ServerOptions, client};
+use outrider_store::{
     Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
     Version,
 };
-use outrider_archive::{Fetcher, Layout, Server, ServerOptions, client};
 use tokio::sync::Semaphore;
 
 use super::bench::{Bench, wait_until};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{
     Fetched, Fetcher, FlushPosition, Layout, Patience, Shipper, StreamOptions, StreamStatus, Streamer,
 };
 use outrider_bed::{PROGRAM_LIMIT, finish};
+use outrider_store::{Metadata, Store};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 use tokio::sync::watch;
 use tokio::time::timeout;

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outrider_archive::store::{Metadata, Store};
 use outrider_archive::{Leadership, NotDurable, ShipOptions, Shipper};
+use outrider_store::{Metadata, Store};
 use tokio::time::timeout;
 
 use super::bench::{Bench, PATIENCE, gunzip, keys, read};

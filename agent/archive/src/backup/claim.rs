@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::BackupError;
-use crate::backoff::random;
-use crate::store::{self, Metadata, Store, Stored};
 use crate::{BackupId, Layout, Owned, clock};
+use outrider_store::random;
+use outrider_store::{self as store, Metadata, Store, Stored};
 
 /// The object's name; barman ignores it. Removed when `backup.info` is there.
 pub(crate) const CLAIM: &str = "outrider.claim";
@@ -95,7 +95,7 @@ async fn newest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::DirectoryStore;
+    use outrider_store::DirectoryStore;
 
     async fn claim_beside(other: &str) -> (Result<Claim, BackupError>, BackupId) {
         let directory = tempfile::tempdir().unwrap();

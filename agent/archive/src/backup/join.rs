@@ -12,8 +12,8 @@ use super::manifest::Manifest;
 use super::object::Object;
 use super::progress::Progress;
 use super::{BackupError, Inside, MANIFEST, Point, TarIndex};
-use crate::store::Store;
 use crate::{BackupId, Layout};
+use outrider_store::Store;
 
 /// An empty last block, in the fixed code (RFC 1951).
 pub(crate) const LAST_BLOCK: [u8; 2] = [0x03, 0x00];

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::backoff::Backoff;
-use crate::store::{self, Metadata, Payload, Store, Upload};
+use outrider_store::Backoff;
+use outrider_store::{self as store, Metadata, Payload, Store, Upload};
 
 /// Bytes of a part. With 10000 parts, which S3 allows, an object may have 78 GiB.
 pub(crate) const PART: usize = 8 << 20;
@@ -163,7 +163,7 @@ impl Patience {
         if hopeless || self.failures >= TRIES {
             return Err(error);
         }
-        sleep(self.backoff.next()).await;
+        sleep(self.backoff.next_wait()).await;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::Layout;
 use crate::backup_info::Tablespace;
-use crate::store::{self, Store};
+use outrider_store::{self as store, Store};
 
 /// Anything that went wrong with the server, in its words.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::claim::{CLAIM, whose};
 use crate::catalog::read_small;
-use crate::store::{self, Metadata, Store};
 use crate::{BackupId, Layout, Owned, clock};
+use outrider_store::{self as store, Metadata, Store};
 
 /// A claim has 64 bytes.
 const CLAIM_MAX: u64 = 1024;

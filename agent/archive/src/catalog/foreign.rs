@@ -6,8 +6,8 @@ use outrider_wal::SegmentSize;
 
 use super::{Backup, BackupState};
 use crate::backup::claimed_by;
-use crate::store::{self, Store};
 use crate::{Layout, owner};
+use outrider_store::{self as store, Store};
 
 /// Returns the system identifier of the owner: by the writer's own word, else by that of all backups that say one, else by the
 /// newest segment of the WAL; `None` when none of them tells.

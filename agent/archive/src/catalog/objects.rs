@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use crate::Format;
 use crate::compression;
-use crate::store::{self, Store};
+use outrider_store::{self as store, Store};
 
 /// Objects in one page of a listing.
 const PAGE: usize = 1000;

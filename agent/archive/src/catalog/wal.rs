@@ -7,8 +7,8 @@ use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, T
 
 use super::objects::{each_object, read_small, split_suffix, unpack_small};
 use super::path::TimelinePath;
-use crate::store::{self, Store};
 use crate::{BackupInfo, Format, Layout};
+use outrider_store::{self as store, Store};
 
 /// A history has a line for each failover.
 const HISTORY_MAX: u64 = 1 << 20;

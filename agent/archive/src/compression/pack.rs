@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use flate2::write::GzEncoder;
 
 use super::{Compression, buffer};
-use crate::store::{Payload, PayloadWriter};
+use outrider_store::{Payload, PayloadWriter};
 
 /// The largest file that is held in memory as a whole. Segments have 16 MiB unless the server was made with others.
 pub(crate) const WHOLE_MAX: u64 = 64 << 20;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use outrider_wal::WalFileName;
 
 use crate::Fault;
-use crate::store::{self, causes};
+use outrider_store::{self as store, causes};
 
 /// Nobody knows whether the archive has the file, or it has and the file is unusable.
 #[derive(Debug, thiserror::Error)]

@@ -16,8 +16,8 @@ use outrider_wal::{SegmentName, WalFileName};
 use super::receive::{Room, Wanted};
 use super::stitch::Chunk;
 use crate::compression::Format;
-use crate::store::{Download, Error, Listed, Store};
 use crate::{Compression, Layout};
+use outrider_store::{Download, Error, Listed, Store};
 
 /// Objects in one answer to a list.
 const PAGE: usize = 500;

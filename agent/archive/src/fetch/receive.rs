@@ -11,11 +11,12 @@ use outrider_wal::{SegmentSize, WalFileName};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::FetchError;
-use crate::backoff::random;
+use crate::Fault;
 use crate::compression::{Format, gunzip_whole, reader};
 use crate::content::{self, Expected, HEADER};
-use crate::store::{self, Download};
-use crate::{Fault, store::causes};
+use outrider_store::causes;
+use outrider_store::random;
+use outrider_store::{self as store, Download};
 
 /// No file of the WAL is larger.
 const FILE_MAX: u64 = 1 << 30;

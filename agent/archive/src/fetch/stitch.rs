@@ -17,7 +17,7 @@ use super::find::{Archive, lock};
 use super::receive::{self, Received, Temporary};
 use crate::compression::{Format, WHOLE_MAX, gunzip_whole, reader};
 use crate::content::{self, HEADER};
-use crate::store::{Error, Listed};
+use outrider_store::{Error, Listed};
 
 /// Chunks on their way at one time.
 const AT_ONCE: usize = 8;

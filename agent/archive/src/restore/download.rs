@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::error::RestoreError;
-use crate::backoff::Backoff;
-use crate::store::{self, Download, Store};
+use outrider_store::Backoff;
+use outrider_store::{self as store, Download, Store};
 
 /// How long a store that does not answer is asked again, counted from its last byte.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ pub(super) struct Trouble {
 impl Trouble {
     pub(super) async fn wait(&mut self, fault: store::Error) -> Result<(), RestoreError> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let wait = self.backoff.next();
+        let wait = self.backoff.next_wait();
         if fault.needs_a_person() || since.elapsed() + wait > PATIENCE {
             return Err(RestoreError::Store(fault));
         }

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::server::{Programs, Running};
 use super::{Goal, Progress, RestoreError, RestoreOptions, Restored, Restorer};
-use crate::store::Store;
 use crate::{BackupId, Layout};
+use outrider_store::Store;
 
 /// How to drill.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use super::target::Target;
 use crate::BackupId;
 use crate::catalog::Gap;
 use crate::fetch::FetchError;
-use crate::store;
+use outrider_store as store;
 
 /// Why there is no plan, or why it was not carried out. Unless a variant says otherwise nothing was touched.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use super::files::{self, Destination, Output, Shared};
 use super::untar::Untar;
 use crate::backup::TarIndex;
 use crate::compression::{self, Format};
-use crate::store::Store;
+use outrider_store::Store;
 
 /// Ranges under way from the store at one time.
 const FETCHES: usize = 4;

@@ -12,8 +12,8 @@ use super::consistent::{Around, around};
 use super::error::{Point, RestoreError};
 use super::reach::Reach;
 use crate::catalog::{ArchivedWal, TimelinePath};
-use crate::store::Store;
 use crate::{Fetched, Fetcher, Layout, Patience};
+use outrider_store::Store;
 
 /// Segments that are looked through for the last transaction of a server that rests.
 const RESTING: usize = 8;

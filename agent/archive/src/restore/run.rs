@@ -24,8 +24,8 @@ use super::{Phase, Progress, RestoreError, RestoreOptions, Restored};
 use crate::backup::{BackupIndex, INDEX, MANIFEST};
 use crate::catalog::each_object;
 use crate::compression::Format;
-use crate::store::Store;
 use crate::{BackupInfo, Layout, Tablespace};
+use outrider_store::Store;
 
 /// Tars without an index that are unpacked at one time, a thread each.
 const TARS: usize = 4;

@@ -9,7 +9,7 @@ use super::{RetentionPlan, RetentionPolicy, plan};
 use crate::Layout;
 use crate::catalog::Catalog;
 use crate::restore::{RestoreError, last_transaction};
-use crate::store::{self, Store, StoreTime};
+use outrider_store::{self as store, Store, StoreTime};
 
 /// How far the clocks of two machines may be apart.
 const STORE_MAX: SignedDuration = SignedDuration::from_hours(1);

@@ -5,8 +5,8 @@ use outrider_wal::{SegmentSize, WalFileName};
 
 use super::{RetentionPlan, WalVerdict};
 use crate::catalog::{keep_mark, split_suffix};
-use crate::store::{self, Listed, Store};
 use crate::{BackupId, Layout, Owned};
+use outrider_store::{self as store, Listed, Store};
 
 /// Objects deleted at one time.
 const PARALLEL: usize = 8;

@@ -13,8 +13,8 @@ use super::Leadership;
 use super::listing::Listing;
 use crate::content::{Expected, HEADER, check_header};
 use crate::queue::Turn;
-use crate::store;
 use crate::upload::Uploader;
+use outrider_store as store;
 
 /// Files found at one time. When there are more, they are found when these have left.
 const HOLES_MAX: usize = 1024;

@@ -2,8 +2,8 @@
 
 use outrider_wal::{SegmentName, SegmentSize, TimelineId, WalFileName};
 
-use crate::store::{self, Store};
 use crate::{Compression, Layout};
+use outrider_store::{self as store, Store};
 
 /// Keys in a page: as many as S3 gives at once.
 const PAGE: usize = 1000;

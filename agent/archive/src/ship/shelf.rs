@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::store::{
+use outrider_store::{
     Body, Conditions, Download, Error, Listed, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored,
     Upload, Version,
 };

@@ -21,11 +21,11 @@ use super::unbroken::Unbroken;
 use super::writer::{self, Claimed};
 use super::{Leadership, NotDurable, Question};
 use crate::Status;
-use crate::backoff::Backoff;
 use crate::content::Expected;
 use crate::queue::{self, Ready, Turn};
-use crate::store::{self, Conditions};
 use crate::upload::{UploadError, Uploaded, Uploader};
+use outrider_store::Backoff;
+use outrider_store::{self as store, Conditions};
 
 /// The net under the notifications of the file system, which do not cross every kind of mount.
 const SCAN_INTERVAL: Duration = Duration::from_secs(5);

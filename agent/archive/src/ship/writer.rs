@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::Leadership;
 use crate::owner::{Judgement, Leader, Writer, foreign_content, judge, read_writer};
-use crate::store::{self, Replaced, Store};
 use crate::{Layout, clock};
+use outrider_store::{self as store, Replaced, Store};
 
 /// Times the object may change under our hands before we begin again later.
 const TRIES: u32 = 3;

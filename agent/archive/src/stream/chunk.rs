@@ -9,8 +9,8 @@ use flate2::write::{GzDecoder, GzEncoder};
 use outrider_wal::{SegmentName, WalFileName};
 
 use crate::content::{Expected, HEADER, check_header};
-use crate::store::{self, Metadata, Payload, PayloadWriter, Store, Stored, causes};
 use crate::{Fault, Layout};
+use outrider_store::{self as store, Metadata, Payload, PayloadWriter, Store, Stored, causes};
 
 /// Bytes read at once.
 const PIECE: usize = 64 * 1024;

@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::chunk::ChunkError;
-use crate::backoff::Backoff;
-use crate::store::{self, Store, causes};
 use crate::{Compression, Layout, Shipper};
+use outrider_store::Backoff;
+use outrider_store::{self as store, Store, causes};
 
 /// Segments whose chunks wait to be removed. Those beyond are found when streaming begins the next time.
 const LEFT_MAX: usize = 4096;
@@ -68,7 +68,7 @@ impl Sweeper<'_> {
         }
         while let Err(error) = self.survey().await {
             debug!(error = causes(&error), "chunks of earlier segments are not looked for yet");
-            sleep(backoff.next()).await;
+            sleep(backoff.next_wait()).await;
         }
         let mut status = self.shipper.status();
         let mut seen = None;
@@ -77,7 +77,7 @@ impl Sweeper<'_> {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     debug!(error = error.text(), "chunks of finished segments stay for now");
-                    sleep(backoff.next()).await;
+                    sleep(backoff.next_wait()).await;
                     continue;
                 }
             }

@@ -15,10 +15,10 @@ use super::progress::Progress;
 use super::resume::resume;
 use super::sweep::{Left, Sweeper};
 use super::{FlushPosition, StreamOptions, StreamStatus};
-use crate::backoff::Backoff;
 use crate::content::Expected;
-use crate::store::{Store, causes};
 use crate::{Fault, Leadership, Shipper, clock};
+use outrider_store::Backoff;
+use outrider_store::{Store, causes};
 
 /// For PostgreSQL to say where it is.
 const POSITION_LIMIT: Duration = Duration::from_secs(2);
@@ -107,7 +107,7 @@ impl Work<'_> {
                 Ok(()) => self.options.interval,
                 Err(failure) => {
                     self.failed(&failure);
-                    self.options.interval.max(self.backoff.next())
+                    self.options.interval.max(self.backoff.next_wait())
                 }
             };
             self.show();

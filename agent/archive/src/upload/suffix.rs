@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::catalog::{read_small, split_suffix};
-use crate::store::{self, Metadata, Store, Stored};
 use crate::{Compression, Format, Layout};
+use outrider_store::{self as store, Metadata, Store, Stored};
 
 /// The object has one word.
 const WORD_MAX: u64 = 64;

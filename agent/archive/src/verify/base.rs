@@ -12,8 +12,8 @@ use super::{Meter, Verification};
 use crate::backup::{exclude, page};
 use crate::catalog::{Backup, read_small, split_suffix, unpacked};
 use crate::restore::manifest::Manifest;
-use crate::store::{self, Store};
 use crate::{BackupInfo, Layout, MANIFEST};
+use outrider_store::{self as store, Store};
 
 /// A manifest has about 200 bytes for each file.
 const MANIFEST_MAX: u64 = 512 << 20;

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::store::{self, Download};
+use outrider_store::{self as store, Download};
 
 /// Pieces between the network and the thread.
 const PIECES: usize = 8;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Verification;
 use crate::Layout;
 use crate::catalog::read_small;
-use crate::store::{self, Metadata, Store};
+use outrider_store::{self as store, Metadata, Store};
 
 /// It has a few lines.
 const RECORD_MAX: u64 = 1 << 20;

@@ -11,7 +11,7 @@ use super::{Meter, Verification};
 use crate::Layout;
 use crate::catalog::{split_suffix, unpacked};
 use crate::content::{self, Expected, HEADER};
-use crate::store::{self, Listed, Store};
+use outrider_store::{self as store, Listed, Store};
 
 /// Objects in one page of a listing.
 const PAGE: usize = 1000;

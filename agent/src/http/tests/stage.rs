@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_archive::store::DirectoryStore;
 use outrider_dcs::{Dcs, Identity, MemoryCluster, Snapshot};
 use outrider_ha::{Plan, Reason, View, Watermark};
 use outrider_postgres::{Observation, Observer, Role, Supervisor};
+use outrider_store::DirectoryStore;
 use outrider_wal::{Lsn, TimelineId};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};

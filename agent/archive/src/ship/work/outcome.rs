@@ -14,9 +14,9 @@ use crate::ship::gaps::{CheckError, Found};
 use crate::ship::line::Refusal;
 use crate::ship::unbroken::Unbroken;
 use crate::ship::writer::Claimed;
-use crate::store::{self, Conditions, causes};
 use crate::upload::{UploadError, Uploaded};
 use crate::{Archived, Failure, Fault, clock};
+use outrider_store::{self as store, Conditions, causes};
 
 /// From a look at who may write that got no answer, or the answer that another may, to the next.
 const CLAIM_AGAIN: Duration = Duration::from_secs(5);
@@ -237,7 +237,7 @@ impl Work {
         self.failed(turn, text);
         // Files that were under way together fail together: that is one failure.
         if self.resume_at.is_none() {
-            self.resume_at = Some(Instant::now() + self.backoff.next());
+            self.resume_at = Some(Instant::now() + self.backoff.next_wait());
         }
     }
 

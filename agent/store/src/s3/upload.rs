@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::connection::{Connection, Request};
 use super::{S3Store, answer, if_absent};
-use crate::store::{Error, Payload, Store as _, Stored, Upload, check_key, check_parts};
+use crate::{Error, Payload, Store as _, Stored, Upload, check_key, check_parts};
 
 /// A store may put thousands of parts together before it answers.
 const COMPLETE_LIMIT: Duration = Duration::from_secs(300);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{info, warn};
 
 use super::options::{CredentialFiles, OpenError, S3Options};
-use crate::store::{Secret, causes};
+use crate::{Secret, causes};
 
 /// One set of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ fn shared(path: &Path, profile: &str) -> Result<Keys, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::s3::options::tests::options;
+    use crate::s3::options::tests::options;
 
     fn shown(keys: &Keys) -> String {
         let token = keys.session_token.as_ref().map_or("-", Secret::expose);

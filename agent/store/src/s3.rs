@@ -295,7 +295,7 @@ fn text_value(key: &str, text: &str) -> Result<HeaderValue, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::s3::options::tests::options;
+    use crate::s3::options::tests::options;
 
     #[test]
     fn no_secret_is_printed() {

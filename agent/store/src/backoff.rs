@@ -9,18 +9,18 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// Waits that double with each failure in a row, each shortened at random by up to a half, so that the members of
 /// many clusters do not all come back to a recovered store in the same instant.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// Something worked: the next wait is the first again.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// The wait after one more failure.
-    pub(crate) fn next(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         let half = whole / 2;
@@ -30,7 +30,8 @@ impl Backoff {
 }
 
 /// A number that differs from call to call and from process to process. Not for secrets.
-pub(crate) fn random() -> u64 {
+#[must_use]
+pub fn random() -> u64 {
     // Each RandomState has keys of its own, made from the system's randomness.
     RandomState::new().hash_one(0)
 }
@@ -42,10 +43,10 @@ mod tests {
     #[test]
     fn waits_grow_and_are_held_at_the_longest() {
         let mut backoff = Backoff::default();
-        let waits: Vec<Duration> = (0..20).map(|_| backoff.next()).collect();
+        let waits: Vec<Duration> = (0..20).map(|_| backoff.next_wait()).collect();
         assert!(waits[0] >= FIRST / 2 && waits[0] <= FIRST, "{waits:?}");
         assert!(waits.iter().all(|wait| *wait <= LONGEST) && waits[19] >= LONGEST / 2, "{waits:?}");
         backoff.reset();
-        assert!(backoff.next() <= FIRST);
+        assert!(backoff.next_wait() <= FIRST);
     }
 }

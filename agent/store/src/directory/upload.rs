@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use super::{DirectoryStore, absent_is_none, write};
 use crate::backoff::random;
-use crate::store::{Error, Payload, Stored, Upload, check_parts};
+use crate::{Error, Payload, Stored, Upload, check_parts};
 
 /// What the name of a part begins with: `.outrider-upload-ID-PART-OBJECT`.
 const UPLOAD: &str = ".outrider-upload-";

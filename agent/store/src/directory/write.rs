@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{TEMPORARY, absent_is_none};
 use crate::backoff::random;
-use crate::store::{Payload, Replaced, Stored, Version};
+use crate::{Payload, Replaced, Stored, Version};
 
 /// The file that is locked while an object is replaced, in the root. Locks die with their process.
 const LOCK: &str = ".outrider-lock";

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::{TEMPORARY, absent_is_none, upload};
-use crate::store::{Listed, Page};
+use crate::{Listed, Page};
 
 /// Goes through the keys in their order, past whole directories before `after`, and no further than the page: so a tree is
 /// gone through once, however many pages its listing has.

@@ -14,7 +14,7 @@ use super::answer;
 use super::options::{OpenError, S3Options, base};
 use super::signature::{Signer, UNSIGNED};
 use super::trust;
-use crate::store::{Error, Location, Payload, causes};
+use crate::{Error, Location, Payload, causes};
 
 /// A host that is gone swallows the attempt instead of refusing it.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);

@@ -1,5 +1,8 @@
 //! What the archive asks of a place that keeps objects: put once, look, get, list. Knows nothing of WAL.
 
+#![forbid(unsafe_code)]
+
+mod backoff;
 mod directory;
 mod location;
 mod payload;
@@ -14,10 +17,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+pub use backoff::{Backoff, random};
 pub use directory::DirectoryStore;
 pub use location::{BadLocation, Location};
-pub use payload::Payload;
-pub(crate) use payload::PayloadWriter;
+pub use payload::{Payload, PayloadWriter};
 pub use s3::{CredentialFiles, OpenError, S3Options, S3Store};
 pub use secret::{Secret, SecretError};
 
@@ -311,7 +314,8 @@ fn check_parts<'a>(url: String, numbers: impl Iterator<Item = &'a u32>) -> Resul
 }
 
 /// The chain of causes in one line: most clients print only the outermost.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap};
 
 use super::METADATA;
-use crate::store::{Error, Listed, Metadata, ObjectInfo, Page, Version};
+use crate::{Error, Listed, Metadata, ObjectInfo, Page, Version};
 
 /// The error that an answer with this status and text stands for.
 pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -> Error {

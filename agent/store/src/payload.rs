@@ -79,14 +79,16 @@ impl From<Bytes> for Payload {
 
 /// Collects a payload.
 #[derive(Default)]
-pub(crate) struct PayloadWriter {
+pub struct PayloadWriter {
     pieces: Vec<Bytes>,
     piece: Vec<u8>,
     length: u64,
 }
 
 impl PayloadWriter {
-    pub(crate) fn finish(mut self) -> Payload {
+    /// What was written.
+    #[must_use]
+    pub fn finish(mut self) -> Payload {
         self.pieces.push(self.piece.into());
         Payload { pieces: self.pieces, length: self.length, sha256: OnceLock::new(), md5: OnceLock::new() }
     }

@@ -5,7 +5,7 @@ use reqwest::Method;
 
 use super::connection::Request;
 use super::{S3Store, answer, if_absent, if_match};
-use crate::store::{Error, Payload, Stored, Version};
+use crate::{Error, Payload, Stored, Version};
 
 /// The ETag of nothing: no content has this sum.
 const NO_ETAG: &str = "\"00000000000000000000000000000000\"";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::store::Secret;
+use crate::Secret;
 
 /// Where the store is and who asks.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ pub(super) fn base(options: &S3Options) -> Result<Url, OpenError> {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::store::s3) fn options() -> S3Options {
+    pub(in crate::s3) fn options() -> S3Options {
         S3Options {
             bucket: "bucket".into(),
             create_bucket: false,

@@ -9,7 +9,7 @@ use sha2::digest::Mac as _;
 
 use super::credentials::Credentials;
 use super::{OpenError, S3Options};
-use crate::store::payload::hexadecimal;
+use crate::payload::hexadecimal;
 
 /// In place of the sum of a body that is not signed.
 pub(super) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::Response;
 use tokio::time::timeout;
 
-use crate::store::{Body, Error, causes};
+use crate::{Body, Error, causes};
 
 /// The body of one answer.
 pub(super) struct ResponseBody {
