@@ -31,3 +31,4 @@ mod startup;
 mod story;
 mod switchover;
 mod tablespaces;
+mod twins;

@@ -1,11 +1,21 @@
-//! Numbers of timelines that a promotion must not take again, because their WAL is given up.
+//! What of timelines lies on the disk: when each was begun, and history files for numbers that a promotion must not take again,
+//! because their WAL is given up.
 
-use outrider_wal::TimelineId;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, TimelineStarts, WalFileName};
 
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
 
+/// In the data directory: it goes with the data wherever that is copied, by `pg_basebackup`, `pg_rewind` or a backup.
+const STARTS: &str = "outrider.timelines";
+/// Bytes with the first page of a segment, whatever the size of pages is.
+const PAGE_MAX: usize = 64 << 10;
 /// PostgreSQL reads a history file without a line as that of a timeline that comes from nowhere: a running standby does not turn to it
 /// ("is not a child of database system timeline"), and a promotion takes the number after it. Standbys of the new primary ask for
 /// every number up to its own, and get this.
@@ -28,4 +38,88 @@ impl Postgres {
         }
         Ok(())
     }
+
+    /// When the timelines of this data were begun: `timeline`, which it is on, and those of `history` that led there. What the WAL
+    /// tells is kept in the data directory, since WAL is removed. Data that is looked at for the first time may have lost it
+    /// already: `None`. A timeline that is not listed came later, unseen.
+    ///
+    /// # Errors
+    /// When a file can be neither read nor written.
+    pub fn timeline_starts(
+        &self,
+        timeline: TimelineId,
+        history: &TimelineHistory,
+    ) -> Result<TimelineStarts, Error> {
+        let path = self.settings.data_directory.join(STARTS);
+        let pg_wal = self.settings.data_directory.join("pg_wal");
+        let unreadable =
+            |fault| Error::Read { path: path.clone(), source: io::Error::new(ErrorKind::InvalidData, fault) };
+        let kept = file::read_if_there(&path)?;
+        let kept: Option<TimelineStarts> =
+            kept.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()?;
+        let mut starts = TimelineStarts::default();
+        let mut switch = None;
+        for number in history.switches().iter().map(|switch| switch.timeline).chain([timeline]) {
+            match &kept {
+                Some(kept) if kept.lists(number) => starts.set(number, kept.start(number)),
+                Some(_) | None => {
+                    let found = match switch {
+                        // The first has no beginning but initdb.
+                        None => Some(None),
+                        Some(at) => start_in(&pg_wal, number, at)
+                            .map_err(|source| Error::Read { path: pg_wal.clone(), source })?
+                            .map(Some),
+                    };
+                    if let Some(start) = found.or(kept.is_none().then_some(None)) {
+                        starts.set(number, start);
+                    }
+                }
+            }
+            switch = history.left_at(number);
+        }
+        if kept.as_ref() != Some(&starts) {
+            let text = serde_json::to_string(&starts)
+                .map_err(|fault| Error::Write { path: path.clone(), source: io::Error::other(fault) })?;
+            file::replace(&path, &(text + "\n"), 0o600)?;
+        }
+        Ok(starts)
+    }
+}
+
+/// When `timeline` was begun at `switch`, from the WAL itself; `None` when that is not there.
+fn start_in(pg_wal: &Path, timeline: TimelineId, switch: Lsn) -> io::Result<Option<i64>> {
+    for entry in fs::read_dir(pg_wal)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(WalFileName::Segment(name)) = name else { continue };
+        if name.timeline != timeline {
+            continue;
+        }
+        let Some(size) = SegmentSize::new(entry.metadata()?.len()) else { continue };
+        if name != SegmentName::holding(timeline, switch, size) {
+            continue;
+        }
+        let file = File::open(entry.path())?;
+        let head = read_at(&file, 0)?;
+        let place = (switch.get() - name.start(size).get()) as usize;
+        let base = place - place % PAGE_MAX;
+        let mut bytes = read_at(&file, base)?;
+        bytes.extend(read_at(&file, base + PAGE_MAX)?);
+        return Ok(outrider_wal::timeline_start(&head, (base, &bytes), switch, timeline));
+    }
+    Ok(None)
+}
+
+/// As much as there is.
+fn read_at(file: &File, at: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; PAGE_MAX];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], (at + filled) as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }

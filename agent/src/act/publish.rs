@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrider_dcs::{ArchivedTo, Session};
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
 use outrider_postgres::Role;
-use outrider_wal::SegmentSize;
+use outrider_wal::{SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -181,6 +181,10 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
+    let lineage = view.local.lineage();
+    if lineage != TimelineStarts::default() {
+        put("timelines", json!(lineage));
+    }
     if let Some(seen) = &memory.seen
         && memory.configuration.lowers(&instruments.config.postgres, &seen.limits)
     {

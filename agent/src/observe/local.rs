@@ -11,6 +11,7 @@ use outrider_supervisor::protocol::{PostmasterStatus, Status, Tool};
 use tracing::{error, warn};
 
 use crate::clock;
+use crate::report::causes;
 use crate::round::{Instruments, Memory};
 
 /// What was found, before it is put in order.
@@ -105,6 +106,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         held_term: memory.held_term,
         last_position: memory.last_position,
         history: memory.history.clone(),
+        starts: memory.starts.clone(),
         recent_crashes: memory.recent_crashes(),
         rewind_failed: memory.rewind_failed,
         cooling_down: memory.is_cooling_down(),
@@ -303,28 +305,30 @@ fn slots(seen: Option<&Observation>, snapshot: Option<&Snapshot>) -> Vec<MemberN
     names
 }
 
-/// Reads the history file when the timeline has changed.
+/// Reads where the timeline came from when it has changed, and when it was begun, as soon as its first record is there.
 fn remember_history(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
-    let timeline = match postgres {
-        Postgres::Primary { timeline, .. }
-        | Postgres::Standby { timeline, .. }
-        | Postgres::Stopped { timeline, .. } => *timeline,
-        Postgres::Empty
-        | Postgres::Unusable(_)
-        | Postgres::Starting { .. }
-        | Postgres::Unresponsive { .. } => return,
-    };
-    if memory.history_of == Some(timeline) {
-        return;
-    }
-    match instruments.postgres.history(timeline) {
-        Ok(history) => {
-            // A timeline that was just begun may not have its file yet.
-            let complete = timeline.get() <= 1 || !history.switches().is_empty();
-            memory.history = history;
-            memory.history_of = complete.then_some(timeline);
+    let Some(timeline) = postgres.timeline() else { return };
+    if memory.history_of != Some(timeline) {
+        match instruments.postgres.history(timeline) {
+            Ok(history) => {
+                // A timeline that was just begun may not have its file yet.
+                let complete = timeline.get() <= 1 || !history.switches().is_empty();
+                memory.history = history;
+                memory.history_of = complete.then_some(timeline);
+            }
+            Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
         }
-        Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
+    }
+    if memory.history_of == Some(timeline) && !memory.starts.lists(timeline) {
+        match instruments.postgres.timeline_starts(timeline, &memory.history) {
+            Ok(starts) => memory.starts = starts,
+            Err(fault) => {
+                let text = causes(&fault);
+                if memory.starts_fault.is_news(&text) {
+                    warn!(%timeline, fault = %text, "cannot tell when this timeline was begun");
+                }
+            }
+        }
     }
 }
 

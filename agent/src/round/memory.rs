@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use outrider_dcs::Snapshot;
 use outrider_ha::{Job, MemberName, Policy, Synchronous, Term};
 use outrider_postgres::{Configuration, ControlData, Observation, Upstream};
-use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use tokio::time::Instant;
 
 pub(crate) use self::failures::Failed;
@@ -81,6 +81,10 @@ pub(crate) struct Memory {
     pub(crate) last_position: Lsn,
     /// The ancestors of the timeline that the data directory is on.
     pub(crate) history: TimelineHistory,
+    /// When these were begun, and its own.
+    pub(crate) starts: TimelineStarts,
+    /// Why that cannot be told, as it was last logged.
+    pub(crate) starts_fault: Said,
     /// The timeline for which `history` was read.
     pub(crate) history_of: Option<TimelineId>,
     /// When the postmaster exited unexpectedly.
@@ -182,6 +186,8 @@ impl Memory {
             timeline: TimelineId::new(0),
             last_position: Lsn::INVALID,
             history: TimelineHistory::default(),
+            starts: TimelineStarts::default(),
+            starts_fault: Said::default(),
             history_of: None,
             crashes: VecDeque::new(),
             last_exit: None,
@@ -280,6 +286,7 @@ impl Memory {
         self.timeline = TimelineId::new(0);
         self.last_position = Lsn::INVALID;
         self.history = TimelineHistory::default();
+        self.starts = TimelineStarts::default();
         self.history_of = None;
         self.rewind_failed = false;
     }

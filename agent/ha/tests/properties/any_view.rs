@@ -9,7 +9,7 @@ use outrider_ha::{
     Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState, Unusable, View,
     WalSender, Watermark,
 };
-use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use proptest::collection::{btree_set, vec as list};
 use proptest::option;
 use proptest::prelude::*;
@@ -51,6 +51,14 @@ fn history() -> impl Strategy<Value = TimelineHistory> {
         let line = |(index, end): (usize, u64)| format!("{}\t0/{end}\tpromoted\n", index + 1);
         let text: String = ends.into_iter().enumerate().map(line).collect();
         text.parse().expect("its timelines ascend")
+    })
+}
+
+fn starts() -> impl Strategy<Value = TimelineStarts> {
+    list((1_u32..4, option::of(1_i64..3)), 0..3).prop_map(|starts| {
+        let mut all = TimelineStarts::default();
+        starts.into_iter().for_each(|(timeline, start)| all.set(TimelineId::new(timeline), start));
+        all
     })
 }
 
@@ -162,7 +170,7 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 }
 
 fn local() -> impl Strategy<Value = Local> {
-    let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
+    let numbers = (option::of(age()), watermark(), 0_u64..4, position(), (history(), starts()), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let restarts = (option::of(started()), any::<bool>());
     let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
@@ -171,7 +179,7 @@ fn local() -> impl Strategy<Value = Local> {
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
         |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off))| {
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
-            let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
+            let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
             let (postmaster, pending_restart) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
@@ -182,6 +190,7 @@ fn local() -> impl Strategy<Value = Local> {
                 held_term: Term(held_term),
                 last_position,
                 history,
+                starts,
                 recent_crashes,
                 rewind_failed,
                 cooling_down,
@@ -281,9 +290,9 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
     let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
-    let seen = (watermark(), option::of(store()));
+    let seen = (watermark(), option::of(store()), starts());
     (role, timeline(), position(), marks, seen).prop_map(
-        |(role, timeline, position, marks, (watermark, finds_blank))| {
+        |(role, timeline, position, marks, (watermark, finds_blank, lineage))| {
             let (streaming, awaiting_checkpoint, system, replay) = marks;
             MemberState {
                 role,
@@ -291,6 +300,7 @@ fn state() -> impl Strategy<Value = MemberState> {
                 position,
                 streaming,
                 awaiting_checkpoint,
+                lineage,
                 system,
                 watermark,
                 finds_blank,
