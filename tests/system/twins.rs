@@ -31,6 +31,19 @@ fn history(member: &Member) -> String {
 /// A cluster on timeline 2, whose former leader follows, and a member that was promoted alone, to a timeline 2 of its own, with
 /// one row that nobody else has.
 async fn twins() -> (Cluster, [usize; 3]) {
+    let (cluster, [former, heir, twin]) = apart(None).await;
+    let histories = (history(&cluster.members[heir]), history(&cluster.members[twin]));
+    assert_eq!(
+        (timeline(&cluster.members[heir]).await, &histories.0),
+        (2, &histories.1),
+        "they are no twins"
+    );
+    (cluster, [former, heir, twin])
+}
+
+/// The former leader, the one that leads now, and the one that was promoted alone. `taken`: a history file that keeps the leader from
+/// taking that number.
+async fn apart(taken: Option<&str>) -> (Cluster, [usize; 3]) {
     let cluster = Builder::new().dcs(json!({"synchronous_mode": false})).start().await.unwrap();
     insert(&cluster, "(1)").await;
     let leader = cluster.wait_for_leader().await.unwrap();
@@ -39,17 +52,30 @@ async fn twins() -> (Cluster, [usize; 3]) {
     let places @ [former, heir, twin] = [leader, standbys[0], standbys[1]].map(|member| at(member.name()));
     stop_all(&cluster, leader).await;
     let [former, heir, twin] = [former, heir, twin].map(|place| &cluster.members[place]);
-    by_hand::promote_alone(&cluster, &twin.data_directory(), "INSERT INTO kept VALUES (100)").await;
+    by_hand::promote_alone(&cluster, &twin.data_directory(), None, "INSERT INTO kept VALUES (100)").await;
+    if taken.is_some() {
+        by_hand::promote_alone(&cluster, &heir.data_directory(), taken, "SELECT").await;
+    }
     heir.start().unwrap();
     let leads = async || heir.leads().await.then_some(());
     let outcome = wait_until("the other standby leads", LIMIT, leads).await;
     assert!(outcome.is_ok(), "{outcome:?}; {}", logs(&cluster));
     insert(&cluster, "(2), (3), (4)").await;
-    assert_eq!((timeline(heir).await, history(heir)), (2, history(twin)), "they are no twins");
     former.start().unwrap();
     let outcome = cluster.wait_until_streaming(1).await;
     assert!(outcome.is_ok(), "{outcome:?}; {}", logs(&cluster));
     (cluster, places)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_on_a_timeline_whose_number_the_leader_passed_over_is_rewound() {
+    let (cluster, [_, heir, twin]) = apart(Some("00000002.history")).await;
+    // Promoted to 3, and once more by its agent.
+    assert_eq!(timeline(&cluster.members[heir]).await, 4);
+    let twin = &cluster.members[twin];
+    twin.start().unwrap();
+    everybody_has(&cluster, "1,2,3,4").await;
+    logged(twin, "rewinding to where the leader's timeline began").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -95,6 +95,7 @@ impl Postgres {
     /// When a file cannot be written, the control file not be read, or the supervisor refuses.
     pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
         let control = self.control_data().await?;
+        self.forget_skipped(control.timeline())?;
         let arguments = wanted.write_for_start(&self.settings, Some(&control))?;
         configuration::set_standby_signal(&self.settings.data_directory, true)?;
         self.supervisor.start(false, arguments).await

@@ -20,6 +20,7 @@ const PAGE_MAX: usize = 64 << 10;
 /// ("is not a child of database system timeline"), and a promotion takes the number after it. Standbys of the new primary ask for
 /// every number up to its own, and get this.
 const NOWHERE: &str = "# This timeline was given up by a failover that accepted the loss of data.\n";
+const NEVER: &str = "# This server's WAL never was on this timeline.\n";
 /// No cluster was promoted so often while one of its members was away.
 const SKIPPED_MAX: usize = 1024;
 
@@ -34,6 +35,45 @@ impl Postgres {
             let path = directory.join(TimelineId::new(number).history_file_name());
             if !path.exists() {
                 file::replace(&path, NOWHERE, 0o600)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is a history file of every timeline up to `own`, whose history this is. A standby asks its primary
+    /// for each one from its own on, and waits for ever where one is missing: a number that was passed over has none, and who was
+    /// made as a copy has only that of its first timeline.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn complete_histories(&self, own: TimelineId, history: &TimelineHistory) -> Result<(), Error> {
+        let directory = self.settings.data_directory.join("pg_wal");
+        for number in (TimelineId::FIRST.get() + 1..own.get()).rev().take(SKIPPED_MAX) {
+            let timeline = TimelineId::new(number);
+            let path = directory.join(timeline.history_file_name());
+            if path.exists() {
+                continue;
+            }
+            let text = match history.left_at(timeline) {
+                Some(_) => history.text_until(timeline),
+                None => NEVER.to_owned(),
+            };
+            file::replace(&path, &text, 0o600)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what was prepared for a promotion above given up timelines and was not come to: a server on `own` that starts
+    /// takes the newest timeline that it finds a history of for the one to follow, and one that comes from nowhere it would wait for for ever.
+    pub(crate) fn forget_skipped(&self, own: TimelineId) -> Result<(), Error> {
+        let directory = self.settings.data_directory.join("pg_wal");
+        let path = |number: u32| directory.join(TimelineId::new(number).history_file_name());
+        let first = own.get().saturating_add(1);
+        let end = (first..=u32::MAX).find(|number| !path(*number).exists()).unwrap_or(u32::MAX);
+        for number in (first..end).rev() {
+            match file::read_if_there(&path(number))? {
+                Some(text) if text == NOWHERE || text == NEVER => file::remove(&path(number))?,
+                Some(_) | None => break,
             }
         }
         Ok(())
@@ -122,4 +162,50 @@ fn read_at(file: &File, at: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::settings::tests::settings;
+
+    #[test]
+    fn a_primary_has_a_history_file_of_every_timeline_up_to_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let postgres = Postgres::new(Arc::new(settings(directory.path())));
+        let pg_wal = postgres.settings.data_directory.join("pg_wal");
+        fs::create_dir_all(&pg_wal).unwrap();
+        let history: TimelineHistory =
+            "1\t0/3000148\tx y\n3\t0/50000A0\tz\n4\t0/60000A0\tz\n".parse().unwrap();
+        fs::write(pg_wal.join("00000004.history"), "as it was").unwrap();
+        postgres.complete_histories(TimelineId::new(5), &history).unwrap();
+        let text = |number: u32| fs::read_to_string(pg_wal.join(format!("{number:08X}.history"))).ok();
+        assert_eq!(text(1), None);
+        assert_eq!(text(2).unwrap().parse::<TimelineHistory>().unwrap(), TimelineHistory::default());
+        assert_eq!(text(3).as_deref(), Some("1\t0/3000148\tx y\n"));
+        assert_eq!(text(4).as_deref(), Some("as it was"));
+        assert_eq!(text(5), None);
+    }
+
+    #[test]
+    fn a_promotion_that_was_prepared_and_not_come_to_leaves_nothing_for_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let postgres = Postgres::new(Arc::new(settings(directory.path())));
+        let pg_wal = postgres.settings.data_directory.join("pg_wal");
+        fs::create_dir_all(&pg_wal).unwrap();
+        let there = || -> Vec<u32> {
+            (1..9).filter(|number| pg_wal.join(format!("{number:08X}.history")).exists()).collect()
+        };
+        postgres.skip_timelines(TimelineId::new(1), TimelineId::new(4)).unwrap();
+        assert_eq!(there(), [2, 3, 4]);
+        postgres.forget_skipped(TimelineId::new(1)).unwrap();
+        assert_eq!(there(), [0; 0]);
+        // Of a primary that has been promoted above them everything is needed.
+        postgres.skip_timelines(TimelineId::new(1), TimelineId::new(3)).unwrap();
+        fs::write(pg_wal.join("00000004.history"), "1\t0/3000148\tx\n").unwrap();
+        postgres.forget_skipped(TimelineId::new(1)).unwrap();
+        assert_eq!(there(), [2, 3, 4]);
+    }
 }

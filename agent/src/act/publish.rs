@@ -90,7 +90,7 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
 /// As leader: how far Postgres has written and up to where the archive has it, when that has changed.
 async fn publish_position(view: &View, instruments: &Instruments, memory: &mut Memory) {
     if memory.lease.is_some()
-        && let Postgres::Primary { position, .. } = &view.local.postgres
+        && let Postgres::Primary { position, timeline, .. } = &view.local.postgres
     {
         let mut status = memory
             .snapshot
@@ -103,10 +103,11 @@ async fn publish_position(view: &View, instruments: &Instruments, memory: &mut M
         let archived = archive.and_then(|(archive, size)| {
             furthest(status.archived.clone(), known(&archive.status(None), size))
         });
-        if status.optime == *position && status.archived == archived {
+        let before = status.clone();
+        (status.optime, status.timeline, status.archived) = (*position, Some(*timeline), archived);
+        if status == before {
             return;
         }
-        (status.optime, status.archived) = (*position, archived);
         if let Err(fault) = instruments.dcs.write_status(&status).await {
             memory.count_dcs_error(&fault);
         }

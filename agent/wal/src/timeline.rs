@@ -91,6 +91,15 @@ impl TimelineHistory {
         self.switches.iter().find(|switch| switch.timeline == timeline).map(|switch| switch.end)
     }
 
+    /// The text of the history file of `timeline`, one of the ancestors.
+    #[must_use]
+    pub fn text_until(&self, timeline: TimelineId) -> String {
+        let before = self.switches.iter().filter(|switch| switch.timeline < timeline);
+        before
+            .map(|switch| alloc::format!("{}\t{}\t{}\n", switch.timeline, switch.end, switch.reason))
+            .collect()
+    }
+
     /// Whether a server on `timeline` whose WAL ends at `end` has written nothing that the timeline of this
     /// history (`own`) does not have, so that it can follow without a rewind.
     #[must_use]

@@ -118,6 +118,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             revision: REVISION,
         }),
         last_position: Lsn::new(dcs.last_position.into()),
+        last_timeline: TimelineId::default(),
         history: dcs.branches.history(),
         least_timeline: TimelineId::default(),
         swapping: None,

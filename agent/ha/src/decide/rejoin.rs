@@ -60,7 +60,13 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
     match cluster.history.left_at(timeline) {
         // After a rollback to before this timeline the leader's history does not know it at all, but knows another end of one
         // that both come from.
-        None if timeline < cluster.least_timeline || parted(view, cluster) => Lineage::Diverged,
+        None if timeline < cluster.least_timeline
+            || parted(view, cluster)
+            || is_passed_over(timeline, primary) =>
+        {
+            Lineage::Diverged
+        }
+        // The leader has not recorded its history yet.
         None => Lineage::Unknown,
         Some(left) if end <= left => Lineage::Ancestor,
         Some(_) => Lineage::Diverged,
@@ -80,6 +86,12 @@ fn begun_twice(view: &View, own: TimelineId, primary: &MemberState) -> Option<Ti
     ancestors
         .chain([own])
         .find(|timeline| stopped && !here.lists(*timeline) && primary.lineage.start(*timeline).is_some())
+}
+
+/// Whether the leader's WAL never was on this timeline: it was begun where the leader's was, too, and given up.
+fn is_passed_over(timeline: TimelineId, primary: &MemberState) -> bool {
+    let tells_of_it = primary.lineage.timelines().next().is_some_and(|oldest| oldest <= timeline);
+    tells_of_it && !primary.lineage.lists(timeline)
 }
 
 /// Whether this member's timeline and the leader's come from one that they left at different places.

@@ -77,12 +77,19 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         1 => Just(Initialize::Bootstrapping),
         5 => system().prop_map(Initialize::Done),
     ];
-    let keys = (option::of(sync()), position(), history(), option::of(request()), option::of(switchover()));
+    let last_timeline = prop_oneof![3 => Just(TimelineId::default()), 1 => timeline()];
+    let keys = (
+        option::of(sync()),
+        (position(), last_timeline),
+        history(),
+        option::of(request()),
+        option::of(switchover()),
+    );
     let rolled_back = (0_u32..3, option::weighted(0.2, name()), option::weighted(0.3, restart()));
     (lease, watermark(), prop::bool::weighted(0.1), initialize, keys, rolled_back).prop_map(
         |(lease, watermark, blank, initialize, keys, rolled_back)| {
             let Watermark { store, generation, term, revision, sync_revision, lost: _ } = watermark;
-            let (sync, last_position, history, request, switchover) = keys;
+            let (sync, (last_position, last_timeline), history, request, switchover) = keys;
             let (least, swapping, restart) = rolled_back;
             let least_timeline = TimelineId::new(least);
             Cluster {
@@ -96,6 +103,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 initialize,
                 sync,
                 last_position,
+                last_timeline,
                 history,
                 least_timeline,
                 swapping,

@@ -143,6 +143,7 @@ fn cluster(lease: Lease) -> Cluster {
         initialize: Initialize::Done(SYSTEM),
         sync: Some(SyncState { leader: Some("a".into()), standbys: vec!["b".into()], revision: 40 }),
         last_position: POSITION,
+        last_timeline: TimelineId::default(),
         history: TimelineHistory::default(),
         least_timeline: TimelineId::default(),
         swapping: None,
