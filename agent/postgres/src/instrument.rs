@@ -180,19 +180,6 @@ impl Postgres {
         std::future::pending().await
     }
 
-    /// The slots of members that stream from the leader are made anew, holding nothing back: a standby's own would hold back WAL
-    /// for ever, and they are needed when this one is promoted. Slots of members that are away, and those that somebody else made,
-    /// stay as they are, within `max_slot_wal_keep_size`.
-    ///
-    /// # Errors
-    /// When Postgres does not do it.
-    pub async fn renew_standby_slots(&self, members: &[String]) -> Result<(), Error> {
-        let session = crate::session::Session::open(&self.settings).await?;
-        let names: Vec<String> = members.iter().map(|member| configuration::slot_name(member)).collect();
-        crate::statement::drop_idle_slots(&session, &names).await?;
-        crate::statement::create_slots(&session, &names).await
-    }
-
     /// The ancestors of the timeline of its data.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrider_dcs::{ArchivedTo, Session};
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
-use outrider_postgres::Role;
+use outrider_postgres::{ARCHIVE_SLOT, Role};
 use outrider_wal::{SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
@@ -105,6 +105,9 @@ async fn publish_position(view: &View, instruments: &Instruments, memory: &mut M
         });
         let before = status.clone();
         (status.optime, status.timeline, status.archived) = (*position, Some(*timeline), archived);
+        let seen = memory.seen.iter().flat_map(|seen| &seen.slots).filter(|slot| slot.name != ARCHIVE_SLOT);
+        status.slots = seen.map(|slot| (slot.name.clone(), slot.restart.unwrap_or_default())).collect();
+        status.retain_slots = memory.retained.slots().into_iter().collect();
         if status == before {
             return;
         }

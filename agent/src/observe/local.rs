@@ -298,7 +298,10 @@ fn slots(seen: Option<&Observation>, snapshot: Option<&Snapshot>) -> Vec<MemberN
     let mut names: Vec<MemberName> = snapshot
         .members
         .iter()
-        .filter(|member| seen.slots.contains(&slot_name(&member.name)))
+        .filter(|member| {
+            let name = slot_name(&member.name);
+            seen.slots.iter().any(|slot| slot.name == name)
+        })
         .map(|member| MemberName::from(member.name.as_str()))
         .collect();
     names.sort();
