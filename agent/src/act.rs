@@ -16,7 +16,7 @@ use outrider_postgres::ArmedFuse;
 
 use crate::round::{Instruments, Memory};
 
-pub(crate) use errand::{Errand, renew_slots};
+pub(crate) use errand::Errand;
 pub(crate) use gap::Gap;
 pub(crate) use job::{Proving, Running, conclude, finished};
 pub(crate) use publish::{Published, configure, follow_ttl, learn, leave, publish, state, troubles};

@@ -3,6 +3,7 @@
 mod archive_slot;
 mod dcs_memory;
 mod instruments;
+mod member_slots;
 mod memory;
 mod patience;
 mod term;
@@ -183,12 +184,12 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     let entered = !memory.is_member;
     let dcs_answers = matches!(view.dcs, Dcs::Seen(_));
     if dcs_answers {
+        instruments.member_slots.follow(memory, instruments.dcs.name());
         act::publish(&view, &plan, instruments, memory).await;
     }
     let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
     act::learn(instruments, memory);
-    act::renew_slots(instruments, memory);
     if dcs_answers {
         act::follow_ttl(instruments, memory).await;
     }

@@ -65,6 +65,31 @@ pub(crate) async fn start_paused(cluster: &Cluster, data: &Path) -> Connection {
     started(cluster, data, paused).await
 }
 
+/// Promotes a standby without its agent, runs statements on it, and stops it in good order. `taken`: a history file that keeps it
+/// from taking that number.
+pub(crate) async fn promote_alone(cluster: &Cluster, data: &Path, taken: Option<&str>, statements: &str) {
+    // It was killed, and the number of its process may not be free yet.
+    std::fs::remove_file(data.join("postmaster.pid")).unwrap();
+    let promoted = started(cluster, data, async |endpoint| {
+        let connection = endpoint.connect().await.ok()?;
+        if !connection.is_primary().await.ok()? {
+            if let Some(taken) = taken {
+                let path = data.join("pg_wal").join(taken);
+                std::fs::write(&path, "# Somebody else's.\n").unwrap();
+                cluster.guard.account().own(&path).unwrap();
+            }
+            connection.run("SELECT pg_promote(false)").await.ok()?;
+            return None;
+        }
+        Some(connection)
+    });
+    let connection = promoted.await;
+    connection.run(statements).await.unwrap();
+    drop(connection);
+    let output = run(cluster, "pg_ctl", &["-D", data.to_str().unwrap(), "-w", "-m", "fast", "stop"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
 async fn started(
     cluster: &Cluster,
     data: &Path,

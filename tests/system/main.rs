@@ -32,3 +32,4 @@ mod startup;
 mod story;
 mod switchover;
 mod tablespaces;
+mod twins;

@@ -280,6 +280,11 @@ reasons! {
     StartingAsStandby => "starting_as_standby", "starting as a standby of the leader";
     /// A running standby has WAL that the leader never had.
     Diverged => "diverged", "its WAL diverged from the leader's; stopping to rewind";
+    /// This member and the leader each have a timeline of one number that was begun by a promotion of its own.
+    BegunTwice {
+        /// The number.
+        timeline: TimelineId,
+    } => "begun_twice", "timeline {timeline} was begun twice, and what this member has of it is not the leader's: it is replaced by a copy of the leader's data";
     /// Taking back what only this member wrote.
     Rewinding => "rewinding", "rewinding to where the leader's timeline began";
     /// `pg_rewind` waits for the leader's checkpoint.

@@ -95,6 +95,7 @@ impl Postgres {
     /// When a file cannot be written, the control file not be read, or the supervisor refuses.
     pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
         let control = self.control_data().await?;
+        self.forget_skipped(control.timeline())?;
         let arguments = wanted.write_for_start(&self.settings, Some(&control))?;
         configuration::set_standby_signal(&self.settings.data_directory, true)?;
         self.supervisor.start(false, arguments).await
@@ -177,19 +178,6 @@ impl Postgres {
             }
         }
         std::future::pending().await
-    }
-
-    /// The slots of members that stream from the leader are made anew, holding nothing back: a standby's own would hold back WAL
-    /// for ever, and they are needed when this one is promoted. Slots of members that are away, and those that somebody else made,
-    /// stay as they are, within `max_slot_wal_keep_size`.
-    ///
-    /// # Errors
-    /// When Postgres does not do it.
-    pub async fn renew_standby_slots(&self, members: &[String]) -> Result<(), Error> {
-        let session = crate::session::Session::open(&self.settings).await?;
-        let names: Vec<String> = members.iter().map(|member| configuration::slot_name(member)).collect();
-        crate::statement::drop_idle_slots(&session, &names).await?;
-        crate::statement::create_slots(&session, &names).await
     }
 
     /// The ancestors of the timeline of its data.

@@ -22,8 +22,8 @@ pub struct Observation {
     pub role: Role,
     /// Who streams from it, by application name ascending.
     pub walsenders: Vec<WalSender>,
-    /// Names of its physical replication slots, ascending.
-    pub slots: Vec<String>,
+    /// Its physical replication slots that last, but for those that have lost their WAL; by name ascending.
+    pub slots: Vec<Slot>,
     /// `synchronous_standby_names`.
     pub synchronous_standby_names: String,
     /// Parameters that wait for a restart, by name ascending.
@@ -38,6 +38,17 @@ pub struct Observation {
     pub connections: u32,
     /// Size of a WAL segment in bytes.
     pub wal_segment_size: u64,
+}
+
+/// A physical replication slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Whether somebody streams by it.
+    pub active: bool,
+    /// All WAL from here on is kept; `None` when it keeps nothing.
+    pub restart: Option<Lsn>,
 }
 
 /// A parameter whose new value waits for a restart.

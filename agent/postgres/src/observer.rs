@@ -16,7 +16,7 @@ use self::files::Files;
 use crate::conninfo;
 
 use crate::error::Error;
-use crate::observation::{Blocker, Observation, Role, WalSender};
+use crate::observation::{Blocker, Observation, Role, Slot, WalSender};
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -49,7 +49,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
        current_setting('restore_command') <> '',
        current_setting('synchronous_standby_names'),
        (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend')::int,
-       ARRAY(SELECT slot_name::text FROM pg_get_replication_slots() WHERE slot_type = 'physical' AND wal_status IS DISTINCT FROM 'lost' ORDER BY 1),
+       ARRAY(SELECT concat_ws(' ', slot_name, active, pg_wal_lsn_diff(restart_lsn, '0/0')::bigint) FROM pg_get_replication_slots()
+             WHERE slot_type = 'physical' AND NOT temporary AND wal_status IS DISTINCT FROM 'lost' ORDER BY slot_name),
        (SELECT bytes_per_wal_segment FROM pg_control_init()),
        CASE WHEN recovering THEN extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) ELSE 0 END::float8,
        pg_conf_load_time()::text
@@ -240,7 +241,7 @@ fn observation(row: &Row, walsenders: &[Row], files: &Files) -> Observation {
         checkpoint_timeline,
         role,
         walsenders: walsenders.iter().map(walsender).collect(),
-        slots: row.get(18),
+        slots: row.get::<_, Vec<&str>>(18).into_iter().filter_map(slot).collect(),
         synchronous_standby_names: row.get(16),
         pending_restart: files.pending_restart.clone(),
         file_faults: files.faults.clone(),
@@ -264,6 +265,16 @@ fn standby(row: &Row) -> Role {
         apply_delay_seconds: row.get(20),
         blockers: Vec::new(),
     }
+}
+
+/// `name t 50331648`, without the last where it keeps nothing.
+fn slot(text: &str) -> Option<Slot> {
+    let mut fields = text.split(' ');
+    Some(Slot {
+        name: fields.next()?.to_owned(),
+        active: fields.next()? == "t",
+        restart: fields.next().and_then(|restart| restart.parse().ok()).map(Lsn::new),
+    })
 }
 
 fn walsender(row: &Row) -> WalSender {

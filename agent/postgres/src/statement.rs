@@ -7,7 +7,6 @@ use postgres_protocol::password::scram_sha_256;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
-use crate::archive_slot::ARCHIVE_SLOT;
 use crate::configuration::{Configuration, slot_name};
 use crate::error::Error;
 use crate::instrument::Postgres;
@@ -141,9 +140,9 @@ async fn create_user(session: &Session, user: &User, rights: &str) -> Result<(),
     run(session, act, &format!("{verb} ROLE {name} WITH {rights} PASSWORD '{verifier}'")).await
 }
 
-/// Creates physical slots that hold nothing back before they are used.
-pub(crate) async fn create_slots(session: &Session, names: &[String]) -> Result<(), Error> {
-    const CREATE: &str = "SELECT pg_create_physical_replication_slot($1)";
+/// Creates physical slots that keep WAL from the last checkpoint on: what a member needs that is being cloned, too, until it streams.
+async fn create_slots(session: &Session, names: &[String]) -> Result<(), Error> {
+    const CREATE: &str = "SELECT pg_create_physical_replication_slot($1, true)";
     // A slot whose WAL was removed refuses its standby for ever, although the archive may have what it needs.
     const DROP_LOST: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
         WHERE slot_type = 'physical' AND NOT active AND wal_status = 'lost' AND slot_name = ANY ($1)";
@@ -157,15 +156,6 @@ pub(crate) async fn create_slots(session: &Session, names: &[String]) -> Result<
         }
     }
     Ok(())
-}
-
-/// Drops the slots of these names that nobody uses. Others are somebody's own, or of a member that is away and comes back.
-pub(crate) async fn drop_idle_slots(session: &Session, names: &[String]) -> Result<(), Error> {
-    const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-        WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND pg_is_in_recovery() \
-        AND slot_name <> $1 AND slot_name = ANY ($2)";
-    let act = "drop idle replication slots";
-    session.within(act, LIMIT, session.client().execute(DROP, &[&ARCHIVE_SLOT, &names])).await.map(drop)
 }
 
 async fn run(session: &Session, act: &'static str, statement: &str) -> Result<(), Error> {

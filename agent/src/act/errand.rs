@@ -1,4 +1,4 @@
-//! What is done once a Postgres accepts connections: a standby's slots are made anew.
+//! What is waited for after a start: that Postgres accepts connections, so that the next round is not a `loop_wait` late.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use outrider_postgres::{Error, Observer, Postgres};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::round::{Instruments, Memory};
+use crate::round::Instruments;
 
 /// Between two tries to connect to a Postgres that comes up: its first connection ends a gap in writing.
 const READY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Waits until Postgres accepts connections, and makes a standby's slots.
+/// Waits until Postgres accepts connections.
 pub(crate) struct Errand {
     pub(super) task: JoinHandle<Result<(), Error>>,
 }
@@ -22,37 +22,19 @@ impl Drop for Errand {
     }
 }
 
-/// A standby's slots are made anew when a member has come, or has come back.
-pub(crate) fn renew_slots(instruments: &Instruments, memory: &mut Memory) {
-    let is_standby = memory.seen.as_ref().is_some_and(|seen| !seen.is_primary());
-    let others = memory.others(instruments.dcs.name());
-    if !is_standby || memory.errand.is_some() || memory.job.is_some() || others == memory.slots_for {
-        return;
-    }
-    memory.slots_for = others;
-    memory.errand = Some(errand(instruments, memory));
-}
-
-pub(super) fn errand(instruments: &Instruments, memory: &Memory) -> Errand {
+pub(super) fn errand(instruments: &Instruments) -> Errand {
     let postgres = instruments.postgres.clone();
     let observer = postgres.observer();
-    let members = memory.others(instruments.dcs.name());
-    Errand { task: tokio::spawn(async move { come_up(&postgres, &observer, &members).await }) }
+    Errand { task: tokio::spawn(async move { come_up(&postgres, &observer).await }) }
 }
 
 /// Ends when Postgres accepts connections, or is gone.
-async fn come_up(postgres: &Postgres, observer: &Observer, members: &[String]) -> Result<(), Error> {
-    loop {
-        match observer.look().await {
-            Ok(seen) if seen.is_primary() => return Ok(()),
-            Ok(_) => return postgres.renew_standby_slots(members).await,
-            Err(_) => {
-                let status = postgres.supervisor().status().await?;
-                if status.postmaster.is_none() {
-                    return Ok(());
-                }
-                sleep(READY_INTERVAL).await;
-            }
+async fn come_up(postgres: &Postgres, observer: &Observer) -> Result<(), Error> {
+    while observer.look().await.is_err() {
+        if postgres.supervisor().status().await?.postmaster.is_none() {
+            return Ok(());
         }
+        sleep(READY_INTERVAL).await;
     }
+    Ok(())
 }

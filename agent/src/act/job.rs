@@ -134,7 +134,7 @@ pub(crate) fn conclude(finished: Finished, instruments: &Instruments, memory: &m
         Finished::Errand(outcome) => {
             memory.errand = None;
             if let Err(fault) = outcome {
-                warn!(fault = %causes(&fault), "cannot prepare the replication slots of this standby");
+                warn!(fault = %causes(&fault), "cannot tell when Postgres is up");
             }
             // A primary that was started with the setting has it from its first commit on; the proof is still due.
             if !memory.synchronous.names.is_empty()
@@ -185,8 +185,7 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
         }
         (Job::Start, Ok(())) => {
             memory.counters.postgres_starts += 1;
-            memory.slots_for = memory.others(instruments.dcs.name());
-            memory.errand = Some(errand(instruments, memory));
+            memory.errand = Some(errand(instruments));
         }
         (Job::Stop | Job::Start | Job::PostBootstrap | Job::Checkpoint, _) => {}
     }

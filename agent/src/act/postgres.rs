@@ -15,6 +15,9 @@ impl Actor<'_> {
             self.memory.configuration.set_synchronous(&[]);
             self.instruments.postgres.configure(&self.memory.configuration).await?;
         }
+        if let Some(own) = self.memory.history_of {
+            self.instruments.postgres.complete_histories(own, &self.memory.history)?;
+        }
         self.instruments.postgres.promote(&lease.fuse).await?;
         self.memory.commits_wait_for(&[]);
         let planned = self.memory.snapshot.as_ref().is_some_and(|snapshot| {

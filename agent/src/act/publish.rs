@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use outrider_dcs::{ArchivedTo, Session};
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
-use outrider_postgres::Role;
-use outrider_wal::SegmentSize;
+use outrider_postgres::{ARCHIVE_SLOT, Role};
+use outrider_wal::{SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -90,7 +90,7 @@ pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments,
 /// As leader: how far Postgres has written and up to where the archive has it, when that has changed.
 async fn publish_position(view: &View, instruments: &Instruments, memory: &mut Memory) {
     if memory.lease.is_some()
-        && let Postgres::Primary { position, .. } = &view.local.postgres
+        && let Postgres::Primary { position, timeline, .. } = &view.local.postgres
     {
         let mut status = memory
             .snapshot
@@ -103,10 +103,14 @@ async fn publish_position(view: &View, instruments: &Instruments, memory: &mut M
         let archived = archive.and_then(|(archive, size)| {
             furthest(status.archived.clone(), known(&archive.status(None), size))
         });
-        if status.optime == *position && status.archived == archived {
+        let before = status.clone();
+        (status.optime, status.timeline, status.archived) = (*position, Some(*timeline), archived);
+        let seen = memory.seen.iter().flat_map(|seen| &seen.slots).filter(|slot| slot.name != ARCHIVE_SLOT);
+        status.slots = seen.map(|slot| (slot.name.clone(), slot.restart.unwrap_or_default())).collect();
+        status.retain_slots = memory.retained.slots().into_iter().collect();
+        if status == before {
             return;
         }
-        (status.optime, status.archived) = (*position, archived);
         if let Err(fault) = instruments.dcs.write_status(&status).await {
             memory.count_dcs_error(&fault);
         }
@@ -181,6 +185,10 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
+    let lineage = view.local.lineage();
+    if lineage != TimelineStarts::default() {
+        put("timelines", json!(lineage));
+    }
     if let Some(seen) = &memory.seen
         && memory.configuration.lowers(&instruments.config.postgres, &seen.limits)
     {

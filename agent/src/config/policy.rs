@@ -41,6 +41,17 @@ pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>
     }
 }
 
+/// `member_slots_ttl` unless somebody says otherwise, as in Patroni.
+pub(crate) const MEMBER_SLOTS_TTL: Duration = Duration::from_secs(30 * 60);
+
+/// How long the slots of members that are away are kept; `last` when what `dcs` says is `wrong`.
+pub(crate) fn member_slots_ttl(dcs: &Value, wrong: &[Violation], last: Duration) -> Duration {
+    if wrong.iter().any(|violation| violation.key == "member_slots_ttl") {
+        return last;
+    }
+    seconds(dcs, "member_slots_ttl").unwrap_or(MEMBER_SLOTS_TTL)
+}
+
 /// The rules before the DCS was read: those of the file, with the defaults beneath.
 pub(crate) fn first_policy(config: &Config) -> Policy {
     let defaults = Policy {

@@ -12,6 +12,8 @@ use super::section;
 
 /// Longer than this no timeout is meant to be.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Longer than this nobody's WAL is kept.
+const SLOTS_TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Below this a healthy etcd's pauses would cost failovers.
 const TTL_MIN: Duration = Duration::from_secs(2);
 
@@ -70,7 +72,6 @@ const RULES: &[Fixed] = &[
     Fixed { key: "max_timelines_history", is_done: is_zero, why: "not supported: the whole history is kept" },
     Fixed { key: "master_start_timeout", is_done: |_| false, why: "rename it to primary_start_timeout" },
     Fixed { key: "master_stop_timeout", is_done: is_zero, why: "not supported" },
-    Fixed { key: "member_slots_ttl", is_done: |_| false, why: "not supported" },
     Fixed {
         key: "slots",
         is_done: is_empty,
@@ -160,6 +161,14 @@ fn timing(dcs: &Value, found: &mut Vec<Violation>) {
         if is_given(dcs, key) && !fits {
             wrong(key, "expected a number of seconds, at most a day".to_owned());
         }
+    }
+    let slots_ttl = seconds(dcs, "member_slots_ttl").is_some_and(|time| time <= SLOTS_TTL_MAX);
+    if is_given(dcs, "member_slots_ttl") && !slots_ttl {
+        wrong(
+            "member_slots_ttl",
+            "expected a number of seconds, at most a year; 0 to keep no slot of a member that is away"
+                .to_owned(),
+        );
     }
     let timing = |key, usual| seconds(dcs, key).unwrap_or(Duration::from_secs(usual));
     let (ttl, loop_wait, retry) = (timing("ttl", 5), timing("loop_wait", 1), timing("retry_timeout", 1));
@@ -295,7 +304,7 @@ mod tests {
     fn a_document_as_patroni_writes_it_is_taken() {
         let document = json!({
             "ttl": 30, "loop_wait": 10, "retry_timeout": 10, "maximum_lag_on_failover": 1_048_576,
-            "synchronous_mode": true, "pause": false, "failsafe_mode": false, "slots": {}, "standby_cluster": null,
+            "synchronous_mode": true, "member_slots_ttl": "30min", "pause": false, "failsafe_mode": false, "slots": {}, "standby_cluster": null,
             "postgresql": {"use_pg_rewind": true, "use_slots": true, "pg_hba": ["local all all trust"],
                 "parameters": {"max_connections": 100, "jit": false, "shared_preload_libraries": ["a", "b"], "gone": null}},
         });
@@ -332,6 +341,8 @@ mod tests {
             (json!({"postgresql": {"pg_hba": "y"}}), "postgresql.pg_hba"),
             (json!({"postgresql": {"pg_hba": [1]}}), "postgresql.pg_hba"),
             (json!({"ttl": "soon"}), "ttl"),
+            (json!({"member_slots_ttl": "long"}), "member_slots_ttl"),
+            (json!({"member_slots_ttl": -1}), "member_slots_ttl"),
             (json!([]), "config"),
         ] {
             assert_eq!(keys(&document), [key], "{document}");

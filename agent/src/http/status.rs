@@ -107,6 +107,7 @@ impl Status {
             "archive_waiting": report.archive.as_ref().map(|archive| archive.waiting),
             "watermark": report.view.local.watermark,
             "finds_blank": finds_blank(report),
+            "timelines": report.view.local.lineage(),
             "replay": self.postgres.as_ref().and_then(local::replay).map(|replay| members::shown(&replay, true)),
         });
         for (key, lines) in &report.troubles {

@@ -58,6 +58,7 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
         initialize: initialize(snapshot),
         sync: snapshot.sync.as_ref().map(|entry| sync_state(&entry.value, entry.revision)),
         last_position: snapshot.status.as_ref().map_or(Lsn::INVALID, |entry| entry.value.optime),
+        last_timeline: snapshot.status.as_ref().and_then(|entry| entry.value.timeline).unwrap_or_default(),
         history: history(snapshot),
         least_timeline: snapshot
             .rollback_last

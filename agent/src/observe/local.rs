@@ -8,8 +8,9 @@ use outrider_ha::{
 };
 use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
 use outrider_supervisor::protocol::{PostmasterStatus, Status, Tool};
-use tracing::{error, warn};
+use tracing::error;
 
+use super::timelines;
 use crate::clock;
 use crate::round::{Instruments, Memory};
 
@@ -96,7 +97,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         Postgres::Standby { promoting, .. } => *promoting,
         Postgres::Empty | Postgres::Unusable(_) | Postgres::Stopped { .. } => false,
     };
-    remember_history(instruments, &postgres, memory);
+    timelines::remember(instruments, &postgres, memory);
     let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
     Local {
         system: memory.system.map(SystemId),
@@ -105,6 +106,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         held_term: memory.held_term,
         last_position: memory.last_position,
         history: memory.history.clone(),
+        starts: memory.starts.clone(),
         recent_crashes: memory.recent_crashes(),
         rewind_failed: memory.rewind_failed,
         cooling_down: memory.is_cooling_down(),
@@ -296,36 +298,14 @@ fn slots(seen: Option<&Observation>, snapshot: Option<&Snapshot>) -> Vec<MemberN
     let mut names: Vec<MemberName> = snapshot
         .members
         .iter()
-        .filter(|member| seen.slots.contains(&slot_name(&member.name)))
+        .filter(|member| {
+            let name = slot_name(&member.name);
+            seen.slots.iter().any(|slot| slot.name == name)
+        })
         .map(|member| MemberName::from(member.name.as_str()))
         .collect();
     names.sort();
     names
-}
-
-/// Reads the history file when the timeline has changed.
-fn remember_history(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
-    let timeline = match postgres {
-        Postgres::Primary { timeline, .. }
-        | Postgres::Standby { timeline, .. }
-        | Postgres::Stopped { timeline, .. } => *timeline,
-        Postgres::Empty
-        | Postgres::Unusable(_)
-        | Postgres::Starting { .. }
-        | Postgres::Unresponsive { .. } => return,
-    };
-    if memory.history_of == Some(timeline) {
-        return;
-    }
-    match instruments.postgres.history(timeline) {
-        Ok(history) => {
-            // A timeline that was just begun may not have its file yet.
-            let complete = timeline.get() <= 1 || !history.switches().is_empty();
-            memory.history = history;
-            memory.history_of = complete.then_some(timeline);
-        }
-        Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
-    }
 }
 
 impl Memory {

@@ -55,6 +55,7 @@ fn published(member: &Value) -> MemberState {
         position: lsn(member, "xlog_location"),
         streaming: text(member, "replication_state") == Some("streaming"),
         awaiting_checkpoint: member.get("checkpoint_after_promote") == Some(&Value::Bool(false)),
+        lineage: ours(member, "timelines").unwrap_or_default(),
         system: member.pointer("/outrider/system_identifier").and_then(Value::as_str).and_then(system),
         watermark: Watermark::default(),
         finds_blank: None,
@@ -73,6 +74,7 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
         position: position("location").max(position("received_location")).max(position("replayed_location")),
         streaming: text(status, "replication_state") == Some("streaming"),
         awaiting_checkpoint: false,
+        lineage: ours(status, "timelines").unwrap_or_default(),
         system: text(status, "database_system_identifier").and_then(system),
         watermark: ours(status, "watermark").unwrap_or_default(),
         finds_blank: ours(status, "finds_blank"),
@@ -88,8 +90,8 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
 }
 
 /// What only members of ours say.
-fn ours<T: DeserializeOwned>(status: &Value, key: &str) -> Option<T> {
-    T::deserialize(status.get("outrider")?.get(key)?).ok()
+fn ours<T: DeserializeOwned>(member: &Value, key: &str) -> Option<T> {
+    T::deserialize(member.get("outrider")?.get(key)?).ok()
 }
 
 /// What is under `outrider`, as [`shown`] writes it.

@@ -24,6 +24,8 @@ pub(super) fn follow(instruments: &Instruments, memory: &mut Memory, snapshot: &
     if entry.value.is_object() {
         let tags = &instruments.config.tags;
         memory.policy = config::policy(&entry.value, &judged.violations, tags, &memory.policy);
+        memory.member_slots_ttl =
+            config::member_slots_ttl(&entry.value, &judged.violations, memory.member_slots_ttl);
     }
     without_refused(&mut judged, memory);
     take(instruments, memory, &mut judged);

@@ -79,7 +79,7 @@ fn wanted(seen: &Observation, cluster: Option<&Snapshot>) -> Wanted {
     let gaps = archived.filter(|_| !seen.is_primary()).map(|archived| archived.gaps.clone());
     Wanted {
         started: seen.postmaster_start_time.clone(),
-        stands: seen.slots.iter().any(|slot| slot == ARCHIVE_SLOT),
+        stands: seen.slots.iter().any(|slot| slot.name == ARCHIVE_SLOT),
         archived: archived.map(|archived| archived.lsn),
         gaps: gaps.unwrap_or_default(),
     }

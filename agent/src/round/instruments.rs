@@ -20,6 +20,7 @@ use tracing::{debug, info};
 
 use super::Memory;
 use super::archive_slot::SlotKeeper;
+use super::member_slots::MemberSlots;
 use crate::backup::Shelf;
 use crate::clock;
 use crate::config::{self, Config};
@@ -44,6 +45,7 @@ pub(crate) struct Instruments {
     pub(crate) peers: Peers,
     pub(crate) archive: Option<Archive>,
     pub(crate) slot: SlotKeeper,
+    pub(crate) member_slots: MemberSlots,
     /// Where prepared data waits for its swap.
     pub(crate) rollback: Gate,
     /// The ttl that a new session begins with.
@@ -85,11 +87,23 @@ impl Instruments {
             None => None,
         };
         let slot = SlotKeeper::start(postgres.clone(), archive.is_some());
+        let member_slots = MemberSlots::start(postgres.clone());
         let observer = postgres.observer();
         let peers = Peers::new().context("cannot set up the line to the other members")?;
         let first_ttl = policy.ttl;
         let rollback = Gate::default();
-        Ok(Instruments { config, dcs, postgres, observer, peers, archive, slot, rollback, first_ttl })
+        Ok(Instruments {
+            config,
+            dcs,
+            postgres,
+            observer,
+            peers,
+            archive,
+            slot,
+            member_slots,
+            rollback,
+            first_ttl,
+        })
     }
 
     /// Starts the supervisor again when it is gone and this agent is the one who starts it.

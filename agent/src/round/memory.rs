@@ -11,16 +11,18 @@ use jiff::Timestamp;
 use outrider_dcs::Snapshot;
 use outrider_ha::{Job, MemberName, Policy, Synchronous, Term};
 use outrider_postgres::{Configuration, ControlData, Observation, Upstream};
-use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use tokio::time::Instant;
 
 pub(crate) use self::failures::Failed;
 use self::failures::Failures;
 pub(crate) use self::rules::{Learning, Rules, Trying};
 use super::dcs_memory::DcsMemory;
+use super::member_slots::Retained;
 use super::patience::Patience;
 use crate::act::{Errand, Gap, HeldLease, Proving, Published, Running};
 use crate::clock;
+use crate::config::MEMBER_SLOTS_TTL;
 use crate::observe::addresses::Addresses;
 use crate::observe::cluster::SwitchoverProgress;
 use crate::observe::restart::TurnSeen;
@@ -81,6 +83,10 @@ pub(crate) struct Memory {
     pub(crate) last_position: Lsn,
     /// The ancestors of the timeline that the data directory is on.
     pub(crate) history: TimelineHistory,
+    /// When these were begun, and its own.
+    pub(crate) starts: TimelineStarts,
+    /// Why that cannot be told, as it was last logged.
+    pub(crate) starts_fault: Said,
     /// The timeline for which `history` was read.
     pub(crate) history_of: Option<TimelineId>,
     /// When the postmaster exited unexpectedly.
@@ -115,8 +121,10 @@ pub(crate) struct Memory {
     pub(crate) proving: Option<Proving>,
     /// What is done once Postgres accepts connections.
     pub(crate) errand: Option<Errand>,
-    /// The members for which the slots of this standby were last made.
-    pub(crate) slots_for: Vec<String>,
+    /// How long the slots of members that are away are kept.
+    pub(crate) member_slots_ttl: Duration,
+    /// Whose slots this leader keeps.
+    pub(crate) retained: Retained,
     /// The announced switchover that this member takes part in.
     pub(crate) switchover: Option<SwitchoverProgress>,
     /// When Postgres was told to stop for a switchover whose end is not seen yet.
@@ -182,6 +190,8 @@ impl Memory {
             timeline: TimelineId::new(0),
             last_position: Lsn::INVALID,
             history: TimelineHistory::default(),
+            starts: TimelineStarts::default(),
+            starts_fault: Said::default(),
             history_of: None,
             crashes: VecDeque::new(),
             last_exit: None,
@@ -199,7 +209,9 @@ impl Memory {
             synchronous: Synchronous::default(),
             proving: None,
             errand: None,
-            slots_for: Vec::new(),
+            // As long as Patroni's, until the DCS has said something else.
+            member_slots_ttl: MEMBER_SLOTS_TTL,
+            retained: Retained::default(),
             switchover: None,
             write_gap_since: None,
             restart_turn: TurnSeen::default(),
@@ -280,6 +292,7 @@ impl Memory {
         self.timeline = TimelineId::new(0);
         self.last_position = Lsn::INVALID;
         self.history = TimelineHistory::default();
+        self.starts = TimelineStarts::default();
         self.history_of = None;
         self.rewind_failed = false;
     }
@@ -312,12 +325,6 @@ impl Memory {
     pub(crate) fn upstream(&self, name: &MemberName) -> Option<Upstream> {
         let url = self.snapshot.as_ref()?.member(name.as_str())?.conn_url()?;
         Upstream::from_url(url)
-    }
-
-    /// The names of the other members.
-    pub(crate) fn others(&self, me: &str) -> Vec<String> {
-        let members = self.snapshot.as_ref().map(|snapshot| snapshot.members.as_slice()).unwrap_or_default();
-        members.iter().map(|member| member.name.clone()).filter(|name| name != me).collect()
     }
 }
 

@@ -16,6 +16,6 @@ pub use file_name::{BadFileName, SegmentName, SegmentSize, WalFileName};
 pub use lsn::{BadLsn, Lsn};
 pub use record::{
     Carried, Crc32c, Ending, NotWal, Notable, PiecewiseScan, Record, Scanned, Stopped, scan_records,
-    stated_segment_size,
+    stated_segment_size, timeline_start,
 };
-pub use timeline::{BadHistory, TimelineHistory, TimelineId, TimelineSwitch};
+pub use timeline::{BadHistory, TimelineHistory, TimelineId, TimelineStarts, TimelineSwitch};

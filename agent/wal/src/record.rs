@@ -3,6 +3,7 @@
 //! The shapes are those of PostgreSQL's `xlogrecord.h`, `xlog_internal.h` and `xact.h`, alike in 15 to 18 but for what
 //! `notable.rs` says. Numbers are in the byte order of the server, which is this machine's.
 
+mod beginning;
 mod notable;
 mod page;
 mod piecewise;
@@ -11,6 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::{Lsn, SegmentSize};
+pub use beginning::timeline_start;
 pub use page::NotWal;
 use page::{Pages, Stop, Walk, eight, four};
 pub use piecewise::PiecewiseScan;
@@ -334,6 +336,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::TimelineId;
 
     const SIZE: usize = 1 << 20;
     const PAGE: usize = 8192;
@@ -461,6 +464,37 @@ mod tests {
         );
         assert_eq!((records[0].start, records[0].end), (Lsn::new(commit), Lsn::new(end)));
         assert_eq!(scanned, Scanned { end: Lsn::new(valid), stopped: Stopped::AtNoRecord, carried: None });
+    }
+
+    #[test]
+    fn a_timeline_is_begun_by_the_end_of_recovery_or_by_a_checkpoint_that_names_another_before() {
+        let numbers = |own: u32, before: u32| [own.to_ne_bytes(), before.to_ne_bytes()].concat();
+        let end_of_recovery = |time: i64, own| [time.to_ne_bytes().to_vec(), numbers(own, 1)].concat();
+        let checkpoint = |own, before, seconds: i64| {
+            let mut data = [0u64.to_ne_bytes().to_vec(), numbers(own, before)].concat();
+            data.resize(64, 0);
+            [data, seconds.to_ne_bytes().to_vec()].concat()
+        };
+        // Once in the middle of a page, once where one begins.
+        for before in [1, (PAGE - LONG_PAGE - HEADER - 5) / 8 * 8] {
+            let start = |records: &[(u8, Vec<u8>)], timeline| {
+                let mut wal = Wal::new();
+                wal.put(10, 0, 7, &vec![1; before]);
+                let switch = START + wal.bytes.len() as u64;
+                for (info, data) in records {
+                    wal.put(0, *info, 0, data);
+                }
+                let bytes = wal.padded();
+                timeline_start(&bytes[..PAGE], (0, &bytes), Lsn::new(switch), TimelineId::new(timeline))
+            };
+            let fpw_change = (0xA0, vec![1]);
+            assert_eq!(start(&[(0x90, end_of_recovery(5, 2))], 2), Some(946_684_800_000_005));
+            assert_eq!(start(&[fpw_change, (0x90, end_of_recovery(6, 3))], 3), Some(946_684_800_000_006));
+            assert_eq!(start(&[(0x00, checkpoint(2, 1, 7))], 2), Some(7_000_000));
+            assert_eq!(start(&[(0x00, checkpoint(2, 2, 7))], 2), None);
+            assert_eq!(start(&[(0x90, end_of_recovery(5, 3))], 2), None);
+            assert_eq!(start(&[], 2), None);
+        }
     }
 
     #[test]

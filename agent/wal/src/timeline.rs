@@ -1,5 +1,6 @@
-//! Timelines and their history files: which history a server's WAL belongs to, and where it branched.
+//! Timelines and their history files: which history a server's WAL belongs to, where it branched, and when.
 
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -90,6 +91,15 @@ impl TimelineHistory {
         self.switches.iter().find(|switch| switch.timeline == timeline).map(|switch| switch.end)
     }
 
+    /// The text of the history file of `timeline`, one of the ancestors.
+    #[must_use]
+    pub fn text_until(&self, timeline: TimelineId) -> String {
+        let before = self.switches.iter().filter(|switch| switch.timeline < timeline);
+        before
+            .map(|switch| alloc::format!("{}\t{}\t{}\n", switch.timeline, switch.end, switch.reason))
+            .collect()
+    }
+
     /// Whether a server on `timeline` whose WAL ends at `end` has written nothing that the timeline of this
     /// history (`own`) does not have, so that it can follow without a rewind.
     #[must_use]
@@ -132,6 +142,55 @@ impl FromStr for TimelineHistory {
     }
 }
 
+/// When timelines were begun, in microseconds since 1970-01-01 UTC, as the first record of each says; 0 where that is
+/// not known any more. Two timelines that were begun apart, from the same place, have the same number and the same history:
+/// only this tells them apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TimelineStarts(BTreeMap<TimelineId, i64>);
+
+impl TimelineStarts {
+    /// Whether the timeline is among them.
+    #[must_use]
+    pub fn lists(&self, timeline: TimelineId) -> bool {
+        self.0.contains_key(&timeline)
+    }
+
+    /// When it was begun; `None` when that is not known, or it is not among them.
+    #[must_use]
+    pub fn start(&self, timeline: TimelineId) -> Option<i64> {
+        self.0.get(&timeline).copied().filter(|start| *start != 0)
+    }
+
+    /// Adds a timeline, or changes what is known of it.
+    pub fn set(&mut self, timeline: TimelineId, start: Option<i64>) {
+        self.0.insert(timeline, start.unwrap_or_default());
+    }
+
+    /// The timelines, oldest first.
+    pub fn timelines(&self) -> impl DoubleEndedIterator<Item = TimelineId> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// Only the newest `count` of them.
+    #[must_use]
+    pub fn newest(mut self, count: usize) -> Self {
+        while self.0.len() > count {
+            self.0.pop_first();
+        }
+        self
+    }
+
+    /// The oldest timeline that both know to have been begun, and not at the same time.
+    #[must_use]
+    pub fn begun_twice(&self, other: &TimelineStarts) -> Option<TimelineId> {
+        self.timelines().find(|timeline| {
+            let starts = (self.start(*timeline), other.start(*timeline));
+            matches!(starts, (Some(own), Some(theirs)) if own != theirs)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,5 +230,20 @@ mod tests {
         {
             assert_eq!(text.parse::<TimelineHistory>().unwrap_err().line, line, "{text}");
         }
+    }
+
+    #[test]
+    fn timelines_of_one_number_are_told_apart_by_when_they_were_begun() {
+        let starts = |of: &[(u32, Option<i64>)]| {
+            let mut starts = TimelineStarts::default();
+            of.iter().for_each(|(timeline, start)| starts.set(TimelineId::new(*timeline), *start));
+            starts
+        };
+        let own = starts(&[(1, None), (2, Some(20)), (4, Some(40))]);
+        assert_eq!(own.begun_twice(&own), None);
+        assert_eq!(own.begun_twice(&starts(&[(2, None), (3, Some(30)), (4, Some(40))])), None);
+        assert_eq!(own.begun_twice(&starts(&[(2, Some(21)), (4, Some(41))])), Some(TimelineId::new(2)));
+        assert_eq!(own.clone().newest(1), starts(&[(4, Some(40))]));
+        assert!(own.lists(TimelineId::new(1)) && !own.lists(TimelineId::new(3)));
     }
 }

@@ -1,8 +1,9 @@
-//! The slot that keeps WAL for the archive, on a real PostgreSQL.
+//! The slots that keep WAL for the archive and for other members, on a real PostgreSQL.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use outrider_postgres::{ArchiveSlot, Postgres as Instrument};
+use outrider_postgres::{ArchiveSlot, HeldSlots, Postgres as Instrument, SlotsHeld};
 use outrider_wal::Lsn;
 use tokio_postgres::Client;
 
@@ -85,4 +86,38 @@ async fn one_that_keeps_nothing_any_more_is_made_anew() {
     assert_eq!(restart_lsn(&client).await, None, "the store was down for longer than there is room");
     assert_eq!(instrument.hold_archive_slot(None, &[]).await.unwrap(), ArchiveSlot::MadeAnew);
     assert!(restart_lsn(&client).await.is_some());
+}
+
+#[tokio::test]
+async fn a_primary_drops_the_slots_of_members_that_nobody_keeps_and_no_others() {
+    let mut postgres = Postgres::nowhere();
+    postgres.initdb();
+    postgres.configure("");
+    postgres.start();
+    let client = postgres.connect().await;
+    let instrument = Instrument::new(Arc::new(postgres.settings()));
+    let names =
+        |names: &[&str]| -> BTreeSet<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    instrument.hold_archive_slot(None, &[]).await.unwrap();
+    instrument.create_slots(&["p2".to_owned(), "P-3".to_owned()]).await.unwrap();
+    client.execute("SELECT pg_create_physical_replication_slot('of_a_person')", &[]).await.unwrap();
+    client.execute("SELECT pg_create_physical_replication_slot('p4')", &[]).await.unwrap();
+    let reserved = "SELECT count(*) FROM pg_replication_slots WHERE slot_name IN ('p2', 'p_3') AND restart_lsn IS NOT NULL";
+    assert_eq!(client.query_one(reserved, &[]).await.unwrap().get::<_, i64>(0), 2);
+
+    let slots = async || -> Vec<String> {
+        let asked = "SELECT slot_name::text FROM pg_replication_slots ORDER BY 1";
+        client.query(asked, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let all = ["of_a_person", "outrider_archive", "p2", "p4", "p_3"];
+    // p4 was never that of a member, whatever its name is.
+    let dropped = instrument.keep_only_member_slots(&names(&["p2", "p_3"]), &names(&["p2", "p_3"])).await;
+    assert_eq!((dropped.unwrap(), slots().await), (Vec::new(), all.map(str::to_owned).to_vec()));
+    let dropped = instrument.keep_only_member_slots(&names(&["p2"]), &names(&["p2"])).await;
+    assert_eq!(dropped.unwrap(), ["p_3"]);
+    assert_eq!(slots().await, ["of_a_person", "outrider_archive", "p2", "p4"]);
+    assert_eq!(instrument.member_slots().unwrap(), names(&["p2"]));
+    // What a standby would do, a server that was promoted meanwhile does not.
+    assert_eq!(instrument.hold_slots(&HeldSlots::default()).await.unwrap(), SlotsHeld::default());
+    assert_eq!(slots().await, ["of_a_person", "outrider_archive", "p2", "p4"]);
 }

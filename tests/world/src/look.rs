@@ -7,7 +7,7 @@ use outrider_ha::{
     RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
     Term, View, WalSender, Watermark, whom_to_ask,
 };
-use outrider_wal::{Lsn, TimelineId};
+use outrider_wal::{Lsn, TimelineId, TimelineStarts};
 
 use crate::setup::Setup;
 use crate::state::{Node, NodeId, Nodes, Postgres, Published, State};
@@ -118,6 +118,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             revision: REVISION,
         }),
         last_position: Lsn::new(dcs.last_position.into()),
+        last_timeline: TimelineId::default(),
         history: dcs.branches.history(),
         least_timeline: TimelineId::default(),
         swapping: None,
@@ -157,6 +158,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         held_term: if held && here.knows_lease { shown(state).term } else { TERM_BEFORE },
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
+        starts: TimelineStarts::default(),
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,
@@ -248,6 +250,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         position: wal.lsn(),
         streaming: state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
+        lineage: TimelineStarts::default(),
         system: Some(SYSTEM),
         watermark: state.past.as_ref().map_or(Watermark::default(), |past| past.seen(node).watermark()),
         finds_blank: None,

@@ -7,12 +7,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// The key `status`. Shape: `{"optime":67108960,"slots":{"p2":67108960},"retain_slots":["p2"]}`; LSNs are plain
-/// numbers. Ours alone is `"archived":{"timeline":1,"lsn":67108864}`, with `"gaps":[33554432]` in it when there are any.
+/// numbers. Ours alone are `"timeline":1` and `"archived":{"timeline":1,"lsn":67108864}`, with `"gaps":[33554432]` in it when there are any.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
     /// How far the primary had written.
     #[serde(serialize_with = "lsn_number")]
     pub optime: Lsn,
+    /// The timeline that this is a position of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<TimelineId>,
     /// Slots that standbys keep at these positions.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "lsn_numbers")]
     pub slots: BTreeMap<String, Lsn>,
@@ -62,18 +65,22 @@ impl Status {
             _ => Vec::new(),
         };
         let archived = other.shift_remove("archived").as_ref().and_then(archived_to);
-        Status { optime, slots, retain_slots, archived, other }
+        let timeline = other.shift_remove("timeline").as_ref().and_then(timeline);
+        Status { optime, timeline, slots, retain_slots, archived, other }
     }
 }
 
 fn archived_to(value: &Value) -> Option<ArchivedTo> {
-    let timeline = value.get("timeline")?.as_u64()?.try_into().ok()?;
     let gaps = value.get("gaps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     Some(ArchivedTo {
-        timeline: TimelineId::new(timeline),
+        timeline: timeline(value.get("timeline")?)?,
         lsn: value.get("lsn").and_then(lsn)?,
         gaps: gaps.iter().filter_map(lsn).collect(),
     })
+}
+
+fn timeline(value: &Value) -> Option<TimelineId> {
+    value.as_u64()?.try_into().ok().map(TimelineId::new)
 }
 
 fn lsn(value: &Value) -> Option<Lsn> {
@@ -128,6 +135,9 @@ mod tests {
         assert_eq!(status.archived.as_ref().unwrap().gaps, [Lsn::new(4096), Lsn::new(8192)]);
         assert_eq!(compact_json(&status), text);
         assert_eq!(Status::parse(r#"{"optime":9,"archived":7}"#).archived, None);
+        let text = r#"{"optime":9,"timeline":3}"#;
+        let status = Status::parse(text);
+        assert_eq!((status.timeline, compact_json(&status)), (Some(TimelineId::new(3)), text.to_owned()));
     }
 
     #[test]

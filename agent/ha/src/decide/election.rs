@@ -247,9 +247,10 @@ pub(super) fn rank(
     (timeline, !delayed, position, tags.failover_priority, core::cmp::Reverse(name.clone()))
 }
 
-/// The newest timeline of which anything is known.
+/// The newest timeline of which anything is known. The history does not tell the number of the last one: some may have been
+/// passed over.
 pub(super) fn newest_timeline(view: &View, cluster: &Cluster) -> TimelineId {
     let recorded = cluster.history.switches().last().map(|switch| TimelineId::new(switch.timeline.get() + 1));
     let answered = view.members.iter().filter_map(|member| Some(member.answered()?.timeline));
-    answered.chain(recorded).max().unwrap_or_default().max(cluster.least_timeline)
+    answered.chain(recorded).max().unwrap_or_default().max(cluster.last_timeline).max(cluster.least_timeline)
 }

@@ -268,7 +268,7 @@ fn best(
         .filter(|member| member.tags.may_lead())
         .filter_map(|member| Some((member, member.answered()?)))
         .filter(|(member, state)| {
-            let has_all = exact_end.is_some_and(|(timeline, end)| has_all(state, timeline, end));
+            let has_all = exact_end.is_some_and(|(timeline, end)| has_all(view, state, timeline, end));
             let lag = state.position.behind(view.local.last_position);
             let within_policy = given_up && !exact_only && lag <= view.policy.maximum_lag_on_failover;
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
@@ -279,8 +279,9 @@ fn best(
         .map(|(member, _)| member.name.clone())
 }
 
-/// Whether a standby has all of a WAL that ends on `timeline` at `end`. The position alone does not tell: a member that
-/// diverged before this timeline was born may be further on in its own.
-pub(super) fn has_all(state: &MemberState, timeline: TimelineId, end: Lsn) -> bool {
-    state.role == Role::Standby && state.timeline == timeline && state.position >= end
+/// Whether a standby has all of this member's WAL, which ends on `timeline` at `end`. The position alone does not tell: a member
+/// that diverged before this timeline was begun may be further on in its own; nor does the number of the timeline.
+pub(super) fn has_all(view: &View, state: &MemberState, timeline: TimelineId, end: Lsn) -> bool {
+    let same = state.timeline == timeline && view.local.starts.begun_twice(&state.lineage).is_none();
+    state.role == Role::Standby && same && state.position >= end
 }

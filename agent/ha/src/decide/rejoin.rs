@@ -1,5 +1,7 @@
 //! Brings a member back behind the leader: start it, rewind it, or clone it anew. Does not choose whom to follow.
 
+use outrider_wal::TimelineId;
+
 use crate::plan::{Plan, StartAs, Step};
 use crate::reason::Reason;
 use crate::view::View;
@@ -16,8 +18,11 @@ pub(super) enum Lineage {
     Ancestor,
     /// Something was written here that the leader never had.
     Diverged,
-    /// The same, on another timeline of the same number.
-    Namesake,
+    /// Both have a timeline of this number, and not the same one.
+    Namesake {
+        /// The number.
+        timeline: TimelineId,
+    },
 }
 
 /// Whether this member's WAL lies on the history of the leader.
@@ -35,6 +40,9 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
         }
     };
     let Some(primary) = running_primary(view, leader) else { return Lineage::Unknown };
+    if let Some(timeline) = begun_twice(view, timeline, primary) {
+        return Lineage::Namesake { timeline };
+    }
     if timeline > primary.timeline {
         return Lineage::Diverged;
     }
@@ -47,16 +55,43 @@ pub(super) fn lineage(view: &View, cluster: &Cluster, leader: &MemberName) -> Li
                 .iter()
                 .zip(cluster.history.switches())
                 .all(|(own, theirs)| own.timeline == theirs.timeline && own.end == theirs.end);
-        return if same { Lineage::Ancestor } else { Lineage::Namesake };
+        return if same { Lineage::Ancestor } else { Lineage::Namesake { timeline } };
     }
     match cluster.history.left_at(timeline) {
         // After a rollback to before this timeline the leader's history does not know it at all, but knows another end of one
         // that both come from.
-        None if timeline < cluster.least_timeline || parted(view, cluster) => Lineage::Diverged,
+        None if timeline < cluster.least_timeline
+            || parted(view, cluster)
+            || is_passed_over(timeline, primary) =>
+        {
+            Lineage::Diverged
+        }
+        // The leader has not recorded its history yet.
         None => Lineage::Unknown,
         Some(left) if end <= left => Lineage::Ancestor,
         Some(_) => Lineage::Diverged,
     }
+}
+
+/// A timeline of the leader's WAL that was begun at another time than the one of that number here: whoever was promoted alone, from the same
+/// place as its successor, has an equal history and other WAL. One that this member came to while nobody looked, and whose
+/// beginning is gone, is not taken for the leader's.
+fn begun_twice(view: &View, own: TimelineId, primary: &MemberState) -> Option<TimelineId> {
+    let here = &view.local.starts;
+    if let Some(timeline) = here.begun_twice(&primary.lineage) {
+        return Some(timeline);
+    }
+    let stopped = matches!(view.local.postgres, Postgres::Stopped { .. });
+    let ancestors = view.local.history.switches().iter().map(|switch| switch.timeline);
+    ancestors
+        .chain([own])
+        .find(|timeline| stopped && !here.lists(*timeline) && primary.lineage.start(*timeline).is_some())
+}
+
+/// Whether the leader's WAL never was on this timeline: it was begun where the leader's was, too, and given up.
+fn is_passed_over(timeline: TimelineId, primary: &MemberState) -> bool {
+    let tells_of_it = primary.lineage.timelines().next().is_some_and(|oldest| oldest <= timeline);
+    tells_of_it && !primary.lineage.lists(timeline)
 }
 
 /// Whether this member's timeline and the leader's come from one that they left at different places.
@@ -84,7 +119,13 @@ pub(super) fn choose(view: &View, cluster: &Cluster, leader: &MemberName, shutdo
             rewind_or_clone(view, leader)
         }
         // For pg_rewind two timelines of one number are the same, and it would do nothing.
-        (Lineage::Namesake, _) => clone(view, cluster, leader),
+        (Lineage::Namesake { timeline }, _) => {
+            let mut plan = clone(view, cluster, leader);
+            if !plan.steps.is_empty() {
+                plan.reason = Reason::BegunTwice { timeline };
+            }
+            plan
+        }
     }
 }
 

@@ -87,8 +87,13 @@ pub(super) fn follow(
         return Plan::wait(Reason::JobUnderWay);
     }
     // PostgreSQL cannot follow where its own WAL goes past the point at which the leader's timeline left it.
-    if matches!(rejoin::lineage(view, cluster, leader), Lineage::Diverged | Lineage::Namesake) {
-        return Plan::step(Reason::Diverged, Step::Stop(StopMode::Fast));
+    let diverged = match rejoin::lineage(view, cluster, leader) {
+        Lineage::Diverged => Some(Reason::Diverged),
+        Lineage::Namesake { timeline } => Some(Reason::BegunTwice { timeline }),
+        Lineage::Unknown | Lineage::Ancestor => None,
+    };
+    if let Some(reason) = diverged {
+        return Plan::step(reason, Step::Stop(StopMode::Fast));
     }
     if streaming.upstream.as_ref() != Some(leader) {
         return Plan::step(Reason::Following, Step::Follow { upstream: leader.clone() });

@@ -102,7 +102,7 @@ pub(super) fn hand_over(
     let candidate = view.member(&to).and_then(Member::answered);
     let has_all = candidate.is_some_and(|state| {
         let replayed = state.replay.as_ref().is_some_and(|replay| replay.position >= end);
-        has_all(state, timeline, end) && replayed
+        has_all(view, state, timeline, end) && replayed
     });
     if has_all {
         return Some(Plan::step(Reason::HandingOver { to: to.clone() }, Step::HandOverLease { to }));

@@ -63,6 +63,9 @@ pub struct Cluster {
     pub sync: Option<SyncState>,
     /// The last position that a leader published.
     pub last_position: Lsn,
+    /// The timeline that it is of; 0 when that was not published.
+    #[serde(default)]
+    pub last_timeline: TimelineId,
     /// Where the cluster's timelines were left, as its leaders recorded it.
     pub history: TimelineHistory,
     /// The timeline that the last rollback began: whoever is on an earlier one has what it threw away.

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use serde::{Deserialize, Serialize};
 
 use super::Job;
@@ -34,6 +34,9 @@ pub struct Local {
     /// The ancestors of the timeline of the data directory, from `pg_wal`.
     #[serde(default)]
     pub history: TimelineHistory,
+    /// When these timelines were begun, and its own. What is not listed came while nobody looked.
+    #[serde(default)]
+    pub starts: TimelineStarts,
     /// Unexpected exits of the postmaster within the last minute.
     #[serde(default)]
     pub recent_crashes: u32,
@@ -73,6 +76,43 @@ pub struct Local {
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,
+}
+
+/// So many timelines a member tells of: nobody is away for longer.
+const LINEAGE_MAX: usize = 64;
+
+impl Local {
+    /// The timeline of the data and its ancestors, with when each was begun; none when that is not known.
+    #[must_use]
+    pub fn lineage(&self) -> TimelineStarts {
+        let mut lineage = TimelineStarts::default();
+        let Some(own) = self.postgres.timeline() else { return lineage };
+        let ancestors = self.history.switches();
+        // The history of a timeline that was just begun may not be read yet.
+        if own > TimelineId::FIRST && ancestors.is_empty() {
+            return lineage;
+        }
+        for timeline in ancestors.iter().map(|switch| switch.timeline).chain([own]) {
+            lineage.set(timeline, self.starts.start(timeline));
+        }
+        lineage.newest(LINEAGE_MAX)
+    }
+}
+
+impl Postgres {
+    /// The timeline of the data; `None` when there is none, or it does not say.
+    #[must_use]
+    pub const fn timeline(&self) -> Option<TimelineId> {
+        match self {
+            Postgres::Stopped { timeline, .. }
+            | Postgres::Primary { timeline, .. }
+            | Postgres::Standby { timeline, .. } => Some(*timeline),
+            Postgres::Empty
+            | Postgres::Unusable(_)
+            | Postgres::Starting { .. }
+            | Postgres::Unresponsive { .. } => None,
+        }
+    }
 }
 
 /// The state of the local Postgres.

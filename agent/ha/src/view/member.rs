@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use outrider_wal::{Lsn, TimelineId};
+use outrider_wal::{Lsn, TimelineId, TimelineStarts};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::SystemId;
@@ -121,6 +121,9 @@ pub struct MemberState {
     /// A new primary publishes this until the checkpoint after its promotion is done; `pg_rewind` waits for it.
     #[serde(default)]
     pub awaiting_checkpoint: bool,
+    /// The timeline and its ancestors, with when each was begun; none when it does not say.
+    #[serde(default)]
+    pub lineage: TimelineStarts,
     /// The identifier of its data directory; `None` when it has none.
     #[serde(default)]
     pub system: Option<SystemId>,

@@ -9,7 +9,7 @@ use outrider_ha::{
     Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState, Unusable, View,
     WalSender, Watermark,
 };
-use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use proptest::collection::{btree_set, vec as list};
 use proptest::option;
 use proptest::prelude::*;
@@ -54,6 +54,14 @@ fn history() -> impl Strategy<Value = TimelineHistory> {
     })
 }
 
+fn starts() -> impl Strategy<Value = TimelineStarts> {
+    list((1_u32..4, option::of(1_i64..3)), 0..3).prop_map(|starts| {
+        let mut all = TimelineStarts::default();
+        starts.into_iter().for_each(|(timeline, start)| all.set(TimelineId::new(timeline), start));
+        all
+    })
+}
+
 fn dcs() -> impl Strategy<Value = Dcs> {
     prop_oneof![1 => age().prop_map(|since| Dcs::Silent { since }), 9 => cluster().prop_map(Dcs::Seen)]
 }
@@ -69,12 +77,19 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         1 => Just(Initialize::Bootstrapping),
         5 => system().prop_map(Initialize::Done),
     ];
-    let keys = (option::of(sync()), position(), history(), option::of(request()), option::of(switchover()));
+    let last_timeline = prop_oneof![3 => Just(TimelineId::default()), 1 => timeline()];
+    let keys = (
+        option::of(sync()),
+        (position(), last_timeline),
+        history(),
+        option::of(request()),
+        option::of(switchover()),
+    );
     let rolled_back = (0_u32..3, option::weighted(0.2, name()), option::weighted(0.3, restart()));
     (lease, watermark(), prop::bool::weighted(0.1), initialize, keys, rolled_back).prop_map(
         |(lease, watermark, blank, initialize, keys, rolled_back)| {
             let Watermark { store, generation, term, revision, sync_revision, lost: _ } = watermark;
-            let (sync, last_position, history, request, switchover) = keys;
+            let (sync, (last_position, last_timeline), history, request, switchover) = keys;
             let (least, swapping, restart) = rolled_back;
             let least_timeline = TimelineId::new(least);
             Cluster {
@@ -88,6 +103,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 initialize,
                 sync,
                 last_position,
+                last_timeline,
                 history,
                 least_timeline,
                 swapping,
@@ -162,7 +178,7 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 }
 
 fn local() -> impl Strategy<Value = Local> {
-    let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
+    let numbers = (option::of(age()), watermark(), 0_u64..4, position(), (history(), starts()), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let restarts = (option::of(started()), any::<bool>());
     let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
@@ -171,7 +187,7 @@ fn local() -> impl Strategy<Value = Local> {
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
         |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off))| {
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
-            let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
+            let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
             let (postmaster, pending_restart) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
@@ -182,6 +198,7 @@ fn local() -> impl Strategy<Value = Local> {
                 held_term: Term(held_term),
                 last_position,
                 history,
+                starts,
                 recent_crashes,
                 rewind_failed,
                 cooling_down,
@@ -281,9 +298,9 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
     let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
-    let seen = (watermark(), option::of(store()));
+    let seen = (watermark(), option::of(store()), starts());
     (role, timeline(), position(), marks, seen).prop_map(
-        |(role, timeline, position, marks, (watermark, finds_blank))| {
+        |(role, timeline, position, marks, (watermark, finds_blank, lineage))| {
             let (streaming, awaiting_checkpoint, system, replay) = marks;
             MemberState {
                 role,
@@ -291,6 +308,7 @@ fn state() -> impl Strategy<Value = MemberState> {
                 position,
                 streaming,
                 awaiting_checkpoint,
+                lineage,
                 system,
                 watermark,
                 finds_blank,

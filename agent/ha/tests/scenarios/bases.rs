@@ -7,7 +7,7 @@ use outrider_ha::{
     Replay, Role, Shutdown, StoreId, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
     Term, View, WalSender, Watermark,
 };
-use outrider_wal::{Lsn, TimelineHistory, TimelineId};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 
 const SYSTEM: SystemId = SystemId(7_000_000_000_000_000_001);
 const POSITION: Lsn = Lsn::new(0x0300_0000);
@@ -143,6 +143,7 @@ fn cluster(lease: Lease) -> Cluster {
         initialize: Initialize::Done(SYSTEM),
         sync: Some(SyncState { leader: Some("a".into()), standbys: vec!["b".into()], revision: 40 }),
         last_position: POSITION,
+        last_timeline: TimelineId::default(),
         history: TimelineHistory::default(),
         least_timeline: TimelineId::default(),
         swapping: None,
@@ -161,6 +162,7 @@ fn local(postgres: Postgres) -> Local {
         held_term: Term(0),
         last_position: POSITION,
         history: TimelineHistory::default(),
+        starts: TimelineStarts::default(),
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,
@@ -188,6 +190,7 @@ fn member(name: &str, role: Role) -> Member {
         position: POSITION,
         streaming: role == Role::Standby,
         awaiting_checkpoint: false,
+        lineage: TimelineStarts::default(),
         system: Some(SYSTEM),
         watermark: Watermark::default(),
         finds_blank: None,

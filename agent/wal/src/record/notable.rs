@@ -4,15 +4,18 @@ use alloc::string::String;
 
 use super::page::{eight, four};
 use super::{Ending, HEADER, Header, Notable};
+use crate::TimelineId;
 
 /// Resource managers, of `rmgrlist.h`.
 const XLOG: u8 = 0;
 const XACT: u8 = 1;
 /// The upper half of `xl_info` is the resource manager's.
 const XLOG_OPERATION: u8 = 0xF0;
+const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const XLOG_SWITCH: u8 = 0x40;
 const XLOG_PARAMETER_CHANGE: u8 = 0x60;
 const XLOG_RESTORE_POINT: u8 = 0x70;
+const XLOG_END_OF_RECOVERY: u8 = 0x90;
 const XACT_OPERATION: u8 = 0x70;
 const XACT_HAS_INFO: u8 = 0x80;
 /// Block numbers in a record's headers that mean something else.
@@ -74,6 +77,23 @@ pub(super) fn read(header: &Header, bytes: &[u8], magic: u16) -> Option<Notable>
                 }
             };
             Some(Notable::Transaction { ending, xid, time: time(data)? })
+        }
+        _ => None,
+    }
+}
+
+/// When `timeline` was begun, in microseconds since 1970; `None` for a record that begins none. A promotion writes
+/// `xl_end_of_recovery`, the end of a recovery to a target a shutdown checkpoint that names another timeline as the one before,
+/// whose time counts seconds (`CheckPoint` of `pg_control.h`).
+pub(super) fn begun(header: &Header, bytes: &[u8], timeline: TimelineId) -> Option<i64> {
+    let data = main_data(bytes)?;
+    let number = |at: usize| data.get(at..at + 4).map(|bytes| TimelineId::new(four(bytes, 0)));
+    match (header.manager, header.info & XLOG_OPERATION) {
+        (XLOG, XLOG_END_OF_RECOVERY) => time(data).filter(|_| number(8) == Some(timeline)),
+        (XLOG, XLOG_CHECKPOINT_SHUTDOWN) => {
+            let seconds = eight(data.get(64..72)?, 0).cast_signed();
+            let begins = number(8) == Some(timeline) && number(12) != Some(timeline);
+            begins.then(|| seconds.saturating_mul(1_000_000))
         }
         _ => None,
     }
