@@ -41,7 +41,7 @@ pub use flushed::FlushedWal;
 pub use instrument::Postgres;
 pub use kept::KeptParameters;
 pub use known::{KnownParameters, ParameterFault};
-pub use observation::{Blocker, FileFault, Observation, PendingRestart, Role, WalSender};
+pub use observation::{Blocker, FileFault, Lacking, Observation, PendingRestart, Role, WalSender};
 pub use observer::Observer;
 pub use rollback::{Prepared, Settled, Swap};
 pub use server_log::why_it_ended;

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use outrider_postgres::Role;
 use serde_json::Value;
 
 use super::Visitors;
@@ -135,7 +134,9 @@ pub(super) async fn readiness(State(visitors): State<Visitors>, RawQuery(query):
     let limit = conditions.lag.unwrap_or(of_cluster.max(READY_LAG_MIN));
     let streams =
         status.postgres.as_ref().and_then(|postgres| postgres.replication_state()) == Some("streaming");
-    code(streams && lag(&status, conditions.mode.as_deref() == Some("write")).is_some_and(|lag| lag <= limit))
+    let written = conditions.mode.as_deref() == Some("write");
+    let lag = status.lag().map(|lag| if written { lag.receive } else { lag.replay });
+    code(streams && lag.is_some_and(|lag| lag <= limit))
 }
 
 fn code(yes: bool) -> StatusCode {
@@ -161,19 +162,10 @@ fn holds(question: Question, conditions: &Conditions, status: &Status, config: &
 }
 
 fn is_usable_replica(conditions: &Conditions, status: &Status, noloadbalance: Option<&Value>) -> bool {
-    let is_near = conditions.lag.is_none_or(|limit| lag(status, false).is_some_and(|lag| lag <= limit));
+    let is_near = conditions.lag.is_none_or(|limit| status.lag().is_some_and(|lag| lag.replay <= limit));
     let state = status.postgres.as_ref().and_then(|postgres| postgres.replication_state());
     let is_in_state = conditions.replication_state.as_deref().is_none_or(|wanted| state == Some(wanted));
     status.is_standby() && noloadbalance != Some(&Value::Bool(true)) && is_near && is_in_state
-}
-
-/// Bytes behind the furthest position that is known; `None` for what is no standby.
-fn lag(status: &Status, written: bool) -> Option<u64> {
-    let Role::Standby { received, replayed, .. } = &status.postgres.as_ref()?.role else { return None };
-    let published = status.report.as_ref().and_then(|report| report.cluster.as_ref()?.status.as_ref());
-    let furthest = published.map_or(*received, |entry| entry.value.optime.max(*received));
-    let own = if written { (*received).max(*replayed) } else { *replayed };
-    Some(furthest.get().saturating_sub(own.get()))
 }
 
 /// A tag that is no text is compared in small letters, as Python prints it.

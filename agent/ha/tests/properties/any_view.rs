@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Hold, Initialize, Job, Lease, Local, Lost, Member, MemberName, MemberState, Policy,
-    Postgres, Query, Replay, Request, RequestKind, Restart, RestartTurn, Role, Shutdown, StoreId, Streaming,
-    Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState, Unusable, View,
-    WalSender, Watermark,
+    Answer, Cluster, Dcs, Hold, Initialize, Job, Lacking, Lease, Local, Lost, Member, MemberName,
+    MemberState, Policy, Postgres, Query, Replay, Request, RequestKind, Restart, RestartTurn, Role, Shutdown,
+    StoreId, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState,
+    Unusable, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use proptest::collection::{btree_set, vec as list};
@@ -329,7 +329,12 @@ fn watermark() -> impl Strategy<Value = Watermark> {
 
 fn replay() -> impl Strategy<Value = Replay> {
     let queries = prop::collection::vec((1_i32..3, age()).prop_map(|(pid, age)| Query { pid, age }), 0..3);
-    let hold = prop_oneof![Just(Hold::Paused), queries.prop_map(|queries| Hold::Conflict { queries })];
+    let lacking = Lacking { name: "max_connections".to_owned(), here: 40, primary: 60 };
+    let hold = prop_oneof![
+        Just(Hold::Paused),
+        Just(Hold::Parameters { lacking: vec![lacking] }),
+        queries.prop_map(|queries| Hold::Conflict { queries })
+    ];
     let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => age()];
     (position(), delay, option::weighted(0.3, hold)).prop_map(|(position, delay, hold)| Replay {
         position,

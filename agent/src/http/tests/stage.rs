@@ -185,9 +185,11 @@ pub(crate) fn observation() -> Observation {
         role: Role::Standby {
             received: Lsn::new(100),
             replayed: Lsn::new(100),
+            latest_end: Lsn::INVALID,
             replayed_timestamp: None,
             replay_lag_seconds: 0.0,
             replay_paused: false,
+            lacking: Vec::new(),
             streaming: true,
             upstream: None,
             archive_recovery: false,

@@ -33,9 +33,11 @@ fn standby(replayed: u64) -> Observation {
     observation(Role::Standby {
         received: Lsn::new(1000),
         replayed: Lsn::new(replayed),
+        latest_end: Lsn::INVALID,
         replayed_timestamp: None,
         replay_lag_seconds: 0.0,
         replay_paused: false,
+        lacking: Vec::new(),
         streaming: true,
         upstream: None,
         archive_recovery: false,
