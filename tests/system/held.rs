@@ -1,7 +1,7 @@
 //! A standby that receives all and replays nothing: how far it is behind and why is told everywhere, and it is not called well.
 
-use outrider_bed::{Connection, Member, wait_until};
-use serde_json::Value;
+use outrider_bed::{Builder, Connection, Member, wait_until};
+use serde_json::{Value, json};
 
 use crate::by_request::{conflict, report, with_reports};
 use crate::story::{LIMIT, Story, logs};
@@ -85,5 +85,56 @@ async fn a_replay_that_stands_is_told_with_its_lag_and_its_cause() {
         (none && listed(standby, "table").contains("| streaming |")).then_some(())
     };
     wait_until("nothing is said of a replay that goes on", LIMIT, well).await.unwrap();
+    story.end().await;
+}
+
+/// Waits until a path is answered with this code, and why.
+async fn answered(member: &Member, path: &str, code: u16) -> Value {
+    let answered = async || {
+        let answer = member.get(path).await.ok()?;
+        (answer.status == code).then(|| serde_json::from_str(&answer.text).unwrap_or_default())
+    };
+    let outcome = wait_until(format!("{} answers {code} to {path}", member.name()), LIMIT, answered).await;
+    outcome.unwrap_or_else(|fault| panic!("{fault}: {}", member.log()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_replays_nothing_is_no_replica_beyond_what_the_request_or_the_rules_allow() {
+    let story = Story::begin(Builder::new().members(2)).await;
+    let name = story.cluster.wait_until_synchronous().await.unwrap().remove(0);
+    let (leader, standby) = (story.leader().await, story.cluster.member(&name));
+    let rule = async |value: Value| {
+        let change = json!({"maximum_lag_on_replica": value}).to_string();
+        leader.request(reqwest::Method::PATCH, "/config", Some(change)).await.unwrap()
+    };
+    let session = on(&story, &name).await;
+    session.run("SELECT pg_wal_replay_pause()").await.unwrap();
+    story.writes(20).await;
+    let paths = ["/replica", "/read-only", "/synchronous", "/read-only-sync"];
+    for path in paths {
+        // Nobody has said how much is too much.
+        answered(standby, path, 200).await;
+        let shown = answered(standby, &format!("{path}?lag=1"), 503).await;
+        let why = shown["outrider"]["too_far_behind"].as_str().unwrap();
+        assert!(why.contains("more than 1 (lag): replay is paused"), "{shown}");
+        answered(standby, &format!("{path}?lag=1GB"), 200).await;
+        answered(standby, &format!("{path}?lag=1gb"), 400).await;
+    }
+    assert_eq!(rule(json!("16 megabytes")).await.status, 400);
+    assert_eq!(rule(json!(1)).await.status, 200);
+    for path in paths {
+        let shown = answered(standby, path, 503).await;
+        let why = shown["outrider"]["too_far_behind"].as_str().unwrap();
+        assert!(why.contains("more than 1 (maximum_lag_on_replica)"), "{shown}");
+        answered(standby, &format!("{path}?lag=1GB"), 200).await;
+    }
+    answered(leader, "/read-only", 200).await;
+    answered(standby, "/health", 200).await;
+    assert_eq!(rule(json!("1GB")).await.status, 200);
+    answered(standby, "/replica", 200).await;
+    assert_eq!(rule(json!("8kB")).await.status, 200);
+    answered(standby, "/replica", 503).await;
+    session.run("SELECT pg_wal_replay_resume()").await.unwrap();
+    answered(standby, "/replica", 200).await;
     story.end().await;
 }

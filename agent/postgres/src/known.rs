@@ -2,6 +2,8 @@
 
 mod number;
 
+pub use number::memory_bytes;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

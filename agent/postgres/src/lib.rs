@@ -40,7 +40,7 @@ pub use error::Error;
 pub use flushed::FlushedWal;
 pub use instrument::Postgres;
 pub use kept::KeptParameters;
-pub use known::{KnownParameters, ParameterFault};
+pub use known::{KnownParameters, ParameterFault, memory_bytes};
 pub use observation::{Blocker, FileFault, Lacking, Observation, PendingRestart, Role, WalSender};
 pub use observer::Observer;
 pub use rollback::{Prepared, Settled, Swap};

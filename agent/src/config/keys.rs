@@ -181,6 +181,7 @@ const SECTIONS: &[Keys] = &[
             "loop_wait",
             "retry_timeout",
             "maximum_lag_on_failover",
+            "maximum_lag_on_replica",
             "primary_start_timeout",
             "switchover_timeout",
             "synchronous_mode",

@@ -24,6 +24,9 @@ pub(super) fn follow(instruments: &Instruments, memory: &mut Memory, snapshot: &
     if entry.value.is_object() {
         let tags = &instruments.config.tags;
         memory.policy = config::policy(&entry.value, &judged.violations, tags, &memory.policy);
+        if judged.violations.iter().all(|violation| violation.key != "maximum_lag_on_replica") {
+            memory.rules.maximum_lag_on_replica = config::maximum_lag_on_replica(&entry.value);
+        }
     }
     without_refused(&mut judged, memory);
     take(instruments, memory, &mut judged);

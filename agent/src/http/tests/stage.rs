@@ -167,6 +167,7 @@ pub(crate) fn report() -> Report {
         stream: None,
         kept_for_gap: None,
         troubles: Vec::new(),
+        maximum_lag_on_replica: None,
         configuration: outrider_postgres::Configuration::default(),
         known: None,
         database_sizes: [("pg\"1".to_owned(), 8192)].into(),
