@@ -21,6 +21,7 @@ mod held;
 mod kept;
 mod parameters;
 mod partition;
+mod raised;
 mod refusals;
 mod replay;
 mod restart;

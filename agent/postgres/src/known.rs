@@ -2,6 +2,7 @@
 
 mod number;
 
+pub(crate) use number::integer;
 pub use number::memory_bytes;
 
 use std::collections::BTreeMap;

@@ -185,6 +185,9 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
+    if let Some(seen) = memory.seen.as_ref().filter(|seen| !seen.limits.is_empty()) {
+        put("limits", json!(seen.limits));
+    }
     if let Some(seen) = &memory.seen
         && memory.configuration.lowers(&instruments.config.postgres, &seen.limits)
     {

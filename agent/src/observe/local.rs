@@ -120,6 +120,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         rollback_prepared: instruments.rollback.is_offered(),
         postmaster: memory.seen.as_ref().map(|seen| seen.postmaster_start_time.clone()),
         pending_restart: memory.seen.as_ref().is_some_and(|seen| !seen.pending_restart.is_empty()),
+        short_for: None,
         hastened: memory.configuration.hastened,
         slots: slots(memory.seen.as_ref(), memory.snapshot.as_ref()),
         postgres,

@@ -12,11 +12,13 @@ use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::limits::{self, Limits};
 use crate::config;
 use crate::round::DcsRecord;
 
 /// All members but `me`, by name ascending, none of them asked yet.
 pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
+    let leader = limits::of_leader(snapshot);
     let mut members: Vec<Member> = snapshot
         .members
         .iter()
@@ -24,7 +26,7 @@ pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
         .map(|member| Member {
             name: MemberName::from(member.name.as_str()),
             tags: tags(member.value.get("tags").unwrap_or(&Value::Null)),
-            published: Some(published(&member.value)),
+            published: Some(published(&member.value, &leader)),
             answer: Answer::NotAsked,
         })
         .collect();
@@ -48,8 +50,10 @@ pub(crate) fn tags(tags: &Value) -> Tags {
     tags.as_object().map(config::policy_tags).unwrap_or_default()
 }
 
-/// The state in a member's key of the DCS.
-fn published(member: &Value) -> MemberState {
+/// The state in a member's key of the DCS. `leader`: what the leader has of what standbys must not have less of.
+fn published(member: &Value, leader: &Limits) -> MemberState {
+    let replay = member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn")));
+    let lacks = replay.as_ref().is_some_and(|replay| matches!(replay.hold, Some(Hold::Parameters { .. })));
     MemberState {
         role: role(member),
         timeline: timeline(member),
@@ -59,7 +63,8 @@ fn published(member: &Value) -> MemberState {
         system: member.pointer("/outrider/system_identifier").and_then(Value::as_str).and_then(system),
         watermark: Watermark::default(),
         finds_blank: None,
-        replay: member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn"))),
+        short: lacks || limits::are_short(&limits::published(member), leader),
+        replay,
     }
 }
 
@@ -85,6 +90,7 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
             }
             replay
         }),
+        short: false,
     })
 }
 
@@ -208,14 +214,14 @@ mod tests {
         }));
         assert_eq!(state.unwrap().replay, Some(replay.clone()));
         let mut member = json!({"state": "running", "role": "replica", "replay_lsn": 90});
-        assert_eq!(published(&member).replay.unwrap().hold, None);
+        assert_eq!(published(&member, &Limits::new()).replay.unwrap().hold, None);
         member["outrider"] = json!({"replay": shown_seldom(replay.clone())});
         let hold = Some(Hold::Conflict { queries: vec![Query { pid: 7, age: Duration::from_secs(64) }] });
-        assert_eq!(published(&member).replay, Some(Replay { hold, ..replay.clone() }));
+        assert_eq!(published(&member, &Limits::new()).replay, Some(Replay { hold, ..replay.clone() }));
         let lacking = vec![Lacking { name: "max_connections".to_owned(), here: 40, primary: 60 }];
         let replay = Replay { hold: Some(Hold::Parameters { lacking }), ..replay };
         member["outrider"] = json!({"replay": shown(&replay)});
-        assert_eq!(published(&member).replay, Some(replay));
+        assert_eq!(published(&member, &Limits::new()).replay, Some(replay));
         let patronis = json!({"state": "running", "xlog": {"replayed_location": 90, "paused": true}});
         assert_eq!(answered(&patronis).unwrap().replay.unwrap().hold, Some(Hold::Paused));
     }

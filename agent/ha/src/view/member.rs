@@ -133,6 +133,9 @@ pub struct MemberState {
     /// A standby's replay; `None` when it is none, or does not say.
     #[serde(default)]
     pub replay: Option<Replay>,
+    /// It has less than the leader of what a standby must not have less of; only of what is published.
+    #[serde(default)]
+    pub short: bool,
 }
 
 /// How far a standby has replayed what it has received, and what holds it up.

@@ -164,7 +164,7 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), watermark(), 0_u64..4, position(), history(), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let restarts = (option::of(started()), any::<bool>());
+    let restarts = (option::of(started()), any::<bool>(), option::weighted(0.2, age()));
     let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let marks = (names(), postgres_flags, restarts, backing_off);
@@ -172,7 +172,7 @@ fn local() -> impl Strategy<Value = Local> {
         |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off))| {
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, history, recent_crashes) = numbers;
-            let (postmaster, pending_restart) = restarts;
+            let (postmaster, pending_restart, short_for) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
                 postgres,
@@ -192,6 +192,7 @@ fn local() -> impl Strategy<Value = Local> {
                 rollback_prepared,
                 postmaster,
                 pending_restart,
+                short_for,
                 hastened,
                 faulty_files,
                 slots,
@@ -280,11 +281,12 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
-    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
+    let short = prop::bool::weighted(0.2);
+    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()), short);
     let seen = (watermark(), option::of(store()));
     (role, timeline(), position(), marks, seen).prop_map(
         |(role, timeline, position, marks, (watermark, finds_blank))| {
-            let (streaming, awaiting_checkpoint, system, replay) = marks;
+            let (streaming, awaiting_checkpoint, system, replay, short) = marks;
             MemberState {
                 role,
                 timeline,
@@ -295,6 +297,7 @@ fn state() -> impl Strategy<Value = MemberState> {
                 watermark,
                 finds_blank,
                 replay,
+                short,
             }
         },
     )
