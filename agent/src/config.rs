@@ -40,7 +40,9 @@ pub(crate) use fault::ConfigError;
 pub(crate) use judge::{Judged, Tried, judge, try_parameters};
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
-pub(crate) use policy::{MEMBER_SLOTS_TTL, first_policy, member_slots_ttl, policy, policy_tags};
+pub(crate) use policy::{
+    MEMBER_SLOTS_TTL, first_policy, maximum_lag_on_replica, member_slots_ttl, policy, policy_tags,
+};
 pub(crate) use postgresql::{beside, quoted, wal_fetch};
 pub(crate) use rest::Rest;
 pub(crate) use rules::Violation;

@@ -8,6 +8,7 @@ mod config;
 mod heap;
 mod http;
 mod keeper;
+mod lag;
 mod metrics;
 mod observe;
 mod report;

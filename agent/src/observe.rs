@@ -3,6 +3,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod cluster;
+pub(crate) mod limits;
 pub(crate) mod local;
 pub(crate) mod members;
 pub(crate) mod peers;
@@ -59,6 +60,7 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
     let Some(snapshot) = memory.snapshot.clone().filter(|_| answers) else { return Ok(view) };
     let cluster = seen(memory, &snapshot)?;
     view.local.watermark = memory.dcs.watermark();
+    view.local.short_for = short_for(memory, &snapshot);
     view.members = members::others(&snapshot, &view.me);
     if cluster.blank {
         members::add_remembered(&mut view.members, &memory.dcs.record(), &view.me);
@@ -109,6 +111,15 @@ fn seen(memory: &mut Memory, snapshot: &Snapshot) -> Result<Cluster, TermError> 
     let cluster = cluster::cluster(snapshot, &remembered);
     note_watermark(memory, snapshot, &cluster)?;
     Ok(cluster)
+}
+
+/// How long this standby has had less than its primary of what it must not have less of.
+fn short_for(memory: &mut Memory, snapshot: &Snapshot) -> Option<Duration> {
+    let leader = limits::of_leader(snapshot);
+    let is_short = memory.seen.as_ref().is_some_and(|seen| limits::is_short_here(seen, &leader));
+    let now = clock::monotonic();
+    memory.short_since = is_short.then(|| memory.short_since.unwrap_or(now));
+    memory.short_since.map(|since| now.saturating_duration_since(since))
 }
 
 /// Where a member's REST API is: as it says now, or as it said last.

@@ -63,6 +63,8 @@ pub(crate) struct Report {
     pub(crate) kept_for_gap: Option<Lsn>,
     /// What of the configuration is amiss at this member: `not_honoured`, `file_faults`, `start_failure`.
     pub(crate) troubles: Vec<(&'static str, Vec<String>)>,
+    /// How many bytes a standby may have still to replay and count as a healthy replica; `None` for any number.
+    pub(crate) maximum_lag_on_replica: Option<u64>,
     /// What is given to Postgres of the cluster's parameters and lines of `pg_hba.conf`.
     pub(crate) configuration: Configuration,
     /// What Postgres knows of parameters; `None` before it ran for the first time.
@@ -186,6 +188,7 @@ impl Reporter {
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
             troubles: act::troubles(memory),
+            maximum_lag_on_replica: memory.rules.maximum_lag_on_replica,
             configuration: memory.configuration.clone(),
             known: memory.rules.known.clone(),
             database_sizes: self.sizes.borrow().clone(),

@@ -140,7 +140,8 @@ fn first_rules(config: &Config) -> anyhow::Result<(Rules, Configuration)> {
             (configuration.parameters, configuration.pg_hba) = (judged.parameters, judged.pg_hba);
         }
     }
-    Ok((Rules::of(kept), configuration))
+    let maximum_lag_on_replica = config::maximum_lag_on_replica(&config.bootstrap_dcs);
+    Ok((Rules { maximum_lag_on_replica, ..Rules::of(kept) }, configuration))
 }
 
 /// Where there is an archive, base backups go into it.

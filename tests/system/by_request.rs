@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::story::{LIMIT, Story, logged, logs, timeline};
 
 /// A report on a member, by the server process that runs it: its transaction lasts as long as this.
-async fn report(story: &Story, member: &str) -> (Connection, String) {
+pub(crate) async fn report(story: &Story, member: &str) -> (Connection, String) {
     let endpoints = story.cluster.endpoints();
     let endpoint = endpoints.iter().find(|endpoint| endpoint.name == member).unwrap();
     let connection = endpoint.connect().await.unwrap();
@@ -16,7 +16,7 @@ async fn report(story: &Story, member: &str) -> (Connection, String) {
 }
 
 /// Removes rows that the reports may still see, and vacuums them away.
-async fn conflict(story: &Story) {
+pub(crate) async fn conflict(story: &Story) {
     let endpoints = story.cluster.endpoints();
     let leader = story.leader().await.name().to_owned();
     let endpoint = endpoints.iter().find(|endpoint| endpoint.name == leader).unwrap();
@@ -32,7 +32,7 @@ async fn conflict(story: &Story) {
 }
 
 /// A cluster with a table that people report on, whose standbys let reports hold up replay for ever.
-async fn with_reports(members: usize) -> Story {
+pub(crate) async fn with_reports(members: usize) -> Story {
     let forever = json!({"postgresql": {"parameters": {"max_standby_streaming_delay": "-1"}}});
     let story = Story::begin(Builder::new().members(members).dcs(forever)).await;
     let endpoints = story.cluster.endpoints();

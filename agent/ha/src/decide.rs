@@ -6,6 +6,7 @@ mod blind;
 mod bootstrap;
 pub(crate) mod election;
 mod primary;
+mod raise;
 pub(crate) mod recreate;
 mod rejoin;
 mod restart;

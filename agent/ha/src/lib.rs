@@ -25,7 +25,9 @@ pub use reason::{Lack, Reason, Unfit};
 pub use rebuild::{NotRebuilt, Rebuilding, Testimony, Witness, rebuild};
 pub use view::cluster::{Cluster, Initialize, Lease, SyncState, SystemId, Term};
 pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusable, WalSender};
-pub use view::member::{Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, Tags};
+pub use view::member::{
+    Answer, Cause, Hold, Lacking, Member, MemberName, MemberState, Query, Replay, Role, Tags,
+};
 pub use view::policy::{Policy, SynchronousMode};
 pub use view::request::{Request, RequestKind, Switchover};
 pub use view::restart::{Restart, RestartTurn, TurnChange, TurnEnd, TurnState};

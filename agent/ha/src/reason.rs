@@ -265,6 +265,14 @@ reasons! {
     /// The same, and the others are not yet well enough.
     RestartWaiting => "restart_waiting", "a restart was asked for; waiting until the others are up, and for a primary until one can take over";
 
+    /// A standby has less than its primary of what it must not have less of.
+    Raising => "raising", "has less than its primary of what a standby must not have less of (max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions, max_locks_per_transaction); restarting Postgres with as much";
+    /// The same, and it is not its turn.
+    WaitingToRaise {
+        /// Who is waited for.
+        member: MemberName,
+    } => "waiting_to_raise", "has less than its primary of what a standby must not have less of (max_connections and the like); to be restarted with as much when {member} is up and has it";
+
     /// Synchronous mode is on: `/sync` gets its leader.
     SynchronousOn => "synchronous_on", "synchronous mode: recording this member as its leader";
     /// Synchronous mode is off: `/sync` and the setting are cleared.

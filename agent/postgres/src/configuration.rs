@@ -14,7 +14,6 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::conninfo::{Upstream, conninfo};
-use crate::control::ControlData;
 use crate::error::Error;
 use crate::file;
 use crate::observation::{Observation, Role};
@@ -95,17 +94,15 @@ impl Configuration {
         self.write_with(settings, &fixed, &waiting)
     }
 
-    /// Writes the same for a start, and returns the arguments of the postmaster: what only a restart changes. `control`: of a
-    /// standby, which does not start with less than its primary had.
+    /// Writes the same for a start, and returns the arguments of the postmaster: what only a restart changes. `least`: what a
+    /// standby must not have less of, as it would not start, or its replay would soon stand.
     pub(crate) fn write_for_start(
         &self,
         settings: &Settings,
-        control: Option<&ControlData>,
+        least: &BTreeMap<String, u32>,
     ) -> Result<Vec<String>, Error> {
         let mut fixed = parameters::fixed(settings, self);
-        if let Some(control) = control {
-            parameters::raise_for_hot_standby(&mut fixed, control);
-        }
+        parameters::raise(&mut fixed, least);
         self.write_with(settings, &fixed, "")?;
         Ok(fixed.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect())
     }

@@ -1,5 +1,6 @@
 //! One Postgres: start, stop, promote, follow. Long work is in `rebuild`, statements are in `statement`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,19 +85,28 @@ impl Postgres {
     /// # Errors
     /// When a file cannot be written or the supervisor refuses.
     pub async fn start_primary(&self, wanted: &Configuration, _fuse: &ArmedFuse) -> Result<(), Error> {
-        let arguments = wanted.write_for_start(&self.settings, None)?;
+        let arguments = wanted.write_for_start(&self.settings, &BTreeMap::new())?;
         configuration::set_standby_signal(&self.settings.data_directory, false)?;
         self.supervisor.start(true, arguments).await
     }
 
-    /// Starts it in recovery. Returns long before it accepts connections.
+    /// Starts it in recovery, with no less of what a standby must not have less of than its primary had, by the control file, and
+    /// than `least`, what its primary has now. Returns long before it accepts connections.
     ///
     /// # Errors
     /// When a file cannot be written, the control file not be read, or the supervisor refuses.
-    pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
+    pub async fn start_standby(
+        &self,
+        wanted: &Configuration,
+        mut least: BTreeMap<String, u32>,
+    ) -> Result<(), Error> {
         let control = self.control_data().await?;
         self.forget_skipped(control.timeline())?;
-        let arguments = wanted.write_for_start(&self.settings, Some(&control))?;
+        for (name, value) in control.hot_standby_minimum {
+            let of_leader = least.entry(name).or_default();
+            *of_leader = value.max(*of_leader);
+        }
+        let arguments = wanted.write_for_start(&self.settings, &least)?;
         configuration::set_standby_signal(&self.settings.data_directory, true)?;
         self.supervisor.start(false, arguments).await
     }

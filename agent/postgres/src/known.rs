@@ -2,6 +2,9 @@
 
 mod number;
 
+pub(crate) use number::integer;
+pub use number::memory_bytes;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -107,12 +107,17 @@ pub enum Role {
         received: Lsn,
         /// `pg_last_wal_replay_lsn()`.
         replayed: Lsn,
+        /// How far its primary had flushed when it last said so (`latest_end_lsn` of the WAL receiver); invalid when it does not
+        /// stream.
+        latest_end: Lsn,
         /// `pg_last_xact_replay_timestamp()` as text.
         replayed_timestamp: Option<String>,
         /// Seconds since that; 0 when all that was received is replayed.
         replay_lag_seconds: f64,
-        /// `pg_is_wal_replay_paused()`.
+        /// `pg_is_wal_replay_paused()`: somebody did it, or it did so itself because of what it is lacking.
         replay_paused: bool,
+        /// The parameters of which it has less than its primary had; looked for only while replay is paused.
+        lacking: Vec<Lacking>,
         /// `status` of the WAL receiver is `streaming`.
         streaming: bool,
         /// `primary_conninfo`'s host and port; `None` when it streams from nobody.
@@ -124,6 +129,17 @@ pub enum Role {
         /// The sessions that replay waits for, the oldest first; looked for only while not all that was received is replayed.
         blockers: Vec<Blocker>,
     },
+}
+
+/// A parameter of which a standby must not have less than its primary, and has: replay does not go on before it is restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// Its name.
+    pub name: String,
+    /// In effect here.
+    pub here: u32,
+    /// What the primary had, by the control file.
+    pub primary: u32,
 }
 
 /// A session in the way of replay (a recovery conflict).

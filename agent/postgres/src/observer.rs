@@ -1,6 +1,7 @@
 //! Looks at the local Postgres: role, positions, who streams. Keeps one session; changes nothing.
 
 mod files;
+mod lacking;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use self::files::Files;
 use crate::conninfo;
 
 use crate::error::Error;
-use crate::observation::{Blocker, Observation, Role, Slot, WalSender};
+use crate::observation::{Blocker, Lacking, Observation, Role, Slot, WalSender};
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -53,10 +54,11 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
              WHERE slot_type = 'physical' AND NOT temporary AND wal_status IS DISTINCT FROM 'lost' ORDER BY slot_name),
        (SELECT bytes_per_wal_segment FROM pg_control_init()),
        CASE WHEN recovering THEN extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) ELSE 0 END::float8,
-       pg_conf_load_time()::text
+       pg_conf_load_time()::text,
+       pg_wal_lsn_diff(receiver.latest_end_lsn, '0/0')::bigint
 FROM pg_is_in_recovery() AS recovering,
      pg_control_checkpoint() AS checkpoint
-     LEFT JOIN (SELECT status, received_tli FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL) AS receiver ON true";
+     LEFT JOIN (SELECT status, received_tli, latest_end_lsn FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL) AS receiver ON true";
 
 const WALSENDERS: &str = "
 SELECT pid, usename::text, application_name, host(client_addr), state, sync_state, sync_priority,
@@ -101,6 +103,8 @@ struct Window {
     files: Files,
     /// `pg_conf_load_time()` when that was asked.
     loaded: String,
+    /// Where replay is paused, and what the control file says of it.
+    paused: Option<(Lsn, Vec<Lacking>)>,
     looks: u32,
 }
 
@@ -174,7 +178,7 @@ impl Window {
         let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
         let blockers = session.within(act, LOOK_LIMIT, session.client().prepare(BLOCKERS)).await?;
         let (files, loaded) = (Files::default(), String::new());
-        Ok(Window { session, state, walsenders, blockers, files, loaded, looks: 0 })
+        Ok(Window { session, state, walsenders, blockers, files, loaded, paused: None, looks: 0 })
     }
 
     async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
@@ -195,16 +199,34 @@ impl Window {
             self.files = files::ask(&self.session, settings, LOOK_LIMIT).await?;
             self.loaded = loaded;
         }
-        self.looks = self.looks.wrapping_add(1);
         let mut seen = observation(&row, &walsenders, &self.files);
+        self.look_at_pause(&mut seen, settings).await;
+        self.looks = self.looks.wrapping_add(1);
         if let Role::Standby { received, replayed, blockers, .. } = &mut seen.role
             && replayed < received
         {
             let act = "tell what replay waits for";
+            let client = self.session.client();
             let rows = self.session.within(act, LOOK_LIMIT, client.query(&self.blockers, &[])).await?;
             *blockers = rows.iter().map(|row| Blocker { pid: row.get(0), age_seconds: row.get(3) }).collect();
         }
         Ok(seen)
+    }
+}
+
+impl Window {
+    /// Of a standby whose replay is paused: whether that is because it is lacking something. A program is run for it, so once for
+    /// a pause, and now and then.
+    async fn look_at_pause(&mut self, seen: &mut Observation, settings: &Settings) {
+        let Role::Standby { replay_paused: true, replayed, lacking, .. } = &mut seen.role else {
+            self.paused = None;
+            return;
+        };
+        let known = self.paused.as_ref().is_some_and(|(at, _)| at == replayed);
+        if !known || self.looks.is_multiple_of(FILES_EVERY) {
+            self.paused = lacking::ask(settings, &seen.limits).await.map(|found| (*replayed, found));
+        }
+        *lacking = self.paused.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
     }
 }
 
@@ -256,9 +278,11 @@ fn standby(row: &Row) -> Role {
     Role::Standby {
         received: lsn(row.get(7)),
         replayed: lsn(row.get(8)),
+        latest_end: lsn(row.get(22)),
         replayed_timestamp: row.get(9),
         replay_lag_seconds: row.get(10),
         replay_paused: row.get(11),
+        lacking: Vec::new(),
         streaming: row.get::<_, Option<&str>>(12) == Some("streaming"),
         upstream: conninfo::address(row.get(14)),
         archive_recovery: row.get(15),

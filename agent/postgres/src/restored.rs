@@ -1,6 +1,7 @@
 //! A data directory that came from a base backup: room for it, marks while it is not whole, and its recovery to the end.
 //! Knows no archive: who copies the files is told where, and says when they are all there.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use outrider_supervisor::protocol::Tool;
@@ -56,7 +57,7 @@ impl Postgres {
     ) -> Result<ControlData, Error> {
         let settings = &self.settings;
         let directory = &settings.data_directory;
-        let mut arguments = wanted.write_for_start(settings, None)?;
+        let mut arguments = wanted.write_for_start(settings, &BTreeMap::new())?;
         configuration::set_standby_signal(directory, false)?;
         file::replace(&directory.join("recovery.signal"), "", 0o600)?;
         // Without it the limits of the old primary would have to be met, for queries that nobody asks here.

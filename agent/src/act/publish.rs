@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrider_dcs::{ArchivedTo, Session};
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
 use outrider_postgres::{ARCHIVE_SLOT, Role};
-use outrider_wal::{SegmentSize, TimelineStarts};
+use outrider_wal::{Lsn, SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -148,8 +148,12 @@ fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -
     if let Some(seen) = seen {
         put("xlog_location", json!(seen.position().get()));
         if let Role::Standby { received, replayed, .. } = &seen.role {
-            put("receive_lsn", json!(received.get()));
-            put("replay_lsn", json!(replayed.get()));
+            // As in Patroni what is not known is not there: a standby that never streamed has received nothing.
+            for (key, at) in [("receive_lsn", received), ("replay_lsn", replayed)] {
+                if *at != Lsn::INVALID {
+                    put(key, json!(at.get()));
+                }
+            }
         }
         put("timeline", json!(memory.timeline.get()));
         if let Some(replication_state) = seen.replication_state() {
@@ -189,6 +193,9 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     if lineage != TimelineStarts::default() {
         put("timelines", json!(lineage));
     }
+    if let Some(seen) = memory.seen.as_ref().filter(|seen| !seen.limits.is_empty()) {
+        put("limits", json!(seen.limits));
+    }
     if let Some(seen) = &memory.seen
         && memory.configuration.lowers(&instruments.config.postgres, &seen.limits)
     {
@@ -205,8 +212,8 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
         put("fuse_seconds", json!((fuse + Duration::from_millis(500)).as_secs()));
     }
     let replay = memory.seen.as_ref().and_then(local::replay);
-    if let Some(replay) = replay.map(|replay| members::shown(&replay, false)) {
-        put("replay", replay);
+    if let Some(replay) = replay {
+        put("replay", members::shown_seldom(replay));
     }
     if let Some(archive) = &instruments.archive {
         let status = archive.status(memory.seen.as_ref());

@@ -87,11 +87,20 @@ fn troubles(cluster: &Value) -> String {
 }
 
 fn of_member(member: &Value) -> Vec<String> {
+    let replay = why_replay_is_behind(member).map(|why| match member["replay_lag"].as_u64() {
+        Some(bytes) => format!("{why}; {} to replay", in_units(bytes)),
+        None => why.to_owned(),
+    });
     let lines = |(key, meaning): (&str, &str)| -> Vec<String> {
         let lines = member["outrider"][key].as_array().into_iter().flatten().filter_map(Value::as_str);
         lines.map(|line| format!("{meaning}: {line}")).collect()
     };
-    TROUBLES.into_iter().flat_map(lines).collect()
+    replay.into_iter().chain(TROUBLES.into_iter().flat_map(lines)).collect()
+}
+
+/// Of a standby whose replay stands or is late on purpose.
+fn why_replay_is_behind(member: &Value) -> Option<&str> {
+    member.pointer("/outrider/replay/why")?.as_str()
 }
 
 fn rollback(cluster: &Value) -> String {
@@ -116,8 +125,10 @@ fn schedule(cluster: &Value) -> String {
 
 fn rows(cluster: &Value, format: Format) -> Rows {
     let members = cluster["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut columns =
-        vec!["Member", "Host", "Role", "State", "TL", "Lag in MB", "Fuse in s", "Archive lag", "Reason"];
+    // Patroni's, then ours.
+    let mut columns = vec!["Member", "Host", "Role", "State", "TL"];
+    columns.extend(["Receive LSN", "Receive Lag", "Replay LSN", "Replay Lag"]);
+    columns.extend(["Fuse in s", "Archive lag", "Reason"]);
     // As in patronictl these stand there only when there is something to say.
     let extra: Vec<&'static str> = [
         ("Pending restart", "pending_restart"),
@@ -128,7 +139,7 @@ fn rows(cluster: &Value, format: Format) -> Rows {
     .filter(|(_, key)| members.iter().any(|member| member.get(*key).is_some()))
     .map(|(column, _)| column)
     .collect();
-    let mut rows: Vec<Vec<Value>> = members.iter().map(|member| row(member, &extra)).collect();
+    let mut rows: Vec<Vec<Value>> = members.iter().map(|member| row(member, &extra, format)).collect();
     columns.extend(extra);
     if format != Format::Table && members.iter().any(|member| !of_member(member).is_empty()) {
         columns.push("Trouble");
@@ -140,7 +151,7 @@ fn rows(cluster: &Value, format: Format) -> Rows {
     Rows { columns, rows }
 }
 
-fn row(member: &Value, extra: &[&str]) -> Vec<Value> {
+fn row(member: &Value, extra: &[&str], format: Format) -> Vec<Value> {
     let host = match (member["host"].as_str(), member["port"].as_u64()) {
         (Some(host), Some(port)) if host.contains(':') => json!(format!("[{host}]:{port}")),
         (Some(host), Some(port)) => json!(format!("{host}:{port}")),
@@ -158,9 +169,12 @@ fn row(member: &Value, extra: &[&str]) -> Vec<Value> {
         member["name"].clone(),
         host,
         json!(role),
-        member["state"].clone(),
+        state(member, format),
         member["timeline"].clone(),
-        lag(&member["lag"]),
+        member["receive_lsn"].clone(),
+        lag(&member["receive_lag"], format),
+        member["replay_lsn"].clone(),
+        lag(&member["replay_lag"], format),
         ours["fuse_seconds"].clone(),
         archive_lag(member),
         reason(ours),
@@ -201,11 +215,31 @@ fn pending_restart(member: &Value) -> Value {
     }
 }
 
-/// Whole megabytes, rounded, as patronictl has it.
-fn lag(lag: &Value) -> Value {
-    match lag.as_u64() {
-        Some(bytes) => json!((bytes + (1 << 19)) >> 20),
-        None => lag.clone(),
+/// Patroni's word, which programs read; people see at once when WAL streams and is not replayed.
+fn state(member: &Value, format: Format) -> Value {
+    let (Some(state), Some(_), Format::Table) =
+        (member["state"].as_str(), why_replay_is_behind(member), format)
+    else {
+        return member["state"].clone();
+    };
+    let held = member.pointer("/outrider/replay/hold").is_some();
+    json!(format!("{state}, replay {}", if held { "stands" } else { "delayed" }))
+}
+
+/// Whole megabytes, rounded, as patronictl has it for programs; for people with a unit.
+fn lag(lag: &Value, format: Format) -> Value {
+    match (lag.as_u64(), format) {
+        (Some(bytes), Format::Table) => json!(in_units(bytes)),
+        (Some(bytes), _) => json!((bytes + (1 << 19)) >> 20),
+        (None, _) => lag.clone(),
+    }
+}
+
+fn in_units(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        bytes if bytes < 1 << 20 => format!("{} kB", bytes.div_ceil(1 << 10)),
+        bytes => format!("{} MB", (bytes + (1 << 19)) >> 20),
     }
 }
 
@@ -230,7 +264,7 @@ fn paint(column: &str, value: &Value, cell: Cell) -> Cell {
         ("State", Some("running" | "streaming")) => Color::Green,
         ("State", Some("crashed" | "start failed" | "stopped" | "unknown")) => Color::Red,
         ("State", Some(_)) => Color::Yellow,
-        ("Lag in MB", Some("unknown")) => Color::Yellow,
+        ("Receive Lag" | "Replay Lag", Some("unknown")) => Color::Yellow,
         ("Archive lag", Some(text)) if text.ends_with("failing") || text.starts_with("off") => Color::Red,
         _ => return cell,
     };
@@ -248,10 +282,11 @@ mod tests {
                 {"name": "p1", "role": "leader", "state": "running", "host": "10.0.0.1", "port": 5432, "timeline": 5,
                  "outrider": {"reason": "the leader with the lease", "fuse_seconds": 3, "archive_waiting": 2, "archive_failing": true}},
                 {"name": "p2", "role": "sync_standby", "state": "streaming", "host": "::1", "port": 5433, "timeline": 5,
-                 "lag": 1_600_000, "tags": {"nofailover": true}, "pending_restart": true,
+                 "receive_lag": 0, "receive_lsn": "0/5000060", "replay_lag": 1_600_000, "replay_lsn": "0/4E79640", "tags": {"nofailover": true}, "pending_restart": true,
                  "pending_restart_reason": {"max_connections": {"old_value": "100", "new_value": "200"}},
                  "outrider": {"archive_waiting": 0}},
-                {"name": "p3", "role": "replica", "state": "creating replica", "lag": "unknown", "timeline": 0},
+                {"name": "p3", "role": "replica", "state": "creating replica", "timeline": 0,
+                 "receive_lag": "unknown", "receive_lsn": "unknown", "replay_lag": "unknown", "replay_lsn": "unknown"},
             ],
             "scheduled_switchover": {"at": "2026-12-01T00:00:00Z", "from": "p1"},
         })
@@ -272,7 +307,10 @@ mod tests {
                 "Role",
                 "State",
                 "TL",
-                "Lag in MB",
+                "Receive LSN",
+                "Receive Lag",
+                "Replay LSN",
+                "Replay Lag",
                 "Fuse in s",
                 "Archive lag",
                 "Reason",
@@ -286,6 +324,9 @@ mod tests {
             "Leader",
             "running",
             "5",
+            "",
+            "",
+            "",
             "",
             "3",
             "2 segments, failing",
@@ -302,7 +343,10 @@ mod tests {
                 "Sync Standby",
                 "streaming",
                 "5",
-                "2",
+                "0/5000060",
+                "0",
+                "0/4E79640",
+                "2 MB",
                 "",
                 "0 segments",
                 "",
@@ -310,7 +354,7 @@ mod tests {
                 "nofailover: true"
             ]
         );
-        assert_eq!(lines[3][5], "unknown");
+        assert_eq!(lines[3][5..9], ["unknown"; 4]);
         assert!(shown.starts_with("Cluster: demo\n"), "{shown}");
         assert!(shown.ends_with("Switchover scheduled at 2026-12-01T00:00:00Z from p1\n"), "{shown}");
     }
@@ -331,8 +375,21 @@ mod tests {
     #[test]
     fn json_keeps_numbers_and_leaves_out_what_is_absent() {
         let rows: Value = serde_json::from_str(&show(&cluster(), Format::Json).unwrap()).unwrap();
-        assert_eq!(rows[1]["Lag in MB"], 2);
-        assert_eq!(rows[0].get("Lag in MB"), None);
+        assert_eq!((&rows[1]["Receive Lag"], &rows[1]["Replay Lag"]), (&json!(0), &json!(2)));
+        assert_eq!(rows[0].get("Replay Lag"), None);
+    }
+
+    #[test]
+    fn a_standby_whose_replay_stands_is_not_shown_as_well() {
+        let mut cluster = cluster();
+        let why = "replay is paused (pg_wal_replay_resume() lets it go on)";
+        cluster["members"][1]["outrider"]["replay"] = json!({"hold": "paused", "why": why});
+        let shown = show(&cluster, Format::Table).unwrap();
+        assert!(shown.contains("| streaming, replay stands |"), "{shown}");
+        assert!(shown.contains(&format!("\np2: {why}; 2 MB to replay\n")), "{shown}");
+        let rows: Value = serde_json::from_str(&show(&cluster, Format::Json).unwrap()).unwrap();
+        assert_eq!(rows[1]["State"], "streaming");
+        assert_eq!(rows[1]["Trouble"][0], format!("{why}; 2 MB to replay"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outrider_ha::{Policy, SynchronousMode, Tags};
+use outrider_postgres::memory_bytes;
 use serde_json::{Map, Value};
 
 use super::Config;
@@ -66,6 +67,11 @@ pub(crate) fn first_policy(config: &Config) -> Policy {
         tags: Tags::default(),
     };
     policy(&config.bootstrap_dcs, &[], &config.tags, &defaults)
+}
+
+/// How many bytes a standby may have still to replay and count as a healthy replica; `None` for any number.
+pub(crate) fn maximum_lag_on_replica(dcs: &Value) -> Option<u64> {
+    memory_bytes(&section::scalar(dcs.get("maximum_lag_on_replica")?)?).ok()
 }
 
 /// A time in the rules.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::keys;
-use super::policy::{integer, seconds, truth};
+use super::policy::{self, integer, seconds, truth};
 use super::section;
 
 /// Longer than this no timeout is meant to be.
@@ -119,6 +119,9 @@ pub(crate) fn violations(dcs: &Value) -> Vec<Violation> {
         if is_given(dcs, key) && integer(dcs, key).is_none_or(|number| number < least) {
             wrong(key, format!("expected a whole number, {least} or more"));
         }
+    }
+    if is_given(dcs, "maximum_lag_on_replica") && policy::maximum_lag_on_replica(dcs).is_none() {
+        wrong("maximum_lag_on_replica", "expected bytes, such as 16777216 or 16MB".to_owned());
     }
     if is_given(dcs, "synchronous_mode") && truth(&dcs["synchronous_mode"]).is_none() {
         wrong("synchronous_mode", "expected true or false (quorum commit is not supported)".to_owned());
@@ -304,6 +307,7 @@ mod tests {
     fn a_document_as_patroni_writes_it_is_taken() {
         let document = json!({
             "ttl": 30, "loop_wait": 10, "retry_timeout": 10, "maximum_lag_on_failover": 1_048_576,
+            "maximum_lag_on_replica": "16MB",
             "synchronous_mode": true, "member_slots_ttl": "30min", "pause": false, "failsafe_mode": false, "slots": {}, "standby_cluster": null,
             "postgresql": {"use_pg_rewind": true, "use_slots": true, "pg_hba": ["local all all trust"],
                 "parameters": {"max_connections": 100, "jit": false, "shared_preload_libraries": ["a", "b"], "gone": null}},
@@ -343,6 +347,10 @@ mod tests {
             (json!({"ttl": "soon"}), "ttl"),
             (json!({"member_slots_ttl": "long"}), "member_slots_ttl"),
             (json!({"member_slots_ttl": -1}), "member_slots_ttl"),
+            (json!({"maximum_lag_on_replica": "16mb"}), "maximum_lag_on_replica"),
+            (json!({"maximum_lag_on_replica": -1}), "maximum_lag_on_replica"),
+            (json!({"maximum_lag_on_replica": true}), "maximum_lag_on_replica"),
+            (json!({"maximum_lag_on_replicas": 1}), "maximum_lag_on_replicas"),
             (json!([]), "config"),
         ] {
             assert_eq!(keys(&document), [key], "{document}");

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Visitors;
 use super::answer::text;
 use super::restart;
+use crate::lag::end_of_wal;
 use crate::report::Report;
 
 /// `GET /cluster`.
@@ -109,22 +110,13 @@ fn member(member: &Member, cluster: &Snapshot) -> Value {
         let end = end_of_wal(cluster);
         let location = |key: &str| member.value.get(key).and_then(Value::as_u64).map(Lsn::new);
         for (name, at) in [("receive", location("receive_lsn")), ("replay", location("replay_lsn"))] {
-            if at.is_some() {
-                put(&format!("{name}_lag"), lag(at, end));
-                put(&format!("{name}_lsn"), lsn(at));
-            }
+            put(&format!("{name}_lag"), lag(at, end));
+            put(&format!("{name}_lsn"), lsn(at));
         }
         put("lag", lag(member.xlog_location(), end));
         put("lsn", lsn(member.xlog_location()));
     }
     Value::Object(row)
-}
-
-/// The furthest position that the leader published, in its entry or in `/status`.
-fn end_of_wal(cluster: &Snapshot) -> Lsn {
-    let leader = cluster.leader.as_ref().and_then(|leader| cluster.member(&leader.name)?.xlog_location());
-    let status = cluster.status.as_ref().map(|entry| entry.value.optime);
-    leader.max(status).unwrap_or(Lsn::INVALID)
 }
 
 fn lag(at: Option<Lsn>, end: Lsn) -> Value {
@@ -165,7 +157,7 @@ mod tests {
                     "p2",
                     json!({"conn_url": "postgres://h:5433/postgres", "api_url": "http://h:8009/patroni", "state": "running",
                            "role": "replica", "timeline": 5, "xlog_location": 0x0400_0060, "replication_state": "streaming",
-                           "outrider": {"reason": "following"}}),
+                           "receive_lsn": 0x0400_0060, "replay_lsn": 0x0400_0050, "outrider": {"reason": "following"}}),
                 ),
                 entry(
                     "p1",
@@ -189,9 +181,12 @@ mod tests {
         assert_eq!(
             document["members"][1],
             json!({"name": "p2", "role": "sync_standby", "state": "streaming", "api_url": "http://h:8009/patroni", "host": "h",
-                   "port": 5433, "timeline": 5, "outrider": {"reason": "following"}, "lag": 16, "lsn": "0/4000060"})
+                   "port": 5433, "timeline": 5, "outrider": {"reason": "following"}, "receive_lag": 16, "receive_lsn": "0/4000060",
+                   "replay_lag": 32, "replay_lsn": "0/4000050", "lag": 16, "lsn": "0/4000060"})
         );
-        assert_eq!(document["members"][2]["lag"], "unknown");
+        for key in ["lag", "lsn", "receive_lag", "receive_lsn", "replay_lag", "replay_lsn"] {
+            assert_eq!(document["members"][2][key], "unknown", "{key}");
+        }
         assert_eq!(document["scope"], "demo");
     }
 

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Query, RawQuery, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use outrider_postgres::Role;
-use serde_json::Value;
+use outrider_ha::Replay;
+use outrider_postgres::memory_bytes;
+use serde_json::{Value, json};
 
 use super::Visitors;
+use super::answer::text;
 use super::status::Status;
 use crate::clock;
 use crate::config::Config;
+use crate::observe::local;
 
 /// A standby this far behind counts as ready where the cluster's own limit is smaller: a limit of 0, which no standby
 /// under load meets at every moment, would make readiness flap.
@@ -55,37 +58,68 @@ impl Question {
             }
         }
     }
+
+    /// Whether a standby may be what is asked for, and how far it is behind counts.
+    const fn is_about_standbys(self) -> bool {
+        match self {
+            Question::Replica
+            | Question::ReadOnly
+            | Question::Sync
+            | Question::Async
+            | Question::ReadOnlySync => true,
+            Question::Primary | Question::Health | Question::Unknown => false,
+        }
+    }
 }
 
 /// The conditions behind the question mark. The first of several with one name counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Conditions {
+    /// In bytes.
     lag: Option<u64>,
     replication_state: Option<String>,
-    mode: Option<String>,
+    /// `mode=write`: what is received counts instead of what is replayed.
+    written: bool,
     tags: Vec<(String, String)>,
 }
 
 impl Conditions {
-    fn of(query: Option<&str>) -> Self {
+    /// # Errors
+    /// In words, when a value is none that its name can have: whoever mistypes a limit would be told that all is well.
+    fn of(query: Option<&str>) -> Result<Self, String> {
+        let uri = Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default())).build();
+        let uri = uri.map_err(|fault| format!("cannot read what follows the question mark: {fault}"))?;
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
+            .map_err(|fault| format!("cannot read what follows the question mark: {fault}"))?;
         let mut conditions = Conditions::default();
-        for (key, value) in query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')) {
-            match key {
-                "lag" => conditions.lag = conditions.lag.or_else(|| bytes(value)),
-                "replication_state" if conditions.replication_state.is_none() => {
-                    conditions.replication_state = Some(value.replace(['+'], " ").replace("%20", " "));
+        let mut known: Vec<&str> = Vec::new();
+        for (key, value) in &pairs {
+            if known.contains(&key.as_str()) {
+                continue;
+            }
+            known.push(key);
+            match key.as_str() {
+                "lag" => {
+                    let bytes = memory_bytes(value)
+                        .map_err(|rule| format!("lag={value}: {rule}; such as lag=16777216 or lag=16MB"))?;
+                    conditions.lag = Some(bytes);
                 }
-                "mode" if conditions.mode.is_none() => conditions.mode = Some(value.to_owned()),
+                "replication_state" => conditions.replication_state = Some(value.clone()),
+                "mode" => {
+                    conditions.written = match value.as_str() {
+                        "write" => true,
+                        "apply" => false,
+                        _ => return Err(format!("mode={value}: expected apply or write")),
+                    };
+                }
                 _ => {
-                    if let Some(tag) = key.strip_prefix("tag_")
-                        && !conditions.tags.iter().any(|(known, _)| known == tag)
-                    {
-                        conditions.tags.push((tag.to_owned(), value.to_owned()));
+                    if let Some(tag) = key.strip_prefix("tag_") {
+                        conditions.tags.push((tag.to_owned(), value.clone()));
                     }
                 }
             }
         }
-        conditions
+        Ok(conditions)
     }
 }
 
@@ -100,18 +134,43 @@ pub(super) async fn check(
         return (StatusCode::NOT_IMPLEMENTED, format!("Unsupported method ('{method}')\n")).into_response();
     }
     let status = Status::now(&visitors).await;
-    let yes = judge(uri.path(), query.as_deref(), &status, &visitors.config);
-    let code = if yes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if method == Method::GET {
-        (code, Json(status.document(&visitors))).into_response()
-    } else {
-        code.into_response()
+    let verdict = match judge(uri.path(), query.as_deref(), &status, &visitors.config) {
+        Ok(verdict) => verdict,
+        Err(words) => return text(StatusCode::BAD_REQUEST, words),
+    };
+    let code = code(verdict.yes);
+    if method != Method::GET {
+        return code.into_response();
     }
+    let mut document = status.document(&visitors);
+    if let Some(why) = verdict.too_far_behind {
+        document["outrider"]["too_far_behind"] = json!(why);
+    }
+    (code, Json(document)).into_response()
+}
+
+/// What is said of this member.
+pub(super) struct Verdict {
+    /// It is what was asked for.
+    pub(super) yes: bool,
+    /// It is a standby, a standby was asked for, and it has too much still to replay.
+    pub(super) too_far_behind: Option<String>,
 }
 
 /// Whether this member is what the path and the conditions behind it ask for.
-pub(super) fn judge(path: &str, query: Option<&str>, status: &Status, config: &Config) -> bool {
-    holds(Question::of(path), &Conditions::of(query), status, config)
+///
+/// # Errors
+/// In words, when a condition is none.
+pub(super) fn judge(
+    path: &str,
+    query: Option<&str>,
+    status: &Status,
+    config: &Config,
+) -> Result<Verdict, String> {
+    let (question, conditions) = (Question::of(path), Conditions::of(query)?);
+    let yes = holds(question, &conditions, status, config);
+    let behind = too_far_behind(&conditions, status).filter(|_| !yes && question.is_about_standbys());
+    Ok(Verdict { yes, too_far_behind: behind })
 }
 
 /// The agent makes its rounds: `GET /liveness`. Asks nothing of Postgres.
@@ -125,17 +184,22 @@ pub(super) async fn liveness(State(visitors): State<Visitors>) -> StatusCode {
 }
 
 /// Leads, or streams and is not far behind: `GET /readiness`.
-pub(super) async fn readiness(State(visitors): State<Visitors>, RawQuery(query): RawQuery) -> StatusCode {
-    let conditions = Conditions::of(query.as_deref());
+pub(super) async fn readiness(State(visitors): State<Visitors>, RawQuery(query): RawQuery) -> Response {
+    let conditions = match Conditions::of(query.as_deref()) {
+        Ok(conditions) => conditions,
+        Err(words) => return text(StatusCode::BAD_REQUEST, words),
+    };
     let status = Status::now(&visitors).await;
-    if status.is_leader() {
-        return StatusCode::OK;
-    }
+    code(status.is_leader() || is_ready(&conditions, &status)).into_response()
+}
+
+fn is_ready(conditions: &Conditions, status: &Status) -> bool {
     let of_cluster = status.report.as_ref().map_or(0, |report| report.view.policy.maximum_lag_on_failover);
     let limit = conditions.lag.unwrap_or(of_cluster.max(READY_LAG_MIN));
     let streams =
         status.postgres.as_ref().and_then(|postgres| postgres.replication_state()) == Some("streaming");
-    code(streams && lag(&status, conditions.mode.as_deref() == Some("write")).is_some_and(|lag| lag <= limit))
+    let lag = status.lag().map(|lag| if conditions.written { lag.receive } else { lag.replay });
+    streams && lag.is_some_and(|lag| lag <= limit)
 }
 
 fn code(yes: bool) -> StatusCode {
@@ -161,19 +225,25 @@ fn holds(question: Question, conditions: &Conditions, status: &Status, config: &
 }
 
 fn is_usable_replica(conditions: &Conditions, status: &Status, noloadbalance: Option<&Value>) -> bool {
-    let is_near = conditions.lag.is_none_or(|limit| lag(status, false).is_some_and(|lag| lag <= limit));
     let state = status.postgres.as_ref().and_then(|postgres| postgres.replication_state());
     let is_in_state = conditions.replication_state.as_deref().is_none_or(|wanted| state == Some(wanted));
+    let is_near = too_far_behind(conditions, status).is_none();
     status.is_standby() && noloadbalance != Some(&Value::Bool(true)) && is_near && is_in_state
 }
 
-/// Bytes behind the furthest position that is known; `None` for what is no standby.
-fn lag(status: &Status, written: bool) -> Option<u64> {
-    let Role::Standby { received, replayed, .. } = &status.postgres.as_ref()?.role else { return None };
-    let published = status.report.as_ref().and_then(|report| report.cluster.as_ref()?.status.as_ref());
-    let furthest = published.map_or(*received, |entry| entry.value.optime.max(*received));
-    let own = if written { (*received).max(*replayed) } else { *replayed };
-    Some(furthest.get().saturating_sub(own.get()))
+/// Why a standby has too much still to replay for what is asked, or else for what the rules of the cluster say.
+fn too_far_behind(conditions: &Conditions, status: &Status) -> Option<String> {
+    let of_cluster = status.report.as_ref().and_then(|report| report.maximum_lag_on_replica);
+    let (limit, named) = match conditions.lag {
+        Some(limit) => (limit, "lag"),
+        None => (of_cluster?, "maximum_lag_on_replica"),
+    };
+    let behind = status.lag()?.replay;
+    let replay = status.postgres.as_ref().and_then(local::replay);
+    let cause = replay.as_ref().and_then(Replay::cause).map(|cause| format!(": {cause}"));
+    (behind > limit).then(|| {
+        format!("{behind} bytes still to replay, more than {limit} ({named}){}", cause.unwrap_or_default())
+    })
 }
 
 /// A tag that is no text is compared in small letters, as Python prints it.
@@ -183,21 +253,6 @@ fn has_tag(tag: Option<&Value>, wanted: &str) -> bool {
         Some(Value::String(text)) => text == wanted,
         Some(other) => other.to_string().to_lowercase() == wanted,
     }
-}
-
-/// `16777216`, `16MB`, with PostgreSQL's units.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1 << 10,
-        "MB" => 1 << 20,
-        "GB" => 1 << 30,
-        "TB" => 1_u64 << 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]
@@ -229,11 +284,29 @@ mod tests {
     fn the_first_of_several_conditions_counts() {
         let conditions = Conditions::of(Some(
             "lag=16MB&lag=1&tag_zone=a&tag_zone=b&replication_state=in%20archive%20recovery",
-        ));
+        ))
+        .unwrap();
         assert_eq!(conditions.lag, Some(16 << 20));
         assert_eq!(conditions.tags, [("zone".to_owned(), "a".to_owned())]);
         assert_eq!(conditions.replication_state.as_deref(), Some("in archive recovery"));
-        assert_eq!(Conditions::of(Some("lag=much")), Conditions::default());
+    }
+
+    #[test]
+    fn a_limit_is_read_in_postgresqls_units_and_what_is_none_is_refused() {
+        let lag = |query| Conditions::of(Some(query)).map(|conditions| conditions.lag);
+        for (query, bytes) in [
+            ("lag=1048576", 1 << 20),
+            ("lag=1024kB", 1 << 20),
+            ("lag=16+MB", 16 << 20),
+            ("lag=1%2E5GB", 3 << 29),
+            ("lag=0", 0),
+        ] {
+            assert_eq!(lag(query), Ok(Some(bytes)), "{query}");
+        }
+        assert_eq!(Conditions::of(None).unwrap().lag, None);
+        for query in ["lag=much", "lag=", "lag", "lag=-1", "lag=16mb", "lag=1s", "lag=%ff", "mode=read"] {
+            assert!(lag(query).is_err(), "{query}");
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ use axum::Json;
 use axum::extract::State;
 use outrider_ha::{Dcs, Postgres, StoreId};
 use outrider_postgres::{Observation, Role, WalSender};
+use outrider_wal::Lsn;
 use serde_json::{Map, Value, json};
 
 use super::Visitors;
 use crate::clock;
+use crate::lag::Lag;
 use crate::observe::{local, members};
 use crate::report::{Report, pending_restart_reason};
 use crate::round::Failed;
@@ -53,6 +55,12 @@ impl Status {
     pub(super) fn is_sync_standby(&self, name: &str) -> bool {
         let sync = self.report.as_ref().and_then(|report| report.cluster.as_ref()?.sync.as_ref());
         self.is_standby() && sync.is_some_and(|sync| sync.value.has_standby(name))
+    }
+
+    /// How far this standby is behind; `None` for what is none.
+    pub(super) fn lag(&self) -> Option<Lag> {
+        let cluster = self.report.as_ref().and_then(|report| report.cluster.as_ref());
+        Lag::of(self.postgres.as_ref()?, cluster)
     }
 
     /// Patroni's word for the state of Postgres.
@@ -108,7 +116,9 @@ impl Status {
             "watermark": report.view.local.watermark,
             "finds_blank": finds_blank(report),
             "timelines": report.view.local.lineage(),
-            "replay": self.postgres.as_ref().and_then(local::replay).map(|replay| members::shown(&replay, true)),
+            "replay": self.postgres.as_ref().and_then(local::replay).map(|replay| members::shown(&replay)),
+            "receive_lag": self.lag().map(|lag| lag.receive),
+            "replay_lag": self.lag().map(|lag| lag.replay),
         });
         for (key, lines) in &report.troubles {
             ours[*key] = json!(lines);
@@ -158,7 +168,8 @@ fn add_postgres(document: &mut Map<String, Value>, postgres: &Observation) {
         match &postgres.role {
             Role::Primary { flushed } => json!({"location": flushed.get()}),
             Role::Standby { received, replayed, replayed_timestamp, replay_paused, .. } => json!({
-                "received_location": received.get(),
+                // As in Patroni: who never streamed has received what is replayed.
+                "received_location": if *received == Lsn::INVALID { replayed.get() } else { received.get() },
                 "replayed_location": replayed.get(),
                 "replayed_timestamp": replayed_timestamp.as_deref().map(with_minutes),
                 "paused": replay_paused,

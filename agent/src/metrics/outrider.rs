@@ -3,10 +3,14 @@
 use std::time::UNIX_EPOCH;
 
 use outrider_archive::{Status, StreamStatus};
+use outrider_dcs::Snapshot;
+use outrider_ha::Replay;
 use outrider_postgres::Observation;
 
 use super::family::Families;
 use crate::clock;
+use crate::lag::Lag;
+use crate::observe::local;
 use crate::report::{Counters, ROUND_BOUNDS, Report};
 
 /// What of the configuration is amiss: its key, its metric, the help for it and the label that has the words.
@@ -64,6 +68,7 @@ pub(super) fn add(report: &Report, families: &mut Families) {
     add_counters(&report.counters, families);
     if let Some(seen) = &report.postgres {
         add_postgres(seen, families);
+        add_replay(seen, report.cluster.as_ref(), families);
     }
     if let Some(archive) = &report.archive {
         add_archive(archive, families);
@@ -137,6 +142,23 @@ fn add_postgres(seen: &Observation, families: &mut Families) {
         "How long each standby takes to replay",
         "standby",
         latest(seconds),
+    );
+}
+
+/// Of a standby; a primary is behind nobody.
+fn add_replay(seen: &Observation, cluster: Option<&Snapshot>, families: &mut Families) {
+    let Some(lag) = Lag::of(seen, cluster) else { return };
+    let help = "Bytes that this standby has still to receive of what its primary is known to have";
+    families.gauge("outrider_receive_lag_bytes", help, lag.receive);
+    let help = "Bytes that this standby has still to replay of what its primary is known to have";
+    families.gauge("outrider_replay_lag_bytes", help, lag.replay);
+    let replay = local::replay(seen);
+    let cause = replay.as_ref().and_then(Replay::cause).map(|cause| (cause.label(), true));
+    families.gauges(
+        "outrider_replay_held",
+        "1 for what keeps replay behind: paused, parameters, conflict or delayed; no other is there",
+        "cause",
+        cause,
     );
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use outrider_dcs::Snapshot;
 use outrider_ha::{
-    Hold, Local, MemberName, Postgres, Query, Replay, Shutdown, Streaming, SystemId, Unusable, WalSender,
+    Hold, Lacking, Local, MemberName, Postgres, Query, Replay, Shutdown, Streaming, SystemId, Unusable,
+    WalSender,
 };
 use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
 use outrider_supervisor::protocol::{PostmasterStatus, Status, Tool};
@@ -121,6 +122,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         rollback_prepared: instruments.rollback.is_offered(),
         postmaster: memory.seen.as_ref().map(|seen| seen.postmaster_start_time.clone()),
         pending_restart: memory.seen.as_ref().is_some_and(|seen| !seen.pending_restart.is_empty()),
+        short_for: None,
         hastened: memory.configuration.hastened,
         slots: slots(memory.seen.as_ref(), memory.snapshot.as_ref()),
         postgres,
@@ -266,13 +268,19 @@ fn at_rest(control: &ControlData, fresh_backup: bool, memory: &Memory) -> Postgr
 
 /// How far a standby has replayed, and what holds it up.
 pub(crate) fn replay(seen: &Observation) -> Option<Replay> {
-    let Role::Standby { replayed, replay_paused, apply_delay_seconds, blockers, .. } = &seen.role else {
+    let Role::Standby { replayed, replay_paused, lacking, apply_delay_seconds, blockers, .. } = &seen.role
+    else {
         return None;
     };
     let age = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let queries: Vec<Query> =
         blockers.iter().map(|blocker| Query { pid: blocker.pid, age: age(blocker.age_seconds) }).collect();
+    let lacking: Vec<Lacking> = lacking
+        .iter()
+        .map(|one| Lacking { name: one.name.clone(), here: one.here, primary: one.primary })
+        .collect();
     let hold = match (replay_paused, queries.is_empty()) {
+        (true, _) if !lacking.is_empty() => Some(Hold::Parameters { lacking }),
         (true, _) => Some(Hold::Paused),
         (false, false) => Some(Hold::Conflict { queries }),
         (false, true) => None,

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use outrider_dcs::Snapshot;
 use outrider_ha::{
-    Answer, Hold, Member, MemberName, MemberState, Query, Replay, Role, SystemId, Tags, Watermark,
+    Answer, Hold, Lacking, Member, MemberName, MemberState, Query, Replay, Role, SystemId, Tags, Watermark,
 };
 use outrider_wal::{Lsn, TimelineId};
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::limits::{self, Limits};
 use crate::config;
 use crate::round::DcsRecord;
 
 /// All members but `me`, by name ascending, none of them asked yet.
 pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
+    let leader = limits::of_leader(snapshot);
     let mut members: Vec<Member> = snapshot
         .members
         .iter()
@@ -23,7 +26,7 @@ pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
         .map(|member| Member {
             name: MemberName::from(member.name.as_str()),
             tags: tags(member.value.get("tags").unwrap_or(&Value::Null)),
-            published: Some(published(&member.value)),
+            published: Some(published(&member.value, &leader)),
             answer: Answer::NotAsked,
         })
         .collect();
@@ -47,8 +50,10 @@ pub(crate) fn tags(tags: &Value) -> Tags {
     tags.as_object().map(config::policy_tags).unwrap_or_default()
 }
 
-/// The state in a member's key of the DCS.
-fn published(member: &Value) -> MemberState {
+/// The state in a member's key of the DCS. `leader`: what the leader has of what standbys must not have less of.
+fn published(member: &Value, leader: &Limits) -> MemberState {
+    let replay = member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn")));
+    let lacks = replay.as_ref().is_some_and(|replay| matches!(replay.hold, Some(Hold::Parameters { .. })));
     MemberState {
         role: role(member),
         timeline: timeline(member),
@@ -59,7 +64,8 @@ fn published(member: &Value) -> MemberState {
         system: member.pointer("/outrider/system_identifier").and_then(Value::as_str).and_then(system),
         watermark: Watermark::default(),
         finds_blank: None,
-        replay: member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn"))),
+        short: lacks || limits::are_short(&limits::published(member), leader),
+        replay,
     }
 }
 
@@ -86,6 +92,7 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
             }
             replay
         }),
+        short: false,
     })
 }
 
@@ -102,39 +109,57 @@ fn replay(member: &Value, position: Lsn) -> Replay {
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
     };
     let pid = |query: &Value| query.get("pid")?.as_i64()?.try_into().ok();
+    let list = |key: &str| ours.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let hold = match text(ours, "hold") {
         Some("paused") => Some(Hold::Paused),
+        Some("parameters") => {
+            let lacking = list("lacking").iter().filter_map(|one| Lacking::deserialize(one).ok());
+            Some(Hold::Parameters { lacking: lacking.collect() })
+        }
         Some("conflict") => {
-            let queries =
-                ours.get("queries").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             let query = |query| Some(Query { pid: pid(query)?, age: seconds(query, "seconds") });
-            Some(Hold::Conflict { queries: queries.iter().filter_map(query).collect() })
+            Some(Hold::Conflict { queries: list("queries").iter().filter_map(query).collect() })
         }
         Some(_) | None => None,
     };
     Replay { position, delay: seconds(ours, "delay_seconds"), hold }
 }
 
-/// What holds replay up, for other members and for people. In the DCS without ages, which would change each second.
-pub(crate) fn shown(replay: &Replay, with_ages: bool) -> Value {
+/// What holds replay up, for other members and for people; `why` in words.
+pub(crate) fn shown(replay: &Replay) -> Value {
     let mut shown = Map::new();
     let mut put = |key: &str, value: Value| shown.insert(key.to_owned(), value);
+    if let Some(cause) = replay.cause() {
+        put("why", json!(cause.to_string()));
+    }
     if !replay.delay.is_zero() {
         put("delay_seconds", json!(replay.delay.as_secs_f64()));
     }
     match &replay.hold {
         None => {}
         Some(Hold::Paused) => drop(put("hold", json!("paused"))),
+        Some(Hold::Parameters { lacking }) => {
+            put("hold", json!("parameters"));
+            put("lacking", json!(lacking));
+        }
         Some(Hold::Conflict { queries }) => {
             put("hold", json!("conflict"));
-            let query = |query: &Query| match with_ages {
-                true => json!({"pid": query.pid, "seconds": query.age.as_secs()}),
-                false => json!({"pid": query.pid}),
-            };
+            let query = |query: &Query| json!({"pid": query.pid, "seconds": query.age.as_secs()});
             put("queries", queries.iter().map(query).collect());
         }
     }
     Value::Object(shown)
+}
+
+/// The same for the DCS: with ages that double, as others would change each second.
+pub(crate) fn shown_seldom(mut replay: Replay) -> Value {
+    if let Some(Hold::Conflict { queries }) = &mut replay.hold {
+        for query in queries {
+            query.age =
+                Duration::from_secs(query.age.as_secs().checked_ilog2().map_or(0, |power| 1 << power));
+        }
+    }
+    shown(&replay)
 }
 
 fn role(member: &Value) -> Role {
@@ -187,14 +212,18 @@ mod tests {
         let replay = Replay { position: Lsn::new(90), delay: Duration::from_secs(3), hold };
         let state = answered(&json!({
             "state": "running", "role": "replica", "xlog": {"received_location": 100, "replayed_location": 90},
-            "outrider": {"replay": shown(&replay, true)}
+            "outrider": {"replay": shown(&replay)}
         }));
         assert_eq!(state.unwrap().replay, Some(replay.clone()));
         let mut member = json!({"state": "running", "role": "replica", "replay_lsn": 90});
-        assert_eq!(published(&member).replay.unwrap().hold, None);
-        member["outrider"] = json!({"replay": shown(&replay, false)});
-        let hold = Some(Hold::Conflict { queries: vec![Query { pid: 7, age: Duration::ZERO }] });
-        assert_eq!(published(&member).replay, Some(Replay { hold, ..replay }));
+        assert_eq!(published(&member, &Limits::new()).replay.unwrap().hold, None);
+        member["outrider"] = json!({"replay": shown_seldom(replay.clone())});
+        let hold = Some(Hold::Conflict { queries: vec![Query { pid: 7, age: Duration::from_secs(64) }] });
+        assert_eq!(published(&member, &Limits::new()).replay, Some(Replay { hold, ..replay.clone() }));
+        let lacking = vec![Lacking { name: "max_connections".to_owned(), here: 40, primary: 60 }];
+        let replay = Replay { hold: Some(Hold::Parameters { lacking }), ..replay };
+        member["outrider"] = json!({"replay": shown(&replay)});
+        assert_eq!(published(&member, &Limits::new()).replay, Some(replay));
         let patronis = json!({"state": "running", "xlog": {"replayed_location": 90, "paused": true}});
         assert_eq!(answered(&patronis).unwrap().replay.unwrap().hold, Some(Hold::Paused));
     }

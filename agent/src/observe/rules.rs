@@ -26,6 +26,9 @@ pub(super) fn follow(instruments: &Instruments, memory: &mut Memory, snapshot: &
         memory.policy = config::policy(&entry.value, &judged.violations, tags, &memory.policy);
         memory.member_slots_ttl =
             config::member_slots_ttl(&entry.value, &judged.violations, memory.member_slots_ttl);
+        if judged.violations.iter().all(|violation| violation.key != "maximum_lag_on_replica") {
+            memory.rules.maximum_lag_on_replica = config::maximum_lag_on_replica(&entry.value);
+        }
     }
     without_refused(&mut judged, memory);
     take(instruments, memory, &mut judged);

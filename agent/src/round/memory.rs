@@ -151,6 +151,8 @@ pub(crate) struct Memory {
     pub(crate) job: Option<Running>,
     /// Since when Postgres has not answered; `None` while it answers.
     pub(crate) silent_postgres_since: Option<Instant>,
+    /// Since when this standby has had less than its primary of what it must not have less of; `None` while it has enough.
+    pub(crate) short_since: Option<Instant>,
     /// Sums since the start.
     pub(crate) counters: Counters,
 }
@@ -224,6 +226,7 @@ impl Memory {
             silence_logged: false,
             job: None,
             silent_postgres_since: None,
+            short_since: None,
             counters: Counters::default(),
         }
     }

@@ -30,7 +30,7 @@ impl Played {
         let address = listener.local_addr().expect("it is bound").to_string();
         let cluster = json!({"scope": "demo", "members": [
             {"name": "p1", "role": "leader", "state": "running", "timeline": 2, "api_url": format!("http://{address}/patroni")},
-            {"name": "p2", "role": "sync_standby", "state": "streaming", "timeline": 2, "lag": 0, "api_url": "http://127.0.0.1:1/patroni"},
+            {"name": "p2", "role": "sync_standby", "state": "streaming", "timeline": 2, "replay_lag": 0, "api_url": "http://127.0.0.1:1/patroni"},
         ]});
         let asked = Asked::default();
         let change = move |State(asked): State<Asked>, headers: HeaderMap, Json(body): Json<Value>| async move {
@@ -82,7 +82,7 @@ fn the_members_are_listed_in_each_form() {
     assert!(!table.out.contains('\x1b'), "no colours in a pipe: {:?}", table.out);
     let rows: Value = serde_json::from_str(&played.run(&["list", "--format", "json"]).out).unwrap();
     assert_eq!(
-        (&rows[1]["Member"], &rows[1]["Role"], &rows[1]["Lag in MB"]),
+        (&rows[1]["Member"], &rows[1]["Role"], &rows[1]["Replay Lag"]),
         (&json!("p2"), &json!("Sync Standby"), &json!(0))
     );
     assert!(played.run(&["list", "-f", "yaml"]).out.starts_with("- Member: p1\n"));

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table};
 use outrider_bed::Cluster;
 use serde_json::Value;
 
-const COLUMNS: [&str; 8] = ["Member", "Port", "Role", "State", "TL", "Lag", "Fuse", "WAL waiting"];
+const COLUMNS: [&str; 8] = ["Member", "Port", "Role", "State", "TL", "Replay lag", "Fuse", "WAL waiting"];
 
 /// One row for each member; a member that does not answer is shown as it published itself last.
 pub(crate) async fn draw(cluster: &Cluster) -> Option<String> {
@@ -24,7 +24,7 @@ pub(crate) async fn draw(cluster: &Cluster) -> Option<String> {
             plain(&row["role"]),
             plain(&row["state"]),
             plain(&row["timeline"]),
-            bytes(&row["lag"]),
+            bytes(&row["replay_lag"]),
             ours["fuse_seconds"].as_f64().map_or_else(String::new, |left| format!("{left:.1} s")),
             plain(&ours["archive_waiting"]),
         ]);

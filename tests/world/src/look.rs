@@ -169,6 +169,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         rollback_prepared: false,
         postmaster: None,
         pending_restart: false,
+        short_for: None,
         hastened: false,
         faulty_files: false,
         slots: state.ids().map(name).collect(),
@@ -255,6 +256,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         watermark: state.past.as_ref().map_or(Watermark::default(), |past| past.seen(node).watermark()),
         finds_blank: None,
         replay: Some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
+        short: false,
     }
 }
 

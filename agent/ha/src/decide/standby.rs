@@ -7,6 +7,7 @@ use core::time::Duration;
 use outrider_wal::{Lsn, TimelineId};
 
 use super::election;
+use super::raise;
 use super::rejoin::{self, Lineage};
 use super::restart;
 use crate::plan::{Plan, Step, StopMode};
@@ -34,6 +35,10 @@ pub(super) fn promote(
     // Its own checkpoint may take minutes, and does not stand in the way.
     if view.job.is_some_and(|job| job != Job::Checkpoint) {
         return Plan::step(Reason::JobUnderWay, Step::RenewLease);
+    }
+    // PostgreSQL promotes nobody whose replay stands for this, and would end if it were resumed.
+    if replay.is_some_and(|replay| matches!(replay.hold, Some(Hold::Parameters { .. }))) {
+        return Plan::steps(Reason::Raising, [Step::RenewLease, Step::Stop(StopMode::Fast)]);
     }
     // Recovery ends when all that was received is replayed, and until then nobody serves writes.
     let behind = replay.filter(|replay| replay.position < position);
@@ -97,6 +102,9 @@ pub(super) fn follow(
     }
     if streaming.upstream.as_ref() != Some(leader) {
         return Plan::step(Reason::Following, Step::Follow { upstream: leader.clone() });
+    }
+    if let Some(plan) = raise::standby(view, cluster, leader) {
+        return plan;
     }
     if let Some(plan) = restart::standby(view, cluster, streaming) {
         return plan;

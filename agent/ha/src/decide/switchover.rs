@@ -196,6 +196,9 @@ fn replay_fault(view: &View, state: &MemberState, end: Lsn) -> Option<Unfit> {
     }
     match &replay.hold {
         Some(Hold::Paused) => return Some(Unfit::ReplayPaused),
+        Some(Hold::Parameters { lacking }) => {
+            return Some(Unfit::LacksParameters { lacking: lacking.clone() });
+        }
         Some(Hold::Conflict { queries }) => return Some(Unfit::Conflict { queries: queries.clone() }),
         None => {}
     }
@@ -211,6 +214,7 @@ fn passes(why: &Unfit) -> bool {
         | Unfit::Lags { .. }
         | Unfit::ReplayLags { .. }
         | Unfit::ReplayPaused
+        | Unfit::LacksParameters { .. }
         | Unfit::Conflict { .. }
         | Unfit::Nobody => true,
         Unfit::Unknown

@@ -81,7 +81,8 @@ fn hold(
     if proven == recorded { None } else { record(Reason::SynchronousGrown, proven) }
 }
 
-/// The standbys that commits should wait for: those that do not replay late on purpose, of them those recorded, then those already
+/// The standbys that commits should wait for: those that do not replay late on purpose, of them those that are not about to be
+/// restarted, then those recorded, then those already
 /// waited for, then the furthest; and the one that a switchover names.
 fn choose(
     view: &View,
@@ -102,7 +103,8 @@ fn choose(
         let newcomer = !synchronous.names.contains(&sender.name);
         // Those recorded have all the same: how far each is at this moment must not make them change places.
         let flushed = core::cmp::Reverse(if is_recorded { Lsn::INVALID } else { sender.flushed });
-        (is_delayed(view, &sender.name), !is_recorded, newcomer, flushed, sender.name.clone())
+        let waits = (is_delayed(view, &sender.name), is_short(view, &sender.name));
+        (waits, !is_recorded, newcomer, flushed, sender.name.clone())
     });
     let wanted = wanted(view);
     let asked = switchover::to_be_made_synchronous(view, cluster).filter(|_| wanted > 0);
@@ -117,6 +119,11 @@ fn choose(
 fn is_delayed(view: &View, name: &MemberName) -> bool {
     let published = view.member(name).and_then(|member| member.published.as_ref());
     published.is_some_and(MemberState::is_delayed)
+}
+
+/// Whether a standby is about to be restarted, because it has less than this primary of what it must not have less of.
+fn is_short(view: &View, name: &MemberName) -> bool {
+    view.member(name).and_then(|member| member.published.as_ref()).is_some_and(|state| state.short)
 }
 
 /// For how many standbys commits wait. Before the data of this primary is rolled back none may be promoted: it would bring

@@ -7,7 +7,7 @@ use core::time::Duration;
 use outrider_wal::TimelineId;
 use serde::{Deserialize, Serialize};
 
-use crate::view::member::{MemberName, Query};
+use crate::view::member::{Hold, Lacking, MemberName, Query};
 
 /// `: the cause`, when it is known.
 pub(super) struct Because<'why>(pub(super) &'why Option<Unfit>);
@@ -109,8 +109,13 @@ pub enum Unfit {
         /// Bytes.
         bytes: u64,
     },
-    /// Its replay is paused.
+    /// Somebody has paused its replay.
     ReplayPaused,
+    /// Its replay stands, because its primary had more of something than it was started with.
+    LacksParameters {
+        /// Of what.
+        lacking: Vec<Lacking>,
+    },
     /// It replays late on purpose.
     ReplayDelayed {
         /// `recovery_min_apply_delay`.
@@ -139,10 +144,12 @@ impl fmt::Display for Unfit {
             Unfit::Lags { bytes } => write!(f, "candidate is {bytes} bytes behind"),
             Unfit::ReplayUnknown => f.write_str("candidate does not say how far it has replayed"),
             Unfit::ReplayLags { bytes } => write!(f, "candidate has still to replay {bytes} bytes"),
-            Unfit::ReplayPaused => f.write_str(
-                "replay is paused on the candidate (pg_wal_replay_resume() lets it go on; so does a restart, when it is its \
-                 parameters that are lower than the primary's)",
-            ),
+            Unfit::ReplayPaused => {
+                f.write_str("replay is paused on the candidate (pg_wal_replay_resume() lets it go on)")
+            }
+            Unfit::LacksParameters { lacking } => {
+                write!(f, "on the candidate {}", Hold::Parameters { lacking: lacking.clone() })
+            }
             Unfit::ReplayDelayed { by } => {
                 write!(f, "candidate replays late on purpose (recovery_min_apply_delay, {} s)", by.as_secs())
             }

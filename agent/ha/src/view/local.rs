@@ -67,6 +67,10 @@ pub struct Local {
     /// Whether a parameter waits for a restart.
     #[serde(default)]
     pub pending_restart: bool,
+    /// How long this standby has had less than its primary of what it must not have less of (`max_connections` and four others);
+    /// `None` when it has enough.
+    #[serde(with = "crate::millis::option", default)]
+    pub short_for: Option<Duration>,
     /// Replay here lets no query hold it up: recovery conflicts are resolved at once.
     #[serde(default)]
     pub hastened: bool,

@@ -136,6 +136,9 @@ pub struct MemberState {
     /// A standby's replay; `None` when it is none, or does not say.
     #[serde(default)]
     pub replay: Option<Replay>,
+    /// It has less than the leader of what a standby must not have less of; only of what is published.
+    #[serde(default)]
+    pub short: bool,
 }
 
 /// How far a standby has replayed what it has received, and what holds it up.
@@ -157,6 +160,49 @@ impl Replay {
     pub const fn is_delayed(&self) -> bool {
         !self.delay.is_zero()
     }
+
+    /// Why it is behind, as far as something keeps it.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause<'_>> {
+        match &self.hold {
+            Some(hold) => Some(Cause::Held(hold)),
+            None if self.is_delayed() => Some(Cause::Delayed(self.delay)),
+            None => None,
+        }
+    }
+}
+
+/// What keeps replay behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause<'replay> {
+    /// It stands.
+    Held(&'replay Hold),
+    /// It is late on purpose, by `recovery_min_apply_delay`.
+    Delayed(Duration),
+}
+
+impl Cause<'_> {
+    /// Its name as a metric label, without the particulars.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Cause::Held(Hold::Paused) => "paused",
+            Cause::Held(Hold::Parameters { .. }) => "parameters",
+            Cause::Held(Hold::Conflict { .. }) => "conflict",
+            Cause::Delayed(_) => "delayed",
+        }
+    }
+}
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Held(hold) => hold.fmt(f),
+            Cause::Delayed(by) => {
+                write!(f, "replay is late on purpose by {} s (recovery_min_apply_delay)", by.as_secs_f64())
+            }
+        }
+    }
 }
 
 impl MemberState {
@@ -171,13 +217,52 @@ impl MemberState {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hold {
-    /// It is paused: by somebody, or because the primary's parameters ask for more than this server was started with.
+    /// Somebody has paused it.
     Paused,
+    /// It has paused itself, because its primary had more of something than this server was started with.
+    Parameters {
+        /// What it has less of.
+        lacking: Vec<Lacking>,
+    },
     /// Queries are in its way.
     Conflict {
         /// The oldest first.
         queries: Vec<Query>,
     },
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hold::Paused => f.write_str("replay is paused (pg_wal_replay_resume() lets it go on)"),
+            Hold::Parameters { lacking } => {
+                f.write_str("replay stands until Postgres is restarted with as much as its primary had:")?;
+                lacking.iter().enumerate().try_for_each(|(at, lacking)| {
+                    let comma = if at == 0 { "" } else { "," };
+                    let Lacking { name, here, primary } = lacking;
+                    write!(f, "{comma} {name} is {here} here and was {primary} there")
+                })
+            }
+            Hold::Conflict { queries } => {
+                f.write_str("queries hold replay up:")?;
+                queries.iter().enumerate().try_for_each(|(at, query)| {
+                    let comma = if at == 0 { "" } else { "," };
+                    write!(f, "{comma} pid {} for {} s", query.pid, query.age.as_secs())
+                })
+            }
+        }
+    }
+}
+
+/// A parameter of which a standby must not have less than its primary, and has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lacking {
+    /// Its name.
+    pub name: String,
+    /// What this server was started with.
+    pub here: u32,
+    /// What the primary had when it wrote the WAL that is to be replayed next.
+    pub primary: u32,
 }
 
 /// A session that keeps replay waiting.

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Hold, Initialize, Job, Lease, Local, Lost, Member, MemberName, MemberState, Policy,
-    Postgres, Query, Replay, Request, RequestKind, Restart, RestartTurn, Role, Shutdown, StoreId, Streaming,
-    Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState, Unusable, View,
-    WalSender, Watermark,
+    Answer, Cluster, Dcs, Hold, Initialize, Job, Lacking, Lease, Local, Lost, Member, MemberName,
+    MemberState, Policy, Postgres, Query, Replay, Request, RequestKind, Restart, RestartTurn, Role, Shutdown,
+    StoreId, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState,
+    Unusable, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use proptest::collection::{btree_set, vec as list};
@@ -180,7 +180,7 @@ fn switchover() -> impl Strategy<Value = Switchover> {
 fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), watermark(), 0_u64..4, position(), (history(), starts()), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let restarts = (option::of(started()), any::<bool>());
+    let restarts = (option::of(started()), any::<bool>(), option::weighted(0.2, age()));
     let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let marks = (names(), postgres_flags, restarts, backing_off);
@@ -188,7 +188,7 @@ fn local() -> impl Strategy<Value = Local> {
         |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off))| {
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
-            let (postmaster, pending_restart) = restarts;
+            let (postmaster, pending_restart, short_for) = restarts;
             let (rewind_failed, cooling_down, users_ready, awaiting_checkpoint, terminating) = flags;
             Local {
                 postgres,
@@ -209,6 +209,7 @@ fn local() -> impl Strategy<Value = Local> {
                 rollback_prepared,
                 postmaster,
                 pending_restart,
+                short_for,
                 hastened,
                 faulty_files,
                 slots,
@@ -297,11 +298,12 @@ fn member(name: &'static str) -> impl Strategy<Value = Member> {
 
 fn state() -> impl Strategy<Value = MemberState> {
     let role = select(vec![Role::Primary, Role::Standby, Role::NotRunning]);
-    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()));
+    let short = prop::bool::weighted(0.2);
+    let marks = (any::<bool>(), any::<bool>(), option::of(system()), option::weighted(0.8, replay()), short);
     let seen = (watermark(), option::of(store()), starts());
     (role, timeline(), position(), marks, seen).prop_map(
         |(role, timeline, position, marks, (watermark, finds_blank, lineage))| {
-            let (streaming, awaiting_checkpoint, system, replay) = marks;
+            let (streaming, awaiting_checkpoint, system, replay, short) = marks;
             MemberState {
                 role,
                 timeline,
@@ -313,6 +315,7 @@ fn state() -> impl Strategy<Value = MemberState> {
                 watermark,
                 finds_blank,
                 replay,
+                short,
             }
         },
     )
@@ -347,7 +350,12 @@ fn watermark() -> impl Strategy<Value = Watermark> {
 
 fn replay() -> impl Strategy<Value = Replay> {
     let queries = prop::collection::vec((1_i32..3, age()).prop_map(|(pid, age)| Query { pid, age }), 0..3);
-    let hold = prop_oneof![Just(Hold::Paused), queries.prop_map(|queries| Hold::Conflict { queries })];
+    let lacking = Lacking { name: "max_connections".to_owned(), here: 40, primary: 60 };
+    let hold = prop_oneof![
+        Just(Hold::Paused),
+        Just(Hold::Parameters { lacking: vec![lacking] }),
+        queries.prop_map(|queries| Hold::Conflict { queries })
+    ];
     let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => age()];
     (position(), delay, option::weighted(0.3, hold)).prop_map(|(position, delay, hold)| Replay {
         position,

@@ -173,6 +173,7 @@ fn local(postgres: Postgres) -> Local {
         rollback_prepared: false,
         postmaster: Some("before".to_owned()),
         pending_restart: false,
+        short_for: None,
         hastened: false,
         faulty_files: false,
         slots: Vec::new(),
@@ -195,6 +196,7 @@ fn member(name: &str, role: Role) -> Member {
         watermark: Watermark::default(),
         finds_blank: None,
         replay: (role == Role::Standby).then(|| replayed(POSITION)),
+        short: false,
     };
     Member {
         name: MemberName::from(name),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Configuration;
-use crate::control::ControlData;
+use crate::known::integer;
 use crate::settings::Settings;
 
 /// Good for a cluster of this kind, and anybody's to change.
@@ -159,14 +159,15 @@ fn wanted(settings: &Settings, configuration: &Configuration) -> BTreeMap<String
     wanted
 }
 
-/// A standby does not start with less than its primary had when the WAL was written.
-pub(super) fn raise_for_hot_standby(fixed: &mut BTreeMap<String, String>, control: &ControlData) {
-    for (name, least) in &control.hot_standby_minimum {
-        if let Some(value) = fixed.get_mut(name.as_str())
-            && value.parse::<u32>().is_ok_and(|value| value < *least)
+/// None of these with less than that. What is not plainly a number is less.
+pub(super) fn raise(fixed: &mut BTreeMap<String, String>, least: &BTreeMap<String, u32>) {
+    for (name, least) in least {
+        if let Some(value) = fixed.get_mut(name)
+            && integer(value, None).is_ok_and(|value| value >= f64::from(*least))
         {
-            *value = least.to_string();
+            continue;
         }
+        fixed.insert(name.clone(), least.to_string());
     }
 }
 
@@ -219,6 +220,21 @@ mod tests {
     fn slots_are_named_as_patroni_names_them() {
         assert_eq!(slot_name("Homepage-0.db"), "homepage_0_db");
         assert_eq!(slot_name("a b"), "au0020b");
+    }
+
+    #[test]
+    fn a_standby_gets_as_much_as_its_primary_had_and_more_where_its_own_file_has_more() {
+        let mut fixed: BTreeMap<String, String> =
+            [("max_connections", "40"), ("max_wal_senders", "0x14"), ("max_worker_processes", "many")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+        let least = ["max_connections", "max_wal_senders", "max_worker_processes"];
+        raise(&mut fixed, &least.map(|name| (name.to_owned(), 20)).into());
+        assert_eq!(fixed["max_connections"], "40");
+        assert_eq!(fixed["max_wal_senders"], "0x14");
+        assert_eq!(fixed["max_worker_processes"], "20");
+        raise(&mut fixed, &[("max_connections".to_owned(), 60)].into());
+        assert_eq!(fixed["max_connections"], "60");
     }
 
     #[test]

@@ -7,8 +7,11 @@ const MEMORY: &[(&str, f64)] =
 const TIME: &[(&str, f64)] =
     &[("us", 1.0), ("ms", 1e3), ("s", 1e6), ("min", 60e6), ("h", 3600e6), ("d", 86_400e6)];
 
+/// A petabyte is more than any WAL, and every whole number up to it is exact.
+const BYTES_MAX: f64 = 1_125_899_906_842_624.0;
+
 /// A whole number, rounded as the server rounds.
-pub(super) fn integer(text: &str, unit: Option<&str>) -> Result<f64, String> {
+pub(crate) fn integer(text: &str, unit: Option<&str>) -> Result<f64, String> {
     let (digits, rest) = split(text);
     let hexadecimal = digits.contains(['x', 'X']);
     let fraction = !hexadecimal && digits.contains(['.', 'e', 'E']);
@@ -26,6 +29,26 @@ pub(super) fn real(text: &str, unit: Option<&str>) -> Result<f64, String> {
     let (digits, rest) = split(text);
     let number = digits.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or("expected a number")?;
     in_unit(number, rest, unit)
+}
+
+/// An amount of memory in bytes, with PostgreSQL's units: `16777216`, `16MB`, `0x10 kB`, `1.5GB`.
+///
+/// # Errors
+/// In words, when it is none.
+pub fn memory_bytes(text: &str) -> Result<u64, String> {
+    let (digits, rest) = split(text);
+    let number = if digits.contains(['.', 'e', 'E']) && !digits.contains(['x', 'X']) {
+        digits.parse().ok().filter(|number: &f64| number.is_finite())
+    } else {
+        whole(digits)
+    };
+    let number = number.ok_or("expected a number of bytes")?;
+    let bytes = in_unit(number, rest, Some("B"))?.round_ties_even();
+    if (0.0..=BYTES_MAX).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(format!("{bytes} bytes are out of range"))
+    }
 }
 
 /// The number, and what follows it.
@@ -91,6 +114,26 @@ fn in_unit(number: f64, given: &str, unit: Option<&str>) -> Result<f64, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("1024kB", 1 << 20),
+            (" 16 MB ", 16 << 20),
+            ("1.5GB", 3 << 29),
+            ("0x400", 1024),
+            ("1TB", 1 << 40),
+            ("7B", 7),
+        ] {
+            assert_eq!(memory_bytes(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "x", "-1", "16mb", "16KB", "16M", "1 s", "MB", "16MB16", "1e400", "nan", "9999999TB"]
+        {
+            assert!(memory_bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_come_in_the_unit_of_their_parameter() {

@@ -239,6 +239,9 @@ fn of_postgres(postgres: &Postgres) -> Fact {
             let held = match replay.as_ref().and_then(|replay| replay.hold.as_ref()) {
                 None => "",
                 Some(Hold::Paused) => ", replay paused",
+                Some(Hold::Parameters { .. }) => {
+                    ", replay waiting for a restart with the primary's parameters"
+                }
                 Some(Hold::Conflict { .. }) => ", replay held up by queries",
             };
             let state = format!("Postgres: standby, timeline {timeline}, {streams}{held}");

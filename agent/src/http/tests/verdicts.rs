@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use outrider_dcs::{Entry, Snapshot, Status as LeaderStatus, SyncState};
-use outrider_postgres::{Observation, Role};
+use outrider_postgres::{Lacking, Observation, Role};
 use outrider_wal::{Lsn, TimelineId};
 use serde_json::Value;
 
 use super::stage::{self, Stage, config, report};
 use crate::clock;
 use crate::config::Config;
-use crate::http::health::judge;
+use crate::http::health;
 use crate::http::status::Status;
 use crate::report::Report;
 
@@ -33,9 +33,11 @@ fn standby(replayed: u64) -> Observation {
     observation(Role::Standby {
         received: Lsn::new(1000),
         replayed: Lsn::new(replayed),
+        latest_end: Lsn::INVALID,
         replayed_timestamp: None,
         replay_lag_seconds: 0.0,
         replay_paused: false,
+        lacking: Vec::new(),
         streaming: true,
         upstream: None,
         archive_recovery: false,
@@ -48,6 +50,10 @@ fn status(postgres: Option<Observation>, change: impl FnOnce(&mut Report)) -> St
     let mut report = report();
     change(&mut report);
     Status { report: Some(Arc::new(report)), postgres }
+}
+
+fn judge(path: &str, query: Option<&str>, status: &Status, config: &Config) -> bool {
+    health::judge(path, query, status, config).unwrap().yes
 }
 
 fn verdicts(status: &Status, config: &Config) -> Vec<&'static str> {
@@ -113,6 +119,67 @@ fn lag_is_measured_from_the_furthest_known_position() {
             usable,
             "{optime} {lag}"
         );
+    }
+}
+
+#[test]
+fn a_standby_with_too_much_to_replay_is_no_replica_by_whoever_says_how_much_that_is() {
+    let config = config(None);
+    let behind = |limit: Option<u64>| {
+        status(Some(standby(900)), |report| {
+            recorded(report);
+            report.maximum_lag_on_replica = limit;
+        })
+    };
+    let of_standbys = ["/replica", "/read-only", "/sync", "/read-only-sync"];
+    for path in of_standbys {
+        assert!(judge(path, None, &behind(None), &config), "{path}");
+        assert!(judge(path, None, &behind(Some(100)), &config), "{path}");
+        let refused = health::judge(path, None, &behind(Some(99)), &config).unwrap();
+        let words = "100 bytes still to replay, more than 99 (maximum_lag_on_replica)";
+        assert!(!refused.yes && refused.too_far_behind.as_deref() == Some(words), "{path}");
+        // What a request names counts instead.
+        assert!(judge(path, Some("lag=1kB"), &behind(Some(99)), &config), "{path}");
+        let refused = health::judge(path, Some("lag=99"), &behind(None), &config).unwrap();
+        assert!(!refused.yes && refused.too_far_behind.unwrap().ends_with("(lag)"), "{path}");
+    }
+    let asynchronous = status(Some(standby(900)), |report| report.maximum_lag_on_replica = Some(99));
+    assert!(!judge("/async", None, &asynchronous, &config) && judge("/health", None, &asynchronous, &config));
+    let primary = status(Some(primary()), |report| {
+        leading(report);
+        report.maximum_lag_on_replica = Some(0);
+    });
+    assert!(judge("/read-only", Some("lag=0"), &primary, &config));
+    // It is no primary for another reason.
+    assert_eq!(
+        health::judge("/primary", Some("lag=0"), &behind(None), &config).unwrap().too_far_behind,
+        None
+    );
+}
+
+#[test]
+fn a_standby_that_lacks_parameters_says_so_when_it_is_too_far_behind() {
+    let config = config(None);
+    let mut seen = standby(900);
+    if let Role::Standby { replay_paused, lacking, .. } = &mut seen.role {
+        *replay_paused = true;
+        *lacking = vec![Lacking { name: "max_wal_senders".to_owned(), here: 10, primary: 14 }];
+    }
+    let held = status(Some(seen), |report| report.maximum_lag_on_replica = Some(50));
+    let words = health::judge("/replica", None, &held, &config).unwrap().too_far_behind.unwrap();
+    assert!(words.contains("max_wal_senders is 10 here and was 14 there"), "{words}");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_none_is_refused() {
+    let stage = Stage::new(None).await;
+    stage.post(report());
+    for path in
+        ["/replica?lag=much", "/read-only?lag=16mb", "/async?lag=", "/readiness?lag=-1", "/primary?lag=x"]
+    {
+        let answer = stage.get(path).await;
+        assert_eq!(answer.status().as_u16(), 400, "{path}");
+        assert!(answer.text().await.unwrap().starts_with("lag="), "{path}");
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Rules {
     pub(crate) revision: Option<i64>,
     /// Something that the judgement rests on has changed.
     pub(crate) again: bool,
+    /// How many bytes a standby may have still to replay and count as a healthy replica; `None` for any number.
+    pub(crate) maximum_lag_on_replica: Option<u64>,
     /// What is not followed, a line each.
     pub(crate) not_honoured: Vec<String>,
     /// What the server knows; `None` before it ran for the first time.
