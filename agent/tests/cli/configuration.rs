@@ -460,6 +460,20 @@ fn what_would_only_fail_later_is_told_before() {
 }
 
 #[test]
+fn a_name_that_makes_no_slot_of_its_own_is_refused() {
+    for name in ["outrider_archive", "Outrider-Archive"] {
+        let found = faults(&SMALLEST.replace("name: p1", &format!("name: {name}")));
+        assert!(
+            found.len() == 1 && found[0].contains("makes the replication slot outrider_archive"),
+            "{found:?}"
+        );
+    }
+    // PostgreSQL would cut it.
+    let found = faults(&SMALLEST.replace("name: p1", &format!("name: {}", "x".repeat(64))));
+    assert!(found.len() == 1 && found[0].contains("expected 1 to 63"), "{found:?}");
+}
+
+#[test]
 fn a_tag_that_is_misspelt_is_named() {
     for (tag, meant) in [
         ("nofailovr", "nofailover"),
