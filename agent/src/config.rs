@@ -21,6 +21,7 @@ mod rules;
 mod section;
 mod slot;
 mod supervisor;
+mod tls;
 mod tried;
 mod written;
 

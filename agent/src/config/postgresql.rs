@@ -11,7 +11,7 @@ use super::archive::Archive;
 use super::environment::Environment;
 use super::fault::Findings;
 use super::section::{Section, shown};
-use super::{bootstrap, programs, rules};
+use super::{bootstrap, programs, rules, tls};
 
 const LISTEN_RULE: &str = "expected host:port, such as 127.0.0.1:5432 or *:5432";
 
@@ -164,7 +164,7 @@ fn user(authentication: &Section<'_>, kind: &str, usual: &str, findings: &mut Fi
     let password = section.secret("password", findings);
     let password = password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
     let name = section.text("username", findings).unwrap_or_else(|| usual.to_owned());
-    User { name, password: Password::new(password) }
+    User { name, password: Password::new(password), tls: tls::read(&section, findings) }
 }
 
 fn pg_hba(section: &Section<'_>, findings: &mut Findings) -> Vec<String> {
