@@ -29,6 +29,7 @@ mod restore_elsewhere;
 mod restore_killed;
 mod rollback;
 mod slots;
+mod sockets;
 mod startup;
 mod story;
 mod switchover;

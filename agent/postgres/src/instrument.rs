@@ -14,6 +14,7 @@ use crate::directory;
 use crate::error::Error;
 use crate::observer::Observer;
 use crate::settings::Settings;
+use crate::special;
 use crate::supervisor::{ArmedFuse, News, Supervisor};
 
 /// A fast stop waits until every connected standby has everything; for one that hangs, not longer than this.
@@ -84,6 +85,7 @@ impl Postgres {
     /// # Errors
     /// When a file cannot be written or the supervisor refuses.
     pub async fn start_primary(&self, wanted: &Configuration, _fuse: &ArmedFuse) -> Result<(), Error> {
+        special::clear(&self.settings).await;
         let arguments = wanted.write_for_start(&self.settings, None)?;
         configuration::set_standby_signal(&self.settings.data_directory, false)?;
         self.supervisor.start(true, arguments).await
@@ -94,6 +96,7 @@ impl Postgres {
     /// # Errors
     /// When a file cannot be written, the control file not be read, or the supervisor refuses.
     pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
+        special::clear(&self.settings).await;
         let control = self.control_data().await?;
         let arguments = wanted.write_for_start(&self.settings, Some(&control))?;
         configuration::set_standby_signal(&self.settings.data_directory, true)?;

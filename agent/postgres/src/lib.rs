@@ -25,6 +25,7 @@ mod room;
 mod server_log;
 mod session;
 mod settings;
+mod special;
 mod statement;
 mod supervisor;
 mod switch;

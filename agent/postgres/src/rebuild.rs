@@ -19,6 +19,7 @@ use crate::instrument::Postgres;
 use crate::options;
 use crate::room::{self, Coming};
 use crate::session::Session;
+use crate::special;
 use crate::tls::{self, Tls};
 
 /// For the primary to accept a connection.
@@ -101,6 +102,7 @@ impl Postgres {
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;
         Work::Rewind.begin(settings, &[])?;
         archive_slot::forget(settings)?;
+        special::clear(settings).await;
         let password_file = write_password_file(settings)?;
         let user = &settings.rewind;
         let source = conninfo(upstream, user, &password_file, "outrider rewind", &options::usual());

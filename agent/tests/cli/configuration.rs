@@ -530,6 +530,20 @@ fn a_protection_of_connections_is_in_effect_from_the_file_and_the_environment() 
 }
 
 #[test]
+fn what_the_agent_keeps_lies_outside_the_data_directory() {
+    let found =
+        faults(&format!("{SMALLEST}state_dir: /srv/pg/data/state\nsupervisor: {{socket: /srv/pg/data/s}}\n"));
+    assert!(
+        found.len() == 2
+            && found[0].starts_with("state_dir: ")
+            && found[1].starts_with("supervisor.socket: ")
+    );
+    assert!(found.iter().all(|fault| fault.contains("lies in the data directory")), "{found:?}");
+    let run = check(&format!("{SMALLEST}  parameters: {{unix_socket_directories: /srv/pg/data/run}}\n"));
+    assert!(run.code == 0 && run.err.contains("the socket is in /srv/pg/data.outrider"), "{run:?}");
+}
+
+#[test]
 fn a_tag_that_is_misspelt_is_named() {
     for (tag, meant) in [
         ("nofailovr", "nofailover"),
