@@ -19,7 +19,9 @@ use crate::round::{Instruments, Memory};
 pub(crate) use errand::Errand;
 pub(crate) use gap::Gap;
 pub(crate) use job::{Proving, Running, conclude, finished};
-pub(crate) use publish::{Published, configure, follow_ttl, learn, leave, publish, state, troubles};
+pub(crate) use publish::{
+    Published, configure, follow_ttl, learn, leave, publish, state, troubles, withdraw,
+};
 pub(crate) use request::terms;
 
 /// Proof that the leader lease was confirmed and the fuse is armed for it; what makes Postgres writable asks for one.

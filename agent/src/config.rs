@@ -19,7 +19,9 @@ mod rest;
 mod retention;
 mod rules;
 mod section;
+mod slot;
 mod supervisor;
+mod tls;
 mod tried;
 mod written;
 
@@ -47,6 +49,7 @@ pub(crate) use postgresql::{beside, quoted, wal_fetch};
 pub(crate) use rest::Rest;
 pub(crate) use rules::Violation;
 pub(crate) use section::{DURATION_RULE, duration};
+pub(crate) use slot::taken_slot;
 pub(crate) use supervisor::{SOCKET as SUPERVISOR_SOCKET, Supervised};
 pub(crate) use tried::{foreign, try_file};
 
@@ -131,6 +134,9 @@ pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, Con
 fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings) -> Config {
     let scope = name(root, "scope", "the name of the cluster, the same for all its members", findings);
     let name = name(root, "name", "the name of this member, unique in its cluster", findings);
+    if let Some(rule) = slot::fault(&name) {
+        findings.wrong("name", &Value::from(name.as_str()), rule);
+    }
     let (bootstrap_dcs, retry_timeout) = bootstrap::read(root, findings);
     let (data_directory, state_directory) = postgresql::directories(root, findings);
     let supervisor = supervisor::read(root, &state_directory, findings);

@@ -87,13 +87,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let keeper = keep_backups(&instruments, &reporter);
     let driller = shelf.and_then(|shelf| Driller::start(&config, shelf, reporter.board()));
     let rollbacks = rollback::Keeper::start(&instruments, reporter.board(), alarm.waker(), settled);
-    loop {
-        alarm.round_begins();
-        let wait = turn(&instruments, &mut memory, &mut reporter).await;
-        if alarm.wait(wait, &instruments, &mut memory).await == Wakened::End {
-            break;
-        }
-    }
+    let end = make_rounds(&instruments, &mut memory, &mut reporter, &mut alarm).await;
     tokio::join!(
         async {
             if let Some(keeper) = keeper {
@@ -107,11 +101,33 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         },
         rollbacks.end(),
     );
-    act::leave(&instruments, &mut memory).await;
+    match &end {
+        Ok(()) => act::leave(&instruments, &mut memory).await,
+        Err(_) => act::withdraw(&instruments, &mut memory).await,
+    }
     server.abort();
     local.inspect(tokio::task::JoinHandle::abort);
     heap.abort();
-    Ok(())
+    end
+}
+
+/// Until the agent is told to end.
+///
+/// # Errors
+/// When this member may take no part under its name.
+async fn make_rounds(
+    instruments: &Instruments,
+    memory: &mut Memory,
+    reporter: &mut Reporter,
+    alarm: &mut Alarm,
+) -> anyhow::Result<()> {
+    loop {
+        alarm.round_begins();
+        let wait = turn(instruments, memory, reporter).await?;
+        if alarm.wait(wait, instruments, memory).await == Wakened::End {
+            return Ok(());
+        }
+    }
 }
 
 /// The REST API on the machine's own socket. Without it the agent does all but serve those who come by it.
@@ -161,7 +177,14 @@ fn is_root() -> anyhow::Result<bool> {
 }
 
 /// One round; how long to wait for the next.
-async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Reporter) -> Duration {
+///
+/// # Errors
+/// As [`make_rounds`].
+async fn turn(
+    instruments: &Instruments,
+    memory: &mut Memory,
+    reporter: &mut Reporter,
+) -> anyhow::Result<Duration> {
     let begun = clock::monotonic();
     instruments.keep_supervisor(memory);
     let view = match observe::observe(instruments, memory).await {
@@ -169,9 +192,15 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
         Err(fault) => {
             error!(fault = %causes(&fault), "no decision without the highest term seen on disk");
             sleep(DISK_INTERVAL).await;
-            return Duration::ZERO;
+            return Ok(Duration::ZERO);
         }
     };
+    // Two that enter at one moment both see it before either acts: what is done in a round was read after the entry.
+    let seen = memory.snapshot.as_ref();
+    if let Some(words) = seen.and_then(|cluster| config::taken_slot(&instruments.config.name, cluster)) {
+        error!("{words}");
+        anyhow::bail!(words);
+    }
     let plan = decide(&view);
     let decided = clock::monotonic();
     reporter.note_plan(&plan);
@@ -204,7 +233,7 @@ async fn turn(instruments: &Instruments, memory: &mut Memory, reporter: &mut Rep
     let wait = wait.min(memory.policy.loop_wait).saturating_sub(decided.elapsed());
     let wait = memory.patience.at_least(plan.reason.label(), wait, memory.policy.loop_wait / PATIENT_ROUNDS);
     reporter.post(view, plan, outcome.err(), begun.elapsed(), wait, instruments, memory);
-    wait
+    Ok(wait)
 }
 
 /// A plan that breaks a rule is a defect of ours: it is not carried out, and the lease runs out by itself.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use outrider_bed::{Builder, Cluster, Member, PROGRAM_LIMIT, finish, wait_until};
+use outrider_bed::{Builder, Cluster, Link, Member, PROGRAM_LIMIT, Passage, finish, wait_until};
 use serde_json::{Value, json};
 
 use crate::story::{LIMIT, logged};
@@ -175,4 +175,38 @@ async fn the_supervisor_of_another_member_is_not_used() {
     logged(&second, words).await;
     wait_until("the agent has ended", LIMIT, async || (!second.agent_runs()).then_some(())).await.unwrap();
     assert!(cluster.members[0].leads().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_makes_the_slot_of_another_member_is_refused() {
+    let cluster = Builder::new().members(1).start().await.unwrap();
+    let first = &cluster.members[0];
+    let words = "makes the replication slot member1, as that of member \"member1\" does";
+    let second = newcomer(&cluster, &json!({"name": "Member1"}));
+    let output = second.outrider(&["check-config", second.configuration().to_str().unwrap()]).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
+    second.start().unwrap();
+    logged(&second, words).await;
+    wait_until("the agent has ended", LIMIT, async || (!second.agent_runs()).then_some(())).await.unwrap();
+
+    // One that learns of the other only later.
+    let link = Link::open(&cluster.etcd.hosts()).await.unwrap();
+    link.set(Passage::Cut);
+    let third = Member::prepare(&cluster.guard, "third", link.hosts(), &json!({"name": "MEMBER1"})).unwrap();
+    third.start().unwrap();
+    logged(&third, "the DCS does not answer; waiting for it").await;
+    link.set(Passage::Whole);
+    logged(&third, words).await;
+    wait_until("the agent has ended", LIMIT, async || (!third.agent_runs()).then_some(())).await.unwrap();
+
+    let members = first.get("/cluster").await.unwrap().text;
+    let members: Value = serde_json::from_str(&members).unwrap();
+    assert_eq!(members["members"].as_array().map(Vec::len), Some(1), "{members}");
+    assert!(!second.data_directory().exists() && !third.data_directory().exists(), "they made nothing");
+    assert!(first.leads().await);
+    // Its own agent may come and go.
+    first.kill_agent();
+    first.start().unwrap();
+    cluster.wait_for_leader().await.unwrap();
 }

@@ -235,7 +235,8 @@ fn entry<T>(pair: &KeyValue, value: T) -> Entry<T> {
 
 fn member(pair: &KeyValue, name: &str) -> Member {
     let value = serde_json::from_slice(&pair.value).unwrap_or_else(|_| Value::String(pair.text()));
-    Member { name: name.to_owned(), value, lease: pair.lease, revision: pair.mod_revision }
+    let (created, revision) = (pair.create_revision, pair.mod_revision);
+    Member { name: name.to_owned(), value, lease: pair.lease, created, revision }
 }
 
 #[cfg(test)]

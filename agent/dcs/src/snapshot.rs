@@ -43,6 +43,8 @@ pub struct Member {
     pub value: Value,
     /// The session that the entry hangs on; 0 when on none.
     pub lease: i64,
+    /// When it was put for the first time since it was last gone: what is smaller came first.
+    pub created: i64,
     /// When it was last changed.
     pub revision: i64,
 }

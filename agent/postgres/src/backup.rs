@@ -85,13 +85,7 @@ impl BackupSession {
     /// # Errors
     /// When Postgres lets nobody in.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        let session = Session::open(settings).await?;
-        // It is idle as long as files are copied, and the checkpoint takes its time.
-        const QUIET: &str = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET lock_timeout = 0";
-        session
-            .within("begin a session for a base backup", LIMIT, session.client().batch_execute(QUIET))
-            .await?;
-        Ok(BackupSession { session })
+        Ok(BackupSession { session: Session::open(settings).await? })
     }
 
     /// Begins: with a checkpoint at once, not one that is spread over time.

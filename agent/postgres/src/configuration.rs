@@ -17,6 +17,7 @@ use crate::conninfo::{Upstream, conninfo};
 use crate::error::Error;
 use crate::file;
 use crate::observation::{Observation, Role};
+use crate::options;
 use crate::quote::quote_name;
 use crate::settings::Settings;
 
@@ -167,10 +168,10 @@ impl Configuration {
             "synchronous_standby_names = {}",
             parameters::quote(&self.synchronous_standby_names())
         ));
-        let primary_conninfo = self
-            .upstream
-            .as_ref()
-            .map(|upstream| conninfo(upstream, &settings.replication.name, password_file, &settings.name));
+        let user = &settings.replication;
+        let primary_conninfo = self.upstream.as_ref().map(|upstream| {
+            conninfo(upstream, user, password_file, &settings.name, &options::of_replication())
+        });
         let slot = if self.upstream.is_some() { slot_name(&settings.name) } else { String::new() };
         add(format_args!("primary_conninfo = {}", parameters::quote(&primary_conninfo.unwrap_or_default())));
         add(format_args!("primary_slot_name = {}", parameters::quote(&slot)));

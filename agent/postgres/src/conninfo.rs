@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::settings::User;
+
 /// Where another member's Postgres listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
@@ -28,12 +30,13 @@ impl Upstream {
     }
 }
 
-/// A connection string. The password is in `password_file`, never in here.
+/// A connection string. The password is in `password_file`, never in here. `options`: what the session sets for itself.
 pub(crate) fn conninfo(
     upstream: &Upstream,
-    user: &str,
+    user: &User,
     password_file: &Path,
     application_name: &str,
+    options: &str,
 ) -> String {
     let mut text = String::new();
     let mut add = |key: &str, value: &str| {
@@ -45,9 +48,11 @@ pub(crate) fn conninfo(
     };
     add("host", &upstream.host);
     add("port", &upstream.port.to_string());
-    add("user", user);
+    add("user", &user.name);
     add("passfile", &password_file.to_string_lossy());
     add("application_name", application_name);
+    add("options", options);
+    user.tls.given().iter().for_each(|(key, value)| add(key, value));
     // A dead host swallows connections instead of refusing them: not for longer than it takes to elect another.
     add("connect_timeout", "3");
     add("tcp_user_timeout", "5000");
@@ -98,15 +103,32 @@ fn value(conninfo: &str, wanted: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Password;
+    use crate::tls::{SslMode, Tls};
 
     #[test]
     fn an_address_is_found_again_whatever_is_in_it() {
         let upstream = Upstream { host: "a b'c\\".to_owned(), port: 7 };
-        let text = conninfo(&upstream, "it's me", Path::new("/run/pass file"), "member1");
-        assert_eq!(address(&text), Some((upstream.host, 7)));
+        let options = r"-c host=h -c a=b\ c";
+        let mut user = User {
+            name: "it's me".to_owned(),
+            password: Password::new("secret".to_owned()),
+            tls: Tls::default(),
+        };
+        let of = |user: &User| conninfo(&upstream, user, Path::new("/run/pass file"), "member1", options);
+        let text = of(&user);
+        assert_eq!(address(&text), Some((upstream.host.clone(), 7)));
         assert_eq!(value(&text, "user").as_deref(), Some("it's me"));
         assert_eq!(value(&text, "passfile").as_deref(), Some("/run/pass file"));
+        assert_eq!(value(&text, "options").as_deref(), Some(options));
         assert_eq!(value(&text, "sslmode"), None);
+        user.tls = Tls {
+            mode: Some(SslMode::VerifyFull),
+            authorities: Some("/etc/my ca's.crt".into()),
+            ..Tls::default()
+        };
+        assert_eq!(value(&of(&user), "sslmode").as_deref(), Some("verify-full"));
+        assert_eq!(value(&of(&user), "sslrootcert").as_deref(), Some("/etc/my ca's.crt"));
         assert_eq!(address(""), None);
     }
 

@@ -89,6 +89,12 @@ pub enum Error {
         /// Why not.
         source: tokio_postgres::Error,
     },
+    /// No encrypted connection can be made at all.
+    #[error("cannot set up TLS")]
+    Tls {
+        /// Why not.
+        source: rustls::Error,
+    },
     /// The Postgres of another member takes no connection.
     #[error("cannot reach Postgres at {place}")]
     Reach {
@@ -196,6 +202,7 @@ impl Error {
             | Error::MoveAside { .. }
             | Error::Room { .. }
             | Error::Connect { .. }
+            | Error::Tls { .. }
             | Error::Reach { .. }
             | Error::Statement { .. }
             | Error::TooSlow { .. }
@@ -231,6 +238,7 @@ impl Error {
             | Error::Knock { .. }
             | Error::MoveAside { .. }
             | Error::Room { .. }
+            | Error::Tls { .. }
             | Error::Reach { .. }
             | Error::TooSlow { .. }
             | Error::Tool { .. }

@@ -15,6 +15,7 @@ use crate::directory;
 use crate::error::Error;
 use crate::observer::Observer;
 use crate::settings::Settings;
+use crate::special;
 use crate::supervisor::{ArmedFuse, News, Supervisor};
 
 /// A fast stop waits until every connected standby has everything; for one that hangs, not longer than this.
@@ -85,6 +86,7 @@ impl Postgres {
     /// # Errors
     /// When a file cannot be written or the supervisor refuses.
     pub async fn start_primary(&self, wanted: &Configuration, _fuse: &ArmedFuse) -> Result<(), Error> {
+        special::clear(&self.settings).await;
         let arguments = wanted.write_for_start(&self.settings, &BTreeMap::new())?;
         configuration::set_standby_signal(&self.settings.data_directory, false)?;
         self.supervisor.start(true, arguments).await
@@ -100,6 +102,7 @@ impl Postgres {
         wanted: &Configuration,
         mut least: BTreeMap<String, u32>,
     ) -> Result<(), Error> {
+        special::clear(&self.settings).await;
         let control = self.control_data().await?;
         self.forget_skipped(control.timeline())?;
         for (name, value) in control.hot_standby_minimum {

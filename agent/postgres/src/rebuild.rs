@@ -16,8 +16,11 @@ use crate::directory::{self, Directory, Work};
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
+use crate::options;
 use crate::room::{self, Coming};
 use crate::session::Session;
+use crate::special;
+use crate::tls::{self, Tls};
 
 /// For the primary to accept a connection.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
@@ -61,14 +64,15 @@ impl Postgres {
     pub async fn clone_from(&self, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
         // The data is moved aside only when nothing stands in the way of the copying.
-        reach(upstream).await?;
+        reach(upstream, &settings.replication.tls).await?;
         self.is_free().await?;
         let coming = self.coming_from(upstream).await;
         self.make_room(Work::Clone, coming).await?;
         // It holds the password, and this may be the first that is written here.
         let password_file = write_password_file(settings)?;
         // Not the member's name: a commit must not take the copying for the standby.
-        let source = conninfo(upstream, &settings.replication.name, &password_file, "outrider clone");
+        let user = &settings.replication;
+        let source = conninfo(upstream, user, &password_file, "outrider clone", &options::of_replication());
         let arguments = vec![
             "-D".to_owned(),
             settings.data_directory.display().to_string(),
@@ -90,7 +94,7 @@ impl Postgres {
     /// When pg_rewind fails; the data directory may then only be replaced.
     pub async fn rewind(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
-        reach(upstream).await?;
+        reach(upstream, &settings.rewind.tls).await?;
         // The primary has to learn where this member is; then pg_rewind itself tells what else keeps it out.
         Session::wait_to_be_let_in(settings, upstream).await;
         // A crashed server is recovered by pg_rewind itself, which starts it once with this configuration.
@@ -98,8 +102,10 @@ impl Postgres {
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;
         Work::Rewind.begin(settings, &[])?;
         archive_slot::forget(settings)?;
+        special::clear(settings).await;
         let password_file = write_password_file(settings)?;
-        let source = conninfo(upstream, &settings.rewind.name, &password_file, "outrider rewind");
+        let user = &settings.rewind;
+        let source = conninfo(upstream, user, &password_file, "outrider rewind", &options::usual());
         let mut arguments = vec![
             "--target-pgdata".to_owned(),
             settings.data_directory.display().to_string(),
@@ -140,7 +146,7 @@ impl Postgres {
             "SELECT place FROM pg_tablespace, pg_tablespace_location(oid) AS place WHERE place LIKE '/%'";
         const SIZE: &str = "SELECT pg_tablespace_size('pg_default')";
         let asking = async {
-            let session = Session::open_at_as(upstream, &self.settings.rewind).await?;
+            let session = Session::open_at_for_rewind(&self.settings, upstream).await?;
             let act = "tell where its tablespaces are";
             let places = session.within(act, ASK_LIMIT, session.client().query(PLACES, &[])).await?;
             let act = "tell how large it is";
@@ -165,15 +171,14 @@ impl Postgres {
     }
 }
 
-/// Before anything is marked: a primary that is not there is no reason to give the data up.
-async fn reach(upstream: &Upstream) -> Result<(), Error> {
-    let connecting = timeout(REACH_LIMIT, TcpStream::connect((upstream.host.as_str(), upstream.port))).await;
-    let place = format!("{}:{}", upstream.host, upstream.port);
-    match connecting {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(source)) => Err(Error::Reach { place, source }),
-        Err(_) => Err(Error::Reach { place, source: io::ErrorKind::TimedOut.into() }),
-    }
+/// Before anything is marked: a primary that is not there, or is not whom it has to be, is no reason to give the data up.
+async fn reach(upstream: &Upstream, tls: &Tls) -> Result<(), Error> {
+    let reaching = timeout(REACH_LIMIT, async {
+        let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
+        tls::greet(stream, &upstream.host, tls).await
+    });
+    let reached = reaching.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    reached.map_err(|source| Error::Reach { place: format!("{}:{}", upstream.host, upstream.port), source })
 }
 
 /// So that messages and sort order do not depend on the container.

@@ -5,12 +5,14 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
-use tracing::{debug, warn};
+use tokio_postgres::{Client, Config};
+use tracing::warn;
 
 use crate::conninfo::Upstream;
 use crate::error::Error;
+use crate::options::{self, superuser_options};
 use crate::settings::{Settings, User};
+use crate::tls::{self, SslMode, Tls};
 
 /// To be let in.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -39,30 +41,29 @@ impl Session {
         let mut config = Config::new();
         config.host_path(&settings.socket_directory).port(settings.port);
         let place = format!("{}/.s.PGSQL.{}", settings.socket_directory.display(), settings.port);
-        Self::connect(&settings.superuser, config, CONNECT_LIMIT, place).await
+        // What comes over a unix socket was never on a network.
+        let tls = Tls { mode: Some(SslMode::Disable), ..Tls::default() };
+        Self::connect(&settings.superuser, &tls, config, superuser_options(), CONNECT_LIMIT, place).await
     }
 
     /// Connects as the superuser to the Postgres of another member.
     pub(crate) async fn open_at(settings: &Settings, member: &Upstream) -> Result<Self, Error> {
-        Self::open_at_as(member, &settings.superuser).await
+        Self::reach(member, &settings.superuser, superuser_options()).await
     }
 
-    /// Connects as this user to the Postgres of another member.
-    pub(crate) async fn open_at_as(member: &Upstream, user: &User) -> Result<Self, Error> {
-        let mut config = Config::new();
-        config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT);
-        Self::connect(user, config, REACH_LIMIT, format!("{}:{}", member.host, member.port)).await
+    /// Connects as the user for rewinding to the Postgres of another member.
+    pub(crate) async fn open_at_for_rewind(settings: &Settings, member: &Upstream) -> Result<Self, Error> {
+        Self::reach(member, &settings.rewind, options::usual()).await
     }
 
     /// Waits while another member's `pg_hba.conf` has no line for the rewind user from here, but not for ever.
     pub(crate) async fn wait_to_be_let_in(settings: &Settings, member: &Upstream) {
-        let mut config = Config::new();
-        config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT).dbname("postgres");
-        config.user(&settings.rewind.name).password(settings.rewind.password.reveal());
         let trying = async {
             loop {
-                match config.connect(NoTls).await {
-                    Err(fault) if fault.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+                match Self::open_at_for_rewind(settings, member).await {
+                    Err(fault)
+                        if fault.sql_state() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) =>
+                    {
                         sleep(LET_IN_INTERVAL).await;
                     }
                     Ok(_) | Err(_) => return,
@@ -74,23 +75,36 @@ impl Session {
         }
     }
 
-    async fn connect(user: &User, mut config: Config, limit: Duration, place: String) -> Result<Self, Error> {
+    async fn reach(member: &Upstream, user: &User, options: String) -> Result<Self, Error> {
+        let mut config = Config::new();
+        config.host(&member.host).port(member.port).connect_timeout(REACH_LIMIT);
+        let place = format!("{}:{}", member.host, member.port);
+        Self::connect(user, &user.tls, config, options, REACH_LIMIT, place).await
+    }
+
+    async fn connect(
+        user: &User,
+        tls: &Tls,
+        mut config: Config,
+        options: String,
+        limit: Duration,
+        place: String,
+    ) -> Result<Self, Error> {
         config
             .user(&user.name)
             .password(user.password.reveal())
             .dbname("postgres")
             .application_name("outrider")
-            // What the agent writes must never wait for a standby, nor mean another function than PostgreSQL's own.
-            .options("-c synchronous_commit=local -c search_path=pg_catalog");
-        let connecting = timeout(limit, config.connect(NoTls)).await;
-        let connecting = connecting.map_err(|_| Error::TooSlow { act: "let the agent in", limit })?;
-        let (client, connection) = connecting.map_err(|source| Error::Connect { place, source })?;
-        let task = tokio::spawn(async move {
-            if let Err(fault) = connection.await {
-                debug!(%fault, "a session with Postgres ended");
-            }
-        });
-        Ok(Session { client, task })
+            .options(options);
+        let connecting = timeout(limit, tls::connect(config, tls, &place)).await;
+        let (client, version, task) =
+            connecting.map_err(|_| Error::TooSlow { act: "let the agent in", limit })??;
+        let session = Session { client, task };
+        if has_transaction_timeout(&version) {
+            let act = "set the limits of a session";
+            session.within(act, limit, session.client.batch_execute("SET transaction_timeout = 0")).await?;
+        }
+        Ok(session)
     }
 
     /// Awaits a statement for at most `limit`.
@@ -114,5 +128,25 @@ impl Session {
     /// Whether the connection is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+}
+
+/// PostgreSQL 17 and newer have it; earlier ones let nobody in who names it at the door.
+fn has_transaction_timeout(server_version: &str) -> bool {
+    let digits = server_version.find(|c: char| !c.is_ascii_digit()).unwrap_or(server_version.len());
+    server_version[..digits].parse::<u32>().is_ok_and(|major| major >= 17)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        for (version, has) in
+            [("17.2", true), ("18beta1", true), ("15.16 (Debian 15.16-0+deb12u1)", false), ("", false)]
+        {
+            assert_eq!(has_transaction_timeout(version), has, "{version}");
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::tls::Tls;
+
 /// The static settings of one Postgres.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -50,6 +52,8 @@ pub struct User {
     pub name: String,
     /// Its password.
     pub password: Password,
+    /// How its connections to other members are protected.
+    pub tls: Tls,
 }
 
 /// A password; it shows itself to nobody.
@@ -84,7 +88,11 @@ pub(crate) mod tests {
 
     /// Of a member whose directories lie in this one.
     pub(crate) fn settings(directory: &Path) -> Settings {
-        let user = |name: &str| User { name: name.to_owned(), password: Password::new("p".to_owned()) };
+        let user = |name: &str| User {
+            name: name.to_owned(),
+            password: Password::new("p".to_owned()),
+            tls: Tls::default(),
+        };
         Settings {
             name: "member1".to_owned(),
             scope: "homepage".to_owned(),

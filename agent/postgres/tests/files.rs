@@ -5,10 +5,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use outrider_postgres::{Directory, Password, Settings, User, inspect};
+use outrider_postgres::{Directory, Password, Settings, Tls, User, inspect};
 
 fn settings(directory: &Path) -> Settings {
-    let user = |name: &str| User { name: name.to_owned(), password: Password::new("secret:word".to_owned()) };
+    let user = |name: &str| User {
+        name: name.to_owned(),
+        password: Password::new("secret:word".to_owned()),
+        tls: Tls::default(),
+    };
     fs::create_dir_all(directory.join("state")).unwrap();
     Settings {
         name: "member1".to_owned(),

@@ -266,6 +266,18 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
     }
 }
 
+/// The agent ends because its member may take no part: its entry goes, but for a leader's, whose lease hangs on the same session.
+pub(crate) async fn withdraw(instruments: &Instruments, memory: &mut Memory) {
+    leave(instruments, memory).await;
+    if memory.lease.is_some() {
+        return;
+    }
+    // What fails here goes with the session.
+    if let Ok(Err(fault)) = timeout(FAREWELL_LIMIT, instruments.dcs.close()).await {
+        warn!(fault = %causes(&fault), "cannot take this member's entry away");
+    }
+}
+
 /// Postgres was told that its settings changed, unless it has more important things to do.
 pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
     let is_known = memory.rules.revision.is_some();

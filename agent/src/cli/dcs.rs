@@ -5,12 +5,11 @@ mod shown;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use outrider_dcs::{Dcs, Identity, Snapshot, SyncState, base_path, open_etcd};
+use outrider_dcs::{Dcs, Snapshot, SyncState};
 use outrider_ha::{
     MemberName, NotRebuilt, Rebuilding, Role, SynchronousMode, SystemId, Testimony, Witness, rebuild,
 };
@@ -120,7 +119,7 @@ async fn rebuild_keys(
     yes: bool,
     format: Format,
 ) -> Result<ExitCode, Refusal> {
-    let dcs = open(config)?;
+    let dcs = config.open_dcs(config.etcd.retry_timeout)?;
     let snapshot = dcs.read().await.map_err(anyhow::Error::new)?;
     let remembered = DcsRecord::read(&config.postgres.state_directory)
         .with_context(|| {
@@ -152,18 +151,6 @@ async fn rebuild_keys(
         config.scope, rebuilding.generation, rebuilding.best
     ))?;
     wait_for_leader(dcs.as_ref(), &rebuilding.best).await
-}
-
-/// Without a session: this command is no member.
-fn open(config: &Config) -> anyhow::Result<Arc<dyn Dcs>> {
-    let identity = Identity {
-        name: config.name.clone(),
-        base_path: base_path(&config.namespace, &config.scope),
-        ttl: config::first_policy(config).ttl,
-        session_file: None,
-        boottime_ns: clock::boottime_ns,
-    };
-    open_etcd(&identity, &config.etcd).context("cannot open etcd")
 }
 
 /// Everybody whom the DCS, this member or one of those who answer knows.

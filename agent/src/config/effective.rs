@@ -71,7 +71,11 @@ fn postgresql(config: &Config) -> Value {
 }
 
 fn user(user: &User) -> Value {
-    json!({"username": user.name, "password": HIDDEN})
+    let mut document = json!({"username": user.name, "password": HIDDEN});
+    for (key, value) in user.tls.given() {
+        document[key] = json!(value);
+    }
+    document
 }
 
 fn shipping(archive: &Archive) -> Value {

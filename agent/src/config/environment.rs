@@ -48,25 +48,48 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ARCHIVE_CA_FILE", "archive.ca_file"),
     ("SUPERVISOR_SOCKET", "supervisor.socket"),
 ];
+/// The users of Postgres, each with the keys for the protection of its connections, which are called the same in capitals.
+const USERS: [&str; 3] = ["superuser", "replication", "rewind"];
+const PROTECTION: [&str; 9] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslcrl",
+    "sslcrldir",
+    "gssencmode",
+    "channel_binding",
+];
 /// Ours wins where both are set.
 const PREFIXES: [&str; 2] = ["PATRONI_", "OUTRIDER_"];
 
 /// The environment of the process, or one made up for a test.
 pub(crate) type Environment = BTreeMap<String, String>;
 
+fn variables() -> impl Iterator<Item = (String, String)> {
+    let protection = USERS.iter().flat_map(|user| PROTECTION.iter().map(move |key| (user, key)));
+    let protection = protection.map(|(user, key)| {
+        let variable = format!("{user}_{key}").to_ascii_uppercase();
+        (variable, format!("postgresql.authentication.{user}.{key}"))
+    });
+    let single = VARIABLES.iter().map(|(variable, key)| ((*variable).to_owned(), (*key).to_owned()));
+    single.chain(protection)
+}
+
 /// Puts what the environment says into the document. A secret `X` may also be given as `X_FILE`.
 pub(super) fn apply(environment: &Environment, document: &mut Map<String, Value>) {
     for prefix in PREFIXES {
-        for (variable, key) in VARIABLES {
+        for (variable, key) in variables() {
             let name = format!("{prefix}{variable}");
             if let Some(text) = given(environment, &name) {
-                put(document, key, text);
+                put(document, &key, text);
                 remove(document, &format!("{key}_file"));
             } else if let Some(path) = given(environment, &format!("{name}_FILE"))
-                && is_secret(key)
+                && is_secret(&key)
             {
                 put(document, &format!("{key}_file"), path);
-                remove(document, key);
+                remove(document, &key);
             }
         }
     }

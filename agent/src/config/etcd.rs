@@ -1,11 +1,33 @@
 //! `etcd3`: how to reach the DCS.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_dcs::{Credentials, EtcdOptions, TlsFiles};
+use anyhow::Context as _;
+use outrider_dcs::{Credentials, Dcs, EtcdOptions, Identity, TlsFiles, base_path, open_etcd};
 
 use super::fault::Findings;
 use super::section::Section;
+use super::{Config, first_policy};
+use crate::clock;
+
+impl Config {
+    /// The DCS for somebody who only looks and is no member: without a session. `limit`: for one operation.
+    ///
+    /// # Errors
+    /// What keeps it from being opened; nobody is asked yet.
+    pub(crate) fn open_dcs(&self, limit: Duration) -> anyhow::Result<Arc<dyn Dcs>> {
+        let identity = Identity {
+            name: self.name.clone(),
+            base_path: base_path(&self.namespace, &self.scope),
+            ttl: first_policy(self).ttl,
+            session_file: None,
+            boottime_ns: clock::boottime_ns,
+        };
+        let options = EtcdOptions { retry_timeout: limit, ..self.etcd.clone() };
+        open_etcd(&identity, &options).context("cannot open etcd")
+    }
+}
 
 pub(super) fn read(root: &Section<'_>, retry_timeout: Duration, findings: &mut Findings) -> EtcdOptions {
     let section = root.section("etcd3", findings);

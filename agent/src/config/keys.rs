@@ -22,11 +22,12 @@ pub(super) const RULES: &str = "bootstrap.dcs";
 pub(super) const RULES_POSTGRESQL: &str = "bootstrap.dcs.postgresql";
 
 const USER: (&[&str], &[&str]) = (
-    &["username", "password", "password_file"],
     &[
+        "username",
+        "password",
+        "password_file",
         "sslmode",
         "sslkey",
-        "sslpassword",
         "sslcert",
         "sslrootcert",
         "sslcrl",
@@ -34,6 +35,8 @@ const USER: (&[&str], &[&str]) = (
         "gssencmode",
         "channel_binding",
     ],
+    // Of an encrypted key, which the agent's own sessions cannot read.
+    &["sslpassword"],
 );
 
 const SECTIONS: &[Keys] = &[
@@ -135,9 +138,9 @@ const SECTIONS: &[Keys] = &[
         idle: &[],
         refused: &[],
     },
-    Keys { section: "postgresql.authentication.superuser", used: USER.0, idle: USER.1, refused: &[] },
-    Keys { section: "postgresql.authentication.replication", used: USER.0, idle: USER.1, refused: &[] },
-    Keys { section: "postgresql.authentication.rewind", used: USER.0, idle: USER.1, refused: &[] },
+    Keys { section: "postgresql.authentication.superuser", used: USER.0, idle: &[], refused: USER.1 },
+    Keys { section: "postgresql.authentication.replication", used: USER.0, idle: &[], refused: USER.1 },
+    Keys { section: "postgresql.authentication.rewind", used: USER.0, idle: &[], refused: USER.1 },
     Keys {
         section: "bootstrap",
         used: &["dcs", "initdb", "method", "archive"],

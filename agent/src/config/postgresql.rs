@@ -11,7 +11,7 @@ use super::archive::Archive;
 use super::environment::Environment;
 use super::fault::Findings;
 use super::section::{Section, shown};
-use super::{bootstrap, programs, rules};
+use super::{bootstrap, programs, rules, tls};
 
 const LISTEN_RULE: &str = "expected host:port, such as 127.0.0.1:5432 or *:5432";
 
@@ -38,6 +38,7 @@ pub(super) fn directories(root: &Section<'_>, findings: &mut Findings) -> (PathB
 /// The settings, and `host:port` by which others reach this Postgres.
 pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findings) -> (Settings, String) {
     let section = root.section("postgresql", findings);
+    must_lie_outside(root, &around, findings);
     let listen = section
         .parsed("listen", LISTEN_RULE, findings, |text| Address::parse(text, Some(5432)))
         .unwrap_or_else(|| Address { host: "127.0.0.1".to_owned(), port: 5432 });
@@ -50,10 +51,11 @@ pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findin
         Some(_) => user(&authentication, "rewind", "rewinder", findings),
         None => superuser.clone(),
     };
+    let socket_directory = socket_directory(&parameters, &around, findings);
     let settings = Settings {
         name: around.name,
         scope: around.scope,
-        socket_directory: socket_directory(&parameters, &around.supervisor_socket),
+        socket_directory,
         bin_directory: bin_directory(&section, around.environment, findings),
         data_directory: around.data_directory,
         state_directory: around.state_directory,
@@ -146,13 +148,52 @@ fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mu
     })
 }
 
-/// Where Postgres itself is told to put its socket, or beside the supervisor's, where both processes come.
-fn socket_directory(parameters: &BTreeMap<String, String>, supervisor_socket: &Path) -> PathBuf {
+/// Where Postgres itself is told to put its socket, or beside the supervisor's, where both processes come. Never in the data
+/// directory: pg_rewind fails at the socket of the server that it copies from.
+fn socket_directory(
+    parameters: &BTreeMap<String, String>,
+    around: &Around<'_>,
+    findings: &mut Findings,
+) -> PathBuf {
+    let usual = around.supervisor_socket.parent().unwrap_or(Path::new("/")).to_owned();
     let listed = parameters.get("unix_socket_directories").and_then(|list| list.split(',').next());
-    match listed.map(|first| first.trim().trim_matches(['\'', '"'])) {
-        Some(first) if !first.is_empty() => PathBuf::from(first),
-        _ => supervisor_socket.parent().unwrap_or(Path::new("/")).to_owned(),
+    let first = listed.map(|first| first.trim().trim_matches(['\'', '"'])).filter(|first| !first.is_empty());
+    let Some(wanted) = first.map(PathBuf::from) else { return usual };
+    if !lies_in(&wanted, &around.data_directory) {
+        return wanted;
     }
+    findings.warnings.push(format!(
+        "postgresql.parameters.unix_socket_directories: {} lies in the data directory, where a socket makes every \
+         pg_rewind from this member fail; the socket is in {}",
+        wanted.display(),
+        usual.display()
+    ));
+    usual
+}
+
+/// What the agent keeps outside the data directory, which a clone replaces.
+fn must_lie_outside(root: &Section<'_>, around: &Around<'_>, findings: &mut Findings) {
+    let supervisor = root.section("supervisor", findings).name("socket");
+    for (key, path) in
+        [("state_dir".to_owned(), &around.state_directory), (supervisor, &around.supervisor_socket)]
+    {
+        if lies_in(path, &around.data_directory) {
+            let rule = "lies in the data directory, which a clone replaces; put it elsewhere";
+            findings.wrong(key, &Value::from(path.display().to_string()), rule);
+        }
+    }
+}
+
+/// Whether a path leads into a directory, through links, too. Either may not be there yet.
+fn lies_in(path: &Path, directory: &Path) -> bool {
+    let resolved = |path: &Path| {
+        let there = path.ancestors().find_map(|there| Some((there, there.canonicalize().ok()?)));
+        match there {
+            Some((there, real)) => real.join(path.strip_prefix(there).unwrap_or(Path::new(""))),
+            None => path.to_owned(),
+        }
+    };
+    !directory.as_os_str().is_empty() && resolved(path).starts_with(resolved(directory))
 }
 
 fn user(authentication: &Section<'_>, kind: &str, usual: &str, findings: &mut Findings) -> User {
@@ -164,7 +205,7 @@ fn user(authentication: &Section<'_>, kind: &str, usual: &str, findings: &mut Fi
     let password = section.secret("password", findings);
     let password = password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
     let name = section.text("username", findings).unwrap_or_else(|| usual.to_owned());
-    User { name, password: Password::new(password) }
+    User { name, password: Password::new(password), tls: tls::read(&section, findings) }
 }
 
 fn pg_hba(section: &Section<'_>, findings: &mut Findings) -> Vec<String> {
@@ -203,6 +244,23 @@ pub(crate) fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_lies_in_a_directory_through_links_too() {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(&data, root.path().join("link")).unwrap();
+        for inside in ["data", "data/run", "data/run/deep", "link", "link/run"] {
+            assert!(lies_in(&root.path().join(inside), &data), "{inside}");
+        }
+        for outside in ["", "data.outrider", "data.outrider/run", "elsewhere"] {
+            assert!(!lies_in(&root.path().join(outside), &data), "{outside}");
+        }
+        let absent = root.path().join("absent");
+        assert!(lies_in(&absent.join("run"), &absent) && !lies_in(&data, &absent));
+        assert!(!lies_in(&data, Path::new("")), "it is missing");
+    }
 
     #[test]
     fn a_command_survives_the_shell_and_postgres() {

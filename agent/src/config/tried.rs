@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use outrider_postgres::{Configuration, Supervisor, Trial, TrialOutcome};
 
-use super::{Config, judge, rules};
+use super::{Config, judge, rules, taken_slot};
+
+/// For the DCS to say who is there.
+const DCS_LIMIT: Duration = Duration::from_millis(500);
 
 /// What the program has against them.
 #[derive(Debug, Default)]
@@ -26,10 +30,12 @@ pub(crate) async fn try_file(config: &Config) -> FileTrial {
     let mut found = FileTrial::default();
     overruled(config, &mut found);
     readable_by_others(config, &mut found);
-    found.faults.extend(foreign_supervisor(config).await);
     let trial = Trial::of(settings);
     let wanted = Configuration { parameters: bootstrap.clone(), ..Configuration::default() };
-    let words = match trial.start(&wanted).await {
+    let (foreign, taken, started) =
+        tokio::join!(foreign_supervisor(config), slot_of_another(config), trial.start(&wanted));
+    found.faults.extend(foreign.into_iter().chain(taken));
+    let words = match started {
         TrialOutcome::Passed => return found,
         TrialOutcome::NotTried(why) => {
             found.warnings.push(format!("the parameters were not checked: {why}"));
@@ -52,6 +58,12 @@ pub(crate) async fn try_file(config: &Config) -> FileTrial {
         found.start = Some(words);
     }
     found
+}
+
+/// Whether another member of the cluster makes the slot of this one, as far as the DCS says so at once; the agent looks in each round.
+async fn slot_of_another(config: &Config) -> Option<String> {
+    let dcs = config.open_dcs(DCS_LIMIT).ok()?;
+    taken_slot(&config.name, &dcs.read().await.ok()?)
 }
 
 /// Files with passwords that every user of the machine can read.

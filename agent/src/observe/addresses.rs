@@ -126,6 +126,7 @@ mod tests {
             name: (*name).to_owned(),
             value: json!({"conn_url": format!("postgres://{host}:5432/postgres")}),
             lease: 1,
+            created: 1,
             revision: 1,
         };
         Snapshot { members: members.iter().map(member).collect(), ..Snapshot::default() }

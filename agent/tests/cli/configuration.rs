@@ -460,6 +460,90 @@ fn what_would_only_fail_later_is_told_before() {
 }
 
 #[test]
+fn a_name_that_makes_no_slot_of_its_own_is_refused() {
+    for name in ["outrider_archive", "Outrider-Archive"] {
+        let found = faults(&SMALLEST.replace("name: p1", &format!("name: {name}")));
+        assert!(
+            found.len() == 1 && found[0].contains("makes the replication slot outrider_archive"),
+            "{found:?}"
+        );
+    }
+    // PostgreSQL would cut it.
+    let found = faults(&SMALLEST.replace("name: p1", &format!("name: {}", "x".repeat(64))));
+    assert!(found.len() == 1 && found[0].contains("expected 1 to 63"), "{found:?}");
+}
+
+/// With these keys for the replication user.
+fn protected(keys: &str) -> String {
+    SMALLEST
+        .replace("replication: {password: geheim2}", &format!("replication: {{password: geheim2, {keys}}}"))
+}
+
+#[test]
+fn a_protection_of_connections_that_cannot_be_obeyed_is_refused() {
+    for (keys, words) in [
+        (
+            "sslmode: \"yes\"",
+            "sslmode: \"yes\": expected disable, allow, prefer, require, verify-ca or verify-full",
+        ),
+        ("sslmode: verify-full", "sslmode: \"verify-full\": needs sslrootcert"),
+        ("sslmode: verify-ca", "sslmode: \"verify-ca\": needs sslrootcert"),
+        (
+            "sslmode: verify-full, sslrootcert: system",
+            "sslrootcert: \"system\": expected an absolute path (system",
+        ),
+        ("sslmode: verify-ca, sslrootcert: /nowhere/ca.crt", "sslmode: cannot read /nowhere/ca.crt"),
+        ("sslmode: require, sslrootcert: /etc/passwd", "it holds no certificate in PEM"),
+        ("sslmode: require, sslcert: /x.crt", "sslcert: goes with sslkey"),
+        ("sslmode: require, sslcrl: /x.crl", "sslcrl: goes with sslrootcert"),
+        ("sslpassword: x", "sslpassword: is not supported here"),
+        ("gssencmode: require", "gssencmode: \"require\": expected disable or prefer"),
+        ("channel_binding: always", "channel_binding: \"always\": expected disable, prefer or require"),
+        (
+            "sslmode: disable, channel_binding: require",
+            "channel_binding: \"require\": needs an encrypted connection",
+        ),
+    ] {
+        let found = faults(&protected(keys));
+        assert!(found.iter().any(|fault| fault.contains(words)), "{keys}: {found:?}");
+        assert!(
+            found.iter().any(|fault| fault.starts_with("postgresql.authentication.replication.")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_protection_of_connections_is_in_effect_from_the_file_and_the_environment() {
+    let file = File::new(&protected("sslmode: require, channel_binding: require, gssencmode: disable"));
+    let run = file.check(&[("PATRONI_SUPERUSER_SSLMODE", "require")]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!run.err.contains("has no effect"), "{run:?}");
+    // The rewind user is the superuser where none is named.
+    for (line, times) in
+        [("sslmode: require", 3), ("channel_binding: require", 1), ("gssencmode: disable", 1)]
+    {
+        assert_eq!(run.out.matches(line).count(), times, "{line}: {}", run.out);
+    }
+    let run = check(&protected("sslmode: disable, sslrootcert: /nowhere/ca.crt"));
+    assert!(run.err.contains("replication.sslrootcert has no effect while sslmode is disable"), "{run:?}");
+}
+
+#[test]
+fn what_the_agent_keeps_lies_outside_the_data_directory() {
+    let found =
+        faults(&format!("{SMALLEST}state_dir: /srv/pg/data/state\nsupervisor: {{socket: /srv/pg/data/s}}\n"));
+    assert!(
+        found.len() == 2
+            && found[0].starts_with("state_dir: ")
+            && found[1].starts_with("supervisor.socket: ")
+    );
+    assert!(found.iter().all(|fault| fault.contains("lies in the data directory")), "{found:?}");
+    let run = check(&format!("{SMALLEST}  parameters: {{unix_socket_directories: /srv/pg/data/run}}\n"));
+    assert!(run.code == 0 && run.err.contains("the socket is in /srv/pg/data.outrider"), "{run:?}");
+}
+
+#[test]
 fn a_tag_that_is_misspelt_is_named() {
     for (tag, meant) in [
         ("nofailovr", "nofailover"),

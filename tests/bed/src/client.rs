@@ -41,9 +41,17 @@ impl Endpoint {
     /// # Errors
     /// When it does not let us in at once.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
+        self.connect_with("").await
+    }
+
+    /// The same with settings for the session, as `options` has them.
+    ///
+    /// # Errors
+    /// When it does not let us in at once.
+    pub async fn connect_with(&self, options: &str) -> anyhow::Result<Connection> {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.port).user("postgres").password(PASSWORD).dbname("postgres");
-        config.application_name("bed").connect_timeout(CONNECT_LIMIT);
+        config.application_name("bed").connect_timeout(CONNECT_LIMIT).options(options);
         let connecting = timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
         let (client, connection) = connecting.context("no answer")?.context("cannot connect")?;
         let task = tokio::spawn(async move {

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use outrider_bed::process::{self, Signal};
 use outrider_bed::{PROGRAM_LIMIT, finish, last_lines};
-use outrider_postgres::{Password, Settings, User};
+use outrider_postgres::{Password, Settings, Tls, User};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -145,7 +145,8 @@ impl Postgres {
 
     /// What an agent beside it knows.
     pub(crate) fn settings(&self) -> Settings {
-        let user = User { name: "postgres".to_owned(), password: Password::new(String::new()) };
+        let user =
+            User { name: "postgres".to_owned(), password: Password::new(String::new()), tls: Tls::default() };
         let directory = self.directory.path().to_owned();
         Settings {
             name: "member1".to_owned(),

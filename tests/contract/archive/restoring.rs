@@ -352,6 +352,7 @@ async fn a_drill_brings_the_server_up_and_leaves_nothing() {
         owner: None,
         restore_command: format!("cp {}/%f %p", scene.archive.path().display()),
         user: "postgres".to_owned(),
+        session_options: "-c statement_timeout=0".to_owned(),
         goal: Goal::to(Target::Latest),
         backup: None,
         recovery_limit: super::bench::PATIENCE,

@@ -33,6 +33,8 @@ pub struct DrillOptions {
     pub restore_command: String,
     /// A superuser of the server.
     pub user: String,
+    /// What a session of it sets for itself, as `PGOPTIONS` has it.
+    pub session_options: String,
     /// Where to recover to; to the latest point, that is all WAL is replayed.
     pub goal: Goal,
     /// Which backup; else the best for the goal.

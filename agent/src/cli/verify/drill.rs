@@ -47,6 +47,7 @@ pub(super) async fn drill(
         owner: owner.map(|found| (found.uid(), found.gid())),
         restore_command: restore_command(file, None, &server)?,
         user: config.postgres.superuser.name.clone(),
+        session_options: outrider_postgres::superuser_options(),
         goal: Goal::to(Target::Latest),
         backup,
         recovery_limit: RECOVERY_LIMIT,

@@ -224,6 +224,7 @@ mod tests {
             name: name.to_owned(),
             value: json!({}),
             lease: 1,
+            created: 1,
             revision: 1,
         };
         let leader =

@@ -214,8 +214,13 @@ mod tests {
     }
 
     fn cluster(members: &[&str], sync: Option<&str>) -> Snapshot {
-        let member =
-            |name: &&str| Member { name: (*name).to_owned(), value: json!({}), lease: 1, revision: 1 };
+        let member = |name: &&str| Member {
+            name: (*name).to_owned(),
+            value: json!({}),
+            lease: 1,
+            created: 1,
+            revision: 1,
+        };
         Snapshot {
             leader: Some(Leader { name: "p1".to_owned(), term: 1, revision: 1, lease: 1, mine: true }),
             members: members.iter().map(member).collect(),

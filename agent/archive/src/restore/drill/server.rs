@@ -31,6 +31,7 @@ pub(super) struct Programs {
     scratch: PathBuf,
     owner: Option<(u32, u32)>,
     user: String,
+    session_options: String,
 }
 
 /// What `pg_controldata` prints.
@@ -48,7 +49,8 @@ impl Control {
 
 impl Programs {
     pub(super) fn new(options: &DrillOptions, scratch: PathBuf, owner: Option<(u32, u32)>) -> Self {
-        Programs { bin_dir: options.bin_dir.clone(), scratch, owner, user: options.user.clone() }
+        let (bin_dir, user) = (options.bin_dir.clone(), options.user.clone());
+        Programs { bin_dir, scratch, owner, user, session_options: options.session_options.clone() }
     }
 
     pub(super) async fn control_data(&self, data: &Path) -> Result<Control, RestoreError> {
@@ -82,6 +84,7 @@ impl Programs {
         // A name could hold what psql takes for a connection string.
         command.args(["--port", "5432", "--username", &self.user, "--command", question]);
         command.arg("--host").arg(&self.scratch).env("PGDATABASE", database);
+        command.env("PGOPTIONS", &self.session_options);
         run("psql", command, PROGRAM_LIMIT).await
     }
 
