@@ -17,6 +17,7 @@ mod commands;
 mod dcs;
 mod dcs_lost;
 mod failover;
+mod hangs;
 mod kept;
 mod parameters;
 mod partition;

@@ -73,14 +73,6 @@ pub enum Error {
         /// What is in the way.
         problem: String,
     },
-    /// The postmaster takes no new connection.
-    #[error("Postgres takes no new connection at {socket}")]
-    Knock {
-        /// The socket.
-        socket: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
     /// The unix socket takes no connection.
     #[error("cannot connect to Postgres at {place}")]
     Connect {
@@ -192,7 +184,6 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
-            | Error::Knock { .. }
             | Error::MoveAside { .. }
             | Error::Room { .. }
             | Error::Connect { .. }
@@ -228,7 +219,6 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
-            | Error::Knock { .. }
             | Error::MoveAside { .. }
             | Error::Room { .. }
             | Error::Reach { .. }

@@ -143,6 +143,10 @@ pub(crate) struct Memory {
     pub(crate) job: Option<Running>,
     /// Since when Postgres has not answered; `None` while it answers.
     pub(crate) silent_postgres_since: Option<Instant>,
+    /// Since when it has taken no new connection, though it answers.
+    shut_out_since: Option<Instant>,
+    /// The postmaster was seen to stand still.
+    frozen: bool,
     /// Sums since the start.
     pub(crate) counters: Counters,
 }
@@ -212,6 +216,8 @@ impl Memory {
             silence_logged: false,
             job: None,
             silent_postgres_since: None,
+            shut_out_since: None,
+            frozen: false,
             counters: Counters::default(),
         }
     }
@@ -224,6 +230,11 @@ impl Memory {
     /// How long the lease has been free.
     pub(crate) fn free_for(&self) -> Duration {
         age(self.free_since)
+    }
+
+    /// How long Postgres has taken no new connection, though it answers; `None` while it takes some, or does not answer.
+    pub(crate) fn shut_out_for(&self) -> Option<Duration> {
+        self.shut_out_since.map(|since| age(Some(since)))
     }
 
     /// Notes which request for another leader stands in the DCS.

@@ -157,6 +157,8 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         held_term: if held && here.knows_lease { shown(state).term } else { TERM_BEFORE },
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
+        frozen: None,
+        shut_out: None,
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,

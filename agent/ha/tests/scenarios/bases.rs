@@ -161,6 +161,8 @@ fn local(postgres: Postgres) -> Local {
         held_term: Term(0),
         last_position: POSITION,
         history: TimelineHistory::default(),
+        frozen: None,
+        shut_out: None,
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,
