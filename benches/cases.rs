@@ -6,6 +6,7 @@ mod archive_stream;
 mod crash;
 mod doors;
 mod freeze;
+mod hang;
 mod idle;
 mod node;
 mod switchover;
@@ -30,6 +31,10 @@ pub(crate) enum Case {
     FreezeOn,
     /// The leader's agent stands still, in asynchronous mode
     FreezeOff,
+    /// Every process of the primary's Postgres stands still
+    FreezePostgres,
+    /// The primary's postmaster alone stands still
+    FreezePostmaster,
     /// Nobody writes
     Idle,
     /// Health checks while 2,000 others hold the REST API
@@ -46,13 +51,15 @@ pub(crate) enum Case {
 
 impl Case {
     /// In the order of the table.
-    pub(crate) const ALL: [Case; 12] = [
+    pub(crate) const ALL: [Case; 14] = [
         Case::Switchover,
         Case::SwitchoverReports,
         Case::Crash,
         Case::Node,
         Case::FreezeOn,
         Case::FreezeOff,
+        Case::FreezePostgres,
+        Case::FreezePostmaster,
         Case::Idle,
         Case::Doors,
         Case::WalPush,
@@ -70,6 +77,8 @@ impl Case {
             Case::Node => "node",
             Case::FreezeOn => "freeze-on",
             Case::FreezeOff => "freeze-off",
+            Case::FreezePostgres => "freeze-postgres",
+            Case::FreezePostmaster => "freeze-postmaster",
             Case::Idle => "idle",
             Case::Doors => "doors",
             Case::WalPush => "wal-push",
@@ -91,6 +100,8 @@ impl Case {
             Case::Node => node::run(runs).await,
             Case::FreezeOn => freeze::run_synchronous(runs).await,
             Case::FreezeOff => freeze::run_asynchronous(runs).await,
+            Case::FreezePostgres => hang::run_all(runs).await,
+            Case::FreezePostmaster => hang::run_postmaster(runs).await,
             Case::Idle => idle::run().await,
             Case::Doors => doors::run().await,
             Case::WalPush => wal_push::run().await,

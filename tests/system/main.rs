@@ -19,6 +19,7 @@ mod dcs_lost;
 mod failover;
 mod held;
 mod hostile_settings;
+mod hangs;
 mod kept;
 mod parameters;
 mod partition;

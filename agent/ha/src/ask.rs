@@ -32,6 +32,8 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
         (Lease::Mine, Postgres::Primary { .. }) => {
             cluster.request.as_ref().is_some_and(Request::is_due)
                 || cluster.switchover.is_some()
+                || view.local.shut_out.is_some()
+                || view.local.frozen.is_some()
                 || is_my_turn(view, cluster)
         }
         // Where nothing of a cluster stands, somebody may know of one.

@@ -184,6 +184,10 @@ reasons! {
     Unresponsive => "unresponsive", "Postgres does not answer";
     /// Postgres does not come up and a standby could lead.
     GivingUpOnStart => "giving_up_on_start", "Postgres does not come up in time; stopping it in favour of a standby";
+    /// Postgres hangs and a standby could lead.
+    GivingUpOnHang => "giving_up_on_hang", "Postgres hangs; stopping it in favour of a standby";
+    /// Postgres takes no new connection, and those that are open go on.
+    TakesNoConnection => "takes_no_connection", "the leader with the lease, but Postgres takes no new connection; those that are open go on";
     /// Postgres hangs and cannot be stopped: the lease runs out.
     LettingGo => "letting_go", "Postgres hangs and cannot be stopped; letting the lease run out in favour of a standby";
     /// Postgres stopped unexpectedly and is started where it is.

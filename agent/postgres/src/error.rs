@@ -73,14 +73,6 @@ pub enum Error {
         /// What is in the way.
         problem: String,
     },
-    /// The postmaster takes no new connection.
-    #[error("Postgres takes no new connection at {socket}")]
-    Knock {
-        /// The socket.
-        socket: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
     /// The unix socket takes no connection.
     #[error("cannot connect to Postgres at {place}")]
     Connect {
@@ -198,7 +190,6 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
-            | Error::Knock { .. }
             | Error::MoveAside { .. }
             | Error::Room { .. }
             | Error::Connect { .. }
@@ -235,7 +226,6 @@ impl Error {
             | Error::SpawnSupervisor { .. }
             | Error::Read { .. }
             | Error::Write { .. }
-            | Error::Knock { .. }
             | Error::MoveAside { .. }
             | Error::Room { .. }
             | Error::Tls { .. }

@@ -26,8 +26,8 @@ const WALSENDER_INTERVAL: Duration = Duration::from_millis(100);
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 /// For a fast stop; a shutdown checkpoint of a large server takes its time. Then an immediate one follows.
 const FAST_LIMIT: Duration = Duration::from_secs(60);
-/// For an immediate stop; then every process is killed.
-const IMMEDIATE_LIMIT: Duration = Duration::from_secs(5);
+/// For an immediate stop, which writes nothing; then every process is killed.
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(1);
 
 /// One Postgres and its supervisor. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -133,7 +133,7 @@ impl Postgres {
 
     /// Stops it and waits until every process of it is gone. A fast stop waits for every standby that is
     /// connected: the walsenders in `cut_off` are ended when they hold it up. A stop that hangs is made an immediate one, and
-    /// then a kill.
+    /// then a kill; a postmaster that stands still because of a signal hears neither, and is killed.
     ///
     /// # Errors
     /// When the supervisor refuses or goes away.
@@ -143,7 +143,9 @@ impl Postgres {
             StopMode::Immediate => &[(StopMode::Immediate, IMMEDIATE_LIMIT)],
             StopMode::Kill => &[],
         };
-        for (mode, limit) in steps {
+        let running = self.supervisor.status().await?.postmaster;
+        let frozen = running.is_some_and(|postmaster| postmaster.frozen_ns.is_some());
+        for (mode, limit) in steps.iter().filter(|_| !frozen) {
             let mut news = self.supervisor.news();
             self.supervisor.stop(*mode).await?;
             let gone = async {

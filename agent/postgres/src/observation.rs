@@ -38,6 +38,8 @@ pub struct Observation {
     pub connections: u32,
     /// Size of a WAL segment in bytes.
     pub wal_segment_size: u64,
+    /// Why it takes no new connection, though it answers in the one that is open. Not tried at each look.
+    pub shut_out: Option<String>,
 }
 
 /// A physical replication slot.

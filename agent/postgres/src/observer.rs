@@ -25,8 +25,11 @@ use crate::settings::Settings;
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// What is in the files is asked after each reload, and at every so manieth look: `pg_settings` is the costly part.
 const FILES_EVERY: u32 = 30;
-/// Whether new connections are taken is tried at every so manieth look: a postmaster that hangs leaves open sessions alone.
+/// Whether new connections are taken is tried at every so manieth look, and at each while they are not: a postmaster that hangs
+/// leaves open sessions alone.
 const KNOCK_EVERY: u32 = 5;
+/// For a knock, beside the statements of the same look.
+const KNOCK_LIMIT: Duration = Duration::from_millis(900);
 /// `SSLRequest`: the shortest message that PostgreSQL answers before anybody has to say who they are.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -106,6 +109,8 @@ struct Window {
     /// Where replay is paused, and what the control file says of it.
     paused: Option<(Lsn, Vec<Lacking>)>,
     looks: u32,
+    /// Why the last knock was not answered.
+    shut_out: Option<String>,
 }
 
 impl Observer {
@@ -178,28 +183,41 @@ impl Window {
         let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
         let blockers = session.within(act, LOOK_LIMIT, session.client().prepare(BLOCKERS)).await?;
         let (files, loaded) = (Files::default(), String::new());
-        Ok(Window { session, state, walsenders, blockers, files, loaded, paused: None, looks: 0 })
+        Ok(Window {
+            session,
+            state,
+            walsenders,
+            blockers,
+            files,
+            loaded,
+            paused: None,
+            looks: 0,
+            shut_out: None,
+        })
     }
 
     async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
-        if self.looks.is_multiple_of(KNOCK_EVERY) {
-            knock(settings).await?;
-        }
         let client = self.session.client();
         let act = "tell its state";
+        let knocks = self.shut_out.is_some() || self.looks.is_multiple_of(KNOCK_EVERY);
         // Asked in one go, and answered one after the other. The positions come first: whoever has flushed up to there later
         // has flushed all that was there now.
-        let (row, walsenders) = tokio::try_join!(
+        let (row, walsenders, knocked) = tokio::try_join!(
             biased;
             self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])),
             self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])),
+            async { Ok(if knocks { Some(knock(settings).await) } else { None }) },
         )?;
+        if let Some(knocked) = knocked {
+            self.shut_out = knocked.err();
+        }
         let loaded: String = row.get(21);
         if self.loaded != loaded || self.looks.is_multiple_of(FILES_EVERY) {
             self.files = files::ask(&self.session, settings, LOOK_LIMIT).await?;
             self.loaded = loaded;
         }
         let mut seen = observation(&row, &walsenders, &self.files);
+        seen.shut_out.clone_from(&self.shut_out);
         self.look_at_pause(&mut seen, settings).await;
         self.looks = self.looks.wrapping_add(1);
         if let Role::Standby { received, replayed, blockers, .. } = &mut seen.role
@@ -231,17 +249,17 @@ impl Window {
 }
 
 /// Whether the postmaster takes a new connection; whoever knocks goes away again.
-async fn knock(settings: &Settings) -> Result<(), Error> {
+async fn knock(settings: &Settings) -> Result<(), String> {
     let socket = settings.socket_directory.join(format!(".s.PGSQL.{}", settings.port));
     let knocking = async {
         let mut stream = UnixStream::connect(&socket).await?;
         stream.write_all(&SSL_REQUEST).await?;
         stream.read_u8().await
     };
-    match timeout(LOOK_LIMIT, knocking).await {
+    match timeout(KNOCK_LIMIT, knocking).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(source)) => Err(Error::Knock { socket, source }),
-        Err(_) => Err(Error::TooSlow { act: "take a new connection", limit: LOOK_LIMIT }),
+        Ok(Err(fault)) => Err(format!("{}: {fault}", socket.display())),
+        Err(_) => Err(format!("{}: no answer within {KNOCK_LIMIT:?}", socket.display())),
     }
 }
 
@@ -271,6 +289,7 @@ fn observation(row: &Row, walsenders: &[Row], files: &Files) -> Observation {
         limits: files.limits.clone(),
         connections: row.get::<_, i32>(17).cast_unsigned(),
         wal_segment_size: u64::from(row.get::<_, i32>(19).cast_unsigned()),
+        shut_out: None,
     }
 }
 

@@ -108,6 +108,8 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         last_position: memory.last_position,
         history: memory.history.clone(),
         starts: memory.starts.clone(),
+        frozen: frozen(status.as_ref(), memory),
+        shut_out: memory.shut_out_for(),
         recent_crashes: memory.recent_crashes(),
         rewind_failed: memory.rewind_failed,
         cooling_down: memory.is_cooling_down(),
@@ -129,6 +131,13 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
     }
 }
 
+/// How long the postmaster has stood still, by the supervisor that is its parent.
+fn frozen(status: Option<&Status>, memory: &mut Memory) -> Option<Duration> {
+    let since = status.and_then(|status| status.postmaster.as_ref()?.frozen_ns);
+    memory.note_frozen(since.is_some());
+    since.map(|since| Duration::from_nanos(clock::boottime_ns().saturating_sub(since)))
+}
+
 /// A postmaster runs.
 fn running(
     outcome: Result<Box<Observation>, Error>,
@@ -142,6 +151,7 @@ fn running(
             memory.answered_pid = postmaster.map(|postmaster| postmaster.pid);
             memory.silent_postgres_since = None;
             memory.starting_fault.forget();
+            memory.note_shut_out(seen.shut_out.as_deref());
             memory.failures.postgres_runs();
             memory.start_failure = None;
             memory.adopt(&seen);
@@ -175,11 +185,16 @@ fn running(
         }
         Err(fault) => {
             memory.seen = None;
+            memory.note_shut_out(None);
             let Some(postmaster) = postmaster else { return unresponsive(memory, memory.was_writable) };
             if is_starting(postmaster, &fault, memory.answered_pid) {
                 memory.note_starting_fault(&fault);
-                let since = clock::boottime_ns().saturating_sub(postmaster.started_ns);
-                Postgres::Starting { writable: postmaster.writable, since: Duration::from_nanos(since) }
+                let started =
+                    Duration::from_nanos(clock::boottime_ns().saturating_sub(postmaster.started_ns));
+                // To an agent that has just been started itself, one slow answer is not the silence of days.
+                let silent = silent_for(memory);
+                let since = if fault.is_not_yet_up() { started } else { started.min(silent) };
+                Postgres::Starting { writable: postmaster.writable, since }
             } else {
                 unresponsive(memory, postmaster.writable)
             }
@@ -194,8 +209,13 @@ fn is_starting(postmaster: &PostmasterStatus, fault: &Error, answered_pid: Optio
 }
 
 fn unresponsive(memory: &mut Memory, writable: bool) -> Postgres {
+    Postgres::Unresponsive { writable, since: silent_for(memory) }
+}
+
+/// How long Postgres has not answered, from the first time on that it did not.
+fn silent_for(memory: &mut Memory) -> Duration {
     let since = *memory.silent_postgres_since.get_or_insert_with(clock::monotonic);
-    Postgres::Unresponsive { writable, since: clock::monotonic().saturating_duration_since(since) }
+    clock::monotonic().saturating_duration_since(since)
 }
 
 /// No postmaster runs.
@@ -207,6 +227,7 @@ fn stopped(
 ) -> Postgres {
     memory.seen = None;
     memory.silent_postgres_since = None;
+    memory.note_shut_out(None);
     memory.forget_synchronous();
     let refused = |memory: &mut Memory, why: String| {
         if memory.refused.is_news(&why) {

@@ -153,6 +153,10 @@ pub(crate) struct Memory {
     pub(crate) silent_postgres_since: Option<Instant>,
     /// Since when this standby has had less than its primary of what it must not have less of; `None` while it has enough.
     pub(crate) short_since: Option<Instant>,
+    /// Since when it has taken no new connection, though it answers.
+    shut_out_since: Option<Instant>,
+    /// The postmaster was seen to stand still.
+    frozen: bool,
     /// Sums since the start.
     pub(crate) counters: Counters,
 }
@@ -227,6 +231,8 @@ impl Memory {
             job: None,
             silent_postgres_since: None,
             short_since: None,
+            shut_out_since: None,
+            frozen: false,
             counters: Counters::default(),
         }
     }
@@ -239,6 +245,11 @@ impl Memory {
     /// How long the lease has been free.
     pub(crate) fn free_for(&self) -> Duration {
         age(self.free_since)
+    }
+
+    /// How long Postgres has taken no new connection, though it answers; `None` while it takes some, or does not answer.
+    pub(crate) fn shut_out_for(&self) -> Option<Duration> {
+        self.shut_out_since.map(|since| age(Some(since)))
     }
 
     /// Notes which request for another leader stands in the DCS.

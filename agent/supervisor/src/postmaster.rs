@@ -23,6 +23,8 @@ pub(crate) struct Postmaster {
     pub(crate) fencing: Option<Fencing>,
     /// From then on every descendant gets SIGKILL.
     pub(crate) kill_at_ns: Option<u64>,
+    /// Since when it stands still because of a signal.
+    pub(crate) frozen_ns: Option<u64>,
     pub(crate) output: Output,
     /// Kept, so that a tool beside a running Postgres does not have to ask a disk that may hang.
     pub(crate) identity: Option<Identity>,
@@ -64,6 +66,7 @@ impl Postmaster {
             death: None,
             fencing: None,
             kill_at_ns: None,
+            frozen_ns: None,
             output,
             identity,
         })
@@ -100,6 +103,7 @@ impl Postmaster {
             started_ns: self.started_ns,
             stopping: self.stopping,
             died: self.death.is_some(),
+            frozen_ns: self.frozen_ns.filter(|_| self.death.is_none()),
         }
     }
 }

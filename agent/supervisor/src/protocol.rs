@@ -1,9 +1,8 @@
 //! What the agent and the supervisor say to each other: one JSON object a line over a unix socket.
 //! Only the words and their shapes; it opens no socket and decides nothing.
 //!
-//! The agent sends [`Request`]s and gets one [`Reply`] for each, in order. [`Event`]s come unasked to
-//! every connection that said [`Command::Hello`]. [`Message`] is whatever line comes from the supervisor.
-//! Times are nanoseconds of `CLOCK_BOOTTIME`, which counts sleep. Fields that a reader does not know are ignored.
+//! The agent sends [`Request`]s and gets one [`Reply`] for each, in order. [`Event`]s come unasked to every connection that
+//! said [`Command::Hello`]. Times are nanoseconds of `CLOCK_BOOTTIME`, which counts sleep. Unknown fields are ignored.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +34,7 @@ pub enum Command {
     },
     /// How things are. Answered with [`Answer::Status`].
     Status,
-    /// Sets the fuse: the moment at which a writable Postgres is killed. Answered with [`Answer::Armed`].
-    /// A later deadline extends; an earlier one shortens, which only fences sooner.
+    /// Sets the fuse: the moment at which a writable Postgres is killed, later or sooner. Answered with [`Answer::Armed`].
     ArmFuse {
         /// Absolute, nanoseconds of `CLOCK_BOOTTIME`. Refused when it is past.
         deadline_ns: u64,
@@ -55,8 +53,7 @@ pub enum Command {
         /// How.
         mode: StopMode,
     },
-    /// Promotes a running standby, as `pg_ctl promote` does. Needs a live fuse. Answered with
-    /// [`Answer::Done`] when the signal is sent.
+    /// Promotes a running standby, as `pg_ctl promote` does. Needs a live fuse. Answered with [`Answer::Done`] at once.
     Promote,
     /// Makes the postmaster read its configuration again (SIGHUP). Answered with [`Answer::Done`].
     Reload,
@@ -358,6 +355,9 @@ pub struct PostmasterStatus {
     pub stopping: bool,
     /// True when the postmaster itself is gone and its descendants are being waited for.
     pub died: bool,
+    /// Since when a signal (SIGSTOP) has made it stand still: it takes no connection and hears no stop. Absent while it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_ns: Option<u64>,
 }
 
 /// The fuse in a [`Status`].

@@ -124,20 +124,36 @@ pub(crate) fn keep_files_private() {
     unsafe { libc::umask(0o077) };
 }
 
-/// Takes one child that has ended, without waiting.
-pub(crate) fn reap() -> Option<(i32, Exit)> {
+/// What became of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It ended.
+    Ended(Exit),
+    /// A signal made it stand still.
+    Frozen,
+    /// SIGCONT made it go on.
+    Thawed,
+}
+
+/// Takes the news of one child, without waiting.
+pub(crate) fn next_change() -> Option<(i32, Change)> {
     let mut status = 0;
+    let options = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
     // SAFETY: `status` is valid for writing.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, options) };
     if pid <= 0 {
         return None;
     }
-    let exit = if libc::WIFSIGNALED(status) {
-        Exit::Signal(libc::WTERMSIG(status))
+    let change = if libc::WIFSTOPPED(status) {
+        Change::Frozen
+    } else if libc::WIFCONTINUED(status) {
+        Change::Thawed
+    } else if libc::WIFSIGNALED(status) {
+        Change::Ended(Exit::Signal(libc::WTERMSIG(status)))
     } else {
-        Exit::Code(libc::WEXITSTATUS(status))
+        Change::Ended(Exit::Code(libc::WEXITSTATUS(status)))
     };
-    Some((pid, exit))
+    Some((pid, change))
 }
 
 /// Whether this process has any child, dead ones that nobody reaped included. As it is a subreaper, no

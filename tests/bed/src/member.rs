@@ -268,6 +268,13 @@ impl Member {
         }
     }
 
+    /// SIGSTOP or SIGCONT to every process of Postgres, the postmaster first. Those that it was sent to.
+    pub fn signal_postgres(&self, signal: Signal) -> Vec<i32> {
+        let pids = self.postmaster_pid().map(process::tree).unwrap_or_default();
+        pids.iter().for_each(|pid| process::send(*pid, signal));
+        pids
+    }
+
     /// SIGTERM to the supervisor: the container ends.
     pub fn terminate_supervisor(&self) {
         if let Some(pid) = self.supervisor_pid() {

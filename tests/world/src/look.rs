@@ -159,6 +159,8 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
         starts: TimelineStarts::default(),
+        frozen: None,
+        shut_out: None,
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,

@@ -44,6 +44,9 @@ pub(super) fn keep(view: &View, cluster: &Cluster) -> Plan {
             return Plan::step(Reason::JobUnderWay, Step::RenewLease);
         }
     }
+    if is_shut_for_good(view) && heir(view, cluster).is_some() {
+        return Plan::steps(Reason::GivingUpOnHang, [Step::RenewLease, Step::Stop(StopMode::Immediate)]);
+    }
     if view.local.terminating {
         return Plan::steps(Reason::Terminating, [Step::RenewLease, Step::Stop(StopMode::Fast)]);
     }
@@ -98,7 +101,29 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
     if !names.is_empty() {
         return Plan::step(Reason::Leading, Step::CreateSlots { names });
     }
-    Plan::wait(Reason::Leading)
+    let hangs = view.local.shut_out.is_some() || view.local.frozen.is_some();
+    let plan = Plan::wait(if hangs { Reason::TakesNoConnection } else { Reason::Leading });
+    and_look_when_frozen_long_enough(view, plan)
+}
+
+/// Whether the postmaster has stood still for so long that it is as good as a machine that is lost.
+fn is_frozen_for_good(view: &View) -> bool {
+    view.local.frozen.is_some_and(|frozen| frozen >= view.policy.ttl)
+}
+
+/// Whether nobody can come in any more. Those who are in can write, so one that is perhaps only slow has all the time that it would
+/// have to start.
+fn is_shut_for_good(view: &View) -> bool {
+    let shut = view.local.shut_out.is_some_and(|shut| shut >= view.policy.primary_start_timeout);
+    shut || is_frozen_for_good(view)
+}
+
+/// That a postmaster still stands still sends no event.
+fn and_look_when_frozen_long_enough(view: &View, plan: Plan) -> Plan {
+    match view.local.frozen.and_then(|frozen| view.policy.ttl.checked_sub(frozen)) {
+        Some(left) => plan.and_look_again_in(left),
+        None => plan,
+    }
 }
 
 /// Prepared data takes the place of this primary's own once nobody else may be promoted: `synchronous::maintain` has seen to
@@ -168,27 +193,30 @@ pub(super) fn wait_or_step_down(view: &View, writable: bool) -> Plan {
 
 /// My lease, and Postgres is on its way up: wait, but not for ever when a standby could lead.
 pub(super) fn wait_for_start(view: &View, cluster: &Cluster, since: Duration) -> Plan {
-    let overdue = since > view.policy.primary_start_timeout && heir(view, cluster).is_some();
-    wait_or_give_up(view, Reason::StillStarting, overdue)
+    let late = since > view.policy.primary_start_timeout || is_frozen_for_good(view);
+    let overdue = late && heir(view, cluster).is_some();
+    wait_or_give_up(view, Reason::StillStarting, Reason::GivingUpOnStart, overdue)
 }
 
-/// My lease, and Postgres runs but does not answer: the same patience, counted in lifetimes of the lease.
+/// My lease, and Postgres runs but does not answer: one that stands still has as long as a machine that is lost, any other, which may
+/// only be slow, twice as long.
 pub(super) fn wait_for_answer(view: &View, cluster: &Cluster, since: Duration) -> Plan {
-    let overdue = since > view.policy.ttl * 2 && heir(view, cluster).is_some();
+    let late = since > view.policy.ttl * 2 || is_frozen_for_good(view);
+    let overdue = late && heir(view, cluster).is_some();
     // It could not even be killed (storage that hangs). In synchronous mode nothing that it still does can be
     // acknowledged once its standby is promoted; in asynchronous mode it could, so there the lease is kept.
     if overdue && since > view.policy.ttl * 4 && cluster.sync.is_some() {
         return Plan::wait(Reason::LettingGo);
     }
-    wait_or_give_up(view, Reason::Unresponsive, overdue)
+    wait_or_give_up(view, Reason::Unresponsive, Reason::GivingUpOnHang, overdue)
 }
 
-fn wait_or_give_up(view: &View, reason: Reason, overdue: bool) -> Plan {
+fn wait_or_give_up(view: &View, waiting: Reason, giving_up: Reason, overdue: bool) -> Plan {
     // A rollback stops Postgres as a stop does, and bounds it itself.
     if overdue && !matches!(view.job, Some(Job::Stop | Job::Rollback)) {
-        return Plan::steps(Reason::GivingUpOnStart, [Step::RenewLease, Step::Stop(StopMode::Immediate)]);
+        return Plan::steps(giving_up, [Step::RenewLease, Step::Stop(StopMode::Immediate)]);
     }
-    Plan::step(reason, Step::RenewLease)
+    and_look_when_frozen_long_enough(view, Plan::step(waiting, Step::RenewLease))
 }
 
 /// My lease, and Postgres is stopped: it crashed, or was stopped for a switchover, or is new.

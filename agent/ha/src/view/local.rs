@@ -37,6 +37,12 @@ pub struct Local {
     /// When these timelines were begun, and its own. What is not listed came while nobody looked.
     #[serde(default)]
     pub starts: TimelineStarts,
+    /// How long the postmaster has stood still because of a signal (SIGSTOP); it goes on only when somebody lets it.
+    #[serde(with = "crate::millis::option", default)]
+    pub frozen: Option<Duration>,
+    /// How long Postgres has taken no new connection, though it answers in the one that is open.
+    #[serde(with = "crate::millis::option", default)]
+    pub shut_out: Option<Duration>,
     /// Unexpected exits of the postmaster within the last minute.
     #[serde(default)]
     pub recent_crashes: u32,

@@ -181,11 +181,13 @@ fn local() -> impl Strategy<Value = Local> {
     let numbers = (option::of(age()), watermark(), 0_u64..4, position(), (history(), starts()), 0_u32..5);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let restarts = (option::of(started()), any::<bool>(), option::weighted(0.2, age()));
+    let hangs = (option::weighted(0.1, age()), option::weighted(0.1, age()));
     let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
-    let marks = (names(), postgres_flags, restarts, backing_off);
+    let marks = (names(), postgres_flags, restarts, backing_off, hangs);
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off))| {
+        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off, hangs))| {
+            let (frozen, shut_out) = hangs;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
             let (postmaster, pending_restart, short_for) = restarts;
@@ -199,6 +201,8 @@ fn local() -> impl Strategy<Value = Local> {
                 last_position,
                 history,
                 starts,
+                frozen,
+                shut_out,
                 recent_crashes,
                 rewind_failed,
                 cooling_down,

@@ -163,6 +163,8 @@ fn local(postgres: Postgres) -> Local {
         last_position: POSITION,
         history: TimelineHistory::default(),
         starts: TimelineStarts::default(),
+        frozen: None,
+        shut_out: None,
         recent_crashes: 0,
         rewind_failed: false,
         cooling_down: false,

@@ -187,6 +187,18 @@ fn of_here(view: &View, facts: &mut Vec<Fact>) {
         "the checkpoint after the promotion is due",
         "the checkpoint is done",
     );
+    flag(
+        "frozen",
+        local.frozen.is_some(),
+        "the postmaster stands still because of a signal (SIGSTOP)",
+        "the postmaster goes on",
+    );
+    flag(
+        "shut out",
+        local.shut_out.is_some(),
+        "Postgres takes no new connection, though it answers",
+        "Postgres takes new connections",
+    );
     flag("end", local.terminating, "this member was told to end", "this member is no longer to end");
     flag(
         "rollback",

@@ -205,6 +205,7 @@ pub(crate) fn observation() -> Observation {
         file_faults: Vec::new(),
         loaded: String::new(),
         connections: 1,
+        shut_out: None,
         wal_segment_size: 16 << 20,
     }
 }

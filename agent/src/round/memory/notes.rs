@@ -126,6 +126,28 @@ impl Memory {
         self.silent_since.get_or_insert_with(clock::monotonic);
     }
 
+    /// Postgres answers in an open session, and takes new ones or not.
+    pub(crate) fn note_shut_out(&mut self, why: Option<&str>) {
+        match (why, self.shut_out_since) {
+            (Some(why), None) => {
+                warn!(why, "Postgres takes no new connection; those that are open go on");
+                self.shut_out_since = Some(clock::monotonic());
+            }
+            (None, Some(_)) => self.shut_out_since = None,
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+
+    /// The postmaster stands still because of a signal, or it does not.
+    pub(crate) fn note_frozen(&mut self, frozen: bool) {
+        if frozen && !self.frozen {
+            warn!(
+                "the postmaster stands still: somebody stopped it with a signal (SIGSTOP), and SIGCONT lets it go on"
+            );
+        }
+        self.frozen = frozen;
+    }
+
     /// Logs once why a starting Postgres takes no connections.
     pub(crate) fn note_starting_fault(&mut self, fault: &Error) {
         let text = causes(fault);

@@ -5,7 +5,7 @@ use super::Supervisor;
 use crate::descendants::{self, Below, ToolMarks};
 use crate::postmaster::{Death, Postmaster};
 use crate::protocol::{Event, Exit, LastExit};
-use crate::system::{self, boottime_ns};
+use crate::system::{self, Change, boottime_ns};
 use crate::termination::{Alive, Next, Termination};
 use crate::tool::RunningTool;
 
@@ -17,7 +17,14 @@ const LAST_READS: usize = 4;
 impl Supervisor {
     /// Takes every child that has ended, and tells of the postmaster at once.
     pub(super) fn reap(&mut self) {
-        while let Some((pid, exit)) = system::reap() {
+        while let Some((pid, change)) = system::next_change() {
+            let exit = match change {
+                Change::Ended(exit) => exit,
+                Change::Frozen | Change::Thawed => {
+                    self.stands_still(pid, change == Change::Frozen);
+                    continue;
+                }
+            };
             if let Some(tool) = self.tool.as_mut().filter(|tool| tool.pid == pid) {
                 tool.exit = Some(exit);
                 continue;
@@ -31,6 +38,14 @@ impl Supervisor {
                 self.log.say(format_args!("postmaster {pid} died {how}: {}", describe(exit)));
             }
         }
+    }
+
+    /// Somebody stopped a child with a signal, or let it go on. Only of the postmaster does it matter.
+    fn stands_still(&mut self, pid: i32, frozen: bool) {
+        let Some(postmaster) = self.postmaster.as_mut().filter(|it| it.pid == pid) else { return };
+        postmaster.frozen_ns = frozen.then(boottime_ns);
+        let how = if frozen { "was stopped by a signal" } else { "goes on" };
+        self.log.say(format_args!("postmaster {pid} {how}"));
     }
 
     /// SIGTERM or one of its kind; the second time there is no handover.

@@ -5,8 +5,10 @@ use std::process::Command as Process;
 use std::time::Duration;
 
 use outrider_bed::{PROGRAM_LIMIT, finish};
+use outrider_supervisor::boottime_ns;
 use outrider_supervisor::protocol::{Answer, Command, Event, Exit, RefusalCode, StopMode, Tool};
 
+use crate::agent::Agent;
 use crate::member::{
     How, Killed, Member, postgres_uid, signal, state_and_parent, uid_of, wait_until, we_are_root,
 };
@@ -48,6 +50,27 @@ fn a_killed_postmaster_is_told_at_once_and_nothing_of_it_is_left() {
     assert!(member.processes().is_empty());
     // Its fuse did not blow: it may be started again under the same lease.
     member.start(&mut agent, true);
+}
+
+#[test]
+fn a_postmaster_that_a_signal_stopped_is_shown_so_until_it_goes_on() {
+    let member = Member::new();
+    let mut agent = member.agent();
+    let postmaster = member.start_writable(&mut agent);
+    let frozen_ns = |agent: &mut Agent| agent.status().postmaster.and_then(|it| it.frozen_ns);
+    assert_eq!(frozen_ns(&mut agent), None);
+    let before = boottime_ns();
+    signal(postmaster, libc::SIGSTOP);
+    wait_until("it is seen to stand still", || frozen_ns(&mut agent).is_some());
+    assert!(frozen_ns(&mut agent).is_some_and(|since| (before..boottime_ns()).contains(&since)));
+    signal(postmaster, libc::SIGCONT);
+    wait_until("it is seen to go on", || frozen_ns(&mut agent).is_none());
+    assert_eq!(member.sql("select 1").as_deref(), Some("1"));
+    // It is killed as well as any other.
+    signal(postmaster, libc::SIGSTOP);
+    agent.stop(StopMode::Kill);
+    wait_until("nothing of it is left", || agent.status().postmaster.is_none());
+    assert!(member.processes().is_empty());
 }
 
 #[test]
