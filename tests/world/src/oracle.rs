@@ -2,8 +2,9 @@
 
 use outrider_wal::TimelineId;
 
+use crate::node::Postgres;
 use crate::setup::Setup;
-use crate::state::{NodeId, Postgres, State, Wrong};
+use crate::state::{NodeId, State, Wrong};
 use crate::wal::Record;
 
 /// After every change: who could tell its client of a commit has told it. The earliest moment is the hardest one.

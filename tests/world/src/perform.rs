@@ -1,9 +1,11 @@
 //! Carries out one step of a plan on the world, as the DCS, the supervisor and Postgres would. Decides nothing.
 
 use crate::act::Act;
+use crate::mutant::Mutant;
+use crate::node::{Hang, Postgres};
 use crate::oracle;
-use crate::setup::{Mutant, Setup};
-use crate::state::{NodeId, Postgres, State, Sync};
+use crate::setup::Setup;
+use crate::state::{NodeId, State, Sync};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -129,7 +131,9 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
     let here = state.node_mut(node);
     let stopped = !here.postgres.runs();
     let is_standby = matches!(here.postgres, Postgres::Standby { .. });
-    let (may_start, may_promote) = (stopped && !here.terminating, is_standby && !here.terminating);
+    let stopping = matches!(here.hang, Hang::Stopping { .. });
+    let (may_start, may_promote) =
+        (stopped && !here.terminating, is_standby && !here.terminating && !stopping);
     match act {
         Act::StartPrimary(names) => {
             require(may_start && here.fuse)?;
@@ -144,6 +148,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
             }
             here.becomes(Postgres::Standby { upstream });
         }
+        Act::StopFast if setup.slow => here.begin_to_stop(true),
+        Act::StopImmediate if setup.slow => here.begin_to_stop(false),
         Act::StopFast => here.stop_fast(),
         Act::StopImmediate => here.crash(),
         Act::Promote => {
@@ -159,7 +165,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
             here.set_synchronous(names);
         }
         Act::Checkpoint => {
-            require(!stopped)?;
+            require(!stopped && here.hang == Hang::No)?;
             here.checkpointed = announced;
         }
         Act::CopyFrom(_) => {
@@ -196,7 +202,7 @@ pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
 /// `pg_rewind` and `pg_basebackup` need a running primary.
 fn source(state: &State, from: NodeId) -> Option<crate::wal::Wal> {
     let source = state.node(from);
-    (source.postgres == Postgres::Primary).then_some(source.wal)
+    (source.postgres == Postgres::Primary && source.hang == Hang::No).then_some(source.wal)
 }
 
 /// The configuration file is read: commits wait for whom it names. The agent sees it, if it knows what it has written.
@@ -213,5 +219,5 @@ pub(crate) fn may_reload(state: &State, node: NodeId) -> bool {
     let here = state.node(node);
     let unread = here.waits_for != here.configured;
     let unseen = here.since.is_none() && here.set == here.configured;
-    here.postgres == Postgres::Primary && (unread || unseen)
+    here.postgres == Postgres::Primary && here.hang == Hang::No && (unread || unseen)
 }

@@ -5,8 +5,9 @@ use stateright::{Model as _, Property};
 
 use crate::World;
 use crate::event;
-use crate::setup::{Fuse, Mutant};
-use crate::state::{Node, NodeId, Postgres, State, Wrong};
+use crate::node::{Hang, Node, Postgres};
+use crate::setup::Fuse;
+use crate::state::{NodeId, State, Wrong};
 
 /// Two Postgres accept writes at one time.
 pub const SINGLE_WRITER: &str = "at most one writable primary";
@@ -132,10 +133,12 @@ pub(crate) fn is_whole(state: &State) -> bool {
     let followed = others
         .map(|(node, _)| node)
         .all(|node| state.streams_from(node) == Some(holder) && state.node(node).wal == leader.wal);
+    let all_answer = state.nodes.iter().all(|node| node.hang == Hang::No);
     let nothing_waits = leader.wal.commits() & !state.oracle.acknowledged == 0;
     leader.postgres == Postgres::Primary
         && leader.fuse
         && followed
+        && all_answer
         && nothing_waits
         && state.dcs.request.is_none()
 }
@@ -169,26 +172,4 @@ fn a_switchover_completes(state: &State) -> bool {
 /// testing.md: all nodes down and up again must be reachable.
 fn everything_down_and_up_again(state: &State) -> bool {
     state.oracle.all_were_down && is_whole(state)
-}
-
-/// The property that must catch a mutant.
-#[must_use]
-pub const fn catches(mutant: Mutant) -> &'static str {
-    match mutant {
-        Mutant::StandsUnsynchronous
-        | Mutant::RelaxesSettingFirst
-        | Mutant::RecordsWithoutProof
-        | Mutant::TakesLeaseBlindly
-        | Mutant::PromotesWithoutRecord
-        | Mutant::RevivesWaitingForNobody
-        | Mutant::IgnoresWhoKnowsMore
-        | Mutant::ReclaimsBlindly => NOTHING_LOST,
-        Mutant::NeverStepsDown
-        | Mutant::TrustsItsMemory
-        | Mutant::FollowsDiverged
-        | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
-        Mutant::PassesOver => NOTHING_LOST,
-        Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
-        Mutant::PromotesFirst | Mutant::FuseIgnored => SINGLE_WRITER,
-    }
 }
