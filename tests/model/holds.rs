@@ -196,6 +196,24 @@ fn a_postgres_that_cannot_be_killed_and_wakes_up_loses_no_acknowledged_commit() 
 }
 
 #[test]
+fn two_nodes_whose_copies_break_off_and_whose_data_gets_lost_start_only_what_is_whole() {
+    let setup = Setup { broken_data: true, ..Setup::new(2, 1, 3) };
+    holds(&setup, 1_238_579, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn in_asynchronous_mode_nodes_that_lose_their_data_have_one_cluster() {
+    let setup = Setup { broken_data: true, synchronous: false, ..Setup::new(2, 1, 2) };
+    holds(&setup, 117_336, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn three_nodes_that_lose_their_data_have_one_cluster() {
+    let setup = Setup { broken_data: true, ..Setup::new(3, 1, 2) };
+    holds(&setup, 2_780_051, &[FAILOVER]);
+}
+
+#[test]
 fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
     let setup = Setup { restores: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 913_661, &[FAILOVER, ALL_BACK]);

@@ -6,7 +6,7 @@ use crate::mutant::Mutant;
 use crate::node::{Hang, Postgres, Read};
 use crate::oracle;
 use crate::past;
-use crate::perform::{perform, promoted, reload};
+use crate::perform::{break_off, perform, promoted, reload};
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, Request, State, Wrong};
 use crate::wal::Record;
@@ -30,29 +30,13 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::Read(node) => read(&mut state, *node),
         Event::Step(node) => step(setup, &mut state, *node),
         Event::ReplyIsLost(node) => lose_reply(setup, &mut state, *node),
-        Event::Publish(node) => {
-            let here = state.node_mut(*node);
-            here.published = Some(here.to_publish());
-        }
+        Event::Publish(node) => state.node_mut(*node).publish(),
         Event::Stream(node) => receive(&mut state, *node),
-        Event::Replay(node) => {
-            let here = state.node_mut(*node);
-            here.replayed = here.replayed.map(|replayed| replayed + 1);
-        }
+        Event::Replay(node) => state.node_mut(*node).replay(),
         Event::Reload(node) => reload(&mut state, *node),
-        Event::Commit(node) => {
-            let number = setup.commits - state.left.commits;
-            state.left.commits -= 1;
-            state.node_mut(*node).wal.push(Record::Commit(number));
-        }
-        Event::AskForSwitchover(to) => {
-            state.left.requests -= 1;
-            ask(&mut state, *to, false);
-        }
-        Event::AskForFailover(to) => {
-            state.left.failovers -= 1;
-            ask(&mut state, *to, true);
-        }
+        Event::Commit(node) => commit(setup, &mut state, *node),
+        Event::AskForSwitchover(to) => ask(&mut state, *to, false),
+        Event::AskForFailover(to) => ask(&mut state, *to, true),
         Event::RequestEnds => state.dcs.request = None,
         Event::Up(node) if state.node(*node).postgres == Postgres::Promoting => {
             promoted(setup, &mut state, *node);
@@ -61,20 +45,14 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::Hangs(node) => state.node_mut(*node).hang = Hang::Silent,
         Event::Answers(node) => state.node_mut(*node).hang = Hang::No,
         Event::Stops(node) => stop(&mut state, *node),
-        Event::Terminate(node) => {
-            state.left.terminations -= 1;
-            state.node_mut(*node).terminating = true;
-        }
+        Event::Terminate(node) => terminate(&mut state, *node),
         Event::SupervisorStops(node) => state.node_mut(*node).stop_fast(),
-        Event::Return(node) => {
-            forget(&mut state, *node);
-            let here = state.node_mut(*node);
-            here.fuse = false;
-            here.terminating = false;
-        }
+        Event::Return(node) => come_back(&mut state, *node),
         Event::LeaseExpires => state.dcs.holder = None,
         Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
         Event::PostgresCrashes(node) => state.node_mut(*node).crash(),
+        Event::CopyBreaksOff(node) => break_off_plan(&mut state, *node),
+        Event::DataIsLost(node) => lose_data(&mut state, *node),
         Event::NodeIsLost(node) => lose_node(&mut state, *node),
         Event::AgentRestarts(node) => forget(&mut state, *node),
     }
@@ -83,9 +61,29 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
     (state != *before).then_some(state)
 }
 
+fn commit(setup: &Setup, state: &mut State, node: NodeId) {
+    let number = setup.commits - state.left.commits;
+    state.left.commits -= 1;
+    state.node_mut(node).wal.push(Record::Commit(number));
+}
+
 fn ask(state: &mut State, to: NodeId, failover: bool) {
+    let left = if failover { &mut state.left.failovers } else { &mut state.left.requests };
+    *left -= 1;
     state.dcs.request = Some(Request { to, failover });
     state.oracle.wanted = Some(to);
+}
+
+fn terminate(state: &mut State, node: NodeId) {
+    state.left.terminations -= 1;
+    state.node_mut(node).terminating = true;
+}
+
+fn come_back(state: &mut State, node: NodeId) {
+    forget(state, node);
+    let here = state.node_mut(node);
+    here.fuse = false;
+    here.terminating = false;
 }
 
 fn read(state: &mut State, node: NodeId) {
@@ -164,6 +162,17 @@ fn blow_fuse(setup: &Setup, state: &mut State, node: NodeId) {
     if writable && setup.mutant != Some(Mutant::FuseIgnored) {
         state.node_mut(node).crash();
     }
+}
+
+/// The copy that was to be made ends half made.
+fn break_off_plan(state: &mut State, node: NodeId) {
+    let plan = std::mem::take(&mut state.node_mut(node).plan);
+    break_off(state, node, plan.next().expect("there is a step to take"));
+}
+
+fn lose_data(state: &mut State, node: NodeId) {
+    forget(state, node);
+    state.node_mut(node).loses_data(Postgres::Empty);
 }
 
 fn lose_node(state: &mut State, node: NodeId) {

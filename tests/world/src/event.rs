@@ -73,6 +73,10 @@ pub enum Event {
     PostgresCrashes(NodeId),
     /// A Postgres answers nobody any more, and lives: a fault.
     Hangs(NodeId),
+    /// The rewind or the clone that is to be done breaks off in the middle: a fault.
+    CopyBreaksOff(NodeId),
+    /// A node loses its data directory: a fault.
+    DataIsLost(NodeId),
     /// A node is lost for good: a fault.
     NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
@@ -167,12 +171,18 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         }
         match here.plan.next() {
             Some(act) if act.is_write() => events.push(Event::ReplyIsLost(node)),
+            Some(Act::Rewind(_) | Act::Clone(_)) if setup.broken_data => {
+                events.push(Event::CopyBreaksOff(node))
+            }
             Some(Act::Promote) if setup.slow => events.push(Event::ReplyIsLost(node)),
             Some(_) => {}
             None => blind_round(setup, state, node, events),
         }
         if here.fuse && setup.fuse == Fuse::Live && !lets_go(setup, here) {
             events.push(Event::FuseBlows(node));
+        }
+        if setup.broken_data && here.postgres != Postgres::Empty {
+            events.push(Event::DataIsLost(node));
         }
         if setup.slow && here.hang == Hang::No && here.postgres.may_hang() {
             events.push(Event::Hangs(node));
@@ -252,6 +262,8 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         Event::BlindRound { .. }
         | Event::ReplyIsLost(_)
         | Event::Hangs(_)
+        | Event::CopyBreaksOff(_)
+        | Event::DataIsLost(_)
         | Event::PostgresCrashes(_)
         | Event::NodeIsLost(_)
         | Event::AgentRestarts(_) => true,

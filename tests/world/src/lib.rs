@@ -16,7 +16,8 @@
 //! - **Jobs.** Checkpoint, rewind, clone and the start of a standby are done at once or refused; promotions and
 //!   starts of a primary take their time, and stops where `Setup::slow` says so. There a Postgres may also cease to answer:
 //!   its sessions and its standbys go on, as under a postmaster that hangs. It can always be killed, but by a dead fuse.
-//!   No rewind is left half done, and there is no empty data directory.
+//!   A rewind or a clone breaks off half done, and a data directory gets lost, where `Setup::broken_data` says so; then nothing that is
+//!   left can be relied on. That `pg_rewind` fails and leaves all as it was is not in it.
 //! - **The DCS** is linearizable, and no lease is lost before its time. It goes back to a copy where `Setup::restores` says so,
 //!   and only after every fuse has blown; then whoever is not lost answers. That it is wiped has situations and a system test.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
@@ -48,7 +49,7 @@ pub use node::{Hang, Node, Postgres, Published, Read};
 pub use past::{Mark, Past, Seen};
 pub use properties::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, NOTHING_LOST,
-    RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
+    ONE_CLUSTER, ONLY_WHOLE_DATA, RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
 };
 pub use recovery::{Recovery, search_recovery};
 pub use search::{Finding, World, search, search_for};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Replay,
     Request, RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId,
-    Tags, Term, View, WalSender, Watermark, whom_to_ask,
+    Tags, Term, Unusable, View, WalSender, Watermark, whom_to_ask,
 };
 use outrider_wal::{Lsn, TimelineId};
 
@@ -158,7 +158,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
     let held = here.read.as_ref().map_or(here.held_this_term, |read| read.held_its_term);
     Local {
         postgres: postgres(state, node, waited),
-        system: Some(SYSTEM),
+        system: system(here.postgres),
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
         watermark: state.past.as_ref().map_or(Watermark { term: TERM, ..Watermark::default() }, |past| {
             past.seen(node).after(past.now).watermark()
@@ -218,6 +218,9 @@ fn postgres(state: &State, node: NodeId, waited: Waited) -> outrider_ha::Postgre
         Postgres::StoppedClean => stopped(Shutdown::CleanPrimary),
         Postgres::Crashed => stopped(Shutdown::CrashedPrimary),
         Postgres::StoppedStandby => stopped(Shutdown::Standby),
+        Postgres::HalfRewound => outrider_ha::Postgres::Unusable(Unusable::HalfRewound),
+        Postgres::HalfCloned => outrider_ha::Postgres::Unusable(Unusable::HalfCloned),
+        Postgres::Empty => outrider_ha::Postgres::Empty,
     }
 }
 
@@ -263,11 +266,16 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         position: if answers { wal.lsn() } else { Lsn::INVALID },
         streaming: answers && state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
-        system: Some(SYSTEM),
+        system: system(here.postgres),
         watermark: state.past.as_ref().map_or(Watermark::default(), |past| past.seen(node).watermark()),
         finds_blank: None,
         replay: answers.then_some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
     }
+}
+
+/// Whose data is there. A clone begins with taking away what was.
+fn system(postgres: Postgres) -> Option<SystemId> {
+    (!matches!(postgres, Postgres::Empty | Postgres::HalfCloned)).then_some(SYSTEM)
 }
 
 /// How far the DCS is; where it never goes back, always as far.

@@ -2,10 +2,13 @@
 //! no such switch. What some break of a step or an event is beside that, in `perform` and `apply`.
 
 use outrider_ha::{
-    Dcs, Lease, Member, MemberName, Plan, Postgres, Reason, Role, StartAs, Step, View, decide, invariant,
+    Dcs, Lease, Member, MemberName, Plan, Postgres, Reason, Role, StartAs, Step, Unusable, View, decide,
+    invariant,
 };
 
-use crate::properties::{COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, SINGLE_WRITER};
+use crate::properties::{
+    COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, ONE_CLUSTER, ONLY_WHOLE_DATA, SINGLE_WRITER,
+};
 
 /// A rule that is broken on purpose, to see that the search finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,10 @@ pub enum Mutant {
     HandsOverUnreplayed,
     /// A leader whose Postgres does not answer hands the lease over as if that had stopped.
     TakesSilenceForDeath,
+    /// What a broken off rewind has left is started as a standby.
+    StartsHalfRewound,
+    /// A member without data makes a cluster although there is one.
+    MakesAnotherCluster,
 }
 
 /// The property that must catch a mutant.
@@ -63,6 +70,8 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::FollowsDiverged
         | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
         Mutant::PassesOver => NOTHING_LOST,
+        Mutant::StartsHalfRewound => ONLY_WHOLE_DATA,
+        Mutant::MakesAnotherCluster => ONE_CLUSTER,
         Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
         Mutant::PromotesFirst | Mutant::FuseIgnored | Mutant::TakesSilenceForDeath => SINGLE_WRITER,
     }
@@ -115,6 +124,15 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
             plan.steps = vec![Step::HandOverLease { to: to.clone() }];
         }
         (Mutant::TakesSilenceForDeath, Reason::Unresponsive) => plan.steps.extend(hand_over_to_anyone(view)),
+        (Mutant::StartsHalfRewound, Reason::Cloning | Reason::WaitingForLeader) if is_half_rewound(view) => {
+            plan.steps = vec![Step::Start(StartAs::Standby { upstream: None })];
+        }
+        (Mutant::MakesAnotherCluster, Reason::NothingToLead) => {
+            plan.steps = vec![Step::RenewLease, Step::Initdb];
+        }
+        (Mutant::MakesAnotherCluster, Reason::WaitingForLeader) if is_empty(view) && is_free(view) => {
+            plan.steps = vec![acquire(view)];
+        }
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
             plan.steps.retain(|step| *step != Step::RecordHistory);
@@ -138,6 +156,14 @@ fn acquire(view: &View) -> Step {
 fn hand_over_to_anyone(view: &View) -> Option<Step> {
     let is_standby = |member: &&Member| member.answered().is_some_and(|state| state.role == Role::Standby);
     view.members.iter().find(is_standby).map(|member| Step::HandOverLease { to: member.name.clone() })
+}
+
+fn is_half_rewound(view: &View) -> bool {
+    view.local.postgres == Postgres::Unusable(Unusable::HalfRewound)
+}
+
+fn is_empty(view: &View) -> bool {
+    view.local.postgres == Postgres::Empty
 }
 
 fn is_free(view: &View) -> bool {

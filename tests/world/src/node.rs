@@ -27,6 +27,12 @@ pub enum Postgres {
     Crashed,
     /// Was a standby.
     StoppedStandby,
+    /// `pg_rewind` was broken off: what is there is nothing that could be started.
+    HalfRewound,
+    /// The same of a clone.
+    HalfCloned,
+    /// There is nothing.
+    Empty,
 }
 
 impl Postgres {
@@ -36,9 +42,13 @@ impl Postgres {
         match self {
             Postgres::Primary => Role::Primary,
             Postgres::Standby { .. } | Postgres::Promoting => Role::Standby,
-            Postgres::Starting | Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => {
-                Role::NotRunning
-            }
+            Postgres::Starting
+            | Postgres::StoppedClean
+            | Postgres::Crashed
+            | Postgres::StoppedStandby
+            | Postgres::HalfRewound
+            | Postgres::HalfCloned
+            | Postgres::Empty => Role::NotRunning,
         }
     }
 
@@ -72,8 +82,19 @@ impl Postgres {
         match self {
             Postgres::Primary | Postgres::Starting => Postgres::Crashed,
             Postgres::Standby { .. } | Postgres::Promoting => Postgres::StoppedStandby,
-            Postgres::StoppedClean | Postgres::Crashed | Postgres::StoppedStandby => self,
+            Postgres::StoppedClean
+            | Postgres::Crashed
+            | Postgres::StoppedStandby
+            | Postgres::HalfRewound
+            | Postgres::HalfCloned
+            | Postgres::Empty => self,
         }
+    }
+
+    /// Whether there is a whole data directory.
+    #[must_use]
+    pub const fn has_data(self) -> bool {
+        !matches!(self, Postgres::HalfRewound | Postgres::HalfCloned | Postgres::Empty)
     }
 }
 
@@ -180,6 +201,16 @@ impl Node {
         }
     }
 
+    /// Its agent publishes what it is.
+    pub fn publish(&mut self) {
+        self.published = Some(self.to_publish());
+    }
+
+    /// A standby replays one record.
+    pub fn replay(&mut self) {
+        self.replayed = self.replayed.map(|replayed| replayed + 1);
+    }
+
     /// Postgres becomes this, and what only a running primary has is forgotten.
     pub fn becomes(&mut self, postgres: Postgres) {
         self.postgres = postgres;
@@ -213,6 +244,13 @@ impl Node {
         if self.postgres.runs() {
             self.becomes(self.postgres.crashed());
         }
+    }
+
+    /// Nothing is left that could be relied on.
+    pub fn loses_data(&mut self, left: Postgres) {
+        self.wal = Wal::default();
+        self.has_replayed_all();
+        self.becomes(left);
     }
 
     /// The agent writes whom commits shall wait for; nothing is in effect yet.

@@ -31,6 +31,11 @@ fn acknowledged_by(state: &State, primary: NodeId) -> u8 {
     })
 }
 
+/// Something was done that no node may do.
+pub(crate) fn judge(state: &mut State, wrong: Wrong) {
+    state.oracle.wrong = state.oracle.wrong.or(Some(wrong));
+}
+
 /// A promotion is about to happen.
 pub(crate) fn judge_promotion(setup: &Setup, state: &mut State, node: NodeId) {
     let here = state.node(node);
@@ -56,6 +61,6 @@ pub(crate) fn judge_hand_over(state: &mut State, from: NodeId, to: NodeId) {
     let end = state.node(from).wal.position();
     let behind = state.node(to).replayed.is_some_and(|replayed| replayed < end);
     if planned && state.node(from).postgres == Postgres::StoppedClean && behind {
-        state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::HandedOverUnreplayed));
+        judge(state, Wrong::HandedOverUnreplayed);
     }
 }

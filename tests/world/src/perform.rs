@@ -5,7 +5,7 @@ use crate::mutant::Mutant;
 use crate::node::{Hang, Postgres};
 use crate::oracle;
 use crate::setup::Setup;
-use crate::state::{NodeId, State, Sync};
+use crate::state::{NodeId, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -72,7 +72,13 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
         | Act::Follow(_)
         | Act::SetSynchronous(_)
         | Act::Checkpoint
-        | Act::CopyFrom(_) => perform_here(setup, state, node, act),
+        | Act::Rewind(_)
+        | Act::Clone(_) => perform_here(setup, state, node, act),
+        Act::Initdb => {
+            oracle::judge(state, Wrong::SecondCluster);
+            state.node_mut(node).loses_data(Postgres::StoppedClean);
+            Ok(())
+        }
     }
 }
 
@@ -127,7 +133,13 @@ fn announce(state: &mut State, switchover: Option<(NodeId, NodeId)>) {
 /// The steps that touch only the node's own Postgres.
 fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
     let announced = state.dcs.announced.is_some();
-    let copy_from = if let Act::CopyFrom(from) = act { source(state, from) } else { None };
+    let copy = match act {
+        Act::Rewind(from) | Act::Clone(from) => source(state, from),
+        _ => None,
+    };
+    if matches!(act, Act::StartPrimary(_) | Act::StartStandby(_)) && !state.node(node).postgres.has_data() {
+        oracle::judge(state, Wrong::UnusableStarted);
+    }
     let here = state.node_mut(node);
     let stopped = !here.postgres.runs();
     let is_standby = matches!(here.postgres, Postgres::Standby { .. });
@@ -168,9 +180,9 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
             require(!stopped && here.hang == Hang::No)?;
             here.checkpointed = announced;
         }
-        Act::CopyFrom(_) => {
+        Act::Rewind(_) | Act::Clone(_) => {
             require(may_start)?;
-            here.wal = copy_from.ok_or(Refused)?;
+            here.wal = copy.ok_or(Refused)?;
             here.has_replayed_all();
             here.becomes(Postgres::StoppedStandby);
         }
@@ -182,7 +194,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::RecordHistory
         | Act::ClearRequest
         | Act::AnnounceSwitchover(_)
-        | Act::ClearSwitchover => unreachable!("the caller has done the steps on the DCS"),
+        | Act::ClearSwitchover
+        | Act::Initdb => unreachable!("the caller has done these"),
     }
     Ok(())
 }
@@ -197,6 +210,12 @@ pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
     here.wal.push(Record::Birth(birth));
     here.replayed = here.replayed.map(|_| 0);
     here.becomes(Postgres::Primary);
+}
+
+/// A rewind or a clone is broken off.
+pub(crate) fn break_off(state: &mut State, node: NodeId, act: Act) {
+    let left = if matches!(act, Act::Rewind(_)) { Postgres::HalfRewound } else { Postgres::HalfCloned };
+    state.node_mut(node).loses_data(left);
 }
 
 /// `pg_rewind` and `pg_basebackup` need a running primary.

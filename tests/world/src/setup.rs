@@ -35,6 +35,8 @@ pub struct Setup {
     pub restores: bool,
     /// Whether a Postgres may cease to answer and live on, takes its time to stop, and the word that it is being promoted may get lost.
     pub slow: bool,
+    /// Whether a rewind or a clone may be broken off, and a data directory get lost.
+    pub broken_data: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -59,6 +61,7 @@ impl Setup {
             late_replay: false,
             restores: false,
             slow: false,
+            broken_data: false,
             mutant: None,
         }
     }

@@ -165,4 +165,8 @@ pub enum Wrong {
     TimelineBornTwice,
     /// A switchover handed the lease to a member that had still to replay something.
     HandedOverUnreplayed,
+    /// A Postgres was started on what a broken off rewind or clone had left, or on nothing.
+    UnusableStarted,
+    /// A new cluster was made beside the one that there is.
+    SecondCluster,
 }
