@@ -165,6 +165,55 @@ fn a_switchover_to_a_standby_that_replays_late_survives_a_fault() {
 }
 
 #[test]
+fn a_postgres_that_does_not_answer_or_stops_slowly_loses_no_acknowledged_commit() {
+    let setup = Setup { slow: true, ..Setup::new(2, 1, 3) };
+    holds(&setup, 1_201_784, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn a_postgres_among_three_that_does_not_answer_loses_no_acknowledged_commit() {
+    let setup = Setup { slow: true, ..Setup::new(3, 1, 2) };
+    holds(&setup, 2_423_595, &[FAILOVER]);
+}
+
+#[test]
+fn a_switchover_whose_stop_takes_long_survives_two_faults() {
+    let setup = Setup { slow: true, requests: 1, ..Setup::new(2, 1, 2) };
+    holds(&setup, 1_949_908, &[FAILOVER, SWITCHOVER, ALL_BACK]);
+}
+
+#[test]
+fn in_asynchronous_mode_a_postgres_that_does_not_answer_leaves_one_writable_primary() {
+    let setup = Setup { slow: true, synchronous: false, ..Setup::new(2, 1, 2) };
+    holds(&setup, 106_401, &[FAILOVER, ALL_BACK]);
+}
+
+/// It cannot even be killed: its lease runs out, a standby leads, and then it wakes.
+#[test]
+fn a_postgres_that_cannot_be_killed_and_wakes_up_loses_no_acknowledged_commit() {
+    let setup = Setup { slow: true, fuse: Fuse::Dead, ..Setup::new(2, 1, 3) };
+    holds(&setup, 657_978, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn two_nodes_whose_copies_break_off_and_whose_data_gets_lost_start_only_what_is_whole() {
+    let setup = Setup { broken_data: true, ..Setup::new(2, 1, 3) };
+    holds(&setup, 1_238_579, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn in_asynchronous_mode_nodes_that_lose_their_data_have_one_cluster() {
+    let setup = Setup { broken_data: true, synchronous: false, ..Setup::new(2, 1, 2) };
+    holds(&setup, 117_336, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
+fn three_nodes_that_lose_their_data_have_one_cluster() {
+    let setup = Setup { broken_data: true, ..Setup::new(3, 1, 2) };
+    holds(&setup, 2_780_051, &[FAILOVER]);
+}
+
+#[test]
 fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
     let setup = Setup { restores: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 913_661, &[FAILOVER, ALL_BACK]);

@@ -92,6 +92,21 @@ fn a_switchover_must_hand_over_only_to_who_has_replayed() {
     caught(Mutant::HandsOverUnreplayed, Setup { requests: 1, late_replay: true, ..Setup::new(2, 1, 0) });
 }
 
+#[test]
+fn a_primary_that_does_not_answer_must_not_be_taken_for_one_that_has_stopped() {
+    caught(Mutant::TakesSilenceForDeath, Setup { slow: true, ..Setup::new(2, 1, 1) });
+}
+
+#[test]
+fn what_a_broken_off_rewind_has_left_must_not_be_started() {
+    caught(Mutant::StartsHalfRewound, Setup { broken_data: true, ..Setup::new(2, 1, 2) });
+}
+
+#[test]
+fn a_member_without_data_must_not_make_a_cluster_beside_the_one_there_is() {
+    caught(Mutant::MakesAnotherCluster, Setup { broken_data: true, ..Setup::new(2, 1, 1) });
+}
+
 /// The copy names a standby that had been replaced since, or a primary that had gone on alone.
 #[test]
 fn nobody_must_stand_while_a_member_that_answers_has_seen_more_of_the_dcs() {

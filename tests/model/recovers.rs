@@ -43,6 +43,16 @@ fn two_nodes_after_one_was_frozen() {
 }
 
 #[test]
+fn two_nodes_after_a_postgres_did_not_answer() {
+    recovers(&Setup { slow: true, ..Setup::new(2, 1, 2) }, 82_790);
+}
+
+#[test]
+fn two_nodes_after_a_rewind_was_broken_off_or_data_was_lost() {
+    recovers(&Setup { broken_data: true, ..Setup::new(2, 1, 2) }, 91_889);
+}
+
+#[test]
 fn a_standby_that_never_finds_out_that_it_diverged_is_found_to_be_stranded() {
     let setup = Setup { mutant: Some(Mutant::FollowsDiverged), ..Setup::new(2, 1, 1) };
     assert!(search_recovery(&setup).stranded.is_some());

@@ -36,8 +36,11 @@ pub enum Act {
     Follow(NodeId),
     SetSynchronous(Nodes),
     Checkpoint,
-    /// Rewind or Clone: either way the node then has what its source has.
-    CopyFrom(NodeId),
+    /// Afterwards the node has what its source has.
+    Rewind(NodeId),
+    /// The same.
+    Clone(NodeId),
+    Initdb,
 }
 
 impl Act {
@@ -62,7 +65,9 @@ impl Act {
             | Act::Follow(_)
             | Act::SetSynchronous(_)
             | Act::Checkpoint
-            | Act::CopyFrom(_) => false,
+            | Act::Rewind(_)
+            | Act::Clone(_)
+            | Act::Initdb => false,
         }
     }
 
@@ -90,14 +95,15 @@ impl Act {
             Step::Follow { upstream } => Act::Follow(look::number(upstream)),
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
             Step::Checkpoint | Step::ShortenStop { .. } => Act::Checkpoint,
-            Step::Clone { from } | Step::Rewind { from } => Act::CopyFrom(look::number(from)),
+            Step::Rewind { from } => Act::Rewind(look::number(from)),
+            Step::Clone { from } => Act::Clone(look::number(from)),
+            Step::Initdb => Act::Initdb,
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
             Step::AskSwitchover
             | Step::RecordRestart { .. }
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::RecreateCluster
-            | Step::Initdb
             | Step::PostBootstrap
             | Step::Rollback
             | Step::ClearSync { .. }

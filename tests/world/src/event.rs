@@ -1,15 +1,14 @@
 //! Everything that can happen next: a round, a step, a record that arrives, a fault. Each is one transition, so that
-//! anything may come between any two of them.
+//! anything may come between any two of them. What each changes is in `apply`.
 
-use crate::act::Acts;
+use crate::act::{Act, Acts};
 use crate::look;
 use crate::mutant::decide_as;
-use crate::oracle;
+use crate::node::{Hang, Node, Postgres};
 use crate::past;
-use crate::perform::{may_reload, perform, promoted, reload};
-use crate::setup::{Fuse, Mutant, Setup};
-use crate::state::{NodeId, Nodes, Postgres, Read, Request, State, Wrong};
-use crate::wal::Record;
+use crate::perform::may_reload;
+use crate::setup::{Fuse, Setup};
+use crate::state::{NodeId, State};
 
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum Event {
     },
     /// An agent takes the next step of its plan. If it fails, the plan ends.
     Step(NodeId),
-    /// The same, and the DCS did it, and the agent never hears of it: a fault.
+    /// The same, and the DCS or the supervisor did it, and the agent never hears of it: a fault.
     ReplyIsLost(NodeId),
     /// A member publishes what it is now.
     Publish(NodeId),
@@ -56,6 +55,10 @@ pub enum Event {
     RequestEnds,
     /// A promotion or the start of a primary is done.
     Up(NodeId),
+    /// A Postgres that did not answer does again.
+    Answers(NodeId),
+    /// A Postgres that was told to stop is gone.
+    Stops(NodeId),
     /// A node is told to end.
     Terminate(NodeId),
     /// The supervisor of such a node does not wait for its agent any longer, and stops Postgres.
@@ -68,6 +71,12 @@ pub enum Event {
     FuseBlows(NodeId),
     /// A Postgres dies: a fault.
     PostgresCrashes(NodeId),
+    /// A Postgres answers nobody any more, and lives: a fault.
+    Hangs(NodeId),
+    /// The rewind or the clone that is to be done breaks off in the middle: a fault.
+    CopyBreaksOff(NodeId),
+    /// A node loses its data directory: a fault.
+    DataIsLost(NodeId),
     /// A node is lost for good: a fault.
     NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
@@ -93,8 +102,17 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             events.push(Event::Replay(node));
         }
         // Recovery ends when everything is replayed.
-        if matches!(here.postgres, Postgres::Promoting | Postgres::Starting) && !here.has_to_replay() {
+        let comes_up = matches!(here.postgres, Postgres::Promoting | Postgres::Starting);
+        if comes_up && !here.has_to_replay() && here.hang == Hang::No {
             events.push(Event::Up(node));
+        }
+        match here.hang {
+            Hang::No => {}
+            Hang::Silent => events.push(Event::Answers(node)),
+            Hang::Stopping { .. } => events.push(Event::Stops(node)),
+        }
+        if lets_go(setup, here) {
+            events.push(Event::FuseBlows(node));
         }
         if here.terminating {
             let ends = if here.postgres.runs() { Event::SupervisorStops(node) } else { Event::Return(node) };
@@ -153,11 +171,21 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         }
         match here.plan.next() {
             Some(act) if act.is_write() => events.push(Event::ReplyIsLost(node)),
+            Some(Act::Rewind(_) | Act::Clone(_)) if setup.broken_data => {
+                events.push(Event::CopyBreaksOff(node))
+            }
+            Some(Act::Promote) if setup.slow => events.push(Event::ReplyIsLost(node)),
             Some(_) => {}
             None => blind_round(setup, state, node, events),
         }
-        if here.fuse && setup.fuse == Fuse::Live {
+        if here.fuse && setup.fuse == Fuse::Live && !lets_go(setup, here) {
             events.push(Event::FuseBlows(node));
+        }
+        if setup.broken_data && here.postgres != Postgres::Empty {
+            events.push(Event::DataIsLost(node));
+        }
+        if setup.slow && here.hang == Hang::No && here.postgres.may_hang() {
+            events.push(Event::Hangs(node));
         }
         if here.postgres.runs() {
             events.push(Event::PostgresCrashes(node));
@@ -167,6 +195,11 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
     if expiry(setup, state) == Some(Cost::OneFault) {
         events.push(Event::LeaseExpires);
     }
+}
+
+/// A leader whose Postgres does not answer may renew no longer, so that the fuse blows without any other fault.
+fn lets_go(setup: &Setup, here: &Node) -> bool {
+    here.hang == Hang::Silent && here.fuse && setup.fuse == Fuse::Live
 }
 
 #[derive(PartialEq, Eq)]
@@ -222,85 +255,15 @@ fn may_receive(state: &State, node: NodeId) -> bool {
     sends && here.wal.is_prefix_of(source.wal) && here.wal != source.wal
 }
 
-/// The world after `event`; `None` when nothing has changed.
-pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<State> {
-    let mut state = before.clone();
-    if is_fault(setup, before, event) {
-        state.left.faults -= 1;
-    }
+/// Whether it is one of the faults that are counted.
+pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
     match event {
-        Event::Round { node, plan, rule_broken } => {
-            past::look(&mut state, *node);
-            round(setup, &mut state, *node, *plan, *rule_broken);
-        }
-        Event::BlindRound { node, plan, rule_broken } => {
-            round(setup, &mut state, *node, *plan, *rule_broken);
-        }
-        Event::CopyDcs => past::copy(&mut state),
-        Event::RestoreDcs => past::restore(&mut state),
-        Event::Read(node) => read(&mut state, *node),
-        Event::Step(node) => step(setup, &mut state, *node),
-        Event::ReplyIsLost(node) => lose_reply(setup, &mut state, *node),
-        Event::Publish(node) => {
-            let here = state.node_mut(*node);
-            here.published = Some(here.to_publish());
-        }
-        Event::Stream(node) => receive(&mut state, *node),
-        Event::Replay(node) => {
-            let here = state.node_mut(*node);
-            here.replayed = here.replayed.map(|replayed| replayed + 1);
-        }
-        Event::Reload(node) => reload(&mut state, *node),
-        Event::Commit(node) => {
-            let number = setup.commits - state.left.commits;
-            state.left.commits -= 1;
-            state.node_mut(*node).wal.push(Record::Commit(number));
-        }
-        Event::AskForSwitchover(to) => {
-            state.left.requests -= 1;
-            ask(&mut state, *to, false);
-        }
-        Event::AskForFailover(to) => {
-            state.left.failovers -= 1;
-            ask(&mut state, *to, true);
-        }
-        Event::RequestEnds => state.dcs.request = None,
-        Event::Up(node) if state.node(*node).postgres == Postgres::Promoting => {
-            promoted(setup, &mut state, *node);
-        }
-        Event::Up(node) => state.node_mut(*node).postgres = Postgres::Primary,
-        Event::Terminate(node) => {
-            state.left.terminations -= 1;
-            state.node_mut(*node).terminating = true;
-        }
-        Event::SupervisorStops(node) => state.node_mut(*node).stop_fast(),
-        Event::Return(node) => {
-            forget(&mut state, *node);
-            let here = state.node_mut(*node);
-            here.fuse = false;
-            here.terminating = false;
-        }
-        Event::LeaseExpires => state.dcs.holder = None,
-        Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
-        Event::PostgresCrashes(node) => state.node_mut(*node).crash(),
-        Event::NodeIsLost(node) => lose_node(&mut state, *node),
-        Event::AgentRestarts(node) => forget(&mut state, *node),
-    }
-    past::settle(&mut state);
-    oracle::watch(&mut state);
-    (state != *before).then_some(state)
-}
-
-fn ask(state: &mut State, to: NodeId, failover: bool) {
-    state.dcs.request = Some(Request { to, failover });
-    state.oracle.wanted = Some(to);
-}
-
-fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
-    match event {
+        Event::FuseBlows(node) => !lets_go(setup, state.node(*node)),
         Event::BlindRound { .. }
         | Event::ReplyIsLost(_)
-        | Event::FuseBlows(_)
+        | Event::Hangs(_)
+        | Event::CopyBreaksOff(_)
+        | Event::DataIsLost(_)
         | Event::PostgresCrashes(_)
         | Event::NodeIsLost(_)
         | Event::AgentRestarts(_) => true,
@@ -316,6 +279,8 @@ fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::AskForFailover(_)
         | Event::RequestEnds
         | Event::Replay(_)
+        | Event::Answers(_)
+        | Event::Stops(_)
         | Event::Up(_)
         | Event::Terminate(_)
         | Event::SupervisorStops(_)
@@ -323,77 +288,4 @@ fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::RestoreDcs
         | Event::Return(_) => false,
     }
-}
-
-fn read(state: &mut State, node: NodeId) {
-    let read =
-        Read { store: state.dcs.clone(), sync_is_last: true, held_its_term: state.node(node).held_this_term };
-    state.node_mut(node).read = Some(Box::new(read));
-}
-
-/// A plan that only renews is carried out at once: the DCS compares by itself, so that an older view changes nothing.
-fn round(setup: &Setup, state: &mut State, node: NodeId, plan: Acts, rule_broken: bool) {
-    if rule_broken {
-        state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::RuleBroken));
-    }
-    state.node_mut(node).plan = plan;
-    state.node_mut(node).read = None;
-    if plan.only_renews() {
-        step(setup, state, node);
-    }
-}
-
-fn step(setup: &Setup, state: &mut State, node: NodeId) {
-    let plan = state.node(node).plan;
-    let act = plan.next().expect("there is a step to take");
-    let rest = plan.rest();
-    state.node_mut(node).plan = rest;
-    if perform(setup, state, node, act).is_err() {
-        state.node_mut(node).plan = Acts::default();
-    }
-}
-
-/// The DCS has done it; the agent has not armed its fuse, and looks again.
-fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
-    let (before, led) = (state.node(node).clone(), state.dcs.holder == Some(node));
-    step(setup, state, node);
-    let acquired = !led && state.dcs.holder == Some(node);
-    let here = state.node_mut(node);
-    here.plan = Acts::default();
-    here.fuse = before.fuse;
-    here.held_this_term &= before.held_this_term && !acquired;
-    here.knows_lease = before.knows_lease;
-}
-
-/// What an agent keeps in its memory only.
-fn forget(state: &mut State, node: NodeId) {
-    let here = state.node_mut(node);
-    here.plan = Acts::default();
-    here.read = None;
-    here.set = Nodes::NONE;
-    here.since = None;
-    here.knows_lease = false;
-    here.checkpointed = false;
-}
-
-fn receive(state: &mut State, node: NodeId) {
-    let Postgres::Standby { upstream: Some(upstream) } = state.node(node).postgres else { return };
-    let source = state.node(upstream).wal;
-    state.node_mut(node).wal.receive_from(source);
-}
-
-fn blow_fuse(setup: &Setup, state: &mut State, node: NodeId) {
-    state.node_mut(node).fuse = false;
-    let writable = state.node(node).postgres.is_writable();
-    if writable && setup.mutant != Some(Mutant::FuseIgnored) {
-        state.node_mut(node).crash();
-    }
-}
-
-fn lose_node(state: &mut State, node: NodeId) {
-    state.node_mut(node).crash();
-    forget(state, node);
-    let here = state.node_mut(node);
-    here.fuse = false;
-    here.lost = true;
 }

@@ -13,9 +13,11 @@
 //!   shell and the supervisor have this order is for their own tests. Waits are either short or long enough.
 //! - **Views.** An agent may read the DCS early (`Setup::early_reads`); its own Postgres and its peers are then seen at
 //!   one later moment. What peers publish in the DCS may be old (`Setup::late_members`). Any of them may fail to answer in any round.
-//! - **Jobs.** Stop, checkpoint, rewind, clone and the start of a standby are done at once or refused; promotions and
-//!   starts of a primary take their time. No Postgres is unresponsive, no rewind is left half done,
-//!   and there is no empty data directory.
+//! - **Jobs.** Checkpoint, rewind, clone and the start of a standby are done at once or refused; promotions and
+//!   starts of a primary take their time, and stops where `Setup::slow` says so. There a Postgres may also cease to answer:
+//!   its sessions and its standbys go on, as under a postmaster that hangs. It can always be killed, but by a dead fuse.
+//!   A rewind or a clone breaks off half done, and a data directory gets lost, where `Setup::broken_data` says so; then nothing that is
+//!   left can be relied on. That `pg_rewind` fails and leaves all as it was is not in it.
 //! - **The DCS** is linearizable, and no lease is lost before its time. It goes back to a copy where `Setup::restores` says so,
 //!   and only after every fuse has blown; then whoever is not lost answers. That it is wiped has situations and a system test.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
@@ -25,9 +27,11 @@
 //! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.
 
 mod act;
+mod apply;
 mod event;
 mod look;
 mod mutant;
+mod node;
 mod oracle;
 mod past;
 mod perform;
@@ -40,15 +44,15 @@ mod wal;
 
 pub use act::{Act, Acts};
 pub use event::Event;
+pub use mutant::{Mutant, catches};
+pub use node::{Hang, Node, Postgres, Published, Read};
 pub use past::{Mark, Past, Seen};
 pub use properties::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, NOTHING_LOST,
-    RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND, catches,
+    ONE_CLUSTER, ONLY_WHOLE_DATA, RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
 };
 pub use recovery::{Recovery, search_recovery};
 pub use search::{Finding, World, search, search_for};
-pub use setup::{Fuse, Mutant, Setup};
-pub use state::{
-    Budget, Node, NodeId, Nodes, Oracle, Postgres, Published, Read, Request, State, Store, Sync, Wrong,
-};
+pub use setup::{Fuse, Setup};
+pub use state::{Budget, NodeId, Nodes, Oracle, Request, State, Store, Sync, Wrong};
 pub use wal::{Branches, Record, Wal};

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Replay, Request,
-    RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
-    Term, View, WalSender, Watermark, whom_to_ask,
+    Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Replay,
+    Request, RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId,
+    Tags, Term, Unusable, View, WalSender, Watermark, whom_to_ask,
 };
 use outrider_wal::{Lsn, TimelineId, TimelineStarts};
 
+use crate::node::{Hang, Node, Postgres, Published};
 use crate::setup::Setup;
-use crate::state::{Node, NodeId, Nodes, Postgres, Published, State};
+use crate::state::{NodeId, Nodes, State};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SYSTEM: SystemId = SystemId(7);
@@ -38,6 +39,8 @@ pub(crate) fn number(name: &MemberName) -> NodeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     Briefly,
+    /// Long enough to give a Postgres up that does not answer, and not for giving up on killing it.
+    AWhile,
     Long,
 }
 
@@ -45,6 +48,7 @@ impl Waited {
     fn age(self) -> Duration {
         match self {
             Waited::Briefly => Duration::ZERO,
+            Waited::AWhile => Duration::from_secs(12),
             Waited::Long => Duration::from_secs(3600),
         }
     }
@@ -53,7 +57,9 @@ impl Waited {
 /// Every view that `node` can have now: whoever answers or does not, however long things have lasted.
 pub(crate) fn views(setup: &Setup, state: &State, node: NodeId) -> Vec<View> {
     let mut views = Vec::new();
-    for waited in [Waited::Briefly, Waited::Long] {
+    let hangs = state.node(node).hang == Hang::Silent;
+    let ages = [Waited::Briefly, Waited::AWhile, Waited::Long];
+    for waited in ages.into_iter().filter(|waited| hangs || *waited != Waited::AWhile) {
         let view = view(setup, state, node, waited);
         if whom_to_ask(&view).is_empty() {
             views.push(view);
@@ -83,7 +89,10 @@ fn view(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> View {
         local: local(state, node, waited),
         members: state.ids().filter(|other| *other != node).map(|other| member(state, other)).collect(),
         policy: policy(setup),
-        job: None,
+        job: match state.node(node).hang {
+            Hang::Stopping { awaited: true, .. } => Some(Job::Stop),
+            Hang::Stopping { awaited: false, .. } | Hang::No | Hang::Silent => None,
+        },
     }
 }
 
@@ -150,7 +159,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
     let held = here.read.as_ref().map_or(here.held_this_term, |read| read.held_its_term);
     Local {
         postgres: postgres(state, node, waited),
-        system: Some(SYSTEM),
+        system: system(here.postgres),
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
         watermark: state.past.as_ref().map_or(Watermark { term: TERM, ..Watermark::default() }, |past| {
             past.seen(node).after(past.now).watermark()
@@ -180,6 +189,10 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
 
 fn postgres(state: &State, node: NodeId, waited: Waited) -> outrider_ha::Postgres {
     let here = state.node(node);
+    if here.hang != Hang::No {
+        let writable = here.postgres.is_writable();
+        return outrider_ha::Postgres::Unresponsive { writable, since: waited.age() };
+    }
     let (timeline, position) = (here.wal.timeline(), here.wal.lsn());
     let stopped = |shutdown| outrider_ha::Postgres::Stopped { timeline, end: position, shutdown };
     match here.postgres {
@@ -210,6 +223,9 @@ fn postgres(state: &State, node: NodeId, waited: Waited) -> outrider_ha::Postgre
         Postgres::StoppedClean => stopped(Shutdown::CleanPrimary),
         Postgres::Crashed => stopped(Shutdown::CrashedPrimary),
         Postgres::StoppedStandby => stopped(Shutdown::Standby),
+        Postgres::HalfRewound => outrider_ha::Postgres::Unusable(Unusable::HalfRewound),
+        Postgres::HalfCloned => outrider_ha::Postgres::Unusable(Unusable::HalfCloned),
+        Postgres::Empty => outrider_ha::Postgres::Empty,
     }
 }
 
@@ -245,21 +261,28 @@ fn published(state: &State, node: NodeId) -> MemberState {
 }
 
 fn member_state(state: &State, node: NodeId) -> MemberState {
-    let Node { postgres, wal, replayed, .. } = state.node(node);
+    let here @ Node { wal, replayed, .. } = state.node(node);
+    let Published { role, timeline } = here.to_publish();
+    let answers = here.hang == Hang::No;
     let replayed = replayed.map_or(wal.lsn(), |replayed| Lsn::new(replayed.into()));
     MemberState {
-        role: postgres.role(),
-        timeline: wal.timeline(),
-        position: wal.lsn(),
-        streaming: state.streams_from(node).is_some(),
+        role,
+        timeline,
+        position: if answers { wal.lsn() } else { Lsn::INVALID },
+        streaming: answers && state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
-        lineage: TimelineStarts::default(),
-        system: Some(SYSTEM),
+            lineage: TimelineStarts::default(),
+        system: system(here.postgres),
         watermark: state.past.as_ref().map_or(Watermark::default(), |past| past.seen(node).watermark()),
         finds_blank: None,
-        replay: Some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
-        short: false,
+        replay: answers.then_some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
+            short: false,
     }
+}
+
+/// Whose data is there. A clone begins with taking away what was.
+fn system(postgres: Postgres) -> Option<SystemId> {
+    (!matches!(postgres, Postgres::Empty | Postgres::HalfCloned)).then_some(SYSTEM)
 }
 
 /// How far the DCS is; where it never goes back, always as far.

@@ -1,10 +1,81 @@
-//! The shipped decision, and the same with a rule broken on purpose. The product itself has no such switch.
+//! What is broken on purpose: each rule of ours, what is decided without it, and the property that must notice. The product itself has
+//! no such switch. What some break of a step or an event is beside that, in `perform` and `apply`.
 
 use outrider_ha::{
-    Dcs, Lease, Member, MemberName, Plan, Postgres, Reason, StartAs, Step, View, decide, invariant,
+    Dcs, Lease, Member, MemberName, Plan, Postgres, Reason, Role, StartAs, Step, Unusable, View, decide,
+    invariant,
 };
 
-use crate::setup::Mutant;
+use crate::properties::{
+    COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, ONE_CLUSTER, ONLY_WHOLE_DATA, SINGLE_WRITER,
+};
+
+/// A rule that is broken on purpose, to see that the search finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A standby that is not recorded as synchronous stands.
+    StandsUnsynchronous,
+    /// A primary without the lease goes on.
+    NeverStepsDown,
+    /// A standby is promoted first and takes the lease then, and the supervisor lets it.
+    PromotesFirst,
+    /// The supervisor lets a writable Postgres live when the fuse blows.
+    FuseIgnored,
+    /// Commits stop waiting for a standby before `/sync` says that it may not be promoted.
+    RelaxesSettingFirst,
+    /// A standby is recorded as promotable as soon as the setting is written, without proof that it has everything.
+    RecordsWithoutProof,
+    /// The lease is taken without a comparison of `/sync` with what was seen.
+    TakesLeaseBlindly,
+    /// A new primary does not strike the others from `/sync` before it is promoted.
+    PromotesWithoutRecord,
+    /// A crashed primary comes back and its commits wait for nobody, whoever `/sync` names.
+    RevivesWaitingForNobody,
+    /// A primary takes a free lease again without asking who held it in between.
+    ReclaimsBlindly,
+    /// An agent that was restarted takes the setting for empty because it remembers none.
+    TrustsItsMemory,
+    /// A standby that diverged goes on as if it could follow.
+    FollowsDiverged,
+    /// A new primary never records where its timeline began.
+    KeepsHistoryToItself,
+    /// A member stands although another one has seen more of the DCS.
+    IgnoresWhoKnowsMore,
+    /// The member that a failover names stands, whatever it lacks.
+    PassesOver,
+    /// A switchover hands over to a member that has received everything, and replayed it or not.
+    HandsOverUnreplayed,
+    /// A leader whose Postgres does not answer hands the lease over as if that had stopped.
+    TakesSilenceForDeath,
+    /// What a broken off rewind has left is started as a standby.
+    StartsHalfRewound,
+    /// A member without data makes a cluster although there is one.
+    MakesAnotherCluster,
+}
+
+/// The property that must catch a mutant.
+#[must_use]
+pub const fn catches(mutant: Mutant) -> &'static str {
+    match mutant {
+        Mutant::StandsUnsynchronous
+        | Mutant::RelaxesSettingFirst
+        | Mutant::RecordsWithoutProof
+        | Mutant::TakesLeaseBlindly
+        | Mutant::PromotesWithoutRecord
+        | Mutant::RevivesWaitingForNobody
+        | Mutant::IgnoresWhoKnowsMore
+        | Mutant::ReclaimsBlindly => NOTHING_LOST,
+        Mutant::NeverStepsDown
+        | Mutant::TrustsItsMemory
+        | Mutant::FollowsDiverged
+        | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
+        Mutant::PassesOver => NOTHING_LOST,
+        Mutant::StartsHalfRewound => ONLY_WHOLE_DATA,
+        Mutant::MakesAnotherCluster => ONE_CLUSTER,
+        Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
+        Mutant::PromotesFirst | Mutant::FuseIgnored | Mutant::TakesSilenceForDeath => SINGLE_WRITER,
+    }
+}
 
 /// The plan that is carried out, and whether the shipped one broke a rule.
 pub(crate) fn decide_as(mutant: Option<Mutant>, view: &View) -> (Plan, bool) {
@@ -52,6 +123,16 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::HandsOverUnreplayed, Reason::WaitingForCandidate { to }) if has_received(view, to) => {
             plan.steps = vec![Step::HandOverLease { to: to.clone() }];
         }
+        (Mutant::TakesSilenceForDeath, Reason::Unresponsive) => plan.steps.extend(hand_over_to_anyone(view)),
+        (Mutant::StartsHalfRewound, Reason::Cloning | Reason::WaitingForLeader) if is_half_rewound(view) => {
+            plan.steps = vec![Step::Start(StartAs::Standby { upstream: None })];
+        }
+        (Mutant::MakesAnotherCluster, Reason::NothingToLead) => {
+            plan.steps = vec![Step::RenewLease, Step::Initdb];
+        }
+        (Mutant::MakesAnotherCluster, Reason::WaitingForLeader) if is_empty(view) && is_free(view) => {
+            plan.steps = vec![acquire(view)];
+        }
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
             plan.steps.retain(|step| *step != Step::RecordHistory);
@@ -69,6 +150,20 @@ fn acquire(view: &View) -> Step {
         Dcs::Silent { .. } => None,
     };
     Step::AcquireLease { sync_revision: revision, request: None }
+}
+
+/// To the first standby that answers.
+fn hand_over_to_anyone(view: &View) -> Option<Step> {
+    let is_standby = |member: &&Member| member.answered().is_some_and(|state| state.role == Role::Standby);
+    view.members.iter().find(is_standby).map(|member| Step::HandOverLease { to: member.name.clone() })
+}
+
+fn is_half_rewound(view: &View) -> bool {
+    view.local.postgres == Postgres::Unusable(Unusable::HalfRewound)
+}
+
+fn is_empty(view: &View) -> bool {
+    view.local.postgres == Postgres::Empty
 }
 
 fn is_free(view: &View) -> bool {

@@ -2,8 +2,9 @@
 
 use outrider_wal::TimelineId;
 
+use crate::node::Postgres;
 use crate::setup::Setup;
-use crate::state::{NodeId, Postgres, State, Wrong};
+use crate::state::{NodeId, State, Wrong};
 use crate::wal::Record;
 
 /// After every change: who could tell its client of a commit has told it. The earliest moment is the hardest one.
@@ -28,6 +29,11 @@ fn acknowledged_by(state: &State, primary: NodeId) -> u8 {
         Record::Commit(number) => commits | 1 << number,
         Record::Birth(_) | Record::Shutdown => commits,
     })
+}
+
+/// Something was done that no node may do.
+pub(crate) fn judge(state: &mut State, wrong: Wrong) {
+    state.oracle.wrong = state.oracle.wrong.or(Some(wrong));
 }
 
 /// A promotion is about to happen.
@@ -55,6 +61,6 @@ pub(crate) fn judge_hand_over(state: &mut State, from: NodeId, to: NodeId) {
     let end = state.node(from).wal.position();
     let behind = state.node(to).replayed.is_some_and(|replayed| replayed < end);
     if planned && state.node(from).postgres == Postgres::StoppedClean && behind {
-        state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::HandedOverUnreplayed));
+        judge(state, Wrong::HandedOverUnreplayed);
     }
 }

@@ -1,9 +1,11 @@
 //! Carries out one step of a plan on the world, as the DCS, the supervisor and Postgres would. Decides nothing.
 
 use crate::act::Act;
+use crate::mutant::Mutant;
+use crate::node::{Hang, Postgres};
 use crate::oracle;
-use crate::setup::{Mutant, Setup};
-use crate::state::{NodeId, Postgres, State, Sync};
+use crate::setup::Setup;
+use crate::state::{NodeId, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -70,7 +72,13 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
         | Act::Follow(_)
         | Act::SetSynchronous(_)
         | Act::Checkpoint
-        | Act::CopyFrom(_) => perform_here(setup, state, node, act),
+        | Act::Rewind(_)
+        | Act::Clone(_) => perform_here(setup, state, node, act),
+        Act::Initdb => {
+            oracle::judge(state, Wrong::SecondCluster);
+            state.node_mut(node).loses_data(Postgres::StoppedClean);
+            Ok(())
+        }
     }
 }
 
@@ -125,11 +133,19 @@ fn announce(state: &mut State, switchover: Option<(NodeId, NodeId)>) {
 /// The steps that touch only the node's own Postgres.
 fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
     let announced = state.dcs.announced.is_some();
-    let copy_from = if let Act::CopyFrom(from) = act { source(state, from) } else { None };
+    let copy = match act {
+        Act::Rewind(from) | Act::Clone(from) => source(state, from),
+        _ => None,
+    };
+    if matches!(act, Act::StartPrimary(_) | Act::StartStandby(_)) && !state.node(node).postgres.has_data() {
+        oracle::judge(state, Wrong::UnusableStarted);
+    }
     let here = state.node_mut(node);
     let stopped = !here.postgres.runs();
     let is_standby = matches!(here.postgres, Postgres::Standby { .. });
-    let (may_start, may_promote) = (stopped && !here.terminating, is_standby && !here.terminating);
+    let stopping = matches!(here.hang, Hang::Stopping { .. });
+    let (may_start, may_promote) =
+        (stopped && !here.terminating, is_standby && !here.terminating && !stopping);
     match act {
         Act::StartPrimary(names) => {
             require(may_start && here.fuse)?;
@@ -144,6 +160,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
             }
             here.becomes(Postgres::Standby { upstream });
         }
+        Act::StopFast if setup.slow => here.begin_to_stop(true),
+        Act::StopImmediate if setup.slow => here.begin_to_stop(false),
         Act::StopFast => here.stop_fast(),
         Act::StopImmediate => here.crash(),
         Act::Promote => {
@@ -159,12 +177,12 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
             here.set_synchronous(names);
         }
         Act::Checkpoint => {
-            require(!stopped)?;
+            require(!stopped && here.hang == Hang::No)?;
             here.checkpointed = announced;
         }
-        Act::CopyFrom(_) => {
+        Act::Rewind(_) | Act::Clone(_) => {
             require(may_start)?;
-            here.wal = copy_from.ok_or(Refused)?;
+            here.wal = copy.ok_or(Refused)?;
             here.has_replayed_all();
             here.becomes(Postgres::StoppedStandby);
         }
@@ -176,7 +194,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::RecordHistory
         | Act::ClearRequest
         | Act::AnnounceSwitchover(_)
-        | Act::ClearSwitchover => unreachable!("the caller has done the steps on the DCS"),
+        | Act::ClearSwitchover
+        | Act::Initdb => unreachable!("the caller has done these"),
     }
     Ok(())
 }
@@ -193,10 +212,16 @@ pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
     here.becomes(Postgres::Primary);
 }
 
+/// A rewind or a clone is broken off.
+pub(crate) fn break_off(state: &mut State, node: NodeId, act: Act) {
+    let left = if matches!(act, Act::Rewind(_)) { Postgres::HalfRewound } else { Postgres::HalfCloned };
+    state.node_mut(node).loses_data(left);
+}
+
 /// `pg_rewind` and `pg_basebackup` need a running primary.
 fn source(state: &State, from: NodeId) -> Option<crate::wal::Wal> {
     let source = state.node(from);
-    (source.postgres == Postgres::Primary).then_some(source.wal)
+    (source.postgres == Postgres::Primary && source.hang == Hang::No).then_some(source.wal)
 }
 
 /// The configuration file is read: commits wait for whom it names. The agent sees it, if it knows what it has written.
@@ -213,5 +238,5 @@ pub(crate) fn may_reload(state: &State, node: NodeId) -> bool {
     let here = state.node(node);
     let unread = here.waits_for != here.configured;
     let unseen = here.since.is_none() && here.set == here.configured;
-    here.postgres == Postgres::Primary && (unread || unseen)
+    here.postgres == Postgres::Primary && here.hang == Hang::No && (unread || unseen)
 }

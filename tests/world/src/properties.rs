@@ -5,8 +5,9 @@ use stateright::{Model as _, Property};
 
 use crate::World;
 use crate::event;
-use crate::setup::{Fuse, Mutant};
-use crate::state::{Node, NodeId, Postgres, State, Wrong};
+use crate::node::{Hang, Node, Postgres};
+use crate::setup::Fuse;
+use crate::state::{NodeId, State, Wrong};
 
 /// Two Postgres accept writes at one time.
 pub const SINGLE_WRITER: &str = "at most one writable primary";
@@ -20,6 +21,10 @@ pub const TERMS_ASCEND: &str = "terms never go back";
 pub const BORN_ONCE: &str = "a timeline is born once";
 /// A switchover left its new primary with something to replay.
 pub const HANDED_OVER_READY: &str = "a switchover hands over only to who has replayed";
+/// A Postgres was started on half a data directory, or on none.
+pub const ONLY_WHOLE_DATA: &str = "only a whole data directory is started";
+/// There are two clusters.
+pub const ONE_CLUSTER: &str = "no second cluster is made";
 /// The agent would have refused its own plan.
 pub const RULES_KEPT: &str = "no plan breaks a rule";
 /// Nothing more happens and the cluster is not whole.
@@ -50,6 +55,10 @@ pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
     }
     if setup.late_replay {
         properties.push(Property::always(HANDED_OVER_READY, |_, state| hands_over_ready(state)));
+    }
+    if setup.broken_data {
+        properties.push(Property::always(ONLY_WHOLE_DATA, |_, state| only_whole_data_is_started(state)));
+        properties.push(Property::always(ONE_CLUSTER, |_, state| no_second_cluster_is_made(state)));
     }
     if setup.requests > 0 {
         properties.push(Property::sometimes(SWITCHOVER, |_, state| a_switchover_completes(state)));
@@ -108,6 +117,16 @@ fn hands_over_ready(state: &State) -> bool {
     state.oracle.wrong != Some(Wrong::HandedOverUnreplayed)
 }
 
+/// PostgreSQL documentation, pg_rewind: when it fails, the data folder of the target is likely not in a state that can be recovered.
+fn only_whole_data_is_started(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::UnusableStarted)
+}
+
+/// ha.md, "Bootstrap": a cluster is made once.
+fn no_second_cluster_is_made(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::SecondCluster)
+}
+
 /// testing.md, level 4: after the faults the cluster converges. Where nothing can happen any more without a new fault
 /// or a client, somebody leads and serves, everybody else follows and has everything, and no commit waits. Not so in
 /// asynchronous mode: two members that were promoted at the same position, the first gone before it could record its
@@ -132,19 +151,21 @@ pub(crate) fn is_whole(state: &State) -> bool {
     let followed = others
         .map(|(node, _)| node)
         .all(|node| state.streams_from(node) == Some(holder) && state.node(node).wal == leader.wal);
+    let all_answer = state.nodes.iter().all(|node| node.hang == Hang::No);
     let nothing_waits = leader.wal.commits() & !state.oracle.acknowledged == 0;
     leader.postgres == Postgres::Primary
         && leader.fuse
         && followed
+        && all_answer
         && nothing_waits
         && state.dcs.request.is_none()
 }
 
-/// Whoever has every acknowledged commit is lost for good: only an operator can decide what to give up.
+/// Whoever has every acknowledged commit is lost for good, or its data is: only an operator can decide what to give up.
 fn all_that_may_lead_are_lost(state: &State) -> bool {
     state.dcs.sync.is_some_and(|sync| {
         let may_lead = |node: NodeId| sync.leader == node || sync.standbys.has(node);
-        state.numbered().all(|(node, here)| here.lost || !may_lead(node))
+        state.numbered().all(|(node, here)| here.lost || !here.postgres.has_data() || !may_lead(node))
     })
 }
 
@@ -169,26 +190,4 @@ fn a_switchover_completes(state: &State) -> bool {
 /// testing.md: all nodes down and up again must be reachable.
 fn everything_down_and_up_again(state: &State) -> bool {
     state.oracle.all_were_down && is_whole(state)
-}
-
-/// The property that must catch a mutant.
-#[must_use]
-pub const fn catches(mutant: Mutant) -> &'static str {
-    match mutant {
-        Mutant::StandsUnsynchronous
-        | Mutant::RelaxesSettingFirst
-        | Mutant::RecordsWithoutProof
-        | Mutant::TakesLeaseBlindly
-        | Mutant::PromotesWithoutRecord
-        | Mutant::RevivesWaitingForNobody
-        | Mutant::IgnoresWhoKnowsMore
-        | Mutant::ReclaimsBlindly => NOTHING_LOST,
-        Mutant::NeverStepsDown
-        | Mutant::TrustsItsMemory
-        | Mutant::FollowsDiverged
-        | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
-        Mutant::PassesOver => NOTHING_LOST,
-        Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
-        Mutant::PromotesFirst | Mutant::FuseIgnored => SINGLE_WRITER,
-    }
 }

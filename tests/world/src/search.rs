@@ -6,11 +6,13 @@ use std::fmt::Write as _;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::act::Acts;
+use crate::apply::apply;
 use crate::event::{self, Event};
+use crate::node::{Node, Postgres};
 use crate::past::Past;
 use crate::properties;
 use crate::setup::Setup;
-use crate::state::{Budget, Node, Nodes, Oracle, Postgres, State, Store, Sync};
+use crate::state::{Budget, Nodes, Oracle, State, Store, Sync};
 use crate::wal::Branches;
 
 /// The model.
@@ -70,7 +72,7 @@ impl Model for World {
     }
 
     fn next_state(&self, state: &State, event: Event) -> Option<State> {
-        event::apply(&self.setup, state, &event)
+        apply(&self.setup, state, &event)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

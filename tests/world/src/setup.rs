@@ -1,4 +1,6 @@
-//! How large a world is, what may go wrong in it, and which rule of ours is broken on purpose. Holds no behaviour.
+//! How large a world is, and what may go wrong in it. Holds no behaviour.
+
+use crate::mutant::Mutant;
 
 /// A world to be searched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub struct Setup {
     pub late_replay: bool,
     /// Whether a copy of the DCS is taken at some moment, and put back at a later one.
     pub restores: bool,
+    /// Whether a Postgres may cease to answer and live on, takes its time to stop, and the word that it is being promoted may get lost.
+    pub slow: bool,
+    /// Whether a rewind or a clone may be broken off, and a data directory get lost.
+    pub broken_data: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -54,6 +60,8 @@ impl Setup {
             losses: false,
             late_replay: false,
             restores: false,
+            slow: false,
+            broken_data: false,
             mutant: None,
         }
     }
@@ -66,41 +74,4 @@ pub enum Fuse {
     Live,
     /// Nothing: the supervisor hangs, and its Postgres goes on. The lease may expire at any moment.
     Dead,
-}
-
-/// A rule that is broken on purpose, to see that the search finds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
-    /// A standby that is not recorded as synchronous stands.
-    StandsUnsynchronous,
-    /// A primary without the lease goes on.
-    NeverStepsDown,
-    /// A standby is promoted first and takes the lease then, and the supervisor lets it.
-    PromotesFirst,
-    /// The supervisor lets a writable Postgres live when the fuse blows.
-    FuseIgnored,
-    /// Commits stop waiting for a standby before `/sync` says that it may not be promoted.
-    RelaxesSettingFirst,
-    /// A standby is recorded as promotable as soon as the setting is written, without proof that it has everything.
-    RecordsWithoutProof,
-    /// The lease is taken without a comparison of `/sync` with what was seen.
-    TakesLeaseBlindly,
-    /// A new primary does not strike the others from `/sync` before it is promoted.
-    PromotesWithoutRecord,
-    /// A crashed primary comes back and its commits wait for nobody, whoever `/sync` names.
-    RevivesWaitingForNobody,
-    /// A primary takes a free lease again without asking who held it in between.
-    ReclaimsBlindly,
-    /// An agent that was restarted takes the setting for empty because it remembers none.
-    TrustsItsMemory,
-    /// A standby that diverged goes on as if it could follow.
-    FollowsDiverged,
-    /// A new primary never records where its timeline began.
-    KeepsHistoryToItself,
-    /// A member stands although another one has seen more of the DCS.
-    IgnoresWhoKnowsMore,
-    /// The member that a failover names stands, whatever it lacks.
-    PassesOver,
-    /// A switchover hands over to a member that has received everything, and replayed it or not.
-    HandsOverUnreplayed,
 }
