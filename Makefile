@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test18 bench lint build setup store snappy minio clean
+.PHONY: help demo test test18 bench lint build setup store snappy promtool minio clean
 
 # Debian packages by the program that tells whether they are there.
 PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-config openssl:openssl \
@@ -19,7 +19,7 @@ help: ## Show the commands
 demo: build ## Three real members with etcd and an object store: switchover, crash, node loss, backup and restore, live
 	@$${CARGO_TARGET_DIR:-target}/debug/outrider-demo
 
-test: setup store snappy ## Everything: format, lints, units, scenarios, model, contracts, real clusters
+test: setup store snappy promtool ## Everything: format, lints, units, scenarios, model, contracts, real clusters
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo build --workspace
@@ -64,6 +64,10 @@ snappy:
 		--python-version "$$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
 		python-snappy==0.7.3 cramjam==2.14.0 \
 	|| echo "no python3-snappy that compresses, and pip cannot get one: barman's --snappy is not tested"
+
+# Debian's package starts a server, so it is named and not installed.
+promtool:
+	@command -v promtool >/dev/null || echo "no promtool: it does not check the metrics (apt-get install prometheus)"
 
 clean: ## Remove what was built
 	cargo clean

@@ -4,6 +4,7 @@
 mod admission;
 mod answer;
 mod archive;
+mod asked;
 mod authentication;
 mod backup;
 mod body;

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -23,6 +24,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 const WHOLE: &str = "shared_memory_size";
 /// Needs nothing but the parameters themselves.
 const BARE: &str = "port";
+/// The beginning of the names of scratch directories.
+const SCRATCH: &str = "outrider-trial-";
 /// What a server starts from, or leaves behind; all else may be a file that a parameter names.
 const SERVERS_OWN: &[&str] =
     &["base", "global", "current_logfiles", "backup_label", "standby.signal", "recovery.signal", "promote"];
@@ -49,6 +52,11 @@ impl<'settings> Trial<'settings> {
     #[must_use]
     pub fn of(settings: &'settings Settings) -> Self {
         Trial { settings }
+    }
+
+    /// Removes the scratch directories that killed processes of this user have left; those that somebody works in are locked.
+    pub fn sweep() {
+        Scratch::sweep(&std::env::temp_dir());
     }
 
     /// Whether a server would start with all that it would be given, beside what is in the files of its data directory.
@@ -130,6 +138,8 @@ fn megabytes_there(meminfo: &str) -> u64 {
 /// A directory that is gone when this is dropped.
 struct Scratch {
     path: PathBuf,
+    /// Locked as long as this lives, whose end the kernel sees.
+    _held: fs::File,
     /// With it the whole start can be tried.
     has_data: bool,
 }
@@ -146,13 +156,31 @@ impl Scratch {
     fn bare() -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("outrider-trial-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("{SCRATCH}{}-{number}", std::process::id()));
         // One that a killed process of this number left.
         let _ = fs::remove_dir_all(&path);
         fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let scratch = Scratch { path, has_data: false };
+        let held = fs::File::open(&path)?;
+        flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+        let scratch = Scratch { path, _held: held, has_data: false };
         fs::write(scratch.path.join("postgresql.conf"), "")?;
         Ok(scratch)
+    }
+
+    fn sweep(directory: &Path) {
+        let us = rustix::process::geteuid().as_raw();
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let is_scratch = entry.file_name().to_string_lossy().starts_with(SCRATCH);
+            // Of the entry itself, not of where a link leads.
+            let ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == us);
+            let Some(held) = fs::File::open(entry.path()).ok().filter(|_| is_scratch && ours) else {
+                continue;
+            };
+            if flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                // What cannot be removed now may be at the next start.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// With what a start reads of this data directory before it looks at any data; bare where there is none, or none that we
@@ -189,6 +217,28 @@ impl Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_nobody_holds_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = directory.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("postgresql.conf"), "").unwrap();
+            path
+        };
+        let (left, held, other) =
+            (make("outrider-trial-1-0"), make("outrider-trial-2-0"), make("outrider-drill-1"));
+        let link = directory.path().join("outrider-trial-3-0");
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        let holder = fs::File::open(&held).unwrap();
+        flock(&holder, FlockOperation::NonBlockingLockExclusive).unwrap();
+        Scratch::sweep(directory.path());
+        assert!(!left.exists() && held.exists() && other.join("postgresql.conf").exists() && link.exists());
+        drop(holder);
+        Scratch::sweep(directory.path());
+        assert!(!held.exists());
+    }
 
     #[test]
     fn memory_that_the_machine_does_not_have_is_refused() {

@@ -127,7 +127,8 @@ async fn rebuild_keys(
         })?
         .unwrap_or_default();
     let heard = ask_everybody(config, local, &snapshot, &remembered).await;
-    let decided = decide(config, &heard, &snapshot, accept_data_loss);
+    let mode = mode(config, &heard);
+    let decided = rebuild(&witnesses(&heard), &watermark(&snapshot), mode, accept_data_loss);
     let shown = shown::show(&config.scope, &heard, &snapshot, &decided, format)?;
     if only_plan {
         exit::print(&shown)?;
@@ -145,7 +146,7 @@ async fn rebuild_keys(
     };
     let act = format!("rebuild the keys of cluster {} so that {} leads", config.scope, rebuilding.best);
     meant(&shown, &format!("Are you sure you want to {act}? [y/N]: "), &format!("{act}: add --yes"), yes)?;
-    write(dcs.as_ref(), config, &heard, &snapshot, &rebuilding).await?;
+    write(dcs.as_ref(), config, &heard, (&snapshot, mode), &rebuilding).await?;
     exit::print(&format!(
         "the keys of cluster {} are written anew (generation {}); waiting for {} to lead\n",
         config.scope, rebuilding.generation, rebuilding.best
@@ -199,15 +200,6 @@ async fn ask_everybody(
     }
 }
 
-fn decide(
-    config: &Config,
-    heard: &Heard,
-    snapshot: &Snapshot,
-    accept_data_loss: bool,
-) -> Result<Rebuilding, NotRebuilt> {
-    rebuild(&witnesses(heard), &watermark(snapshot), mode(config, heard), accept_data_loss)
-}
-
 fn witnesses(heard: &Heard) -> Vec<Witness> {
     let witness = |(name, said): (&String, &Option<Said>)| Witness {
         name: name.as_str().into(),
@@ -256,12 +248,12 @@ async fn write(
     dcs: &dyn Dcs,
     config: &Config,
     heard: &Heard,
-    snapshot: &Snapshot,
+    (snapshot, mode): (&Snapshot, SynchronousMode),
     rebuilding: &Rebuilding,
 ) -> Result<(), Refusal> {
     let record = heard.get(rebuilding.record_of.as_str()).and_then(Option::as_ref);
     let record = &record.context("the member whose record is taken was heard a moment ago")?.record;
-    let sync = (mode(config, heard) == SynchronousMode::On)
+    let sync = (mode == SynchronousMode::On)
         .then(|| SyncState { leader: Some(rebuilding.best.to_string()), ..SyncState::default() });
     let mut keys = record.rebuilt(&config.name, sync);
     keys.generation.generation = rebuilding.generation;

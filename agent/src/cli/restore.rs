@@ -26,6 +26,8 @@ use crate::config::{Archive, Config, quoted};
 
 /// Without a terminal a line says how far it is after so much time.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// For how long pg_ctl is told to wait for a recovery, in seconds; its own 60 are over before many are.
+const PATIENT_SECONDS: u32 = 86_400;
 
 /// Get a server back from the archive into a fresh directory, to any point that the archive has
 ///
@@ -263,12 +265,20 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
     for entry in &restored.left_out {
         text.push_str(&format!("left out: {entry}\n"));
     }
-    let postgres = config.postgres.bin_directory.join("pg_ctl");
-    text.push_str(&format!(
-        "next: start it, and it recovers by itself: {} start -D {directory}\n\
-         archiving is off in it (archive_command = 'false') until you decide where its WAL goes\n",
-        postgres.display()
-    ));
+    let pg_ctl = config.postgres.bin_directory.join("pg_ctl");
+    let start = format!("{} start -D {directory}", pg_ctl.display());
+    // Only such a server tells pg_ctl that it is up before it has recovered.
+    let answers_early = asked.standby || plan.goal.action == TargetAction::Pause;
+    let next = if answers_early {
+        format!("next: start it, and it recovers by itself: {start}\n")
+    } else {
+        format!(
+            "next: start it, and it recovers by itself, and answers nobody before it has: {start} -t {PATIENT_SECONDS}\n\
+             (without -t pg_ctl gives up waiting after 60 s; the recovery goes on all the same)\n"
+        )
+    };
+    text.push_str(&next);
+    text.push_str("archiving is off in it (archive_command = 'false') until you decide where its WAL goes\n");
     Ok(text)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outrider_postgres::{Configuration, Supervisor, Trial, TrialOutcome};
 
-use super::{Config, judge, rules, taken_slot};
+use super::{Archive, Config, Origin, judge, rules, taken_slot};
 
 /// For the DCS to say who is there.
 const DCS_LIMIT: Duration = Duration::from_millis(500);
@@ -30,6 +30,8 @@ pub(crate) async fn try_file(config: &Config) -> FileTrial {
     let mut found = FileTrial::default();
     overruled(config, &mut found);
     readable_by_others(config, &mut found);
+    found.faults.extend(unusable_archive(config));
+    Trial::sweep();
     let trial = Trial::of(settings);
     let wanted = Configuration { parameters: bootstrap.clone(), ..Configuration::default() };
     let (foreign, taken, started) =
@@ -58,6 +60,18 @@ pub(crate) async fn try_file(config: &Config) -> FileTrial {
         found.start = Some(words);
     }
     found
+}
+
+/// What keeps the archive from being opened: files with keys or certificates that cannot be read, or lack what they should hold.
+fn unusable_archive(config: &Config) -> Vec<String> {
+    let own = config.archive.as_ref().map(|archive| ("archive", archive));
+    let origin = match &config.origin {
+        Origin::Archive(origin) if origin.foreign => Some(("bootstrap.archive", &origin.archive)),
+        Origin::Archive(_) | Origin::Initdb => None,
+    };
+    let fault =
+        |(section, archive): (&str, &Archive)| Some(format!("{section}: {:#}", archive.open_store().err()?));
+    own.into_iter().chain(origin).filter_map(fault).collect()
 }
 
 /// Whether another member of the cluster makes the slot of this one, as far as the DCS says so at once; the agent looks in each round.

@@ -18,7 +18,7 @@ use tracing::info;
 use self::wish::Wish;
 use super::answer::{dcs_fault, text};
 use super::status::Status;
-use super::{Visitors, body};
+use super::{Visitors, asked};
 use crate::clock;
 
 /// An answer waits no longer for the end.
@@ -45,17 +45,9 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
 
 /// `POST /restart`.
 pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> Response {
-    let wish = match body::object(request).await {
-        Ok(object) => Wish::read(&object),
+    let (wish, cluster) = match asked::wish(&visitors, request, Wish::read).await {
+        Ok(both) => both,
         Err(answer) => return *answer,
-    };
-    let wish = match wish {
-        Ok(wish) => wish,
-        Err((code, words)) => return text(code, words),
-    };
-    let cluster = match visitors.dcs.read().await {
-        Ok(cluster) => cluster,
-        Err(fault) => return dcs_fault(&fault),
     };
     if let Some(open) = cluster.restart.as_ref().filter(|entry| entry.value.is_open()) {
         return match &open.value.scheduled_at {

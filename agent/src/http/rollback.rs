@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use outrider_archive::BackupId;
 use outrider_archive::restore::Target;
 use outrider_dcs::{RollbackRequest, RollbackTarget, Snapshot};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tracing::info;
 
 use super::answer::{dcs_fault, text};
-use super::{Visitors, body};
+use super::{Visitors, asked};
 use crate::clock;
 use crate::rollback::goal;
 
@@ -26,17 +26,12 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
 
 /// `POST /rollback`: 202 with the request; 409 with what runs already.
 pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> Response {
-    let asked = match body::object(request).await {
-        Ok(object) => Value::Object(object),
+    let wish = |object: &Map<String, Value>| {
+        read(&Value::Object(object.clone())).map_err(|words| (StatusCode::BAD_REQUEST, words))
+    };
+    let ((target, backup), cluster) = match asked::wish(&visitors, request, wish).await {
+        Ok(both) => both,
         Err(answer) => return *answer,
-    };
-    let (target, backup) = match read(&asked) {
-        Ok(read) => read,
-        Err(words) => return text(StatusCode::BAD_REQUEST, words),
-    };
-    let cluster = match visitors.dcs.read().await {
-        Ok(cluster) => cluster,
-        Err(fault) => return dcs_fault(&fault),
     };
     if cluster.leader.is_none() {
         let words = "the cluster has no leader now, and only a leader can be rolled back; try again later";

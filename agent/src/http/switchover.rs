@@ -10,12 +10,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use outrider_dcs::{Failover, FailoverTerms, Snapshot};
+use serde_json::{Map, Value};
 use tracing::info;
 
 use self::outcome::Awaited;
 use self::wish::{Action, Wish};
 use super::answer::{dcs_fault, text};
-use super::{Visitors, body};
+use super::{Visitors, asked};
 use crate::{act, clock};
 
 /// `POST /switchover`.
@@ -68,17 +69,10 @@ fn begun(before: &Snapshot, after: &Snapshot, candidate: Option<&str>) -> Option
 }
 
 async fn ask(visitors: Visitors, action: Action, request: Request) -> Response {
-    let wish = match body::object(request).await {
-        Ok(object) => Wish::read(action, &object),
+    let read = |object: &Map<String, Value>| Wish::read(action, object);
+    let (wish, cluster) = match asked::wish(&visitors, request, read).await {
+        Ok(both) => both,
         Err(answer) => return *answer,
-    };
-    let wish = match wish {
-        Ok(wish) => wish,
-        Err((code, words)) => return text(code, words),
-    };
-    let cluster = match visitors.dcs.read().await {
-        Ok(cluster) => cluster,
-        Err(fault) => return dcs_fault(&fault),
     };
     if let (None, Some(taken), Action::Switchover) = (&wish.scheduled_at, &cluster.rollback, action) {
         let words = format!(

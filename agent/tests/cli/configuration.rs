@@ -275,16 +275,49 @@ fn the_keys_of_an_archive_in_s3_may_stand_where_amazons_tools_look() {
     assert!(run.code == 0 && !run.out.contains("session_token"), "{run:?}");
     let run = File::new(&text("")).check(&keys[..1]);
     assert!(run.code == 64 && run.err.contains("archive.secret_access_key: is missing"), "{run:?}");
-    let shared = [("AWS_SHARED_CREDENTIALS_FILE", "/srv/keys"), ("AWS_PROFILE", "backup")];
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys");
+    let of = |profile: &str| format!("[{profile}]\naws_access_key_id = a\naws_secret_access_key = b\n");
+    fs::write(&path, of("default") + &of("backup")).unwrap();
+    let path = path.to_str().unwrap();
+    let shared = [("AWS_SHARED_CREDENTIALS_FILE", path), ("AWS_PROFILE", "backup")];
     let run = File::new(&text("")).check(&shared);
     assert!(
-        run.out.contains("credentials_file: /srv/keys") && run.out.contains("profile: backup"),
+        run.out.contains(&format!("credentials_file: {path}")) && run.out.contains("profile: backup"),
         "{run:?}"
     );
-    let run = check(&text(", credentials_file: /srv/keys"));
+    let run = check(&text(&format!(", credentials_file: {path}")));
     assert!(run.code == 0 && run.out.contains("profile: default"), "{run:?}");
     let found = faults(&text(", access_key_id: a, secret_access_key: b, profile: backup"));
     assert!(found[0].starts_with("archive.profile: goes with credentials_file"), "{found:?}");
+}
+
+#[test]
+fn a_credentials_file_that_cannot_be_used_is_told_before() {
+    let file = File::new("");
+    let credentials = file.directory.path().join("credentials");
+    let keys = format!(
+        "store: \"s3://b/p\", endpoint: \"https://127.0.0.1:1\", region: x, credentials_file: {}",
+        credentials.display()
+    );
+    fs::write(&file.path, format!("{SMALLEST}archive: {{{keys}}}\n")).unwrap();
+    for (content, words) in [
+        (None, "No such file or directory"),
+        (Some("[default]\naws_access_key_id = a\n"), "aws_secret_access_key"),
+        (Some("[other]\naws_access_key_id = a\naws_secret_access_key = b\n"), "default"),
+    ] {
+        if let Some(content) = content {
+            fs::write(&credentials, content).unwrap();
+        }
+        let run = file.check(&[]);
+        assert!(
+            run.code == 64 && run.err.contains("archive: ") && run.err.contains(words),
+            "{words}: {run:?}"
+        );
+    }
+    fs::write(&credentials, "[default]\naws_access_key_id = a\naws_secret_access_key = b\n").unwrap();
+    let run = file.check(&[]);
+    assert_eq!(run.code, 0, "{run:?}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The text of `GET /metrics`, read back.
 
 use std::collections::BTreeMap;
+use std::process::Command;
+
+use outrider_bed::{PROGRAM_LIMIT, finish};
 
 use super::stage::{Stage, report};
 
@@ -120,4 +123,27 @@ async fn the_older_text_format_is_what_promtool_wants() {
     );
     assert!(text.contains("datname=\"pg\\\"1\""), "{text}");
     assert!(!text.contains("# EOF"));
+    promtool_remarks_on_old_counters_only(&text);
+}
+
+/// Patroni's counters have no `_total`, and its dashboards query them: that is all that may be said.
+fn promtool_remarks_on_old_counters_only(text: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("metrics");
+    std::fs::write(&file, text).unwrap();
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", "command -v promtool >/dev/null || exit 99; promtool check metrics <\"$0\""])
+        .arg(&file);
+    let output = finish(&mut shell, PROGRAM_LIMIT).unwrap();
+    if output.status.code() == Some(99) {
+        println!("skipped: no promtool (apt-get install prometheus)");
+        return;
+    }
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let mut remarks: Vec<&str> = said.lines().collect();
+    remarks.sort_unstable();
+    let expected = OLD_COUNTERS.map(|name| format!("{name} counter metrics should have \"_total\" suffix"));
+    assert_eq!(remarks, expected);
 }

@@ -1,0 +1,23 @@
+//! What a request asks for, and the cluster at that moment. Judges neither.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+use outrider_dcs::Snapshot;
+use serde_json::{Map, Value};
+
+use super::answer::{dcs_fault, text};
+use super::{Visitors, body};
+
+/// The wish in the body, as `read` understands it, and what the DCS shows now; or the answer to a body that holds no such wish, or
+/// when the DCS does not say.
+pub(super) async fn wish<Wish, Words: Into<String>>(
+    visitors: &Visitors,
+    request: Request,
+    read: impl FnOnce(&Map<String, Value>) -> Result<Wish, (StatusCode, Words)>,
+) -> Result<(Wish, Snapshot), Box<Response>> {
+    let object = body::object(request).await?;
+    let wish = read(&object).map_err(|(code, words)| Box::new(text(code, words)))?;
+    let cluster = visitors.dcs.read().await.map_err(|fault| Box::new(dcs_fault(&fault)))?;
+    Ok((wish, cluster))
+}
