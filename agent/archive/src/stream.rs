@@ -32,6 +32,12 @@ pub trait FlushPosition: fmt::Debug + Send + Sync {
     /// The end of the WAL that the primary has flushed, and the timeline on which it writes; `None` when it does not
     /// answer or is no primary. Asked once each interval. The caller waits for two seconds at most.
     async fn flushed(&self) -> Option<(TimelineId, Lsn)>;
+
+    /// What the next to look at the server for another reason finds, where somebody does: then it need not be asked again. Waits
+    /// for as long as nobody looks.
+    async fn found_anyway(&self) -> (TimelineId, Lsn) {
+        std::future::pending().await
+    }
 }
 
 /// What is streamed, and how.

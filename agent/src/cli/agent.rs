@@ -30,7 +30,9 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     if !trial.faults.is_empty() {
         return Err(exit::faults(file, &trial.faults));
     }
-    runtime.block_on(crate::round::run(config)).context("the agent ends")?;
+    // As a task: what a runtime waits for itself is woken through the kernel each time.
+    let rounds = runtime.block_on(async { tokio::spawn(crate::round::run(config)).await });
+    rounds.context("the rounds broke off")?.context("the agent ends")?;
     Ok(ExitCode::SUCCESS)
 }
 

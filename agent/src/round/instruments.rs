@@ -15,6 +15,7 @@ use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
 use outrider_postgres::{FlushedWal, Observation, Observer, Postgres, Settings, Supervisor};
 use outrider_wal::{Lsn, SegmentSize, TimelineId, WalFileName};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
@@ -58,6 +59,8 @@ pub(crate) struct Archive {
     shipper: Shipper,
     /// `None` when `archive.stream_interval` is 0.
     streamer: Option<Streamer>,
+    /// How far WAL was flushed when the round looked last.
+    looked: watch::Sender<Option<(TimelineId, Lsn)>>,
     fetcher: Fetcher,
     server: Server,
     pg_wal: PathBuf,
@@ -125,6 +128,7 @@ impl Archive {
     async fn open(config: &config::Archive, member: &str, settings: &Arc<Settings>) -> anyhow::Result<Self> {
         let pg_wal = settings.data_directory.join("pg_wal");
         let flushed = FlushedWal::new(settings.clone());
+        let (looked, _) = watch::channel(None);
         let store = config.open_store()?;
         let shelf = Shelf::new(store.clone(), config.layout.clone());
         let ahead = AheadOptions {
@@ -143,11 +147,12 @@ impl Archive {
         let streamer = config.stream_interval.map(|interval| {
             let (pg_wal, layout) = (pg_wal.to_owned(), config.layout.clone());
             let options = StreamOptions { pg_wal, layout, interval };
-            Streamer::start(options, store, Arc::new(Flushed(flushed)), shipper.clone())
+            let position = Flushed { asked: flushed, looked: looked.clone() };
+            Streamer::start(options, store, Arc::new(position), shipper.clone())
         });
         let options = ServerOptions { socket: config.socket.clone(), pg_wal: pg_wal.to_owned() };
         let server = Server::start(options, shipper.clone(), fetcher.clone()).await?;
-        Ok(Archive { shelf, shipper, streamer, fetcher, server, pg_wal, counted: Mutex::default() })
+        Ok(Archive { shelf, shipper, streamer, looked, fetcher, server, pg_wal, counted: Mutex::default() })
     }
 
     /// Ships while this member leads, and only then. `term`: of the lease that is held.
@@ -167,6 +172,7 @@ impl Archive {
                 if let Some(streamer) = &self.streamer {
                     streamer.enable(leadership);
                 }
+                self.looked.send_replace(Some((timeline, seen.position())));
             }
             (None, _, _) => {
                 self.shipper.disable();
@@ -254,16 +260,31 @@ fn finished(archive_status: &Path, segment_size: u64) -> Finished {
     found
 }
 
-/// The local primary, as the streaming of WAL asks it.
+/// The local primary, as the streaming of WAL asks it, or as the round does.
 #[derive(Debug)]
-struct Flushed(FlushedWal);
+struct Flushed {
+    asked: FlushedWal,
+    looked: watch::Sender<Option<(TimelineId, Lsn)>>,
+}
 
 #[async_trait]
 impl FlushPosition for Flushed {
     async fn flushed(&self) -> Option<(TimelineId, Lsn)> {
-        let position = self.0.position().await;
+        let position = self.asked.position().await;
         // That Postgres does not answer is the round's to tell.
         position.inspect_err(|fault| debug!(%fault, "nothing is known to be flushed")).ok().flatten()
+    }
+
+    async fn found_anyway(&self) -> (TimelineId, Lsn) {
+        let mut looked = self.looked.subscribe();
+        loop {
+            // The sender is here, so it does not end.
+            if looked.changed().await.is_ok()
+                && let Some(found) = *looked.borrow_and_update()
+            {
+                return found;
+            }
+        }
     }
 }
 

@@ -143,6 +143,50 @@ async fn chunks(store: &dyn Store, name: &str) -> Vec<String> {
     keys(store).await.into_iter().filter(|key| key.starts_with(&prefix)).collect()
 }
 
+/// A PostgreSQL that answers nobody but who looks at it anyway.
+#[derive(Debug)]
+struct Looked(watch::Sender<Option<(TimelineId, Lsn)>>);
+
+#[async_trait]
+impl FlushPosition for Looked {
+    async fn flushed(&self) -> Option<(TimelineId, Lsn)> {
+        None
+    }
+
+    async fn found_anyway(&self) -> (TimelineId, Lsn) {
+        let mut looked = self.0.subscribe();
+        looked.changed().await.unwrap();
+        looked.borrow().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_others_find_is_streamed_without_asking_again() {
+    let bench = Bench::directory();
+    let (pg_wal, store) = (PgWal::new(), bench.store());
+    let shipper = pg_wal.shipper(store.clone());
+    shipper.enable(leadership(1));
+    let looked = watch::Sender::new(None);
+    let options = StreamOptions {
+        pg_wal: pg_wal.path().to_owned(),
+        layout: Layout::new(SERVER).unwrap(),
+        interval: INTERVAL,
+    };
+    let streamer = Streamer::start(options, store.clone(), Arc::new(Looked(looked.clone())), shipper.clone());
+    streamer.enable(leadership(1));
+    std::fs::write(pg_wal.file(FIRST), content(FIRST)).unwrap();
+    let segment = parsed(FIRST);
+    for bytes in [200, 700, 9000] {
+        let lsn = Lsn::new(segment.start(SIZE).get() + bytes);
+        wait_until("it is streamed", async || {
+            looked.send_replace(Some((segment.timeline, lsn)));
+            streamer.status().borrow().streamed_to == Some(lsn)
+        })
+        .await;
+    }
+    assert!(joined(&*store, FIRST).await == content(FIRST)[..9000]);
+}
+
 /// What a restore would make of the chunks: their bytes from the start of the segment to the first hole.
 async fn joined(store: &dyn Store, name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use outrider_wal::WalFileName;
+use outrider_wal::{Lsn, TimelineId, WalFileName};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
@@ -100,26 +100,50 @@ struct Work<'run> {
 
 impl Work<'_> {
     async fn stream(mut self) {
+        let mut found = None;
         loop {
-            let begun = Instant::now();
-            let worked = self.look(begun).await;
-            let wait = match worked {
-                Ok(()) => self.options.interval,
-                Err(failure) => {
-                    self.failed(&failure);
-                    self.options.interval.max(self.backoff.next_wait())
-                }
-            };
+            let (begun, was_found) = (Instant::now(), found.is_some());
+            let worked = self.look(begun, found.take()).await;
+            let failed = worked.err();
+            if let Some(failure) = &failed {
+                self.failed(failure);
+            }
             self.show();
-            sleep_until(begun + wait).await;
+            if failed.is_some() {
+                sleep_until(begun + self.options.interval.max(self.backoff.next_wait())).await;
+            } else {
+                found = self.pause(begun, was_found).await;
+            }
         }
     }
 
-    /// Looks once, and sends all that was flushed.
-    async fn look(&mut self, at: Instant) -> Result<(), ChunkError> {
-        let asked = timeout(POSITION_LIMIT, self.position.flushed()).await;
+    /// Until it is time to look again; what somebody has found meanwhile who looks about as often. `patiently`: that was so the
+    /// last time.
+    async fn pause(&self, begun: Instant, patiently: bool) -> Option<(TimelineId, Lsn)> {
+        let interval = self.options.interval;
+        let patience = if patiently { interval / 4 } else { Duration::ZERO };
+        let found_late_enough = async {
+            loop {
+                let found = self.position.found_anyway().await;
+                if begun.elapsed() >= interval / 2 {
+                    return found;
+                }
+            }
+        };
+        tokio::select! {
+            found = found_late_enough => Some(found),
+            () = sleep_until(begun + interval + patience) => None,
+        }
+    }
+
+    /// Looks once, unless it is `found` already how far WAL is flushed, and sends all that was.
+    async fn look(&mut self, at: Instant, found: Option<(TimelineId, Lsn)>) -> Result<(), ChunkError> {
+        let flushed = match found {
+            Some(found) => Some(found),
+            None => timeout(POSITION_LIMIT, self.position.flushed()).await.ok().flatten(),
+        };
         // Without an answer nothing is known to be flushed beyond what was; what is known may still wait.
-        if let Ok(Some((timeline, lsn))) = asked
+        if let Some((timeline, lsn)) = flushed
             && let Some(left) = self.progress.look(timeline, lsn, at)
         {
             self.left.add(left);

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, GetOptions};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::Credentials;
@@ -20,6 +21,8 @@ pub(super) struct Endpoints {
     base: String,
     request_limit: Duration,
     state: Mutex<State>,
+    /// How often a request to each has failed.
+    left: watch::Sender<Vec<u64>>,
 }
 
 struct State {
@@ -38,7 +41,8 @@ impl Endpoints {
         let current = random_below(urls.len());
         let clients = urls.iter().map(|_| None).collect();
         let state = Mutex::new(State { current, clients });
-        Endpoints { urls, connect, credentials, base: base.to_owned(), request_limit, state }
+        let (left, _) = watch::channel(vec![0; urls.len()]);
+        Endpoints { urls, connect, credentials, base: base.to_owned(), request_limit, state, left }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,6 +78,16 @@ impl Endpoints {
                 "turning to another etcd endpoint"
             );
         }
+        drop(state);
+        self.left.send_modify(|left| left[index] += 1);
+    }
+
+    /// Waits until a request to this endpoint fails from now on.
+    pub(super) async fn is_left(&self, index: usize) {
+        let mut left = self.left.subscribe();
+        let before = left.borrow_and_update()[index];
+        // It lives as long as these endpoints.
+        let _ = left.wait_for(|left| left[index] != before).await;
     }
 
     /// Throws the connection away, to authenticate anew.

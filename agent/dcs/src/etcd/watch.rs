@@ -15,9 +15,11 @@ use crate::keys::Keys;
 use super::endpoints::{Endpoints, random_below};
 use super::failure::{Failure, classify};
 
-/// A stream that was quiet for this long is asked whether it is alive. HTTP/2 pings would do, but etcd closes a connection
-/// that pings more often than every 5 s.
-const QUIET: Duration = Duration::from_secs(1);
+/// A stream that was quiet for this long is asked whether it is alive. Not more often: an agent asks the same endpoint for the
+/// cluster's keys in each round, and where that fails the watch begins anew at once.
+const QUIET: Duration = Duration::from_secs(5);
+/// For a watch to be made.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Between two attempts: 100 to 300 ms, so that agents do not come back all at once.
 const PAUSE_MS: usize = 100;
@@ -39,7 +41,10 @@ pub(super) async fn watch_for_ever(endpoints: Arc<Endpoints>, base: String, chan
                     changes.all = changes.all.wrapping_add(1);
                     changes.urgent = changes.urgent.wrapping_add(1);
                 });
-                follow(stream, &endpoints, &base, &changes).await
+                tokio::select! {
+                    cause = follow(stream, &endpoints, &base, &changes) => cause,
+                    () = endpoints.is_left(index) => "another request to this endpoint failed".into(),
+                }
             }
             Err(cause) => cause,
         };
@@ -55,7 +60,7 @@ pub(super) async fn watch_for_ever(endpoints: Arc<Endpoints>, base: String, chan
 /// A watch that etcd has confirmed: every later change will be in it.
 async fn watch_at(endpoints: &Endpoints, index: usize, base: &str) -> Result<WatchStream, Cause> {
     let mut client = endpoints.client_for_watch(index).await.map_err(cause)?;
-    let until = endpoints.request_until(Instant::now() + QUIET);
+    let until = endpoints.request_until(Instant::now() + OPEN_LIMIT);
     let opened = async {
         let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix())).await?;
         let first = stream.message().await?;
