@@ -271,12 +271,12 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         position: if answers { wal.lsn() } else { Lsn::INVALID },
         streaming: answers && state.streams_from(node).is_some(),
         awaiting_checkpoint: false,
-            lineage: TimelineStarts::default(),
+        lineage: TimelineStarts::default(),
         system: system(here.postgres),
         watermark: state.past.as_ref().map_or(Watermark::default(), |past| past.seen(node).watermark()),
         finds_blank: None,
         replay: answers.then_some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
-            short: false,
+        short: false,
     }
 }
 
