@@ -8,6 +8,7 @@ pub(crate) mod members;
 pub(crate) mod peers;
 pub(crate) mod restart;
 pub(crate) mod rules;
+mod timelines;
 
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
         members::add_remembered(&mut view.members, &memory.dcs.record(), &view.me);
     }
     view.dcs = Dcs::Seen(cluster);
+    timelines::take_over(instruments, memory, &mut view);
     let whom = whom_to_ask(&view);
     if !whom.is_empty() {
         instruments.peers.ask(whom, |name| api_url(memory, name), &mut view).await;

@@ -118,11 +118,20 @@ impl Postgres {
             switch = history.left_at(number);
         }
         if kept.as_ref() != Some(&starts) {
-            let text = serde_json::to_string(&starts)
-                .map_err(|fault| Error::Write { path: path.clone(), source: io::Error::other(fault) })?;
-            file::replace(&path, &(text + "\n"), 0o600)?;
+            self.keep_timeline_starts(&starts)?;
         }
         Ok(starts)
+    }
+
+    /// Keeps them in the data directory.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep_timeline_starts(&self, starts: &TimelineStarts) -> Result<(), Error> {
+        let path = self.settings.data_directory.join(STARTS);
+        let text = serde_json::to_string(starts)
+            .map_err(|fault| Error::Write { path: path.clone(), source: io::Error::other(fault) })?;
+        file::replace(&path, &(text + "\n"), 0o600)
     }
 }
 

@@ -8,10 +8,10 @@ use outrider_ha::{
 };
 use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
 use outrider_supervisor::protocol::{PostmasterStatus, Status, Tool};
-use tracing::{error, warn};
+use tracing::error;
 
+use super::timelines;
 use crate::clock;
-use crate::report::causes;
 use crate::round::{Instruments, Memory};
 
 /// What was found, before it is put in order.
@@ -97,7 +97,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         Postgres::Standby { promoting, .. } => *promoting,
         Postgres::Empty | Postgres::Unusable(_) | Postgres::Stopped { .. } => false,
     };
-    remember_history(instruments, &postgres, memory);
+    timelines::remember(instruments, &postgres, memory);
     let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
     Local {
         system: memory.system.map(SystemId),
@@ -306,33 +306,6 @@ fn slots(seen: Option<&Observation>, snapshot: Option<&Snapshot>) -> Vec<MemberN
         .collect();
     names.sort();
     names
-}
-
-/// Reads where the timeline came from when it has changed, and when it was begun, as soon as its first record is there.
-fn remember_history(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
-    let Some(timeline) = postgres.timeline() else { return };
-    if memory.history_of != Some(timeline) {
-        match instruments.postgres.history(timeline) {
-            Ok(history) => {
-                // A timeline that was just begun may not have its file yet.
-                let complete = timeline.get() <= 1 || !history.switches().is_empty();
-                memory.history = history;
-                memory.history_of = complete.then_some(timeline);
-            }
-            Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
-        }
-    }
-    if memory.history_of == Some(timeline) && !memory.starts.lists(timeline) {
-        match instruments.postgres.timeline_starts(timeline, &memory.history) {
-            Ok(starts) => memory.starts = starts,
-            Err(fault) => {
-                let text = causes(&fault);
-                if memory.starts_fault.is_news(&text) {
-                    warn!(%timeline, fault = %text, "cannot tell when this timeline was begun");
-                }
-            }
-        }
-    }
 }
 
 impl Memory {

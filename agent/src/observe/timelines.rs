@@ -1,0 +1,114 @@
+//! Where the timelines of the local data came from, and when each was begun: from its files, and from the leader whose WAL it is.
+//! Compares nothing.
+
+use outrider_ha::{Dcs, Lease, Postgres, Role, Streaming, View};
+use outrider_wal::TimelineStarts;
+use tracing::warn;
+
+use crate::report::causes;
+use crate::round::{Instruments, Memory};
+
+/// Reads where the timeline came from when it has changed, and when it was begun, as soon as its first record is there.
+pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
+    let Some(timeline) = postgres.timeline() else { return };
+    if memory.history_of != Some(timeline) {
+        match instruments.postgres.history(timeline) {
+            Ok(history) => {
+                // A timeline that was just begun may not have its file yet.
+                let complete = timeline.get() <= 1 || !history.switches().is_empty();
+                memory.history = history;
+                memory.history_of = complete.then_some(timeline);
+            }
+            Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
+        }
+    }
+    if memory.history_of == Some(timeline) && !memory.starts.lists(timeline) {
+        match instruments.postgres.timeline_starts(timeline, &memory.history) {
+            Ok(starts) => memory.starts = starts,
+            Err(fault) => {
+                let text = causes(&fault);
+                if memory.starts_fault.is_news(&text) {
+                    warn!(%timeline, fault = %text, "cannot tell when this timeline was begun");
+                }
+            }
+        }
+    }
+}
+
+/// A standby that streams from the leader has the leader's timelines: those that it passed through faster than anybody looked, as
+/// on the way from an archive, have begun when the leader says.
+pub(super) fn take_over(instruments: &Instruments, memory: &mut Memory, view: &mut View) {
+    let Some(missing) = missing(view) else { return };
+    for timeline in missing.timelines() {
+        view.local.starts.set(timeline, missing.start(timeline));
+    }
+    memory.starts.clone_from(&view.local.starts);
+    if let Err(fault) = instruments.postgres.keep_timeline_starts(&memory.starts) {
+        warn!(fault = %causes(&fault), "cannot keep when the timelines of this data were begun");
+    }
+}
+
+/// What the leader knows of this standby's own timelines, and it does not; `None` when that is nothing.
+fn missing(view: &View) -> Option<TimelineStarts> {
+    let Dcs::Seen(cluster) = &view.dcs else { return None };
+    let Lease::Theirs { holder } = &cluster.lease else { return None };
+    let Postgres::Standby { timeline, streaming: Streaming { upstream, active: true }, .. } =
+        &view.local.postgres
+    else {
+        return None;
+    };
+    let leader = view.member(holder)?.published.as_ref()?;
+    let streams_from_it =
+        upstream.as_ref() == Some(holder) && leader.role == Role::Primary && leader.timeline == *timeline;
+    let mut missing = TimelineStarts::default();
+    for own in
+        view.local.lineage().timelines().filter(|own| streams_from_it && !view.local.starts.lists(*own))
+    {
+        if let Some(start) = leader.lineage.start(own) {
+            missing.set(own, Some(start));
+        }
+    }
+    (missing != TimelineStarts::default()).then_some(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_wal::TimelineId;
+    use serde_json::json;
+
+    use super::*;
+    use crate::http::tests::stage;
+
+    fn starts(of: &[(u32, i64)]) -> TimelineStarts {
+        let mut starts = TimelineStarts::default();
+        of.iter().for_each(|(timeline, start)| starts.set(TimelineId::new(*timeline), Some(*start)));
+        starts
+    }
+
+    /// A standby on timeline 3 that knows when 1 and 3 were begun, and a leader on `timeline` that knows of all.
+    fn standby(active: bool, timeline: u32) -> View {
+        let mut view = stage::report().view;
+        view.local.history = "1\t0/1\tx\n2\t0/2\tx\n".parse().unwrap();
+        view.local.starts = starts(&[(1, 10), (3, 30)]);
+        let mut view = serde_json::to_value(view).unwrap();
+        view["dcs"] = json!({"seen": {
+            "lease": {"theirs": {"holder": "p2"}}, "term": 1, "initialize": "absent", "sync": null, "last_position": "0/0",
+            "history": {"switches": []}, "request": null, "switchover": null,
+        }});
+        view["local"]["postgres"] = json!({"standby": {
+            "timeline": 3, "position": "0/0", "streaming": {"upstream": "p2", "active": active}, "promoting": false,
+        }});
+        view["members"] = json!([{"name": "p2", "published": {
+            "role": "primary", "timeline": timeline, "position": "0/0", "streaming": false,
+            "lineage": {"1": 10, "2": 20, "3": 31},
+        }}]);
+        serde_json::from_value(view).unwrap()
+    }
+
+    #[test]
+    fn only_a_standby_that_streams_on_the_leaders_timeline_takes_over_what_it_does_not_know() {
+        assert_eq!(missing(&standby(true, 3)), Some(starts(&[(2, 20)])));
+        assert_eq!(missing(&standby(false, 3)), None);
+        assert_eq!(missing(&standby(true, 4)), None);
+    }
+}
