@@ -74,20 +74,6 @@ impl Postgres {
         // Before they are made: one that nobody remembers would be kept for ever.
         write(&self.settings, &ours, &before)?;
         let mut held = SlotsHeld::default();
-        for (name, needed) in &wanted.slots {
-            let slot = found.get(name);
-            let anew = slot.is_some_and(|slot| slot.is_to_be_made_anew(*needed)) && ours.has(name);
-            if anew {
-                drop_slot(&session, name).await?;
-            }
-            if slot.is_none() || anew {
-                create(&session, name, needed.is_some()).await?;
-            }
-            if let Some(needed) = needed {
-                advance(&session, name, (*needed).min(replayed)).await?;
-                held.behind |= *needed > replayed;
-            }
-        }
         let named = ours.clone();
         for name in named.members.union(&named.copies).filter(|name| !wanted.slots.contains_key(*name)) {
             match found.get(name) {
@@ -103,6 +89,24 @@ impl Postgres {
             ours.copies.remove(name);
         }
         write(&self.settings, &ours, &named)?;
+        // Where there is not room for all, the members come first.
+        let of_members = |of_one: bool| {
+            wanted.slots.iter().filter(move |(name, _)| wanted.of_members.contains(*name) == of_one)
+        };
+        for (name, needed) in of_members(true).chain(of_members(false)) {
+            let slot = found.get(name);
+            let anew = slot.is_some_and(|slot| slot.is_to_be_made_anew(*needed)) && ours.has(name);
+            if anew {
+                drop_slot(&session, name).await?;
+            }
+            if slot.is_none() || anew {
+                create(&session, name, needed.is_some()).await?;
+            }
+            if let Some(needed) = needed {
+                advance(&session, name, (*needed).min(replayed)).await?;
+                held.behind |= *needed > replayed;
+            }
+        }
         Ok(held)
     }
 
