@@ -44,6 +44,7 @@ pub(crate) use policy::{MEMBER_SLOTS_TTL, first_policy, member_slots_ttl, policy
 pub(crate) use postgresql::{beside, quoted, wal_fetch};
 pub(crate) use rest::Rest;
 pub(crate) use rules::Violation;
+pub(crate) use rules::slots::declared as declared_slots;
 pub(crate) use section::{DURATION_RULE, duration};
 pub(crate) use supervisor::{SOCKET as SUPERVISOR_SOCKET, Supervised};
 pub(crate) use tried::{foreign, try_file};

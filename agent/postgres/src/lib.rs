@@ -42,7 +42,7 @@ pub use flushed::FlushedWal;
 pub use instrument::Postgres;
 pub use kept::KeptParameters;
 pub use known::{KnownParameters, ParameterFault};
-pub use member_slots::{HeldSlots, SlotsHeld};
+pub use member_slots::{HeldSlots, KeptSlots, SlotsHeld};
 pub use observation::{Blocker, FileFault, Observation, PendingRestart, Role, Slot, WalSender};
 pub use observer::Observer;
 pub use rollback::{Prepared, Settled, Swap};

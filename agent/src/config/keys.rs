@@ -182,6 +182,7 @@ const SECTIONS: &[Keys] = &[
             "retry_timeout",
             "maximum_lag_on_failover",
             "member_slots_ttl",
+            "slots",
             "primary_start_timeout",
             "switchover_timeout",
             "synchronous_mode",

@@ -26,6 +26,7 @@ pub(super) fn follow(instruments: &Instruments, memory: &mut Memory, snapshot: &
         memory.policy = config::policy(&entry.value, &judged.violations, tags, &memory.policy);
         memory.member_slots_ttl =
             config::member_slots_ttl(&entry.value, &judged.violations, memory.member_slots_ttl);
+        memory.declared_slots = config::declared_slots(&entry.value);
     }
     without_refused(&mut judged, memory);
     take(instruments, memory, &mut judged);
