@@ -48,6 +48,7 @@ pub(crate) use policy::{
 pub(crate) use postgresql::{beside, quoted, wal_fetch};
 pub(crate) use rest::Rest;
 pub(crate) use rules::Violation;
+pub(crate) use rules::slots::declared as declared_slots;
 pub(crate) use section::{DURATION_RULE, duration};
 pub(crate) use slot::taken_slot;
 pub(crate) use supervisor::{SOCKET as SUPERVISOR_SOCKET, Supervised};

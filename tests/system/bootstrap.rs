@@ -178,6 +178,12 @@ async fn a_new_member_takes_its_data_from_the_archive_and_then_streams() {
     let methods = json!({"postgresql": {"create_replica_methods": ["archive", "basebackup"]}});
     let cluster = with_archive().settings(methods).start().await.unwrap();
     cluster.wait_until_whole().await.unwrap();
+    // The copy has no history of its timeline until it is started.
+    let leader = cluster.wait_for_leader().await.unwrap();
+    cluster.wait_until_synchronous().await.unwrap();
+    let answer = leader.post("/switchover", &json!({"leader": leader.name()})).await.unwrap();
+    assert_eq!(answer.status, 200, "{}; {}", answer.text, logs(&cluster));
+    cluster.wait_until_whole().await.unwrap();
     insert(&cluster, "(1)").await;
     back_up(&cluster).await;
     insert(&cluster, "(2)").await;

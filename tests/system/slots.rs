@@ -176,7 +176,8 @@ async fn a_member_that_was_away_finds_its_wal_after_a_reboot_of_the_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_slot_of_a_member_goes_after_member_slots_ttl_and_that_of_a_person_stays() {
-    let cluster = Builder::new().dcs(json!({"member_slots_ttl": "2s"})).start().await.unwrap();
+    let rules = json!({"member_slots_ttl": "2s", "slots": {"declared": {"type": "physical"}}});
+    let cluster = Builder::new().dcs(rules).start().await.unwrap();
     insert(&cluster, "(1)").await;
     let candidate = cluster.wait_until_synchronous().await.unwrap().remove(0);
     let leader = cluster.wait_for_leader().await.unwrap();
@@ -187,7 +188,8 @@ async fn the_slot_of_a_member_goes_after_member_slots_ttl_and_that_of_a_person_s
     lost.kill_node();
     for member in [leader, cluster.member(&candidate)] {
         let slots = slots_are(&cluster, member, "has dropped the slot", |slots| {
-            !slots.contains_key(lost.name()) && slots.contains_key("of_a_person")
+            let people = slots.contains_key("of_a_person") && slots.get("declared").is_some_and(|at| *at > 0);
+            people && !slots.contains_key(lost.name())
         });
         slots.await;
     }
@@ -196,4 +198,13 @@ async fn the_slot_of_a_member_goes_after_member_slots_ttl_and_that_of_a_person_s
     lost.start().unwrap();
     cluster.wait_until_whole().await.unwrap();
     slots_are(&cluster, leader, "has its slot again", |slots| slots.contains_key(lost.name())).await;
+    let nothing = json!({"slots": null}).to_string();
+    let answer = leader.request(reqwest::Method::PATCH, "/config", Some(nothing)).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    for member in &cluster.members {
+        let gone = |slots: &BTreeMap<String, u64>| {
+            !slots.contains_key("declared") && slots.contains_key("of_a_person")
+        };
+        slots_are(&cluster, member, "has dropped what is not declared any more", gone).await;
+    }
 }

@@ -46,7 +46,7 @@ pub use flushed::FlushedWal;
 pub use instrument::Postgres;
 pub use kept::KeptParameters;
 pub use known::{KnownParameters, ParameterFault, memory_bytes};
-pub use member_slots::{HeldSlots, SlotsHeld};
+pub use member_slots::{HeldSlots, KeptSlots, SlotsHeld};
 pub use observation::{Blocker, FileFault, Lacking, Observation, PendingRestart, Role, Slot, WalSender};
 pub use observer::Observer;
 pub use options::superuser_options;

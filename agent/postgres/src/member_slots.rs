@@ -30,6 +30,17 @@ pub struct HeldSlots {
     pub of_members: BTreeSet<String>,
 }
 
+/// What the leader keeps for others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptSlots {
+    /// Slots of members that are here, which are ours from now on.
+    pub present: BTreeSet<String>,
+    /// Those, and the slots of members that have not been away for too long.
+    pub retained: BTreeSet<String>,
+    /// Slots that the rules of the cluster ask for.
+    pub declared: BTreeSet<String>,
+}
+
 /// What became of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotsHeld {
@@ -46,6 +57,8 @@ struct Ours {
     members: BTreeSet<String>,
     /// Copies of others that the primary had.
     copies: BTreeSet<String>,
+    /// Made because the rules of the cluster asked for them.
+    declared: BTreeSet<String>,
 }
 
 /// A slot as it is.
@@ -70,12 +83,12 @@ impl Postgres {
         ours.members.extend(wanted.of_members.iter().cloned());
         let missing = wanted.slots.keys().filter(|name| !found.contains_key(*name));
         ours.copies.extend(missing.filter(|name| !wanted.of_members.contains(*name)).cloned());
-        ours.copies.retain(|name| !ours.members.contains(name));
+        ours.copies.retain(|name| !ours.members.contains(name) && !ours.declared.contains(name));
         // Before they are made: one that nobody remembers would be kept for ever.
         write(&self.settings, &ours, &before)?;
         let mut held = SlotsHeld::default();
         let named = ours.clone();
-        for name in named.members.union(&named.copies).filter(|name| !wanted.slots.contains_key(*name)) {
+        for name in named.all().filter(|name| !wanted.slots.contains_key(*name)) {
             match found.get(name) {
                 // Whoever streams by it needs it.
                 Some(slot) if slot.active => continue,
@@ -85,8 +98,7 @@ impl Postgres {
                 }
                 None => {}
             }
-            ours.members.remove(name);
-            ours.copies.remove(name);
+            ours.forget(name);
         }
         write(&self.settings, &ours, &named)?;
         // Where there is not room for all, the members come first.
@@ -110,37 +122,52 @@ impl Postgres {
         Ok(held)
     }
 
-    /// Drops the slots of members but those in `kept` and those by which somebody streams; returns which. `present`: of members
-    /// that are here, which are ours from now on.
+    /// On a primary: makes the declared slots that are missing, and drops of those that were made for members or declared the ones that are
+    /// wanted no more and by which nobody streams; returns which.
     ///
     /// # Errors
     /// As [`Postgres::hold_slots`].
-    pub async fn keep_only_member_slots(
-        &self,
-        present: &BTreeSet<String>,
-        kept: &BTreeSet<String>,
-    ) -> Result<Vec<String>, Error> {
-        const IDLE: &str = "SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' \
-            AND NOT active AND NOT pg_is_in_recovery() AND slot_name = ANY ($1)";
+    pub async fn keep_slots(&self, wanted: &KeptSlots) -> Result<Vec<String>, Error> {
+        const SLOTS: &str =
+            "SELECT slot_name::text, active FROM pg_replication_slots WHERE NOT pg_is_in_recovery()";
         let before = read(&self.settings)?;
         let mut ours = before.clone();
-        ours.members.extend(present.iter().cloned());
+        ours.members.extend(wanted.present.iter().cloned());
         ours.copies.retain(|name| !ours.members.contains(name));
-        let spare: Vec<String> = ours.members.iter().filter(|name| !kept.contains(*name)).cloned().collect();
-        if spare.is_empty() {
+        let is_kept = |name: &String| wanted.retained.contains(name) || wanted.declared.contains(name);
+        let spare: Vec<String> =
+            ours.members.iter().chain(&ours.declared).filter(|name| !is_kept(name)).cloned().collect();
+        if spare.is_empty() && wanted.declared.is_empty() {
             write(&self.settings, &ours, &before)?;
             return Ok(Vec::new());
         }
         let session = Session::open(&self.settings).await?;
-        let act = "tell which replication slots nobody uses";
-        let idle = session.within(act, LIMIT, session.client().query(IDLE, &[&spare])).await?;
-        let idle: Vec<String> = idle.iter().map(|row| row.get(0)).collect();
-        for name in &idle {
-            drop_slot(&session, name).await?;
-        }
-        ours.members.retain(|name| kept.contains(name) || !idle.contains(name));
+        let act = "show its replication slots";
+        let rows = session.within(act, LIMIT, session.client().query(SLOTS, &[])).await?;
+        let found: BTreeMap<String, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let missing: Vec<String> =
+            wanted.declared.iter().filter(|name| !found.contains_key(*name)).cloned().collect();
+        ours.declared.extend(missing.iter().cloned());
+        // Before they are made, and until they are dropped.
         write(&self.settings, &ours, &before)?;
-        Ok(idle)
+        let mut dropped = Vec::new();
+        for name in spare {
+            match found.get(&name) {
+                // Whoever streams by it needs it.
+                Some(true) => continue,
+                Some(false) => {
+                    drop_slot(&session, &name).await?;
+                    dropped.push(name.clone());
+                }
+                None => {}
+            }
+            ours.forget(&name);
+        }
+        for name in missing {
+            create(&session, &name, true).await?;
+        }
+        write(&self.settings, &ours, &before)?;
+        Ok(dropped)
     }
 
     /// The slots of members that this one has held.
@@ -154,7 +181,17 @@ impl Postgres {
 
 impl Ours {
     fn has(&self, name: &str) -> bool {
-        self.members.contains(name) || self.copies.contains(name)
+        self.all().any(|own| own == name)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &String> {
+        self.members.iter().chain(&self.copies).chain(&self.declared)
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.members.remove(name);
+        self.copies.remove(name);
+        self.declared.remove(name);
     }
 }
 

@@ -90,13 +90,8 @@ impl Postgres {
         timeline: TimelineId,
         history: &TimelineHistory,
     ) -> Result<TimelineStarts, Error> {
-        let path = self.settings.data_directory.join(STARTS);
         let pg_wal = self.settings.data_directory.join("pg_wal");
-        let unreadable =
-            |fault| Error::Read { path: path.clone(), source: io::Error::new(ErrorKind::InvalidData, fault) };
-        let kept = file::read_if_there(&path)?;
-        let kept: Option<TimelineStarts> =
-            kept.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()?;
+        let kept = self.kept_timeline_starts()?;
         let mut starts = TimelineStarts::default();
         let mut switch = None;
         for number in history.switches().iter().map(|switch| switch.timeline).chain([timeline]) {
@@ -121,6 +116,18 @@ impl Postgres {
             self.keep_timeline_starts(&starts)?;
         }
         Ok(starts)
+    }
+
+    /// What is kept of them in the data directory; `None` before the first look.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn kept_timeline_starts(&self) -> Result<Option<TimelineStarts>, Error> {
+        let path = self.settings.data_directory.join(STARTS);
+        let Some(text) = file::read_if_there(&path)? else { return Ok(None) };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|fault| Error::Read { path, source: io::Error::new(ErrorKind::InvalidData, fault) })
     }
 
     /// Keeps them in the data directory.

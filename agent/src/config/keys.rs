@@ -186,6 +186,7 @@ const SECTIONS: &[Keys] = &[
             "maximum_lag_on_failover",
             "member_slots_ttl",
             "maximum_lag_on_replica",
+            "slots",
             "primary_start_timeout",
             "switchover_timeout",
             "synchronous_mode",

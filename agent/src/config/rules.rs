@@ -1,6 +1,8 @@
 //! The document of the cluster's rules in the DCS: which keys and values it may have, whoever wrote it. What a server thinks of
 //! its parameters is asked elsewhere.
 
+pub(super) mod slots;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -72,13 +74,8 @@ const RULES: &[Fixed] = &[
     Fixed { key: "max_timelines_history", is_done: is_zero, why: "not supported: the whole history is kept" },
     Fixed { key: "master_start_timeout", is_done: |_| false, why: "rename it to primary_start_timeout" },
     Fixed { key: "master_stop_timeout", is_done: is_zero, why: "not supported" },
-    Fixed {
-        key: "slots",
-        is_done: is_empty,
-        why: "permanent slots are not supported: they would not be made",
-    },
-    Fixed { key: "permanent_slots", is_done: is_empty, why: "permanent slots are not supported" },
-    Fixed { key: "permanent_replication_slots", is_done: is_empty, why: "permanent slots are not supported" },
+    Fixed { key: "permanent_slots", is_done: is_empty, why: "rename it to slots" },
+    Fixed { key: "permanent_replication_slots", is_done: is_empty, why: "rename it to slots" },
     Fixed { key: "ignore_slots", is_done: is_empty, why: "not supported" },
 ];
 
@@ -126,6 +123,7 @@ pub(crate) fn violations(dcs: &Value) -> Vec<Violation> {
     if is_given(dcs, "synchronous_mode") && truth(&dcs["synchronous_mode"]).is_none() {
         wrong("synchronous_mode", "expected true or false (quorum commit is not supported)".to_owned());
     }
+    slots::check(dcs, &mut found);
     postgresql(dcs, &mut found);
     found
 }
@@ -308,7 +306,7 @@ mod tests {
         let document = json!({
             "ttl": 30, "loop_wait": 10, "retry_timeout": 10, "maximum_lag_on_failover": 1_048_576,
             "maximum_lag_on_replica": "16MB",
-            "synchronous_mode": true, "member_slots_ttl": "30min", "pause": false, "failsafe_mode": false, "slots": {}, "standby_cluster": null,
+            "synchronous_mode": true, "member_slots_ttl": "30min", "pause": false, "failsafe_mode": false, "slots": {"mine": {"type": "physical"}, "other": {}}, "standby_cluster": null,
             "postgresql": {"use_pg_rewind": true, "use_slots": true, "pg_hba": ["local all all trust"],
                 "parameters": {"max_connections": 100, "jit": false, "shared_preload_libraries": ["a", "b"], "gone": null}},
         });
@@ -333,7 +331,11 @@ mod tests {
             (json!({"synchronous_mode_strict": "on"}), "synchronous_mode_strict"),
             (json!({"failsafe_mode": true}), "failsafe_mode"),
             (json!({"standby_cluster": {"host": "x"}}), "standby_cluster"),
-            (json!({"slots": {"mine": {"type": "physical"}}}), "slots"),
+            (json!({"slots": {"mine": {"type": "logical", "database": "x", "plugin": "y"}}}), "slots.mine"),
+            (json!({"slots": {"Mine": {"type": "physical"}}}), "slots.Mine"),
+            (json!({"slots": {"outrider_archive": null}}), "slots.outrider_archive"),
+            (json!({"slots": ["mine"]}), "slots"),
+            (json!({"permanent_slots": {"mine": {}}}), "permanent_slots"),
             (json!({"master_start_timeout": 300}), "master_start_timeout"),
             (json!({"postgresql": {"use_slots": false}}), "postgresql.use_slots"),
             (json!({"postgresql": {"paramters": {}}}), "postgresql.paramters"),

@@ -29,6 +29,7 @@ pub(super) fn follow(instruments: &Instruments, memory: &mut Memory, snapshot: &
         if judged.violations.iter().all(|violation| violation.key != "maximum_lag_on_replica") {
             memory.rules.maximum_lag_on_replica = config::maximum_lag_on_replica(&entry.value);
         }
+        memory.declared_slots = config::declared_slots(&entry.value);
     }
     without_refused(&mut judged, memory);
     take(instruments, memory, &mut judged);

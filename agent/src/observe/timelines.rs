@@ -22,8 +22,13 @@ pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &
             Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
         }
     }
-    if memory.history_of == Some(timeline) && !memory.starts.lists(timeline) {
-        match instruments.postgres.timeline_starts(timeline, &memory.history) {
+    if !memory.starts.lists(timeline) {
+        let starts = match memory.history_of {
+            Some(of) if of == timeline => instruments.postgres.timeline_starts(timeline, &memory.history),
+            // What came with the data, until the history is known as well.
+            Some(_) | None => instruments.postgres.kept_timeline_starts().map(Option::unwrap_or_default),
+        };
+        match starts {
             Ok(starts) => memory.starts = starts,
             Err(fault) => {
                 let text = causes(&fault);

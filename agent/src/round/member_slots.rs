@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use outrider_dcs::Snapshot;
-use outrider_postgres::{ARCHIVE_SLOT, Error, HeldSlots, Observation, Postgres, slot_name};
+use outrider_postgres::{ARCHIVE_SLOT, Error, HeldSlots, KeptSlots, Observation, Postgres, slot_name};
 use outrider_wal::Lsn;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -45,7 +45,7 @@ enum Duty {
     /// Of a standby.
     Hold(HeldSlots),
     /// Of the leader, which makes those of members itself.
-    Keep { present: BTreeSet<String>, kept: BTreeSet<String> },
+    Keep(KeptSlots),
 }
 
 impl Drop for MemberSlots {
@@ -73,7 +73,7 @@ impl MemberSlots {
 
     /// `None` while nobody knows: who leads, or what the leader says.
     fn wanted(&self, memory: &mut Memory, me: &str) -> Option<Wanted> {
-        let Memory { snapshot, seen, lease, retained, member_slots_ttl, policy, .. } = memory;
+        let Memory { snapshot, seen, lease, retained, member_slots_ttl, declared_slots, policy, .. } = memory;
         let (snapshot, seen) = (snapshot.as_ref()?, seen.as_ref()?);
         let leads = lease.is_some() && seen.is_primary();
         if !leads {
@@ -89,7 +89,9 @@ impl MemberSlots {
                 before
             };
             retained.follow(&needed(seen, &present), before, *member_slots_ttl, clock::monotonic());
-            Duty::Keep { present, kept: retained.slots() }
+            let mut declared = declared_slots.clone();
+            declared.remove(&slot_name(me));
+            Duty::Keep(KeptSlots { present, retained: retained.slots(), declared })
         } else if seen.is_primary() {
             return None;
         } else if policy.tags.may_lead() {
@@ -211,7 +213,7 @@ async fn tend(postgres: &Postgres, duty: &Duty) -> Result<bool, Error> {
             let held = postgres.hold_slots(held).await?;
             (held.dropped, held.behind)
         }
-        Duty::Keep { present, kept } => (postgres.keep_only_member_slots(present, kept).await?, false),
+        Duty::Keep(kept) => (postgres.keep_slots(kept).await?, false),
     };
     for slot in dropped {
         info!(slot, "dropped a replication slot that nobody needs any more");

@@ -4,7 +4,7 @@ mod failures;
 mod notes;
 mod rules;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -123,6 +123,8 @@ pub(crate) struct Memory {
     pub(crate) errand: Option<Errand>,
     /// How long the slots of members that are away are kept.
     pub(crate) member_slots_ttl: Duration,
+    /// The slots that the rules of the cluster ask for.
+    pub(crate) declared_slots: BTreeSet<String>,
     /// Whose slots this leader keeps.
     pub(crate) retained: Retained,
     /// The announced switchover that this member takes part in.
@@ -217,6 +219,7 @@ impl Memory {
             errand: None,
             // As long as Patroni's, until the DCS has said something else.
             member_slots_ttl: MEMBER_SLOTS_TTL,
+            declared_slots: BTreeSet::new(),
             retained: Retained::default(),
             switchover: None,
             write_gap_since: None,

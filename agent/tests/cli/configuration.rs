@@ -627,12 +627,12 @@ fn postgres_itself_is_asked_about_parameters() {
 fn the_rules_of_the_cluster_are_checked_as_those_in_the_dcs_are() {
     let found = faults(&format!(
         "{SMALLEST}  parameters: {{work_mem: [1MB]}}\n  pg_hba: [\"hots all all all md5\"]\n\
-         bootstrap: {{dcs: {{loop_wiat: 1, pause: true, slots: {{a: {{type: physical}}}}, postgresql: {{parameters: x, use_slots: false}}}}}}\n"
+         bootstrap: {{dcs: {{loop_wiat: 1, pause: true, slots: {{a: {{type: logical}}}}, postgresql: {{parameters: x, use_slots: false}}}}}}\n"
     ));
     for words in [
         "bootstrap.dcs.loop_wiat: is not a known key; did you mean loop_wait?",
         "bootstrap.dcs.pause: true: is not honoured",
-        "bootstrap.dcs.slots:",
+        "bootstrap.dcs.slots.a:",
         "bootstrap.dcs.postgresql.parameters: \"x\": expected a section",
         "bootstrap.dcs.postgresql.use_slots: false: is not honoured",
         "postgresql.parameters.work_mem: \"[...]\": expected one value",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use outrider_postgres::{ArchiveSlot, HeldSlots, Postgres as Instrument, SlotsHeld};
+use outrider_postgres::{ArchiveSlot, HeldSlots, KeptSlots, Postgres as Instrument, SlotsHeld};
 use outrider_wal::Lsn;
 use tokio_postgres::Client;
 
@@ -111,10 +111,20 @@ async fn a_primary_drops_the_slots_of_members_that_nobody_keeps_and_no_others() 
     };
     let all = ["of_a_person", "outrider_archive", "p2", "p4", "p_3"];
     // p4 was never that of a member, whatever its name is.
-    let dropped = instrument.keep_only_member_slots(&names(&["p2", "p_3"]), &names(&["p2", "p_3"])).await;
-    assert_eq!((dropped.unwrap(), slots().await), (Vec::new(), all.map(str::to_owned).to_vec()));
-    let dropped = instrument.keep_only_member_slots(&names(&["p2"]), &names(&["p2"])).await;
-    assert_eq!(dropped.unwrap(), ["p_3"]);
+    let kept = async |members: &[&str], declared: &[&str]| {
+        let (present, declared) = (names(members), names(declared));
+        instrument.keep_slots(&KeptSlots { retained: present.clone(), present, declared }).await.unwrap()
+    };
+    assert_eq!(
+        (kept(&["p2", "p_3"], &[]).await, slots().await),
+        (Vec::new(), all.map(str::to_owned).to_vec())
+    );
+    assert_eq!(kept(&["p2"], &[]).await, ["p_3"]);
+    assert_eq!(slots().await, ["of_a_person", "outrider_archive", "p2", "p4"]);
+    // What is declared is made, and dropped when it is no more; what was there before is not.
+    assert_eq!(kept(&["p2"], &["declared", "of_a_person"]).await, [""; 0]);
+    assert_eq!(slots().await, ["declared", "of_a_person", "outrider_archive", "p2", "p4"]);
+    assert_eq!(kept(&["p2"], &[]).await, ["declared"]);
     assert_eq!(slots().await, ["of_a_person", "outrider_archive", "p2", "p4"]);
     assert_eq!(instrument.member_slots().unwrap(), names(&["p2"]));
     // What a standby would do, a server that was promoted meanwhile does not.

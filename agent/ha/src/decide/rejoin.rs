@@ -81,11 +81,12 @@ fn begun_twice(view: &View, own: TimelineId, primary: &MemberState) -> Option<Ti
     if let Some(timeline) = here.begun_twice(&primary.lineage) {
         return Some(timeline);
     }
-    let stopped = matches!(view.local.postgres, Postgres::Stopped { .. });
-    let ancestors = view.local.history.switches().iter().map(|switch| switch.timeline);
-    ancestors
-        .chain([own])
-        .find(|timeline| stopped && !here.lists(*timeline) && primary.lineage.start(*timeline).is_some())
+    // A copy that was never started has yet to get the history of its timeline.
+    let ancestors = view.local.history.switches();
+    let looked = matches!(view.local.postgres, Postgres::Stopped { .. }) && !ancestors.is_empty();
+    let unseen = |timeline: &TimelineId| !here.lists(*timeline) && primary.lineage.start(*timeline).is_some();
+    let timelines = ancestors.iter().map(|switch| switch.timeline).chain([own]);
+    timelines.filter(|_| looked).find(unseen)
 }
 
 /// Whether the leader's WAL never was on this timeline: it was begun where the leader's was, too, and given up.
