@@ -3,7 +3,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod cluster;
-pub(crate) mod limits;
+mod limits;
 pub(crate) mod local;
 pub(crate) mod members;
 pub(crate) mod peers;
@@ -156,6 +156,7 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
             }
             rules::follow(instruments, memory, &snapshot);
             follow_addresses(memory, &snapshot);
+            follow_limits(instruments, memory, &snapshot);
             follow_switchover(instruments, memory, &snapshot);
             memory.snapshot = Some(snapshot);
             true
@@ -172,6 +173,25 @@ fn follow_addresses(memory: &mut Memory, snapshot: &Snapshot) {
     let members = memory.addresses.of(snapshot);
     if members != memory.configuration.members {
         memory.configuration.members = members;
+        memory.configuration_changed = true;
+    }
+}
+
+/// What a standby must not have less of. A leader that says nothing, as its Postgres is down, has what it had.
+fn follow_limits(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
+    let least = &mut memory.configuration.least;
+    if snapshot.leader.as_ref().is_some_and(|leader| leader.name == instruments.dcs.name()) {
+        // Its file is written anew soon enough, and not in the moment of its promotion.
+        least.clear();
+        return;
+    }
+    let of_leader = limits::of_leader(snapshot);
+    if of_leader.is_empty() {
+        return;
+    }
+    let wanted = if limits::leader_lowers(snapshot) { limits::Limits::new() } else { of_leader };
+    if *least != wanted {
+        *least = wanted;
         memory.configuration_changed = true;
     }
 }

@@ -1,7 +1,7 @@
 //! A primary that has more than its standbys of what they must not have less of, because it was restarted by itself: they are
 //! restarted with as much, one after the other, and nothing is lost.
 
-use outrider_bed::process::Signal;
+use outrider_bed::process::{self, Signal};
 use outrider_bed::{Builder, Cluster, Member, wait_until};
 use serde_json::{Value, json};
 
@@ -29,10 +29,10 @@ async fn rule(story: &Story, parameters: &[(&str, u32)]) {
     wait_until("the leader waits for a restart", LIMIT, waits).await.unwrap();
 }
 
-/// Its Postgres dies and is started where it is, as nobody may take over.
-async fn restart_in_place(leader: &Member) {
+/// Its Postgres is ended, as by a crash or by `pg_ctl stop`, and is started where it is, as nobody may take over.
+async fn restart_in_place(leader: &Member, how: Signal) {
     let before = leader.postmaster_pid();
-    leader.kill_postmaster();
+    process::send(before.unwrap(), how);
     let back = async || {
         (leader.postmaster_pid().is_some_and(|pid| Some(pid) != before) && leader.leads().await).then_some(())
     };
@@ -90,11 +90,17 @@ async fn standbys_of_a_primary_that_crashed_into_higher_limits_are_raised_one_af
     leader.end_agent(Signal::Terminate).unwrap();
     leader.start().unwrap();
     rule(&story, &[("max_worker_processes", 12), ("max_prepared_transactions", 7)]).await;
-    restart_in_place(leader).await;
+    restart_in_place(leader, Signal::Kill).await;
     let raised = [("max_connections", 60), ("max_worker_processes", 12), ("max_prepared_transactions", 7)];
     everybody_has(&story, &raised).await;
     one_after_the_other(&story, &story.cluster.standbys().await.unwrap()).await;
     assert!(leader.leads().await);
+    // What they owe to their primary would be the same after another restart, whatever their own files say.
+    for standby in story.cluster.standbys().await.unwrap() {
+        let waits = async || standby.patroni().await?.get("pending_restart").is_none().then_some(());
+        let outcome = wait_until(format!("nothing waits at {}", standby.name()), LIMIT, waits).await;
+        assert!(outcome.is_ok(), "{outcome:?}: {:?}", standby.patroni().await);
+    }
     story.end().await;
 }
 
@@ -108,7 +114,7 @@ async fn the_synchronous_standby_is_raised_too_and_nothing_is_lost() {
         standby.end_agent(Signal::Terminate).unwrap();
     }
     rule(&story, &[("max_wal_senders", 14), ("max_locks_per_transaction", 80)]).await;
-    restart_in_place(leader).await;
+    restart_in_place(leader, Signal::Interrupt).await;
     story.writes(20).await;
     for standby in &standbys {
         standby.start().unwrap();
@@ -128,7 +134,7 @@ async fn a_standby_whose_replay_stands_for_it_takes_over_all_the_same() {
     let standby = story.cluster.standbys().await.unwrap().remove(0);
     standby.signal_agent(Signal::Stop);
     rule(&story, &[("max_worker_processes", 12), ("max_wal_senders", 14)]).await;
-    restart_in_place(leader).await;
+    restart_in_place(leader, Signal::Kill).await;
     story.writes(20).await;
     let endpoint = story.cluster.endpoints().into_iter().find(|one| one.name == standby.name()).unwrap();
     let stands = async || {

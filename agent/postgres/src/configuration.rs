@@ -41,6 +41,9 @@ pub struct Configuration {
     pub upstream: Option<Upstream>,
     /// No query holds up replay, whatever the parameters say.
     pub hastened: bool,
+    /// Of a standby: what its primary has of what it must not have less of, by parameter. It gets no less, whatever the parameters
+    /// say. Empty of a primary.
+    pub least: BTreeMap<String, u32>,
 }
 
 /// The generated file.
@@ -86,7 +89,8 @@ impl Configuration {
     /// as it was given at the last one: whoever copies the files has WAL that was written with that, and may start them
     /// without our arguments. What is unchanged is not touched.
     pub(crate) fn write(&self, settings: &Settings) -> Result<(), Error> {
-        let wanted = parameters::fixed(settings, self);
+        let mut wanted = parameters::fixed(settings, self);
+        parameters::raise(&mut wanted, &self.least);
         let effect = in_effect::read(&settings.data_directory)?;
         let waits = |(name, value): &(&String, &String)| effect.get(*name).is_some_and(|now| now != *value);
         let waiting = in_effect::note(wanted.iter().filter(waits));

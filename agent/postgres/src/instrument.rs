@@ -92,22 +92,19 @@ impl Postgres {
         self.supervisor.start(true, arguments).await
     }
 
-    /// Starts it in recovery, with no less of what a standby must not have less of than its primary had, by the control file, and
-    /// than `least`, what its primary has now. Returns long before it accepts connections.
+    /// Starts it in recovery, with no less of what a standby must not have less of than its primary has, and had by the control
+    /// file. Returns long before it accepts connections.
     ///
     /// # Errors
     /// When a file cannot be written, the control file not be read, or the supervisor refuses.
-    pub async fn start_standby(
-        &self,
-        wanted: &Configuration,
-        mut least: BTreeMap<String, u32>,
-    ) -> Result<(), Error> {
+    pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
         special::clear(&self.settings).await;
         let control = self.control_data().await?;
         self.forget_skipped(control.timeline())?;
+        let mut least = wanted.least.clone();
         for (name, value) in control.hot_standby_minimum {
-            let of_leader = least.entry(name).or_default();
-            *of_leader = value.max(*of_leader);
+            let now = least.entry(name).or_default();
+            *now = value.max(*now);
         }
         let arguments = wanted.write_for_start(&self.settings, &least)?;
         configuration::set_standby_signal(&self.settings.data_directory, true)?;

@@ -286,12 +286,11 @@ impl Actor<'_> {
                 self.begin(Job::Start, async move { postgres.start_primary(&configuration, &fuse).await });
             }
             StartAs::Standby { upstream } => {
-                let least = upstream.as_ref().map(|name| self.limits(name)).unwrap_or_default();
                 let upstream = upstream.as_ref().map(|name| self.upstream(name)).transpose()?;
                 self.memory.configuration.upstream = upstream;
                 self.memory.configuration.set_synchronous(&[]);
                 let configuration = self.memory.configuration.clone();
-                self.begin(Job::Start, async move { postgres.start_standby(&configuration, least).await });
+                self.begin(Job::Start, async move { postgres.start_standby(&configuration).await });
             }
         }
         Ok(())

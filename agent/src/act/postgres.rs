@@ -5,7 +5,6 @@ use outrider_postgres::Upstream;
 use tracing::info;
 
 use super::{Actor, Fault, job};
-use crate::observe::limits::{self, Limits};
 
 impl Actor<'_> {
     pub(super) async fn promote(&mut self) -> Result<(), Fault> {
@@ -70,13 +69,6 @@ impl Actor<'_> {
         self.instruments.postgres.configure(&self.memory.configuration).await?;
         info!("queries may hold up replay again");
         Ok(())
-    }
-
-    /// What a member's Postgres has of what its standbys must not have less of.
-    pub(super) fn limits(&self, name: &MemberName) -> Limits {
-        let snapshot = self.memory.snapshot.as_ref();
-        let member = snapshot.and_then(|snapshot| snapshot.member(name.as_str()));
-        member.map(|member| limits::published(&member.value)).unwrap_or_default()
     }
 
     /// Where a member's Postgres listens.

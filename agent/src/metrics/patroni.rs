@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use outrider_postgres::{Observation, Role};
+use outrider_wal::Lsn;
 
 use super::family::Families;
 use crate::config::Config;
@@ -87,6 +88,8 @@ fn add_positions(seen: Option<&Observation>, families: &mut Families) {
     match seen.map(|seen| &seen.role) {
         Some(Role::Primary { flushed }) => location = flushed.get(),
         Some(Role::Standby { received: got, replayed: done, replayed_timestamp, replay_paused, .. }) => {
+            // As in Patroni: who never streamed has received what is replayed.
+            let got = if *got == Lsn::INVALID { *done } else { *got };
             (received, replayed, paused) = (got.get(), done.get(), *replay_paused);
             at = replayed_timestamp.as_deref().and_then(epoch).unwrap_or_default();
         }

@@ -9,10 +9,10 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 /// What is in effect, by parameter.
-pub(crate) type Limits = BTreeMap<String, u32>;
+pub(super) type Limits = BTreeMap<String, u32>;
 
 /// What a member publishes; empty when it says nothing.
-pub(crate) fn published(member: &Value) -> Limits {
+pub(super) fn published(member: &Value) -> Limits {
     let limits = member.pointer("/outrider/limits").and_then(|limits| Limits::deserialize(limits).ok());
     limits.unwrap_or_default()
 }
@@ -21,6 +21,12 @@ pub(crate) fn published(member: &Value) -> Limits {
 pub(super) fn of_leader(snapshot: &Snapshot) -> Limits {
     let leader = snapshot.leader.as_ref().and_then(|leader| snapshot.member(&leader.name));
     leader.map(|leader| published(&leader.value)).unwrap_or_default()
+}
+
+/// Whether a restart would leave the leader with less: then the standbys are to have less, too, once it has.
+pub(super) fn leader_lowers(snapshot: &Snapshot) -> bool {
+    let leader = snapshot.leader.as_ref().and_then(|leader| snapshot.member(&leader.name));
+    leader.is_some_and(|leader| leader.value.pointer("/outrider/lowers") == Some(&Value::Bool(true)))
 }
 
 /// Whether there is less of one of them here than at the leader. Of what nobody knows nothing is said.

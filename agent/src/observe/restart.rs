@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use outrider_dcs::{RestartMember, RestartRequest, RestartState, Snapshot};
 use outrider_ha::{MemberName, Restart, RestartTurn, TurnState};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::cluster::{Remembered, due_in};
+use super::limits;
 use crate::clock;
 
 /// However short a primary's start may be: a member must also stop, and catch up.
@@ -38,14 +38,11 @@ impl TurnSeen {
 pub(super) fn restart(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Option<Restart> {
     let entry = snapshot.restart.as_ref().filter(|entry| entry.value.is_open())?;
     let asked = &entry.value;
-    let leader = snapshot.leader.as_ref().and_then(|leader| snapshot.member(&leader.name));
-    let lowers =
-        leader.is_some_and(|leader| leader.value.pointer("/outrider/lowers") == Some(&Value::Bool(true)));
     Some(Restart {
         due_in: due_in(asked.scheduled_at.as_deref()),
         pending_only: asked.pending,
         members: asked.members.iter().map(turn).collect(),
-        primary_first: lowers,
+        primary_first: limits::leader_lowers(snapshot),
         turn_for: remembered.turn_for,
         timeout: asked.timeout_seconds.map_or(remembered.turn_limit.max(TIMEOUT_LEAST), Duration::from_secs),
         revision: entry.revision,
