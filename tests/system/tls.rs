@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use outrider_bed::{Archive, Builder, Cluster, Member, PROGRAM_LIMIT, finish, wait_until};
+use outrider_bed::{Archive, Builder, Cluster, Endpoint, Member, PROGRAM_LIMIT, finish, wait_until};
 use serde_json::{Value, json};
 
 use crate::kept::back_up;
@@ -21,19 +21,28 @@ printf '[ca]\\ndefault_ca=a\\n[a]\\ndatabase=index\\ncrlnumber=number\\ndefault_
 openssl ca -config ca.cnf -gencrl -keyfile ca.key -cert ca.crt -out ca.crl
 chmod 600 own.key";
 
+/// The authority takes the certificate back.
+const REVOKED: &str = "
+openssl ca -config ca.cnf -keyfile ca.key -cert ca.crt -revoke own.crt
+openssl ca -config ca.cnf -gencrl -keyfile ca.key -cert ca.crt -out revoked.crl";
+
 /// An authority in a directory of this name, and a certificate of it for these names.
 fn authority(cluster: &Cluster, directory: &str, names: &str) -> PathBuf {
     let directory = cluster.guard.make_directory(directory).unwrap();
-    let mut openssl = cluster.guard.command(Path::new("/bin/sh"), &directory);
-    let output = finish(openssl.args(["-ec", AUTHORITY]).env("NAMES", names), PROGRAM_LIMIT).unwrap();
-    assert!(output.status.success(), "{output:?}");
+    openssl(cluster, &directory, AUTHORITY, names);
     directory
+}
+
+fn openssl(cluster: &Cluster, directory: &Path, script: &str, names: &str) {
+    let mut shell = cluster.guard.command(Path::new("/bin/sh"), directory);
+    let output = finish(shell.args(["-ec", script]).env("NAMES", names), PROGRAM_LIMIT).unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// With a server that has the certificate, whoever connects.
 fn server(authority: &Path) -> Value {
     json!({"postgresql": {"parameters": {
-        "ssl": "on", "ssl_cert_file": authority.join("own.crt"), "ssl_key_file": authority.join("own.key"),
+        "log_connections": "on", "ssl": "on", "ssl_cert_file": authority.join("own.crt"), "ssl_key_file": authority.join("own.key"),
     }}})
 }
 
@@ -70,6 +79,36 @@ async fn members_that_verify_each_other_replicate_back_up_clone_and_rewind() {
     const ENCRYPTED: &str =
         "SELECT (count(*) = 2 AND bool_and(ssl))::text FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)";
     assert_eq!(calm(&cluster).await.text(ENCRYPTED).await.unwrap(), "true");
+    every_member_came_encrypted(&cluster);
+    for standby in cluster.standbys().await.unwrap() {
+        let endpoint = Endpoint { name: standby.name().to_owned(), port: standby.port() };
+        let shown = endpoint.connect().await.unwrap();
+        let conninfo = shown.text("SELECT conninfo FROM pg_stat_wal_receiver").await.unwrap();
+        for word in [
+            "sslmode=verify-full",
+            "channel_binding=require",
+            "sslrootcert=",
+            "sslcrl=",
+            "gssencmode=disable",
+        ] {
+            assert!(conninfo.contains(word), "{word}: {conninfo}");
+        }
+    }
+}
+
+/// The logs of the servers have the users for streaming and rewinding, and never without TLS.
+fn every_member_came_encrypted(cluster: &Cluster) {
+    let logs = cluster.members.iter().map(|member| {
+        std::fs::read_to_string(member.state_directory().join("postgres.log")).unwrap_or_default()
+    });
+    let logs = logs.collect::<String>();
+    for user in ["replicator", "rewinder"] {
+        let let_in = format!("connection authorized: user={user} ");
+        let lines: Vec<&str> = logs.lines().filter(|line| line.contains(&let_in)).collect();
+        assert!(!lines.is_empty(), "{user} never came: {logs}");
+        let plain: Vec<_> = lines.iter().filter(|line| !line.contains("SSL enabled")).collect();
+        assert!(plain.is_empty(), "{plain:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,8 +131,17 @@ async fn a_primary_that_is_not_whom_it_has_to_be_is_refused_and_nothing_is_touch
         .await;
     assert!(!newcomer.data_directory().exists());
 
+    openssl(&cluster, &good, REVOKED, "");
     newcomer.kill_agent();
-    newcomer.change_configuration(&demands(json!({"sslmode": "verify-ca"}), &good)).unwrap();
+    let of_each = json!({"sslmode": "verify-ca", "sslcrl": good.join("revoked.crl")});
+    newcomer.change_configuration(&demands(of_each, &good)).unwrap();
+    newcomer.start().unwrap();
+    logged(&newcomer, "with sslmode verify-ca: invalid peer certificate: Revoked").await;
+    assert!(!newcomer.data_directory().exists());
+
+    newcomer.kill_agent();
+    let of_each = json!({"sslmode": "verify-ca", "sslcrl": good.join("ca.crl")});
+    newcomer.change_configuration(&demands(of_each, &good)).unwrap();
     newcomer.start().unwrap();
     let streams = async || (newcomer.patroni().await?["replication_state"] == "streaming").then_some(());
     wait_until("a member with the authority streams", LIMIT, streams).await.unwrap();
