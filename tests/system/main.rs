@@ -19,6 +19,7 @@ mod dcs_lost;
 mod failover;
 mod hangs;
 mod kept;
+mod lets_go;
 mod parameters;
 mod partition;
 mod refusals;

@@ -177,7 +177,8 @@ pub(crate) fn troubles(memory: &Memory) -> Vec<(&'static str, Vec<String>)> {
 fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
     let mut ours = Map::new();
     let mut put = |key: &str, value: Value| ours.insert(key.to_owned(), value);
-    if let Some(system) = memory.system {
+    // Nobody is to wait for data that is not that of a cluster yet.
+    if let Some(system) = memory.system.filter(|_| !view.local.unrecorded) {
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
