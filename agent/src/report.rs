@@ -185,7 +185,7 @@ impl Reporter {
             archive: instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref())),
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
-            troubles: act::troubles(memory),
+            troubles: act::troubles(instruments, memory),
             configuration: memory.configuration.clone(),
             known: memory.rules.known.clone(),
             database_sizes: self.sizes.borrow().clone(),

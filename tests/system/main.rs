@@ -6,6 +6,7 @@ mod access;
 mod adoption;
 mod agent;
 mod archive;
+mod archive_gap;
 mod backup;
 mod backup_killed;
 mod bare_start;
