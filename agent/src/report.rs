@@ -187,7 +187,7 @@ impl Reporter {
             archive: instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref())),
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
-            troubles: act::troubles(memory),
+            troubles: act::troubles(instruments, memory),
             maximum_lag_on_replica: memory.rules.maximum_lag_on_replica,
             configuration: memory.configuration.clone(),
             known: memory.rules.known.clone(),

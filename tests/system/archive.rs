@@ -15,7 +15,7 @@ use crate::story::{LIMIT, Story};
 const BACKUP_LIMIT: Duration = Duration::from_secs(120);
 
 /// Ends the current segment, and returns the name of its file.
-async fn end_segment(story: &Story) -> String {
+pub(crate) async fn end_segment(story: &Story) -> String {
     let leader = story.leader().await;
     let endpoints = story.cluster.endpoints();
     let endpoint = endpoints.iter().find(|endpoint| endpoint.name == leader.name()).unwrap();

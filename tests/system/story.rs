@@ -27,7 +27,11 @@ impl Story {
 
     /// The same for a cluster in asynchronous mode.
     pub(crate) async fn begin_asynchronous(builder: Builder) -> Self {
-        let cluster = builder.start().await.unwrap();
+        Self::of(builder.start().await.unwrap()).await
+    }
+
+    /// The same for a cluster that runs already.
+    pub(crate) async fn of(cluster: Cluster) -> Self {
         let oracle = Oracle::start(cluster.endpoints(), Options::default()).await.unwrap();
         let watcher = Watcher::start(cluster.endpoints());
         Story { cluster, oracle, watcher }

@@ -123,10 +123,11 @@ pub trait Dcs: Send + Sync {
     /// [`Dcs::write_initialize`].
     async fn claim_initialize(&self) -> Result<(), Error>;
 
-    /// Records the system identifier (decimal), either over this session's own claim or, as leader, where it is missing.
+    /// Records the system identifier (decimal), either over this session's own claim or, as leader, where it is missing or
+    /// only claimed.
     ///
     /// # Errors
-    /// `Conflict` when another identifier or another's claim stands there.
+    /// `Conflict` when another identifier stands there, or another's claim and this member does not lead.
     async fn write_initialize(&self, system_identifier: &str) -> Result<(), Error>;
 
     /// Takes this session's claim back after a failed bootstrap; `Conflict` when it is not this session's.

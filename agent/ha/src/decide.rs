@@ -62,6 +62,9 @@ fn choose(view: &View) -> Plan {
         Dcs::Silent { .. } => return without_dcs(view),
         Dcs::Seen(cluster) => cluster,
     };
+    if let Some(plan) = give_up_what_another_made(view, cluster) {
+        return plan;
+    }
     if let Some(reason) = refusal(view, cluster) {
         return recreate::instead_of_stopping(view, cluster).unwrap_or_else(|| refuse(view, cluster, reason));
     }
@@ -75,7 +78,7 @@ fn choose(view: &View) -> Plan {
             Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => {
                 primary::wait_or_step_down(view, *writable)
             }
-            Postgres::Stopped { .. } => election::start_then_stand(view),
+            Postgres::Stopped { .. } => election::start_then_stand(view, cluster),
             Postgres::Empty => bootstrap::race(view, cluster),
             Postgres::Unusable(fault) => bootstrap::race_again(view, cluster, *fault),
         },
@@ -124,6 +127,16 @@ fn without_dcs(view: &View) -> Plan {
             blind::wait()
         }
     }
+}
+
+/// Data that was to begin the cluster, which another member has begun meanwhile, runs no more: stopped it is as good as none.
+fn give_up_what_another_made(view: &View, cluster: &Cluster) -> Option<Plan> {
+    let is_made = matches!(cluster.initialize, Initialize::Done(_));
+    let runs = matches!(view.local.postgres, Postgres::Standby { .. });
+    (view.local.unrecorded && is_made && runs).then(|| match view.job {
+        Some(_) => Plan::wait(Reason::JobUnderWay),
+        None => Plan::step(Reason::Superseded, Step::Stop(StopMode::Fast)),
+    })
 }
 
 /// What forbids this member to take part, whatever the lease says.

@@ -89,6 +89,10 @@ reasons! {
     RacingToBootstrap => "racing_to_bootstrap", "no cluster yet; racing to make it";
     /// Making the cluster.
     Bootstrapping => "bootstrapping", "making a new cluster";
+    /// Making the cluster failed again and again: others may try, until it is tried here again.
+    LeavingBootstrap => "leaving_bootstrap", "the cluster cannot be made here; leaving it to the other members until it is tried again";
+    /// The data here was made to begin the cluster with, and another member has begun it.
+    Superseded => "superseded", "another member has made the cluster; stopping Postgres to take its data";
     /// Another member has data, so no new cluster is made.
     WaitingForMemberWithData {
         /// The member with data.

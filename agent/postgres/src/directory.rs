@@ -169,7 +169,7 @@ pub(crate) fn has_backup_label(settings: &Settings) -> bool {
     settings.data_directory.join("backup_label").exists()
 }
 
-/// Marks data that came from an archive to begin a cluster with, until the DCS names this cluster; or takes the mark away.
+/// Marks data that was made to begin a cluster with, until the DCS names this cluster; or takes the mark away.
 pub(crate) fn set_unrecorded(settings: &Settings, unrecorded: bool) -> Result<(), Error> {
     let path = settings.state_directory.join(UNRECORDED);
     if unrecorded {
@@ -179,7 +179,7 @@ pub(crate) fn set_unrecorded(settings: &Settings, unrecorded: bool) -> Result<()
     }
 }
 
-/// Whether the data came from an archive and the DCS did not name the cluster by it.
+/// Whether the data was made to begin a cluster with and the DCS did not name the cluster by it.
 pub(crate) fn is_unrecorded(settings: &Settings) -> bool {
     settings.state_directory.join(UNRECORDED).exists()
 }

@@ -54,6 +54,7 @@ impl Postgres {
         let outcome = self.supervisor.run_tool(Tool::Initdb, arguments, c_locale(), true).await;
         file::remove(&password)?;
         outcome?;
+        directory::set_unrecorded(settings, true)?;
         Work::Initialize.finish(settings)
     }
 

@@ -77,7 +77,7 @@ impl Postgres {
         Ok(control)
     }
 
-    /// Whether its data was recovered to begin a cluster, and has not. If another member began the cluster from the same
+    /// Whether its data was made to begin a cluster, and has not. If another member began the cluster from the same
     /// archive, the two have the same system identifier and timelines, and what was written after is not the same.
     #[must_use]
     pub fn is_unrecorded(&self) -> bool {

@@ -171,10 +171,14 @@ fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -
     Value::Object(entry)
 }
 
-/// What of the configuration is amiss at this member, by the key under which it is shown.
-pub(crate) fn troubles(memory: &Memory) -> Vec<(&'static str, Vec<String>)> {
+/// What is amiss at this member with the configuration and with the archive, by the key under which it is shown.
+pub(crate) fn troubles(instruments: &Instruments, memory: &Memory) -> Vec<(&'static str, Vec<String>)> {
     let faults = memory.seen.iter().flat_map(|seen| &seen.file_faults).map(ToString::to_string).collect();
+    let status = instruments.archive.as_ref().map(|archive| archive.status(None));
+    let gaps = status.iter().flat_map(|status| &status.gaps);
+    let gaps = gaps.map(|(first, last)| format!("{first} to {last}")).collect();
     let kinds = [
+        ("archive_gaps", gaps),
         ("not_honoured", memory.rules.not_honoured.clone()),
         ("file_faults", faults),
         ("start_failure", memory.start_failure.iter().cloned().collect()),
@@ -185,7 +189,8 @@ pub(crate) fn troubles(memory: &Memory) -> Vec<(&'static str, Vec<String>)> {
 fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
     let mut ours = Map::new();
     let mut put = |key: &str, value: Value| ours.insert(key.to_owned(), value);
-    if let Some(system) = memory.system {
+    // Nobody is to wait for data that is not that of a cluster yet.
+    if let Some(system) = memory.system.filter(|_| !view.local.unrecorded) {
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
@@ -204,7 +209,7 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     if let Some(failed) = memory.failures.last() {
         put("failing", failed.document());
     }
-    for (key, lines) in troubles(memory) {
+    for (key, lines) in troubles(instruments, memory) {
         put(key, json!(lines));
     }
     if let Some(fuse) = view.local.fuse.filter(|_| memory.lease.is_some()) {

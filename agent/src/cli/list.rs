@@ -64,8 +64,12 @@ pub(super) fn show(cluster: &Value, format: Format) -> anyhow::Result<String> {
     Ok(format!("Cluster: {scope}\n{shown}{}{}{}", schedule(cluster), rollback(cluster), troubles(cluster)))
 }
 
-/// What of the configuration is amiss, with the key of a member's entry that tells it.
-const TROUBLES: [(&str, &str); 3] = [
+/// What is amiss, with the key of a member's entry that tells it.
+const TROUBLES: [(&str, &str); 4] = [
+    (
+        "archive_gaps",
+        "the archive lacks WAL that the primary has no more, and nothing is recovered across it; take a base backup",
+    ),
     ("start_failure", "Postgres does not start"),
     ("file_faults", "a configuration file has an error, and no switchover is possible"),
     ("not_honoured", "not honoured"),
@@ -250,12 +254,14 @@ fn archive_lag(member: &Value) -> Value {
         return json!("off until a restart");
     }
     let failing = ours["archive_failing"] == json!(true);
-    match ours["archive_waiting"].as_u64() {
-        None => Value::Null,
-        Some(waiting) if failing => json!(format!("{waiting} segments, failing")),
-        Some(1) => json!("1 segment"),
-        Some(waiting) => json!(format!("{waiting} segments")),
-    }
+    let Some(waiting) = ours["archive_waiting"].as_u64() else { return Value::Null };
+    let segments = if waiting == 1 { "1 segment".to_owned() } else { format!("{waiting} segments") };
+    let gaps = match ours["archive_gaps"].as_array().map_or(0, Vec::len) {
+        0 => String::new(),
+        1 => ", 1 gap".to_owned(),
+        several => format!(", {several} gaps"),
+    };
+    json!(format!("{segments}{gaps}{}", if failing { ", failing" } else { "" }))
 }
 
 fn paint(column: &str, value: &Value, cell: Cell) -> Cell {
@@ -265,7 +271,11 @@ fn paint(column: &str, value: &Value, cell: Cell) -> Cell {
         ("State", Some("crashed" | "start failed" | "stopped" | "unknown")) => Color::Red,
         ("State", Some(_)) => Color::Yellow,
         ("Receive Lag" | "Replay Lag", Some("unknown")) => Color::Yellow,
-        ("Archive lag", Some(text)) if text.ends_with("failing") || text.starts_with("off") => Color::Red,
+        ("Archive lag", Some(text))
+            if text.ends_with("failing") || text.starts_with("off") || text.contains(" gap") =>
+        {
+            Color::Red
+        }
         _ => return cell,
     };
     cell.fg(color)
@@ -370,6 +380,20 @@ mod tests {
         assert!(shown.ends_with("\np3: Postgres does not start: FATAL: no such library\n"), "{shown}");
         let rows: Value = serde_json::from_str(&show(&cluster, Format::Json).unwrap()).unwrap();
         assert_eq!(rows[2]["Trouble"][0], "Postgres does not start: FATAL: no such library");
+    }
+
+    #[test]
+    fn a_gap_of_the_archive_is_counted_beside_what_waits_and_named_below() {
+        let mut cluster = cluster();
+        let gap = "000000010000000000000003 to 000000010000000000000006";
+        cluster["members"][1]["outrider"]["archive_gaps"] = json!([gap]);
+        let shown = show(&cluster, Format::Table).unwrap();
+        assert!(shown.contains(" 0 segments, 1 gap "), "{shown}");
+        let told = format!("take a base backup: {gap}\n");
+        assert!(
+            shown.lines().any(|line| format!("{line}\n").ends_with(&told) && line.starts_with("p2: ")),
+            "{shown}"
+        );
     }
 
     #[test]

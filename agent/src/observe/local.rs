@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrider_dcs::Snapshot;
 use outrider_ha::{
-    Hold, Lacking, Local, MemberName, Postgres, Query, Replay, Shutdown, Streaming, SystemId, Unusable,
+    Hold, Job, Lacking, Local, MemberName, Postgres, Query, Replay, Shutdown, Streaming, SystemId, Unusable,
     WalSender,
 };
 use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
@@ -114,6 +114,8 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         rewind_failed: memory.rewind_failed,
         cooling_down: memory.is_cooling_down(),
         backing_off: memory.failures.waiting(clock::monotonic()),
+        hopeless: memory.failures.hopeless(),
+        unrecorded: instruments.postgres.is_unrecorded(),
         users_ready: memory.users_ready,
         awaiting_checkpoint: memory
             .seen
@@ -153,6 +155,9 @@ fn running(
             memory.starting_fault.forget();
             memory.note_shut_out(seen.shut_out.as_deref());
             memory.failures.postgres_runs();
+            if is_made(memory) {
+                memory.failures.forget(Job::PostBootstrap);
+            }
             memory.start_failure = None;
             memory.adopt(&seen);
             if seen.is_primary() && memory.proving.is_none() {
@@ -242,8 +247,9 @@ fn stopped(
         Ok(Directory::HalfInitialized) => Postgres::Unusable(Unusable::HalfInitialized),
         Ok(Directory::HalfCloned) => Postgres::Unusable(Unusable::HalfCloned),
         Ok(Directory::HalfRewound) => Postgres::Unusable(Unusable::HalfRewound),
-        // Recovered from an archive to begin the cluster, which another member then did: as good as half a clone.
+        // Made to begin the cluster, which another member then did: as good as half a clone.
         Ok(Directory::Complete) if instruments.postgres.is_unrecorded() && is_made(memory) => {
+            memory.system = None;
             Postgres::Unusable(Unusable::HalfInitialized)
         }
         Ok(Directory::Complete) => match control {

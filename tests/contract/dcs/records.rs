@@ -14,6 +14,7 @@ super::on_every_store!(
     one_member_claims_the_bootstrap_and_records_the_system_identifier,
     a_claim_goes_with_its_session,
     a_leader_records_a_missing_system_identifier_and_never_another,
+    a_leader_records_the_system_identifier_over_the_claim_of_one_who_led_before,
     the_configuration_is_replaced_only_as_seen,
     a_wish_for_a_failover_is_written_and_cleared_as_patroni_does,
     a_wish_is_dated_and_answered_only_as_seen,
@@ -61,6 +62,18 @@ async fn a_leader_records_a_missing_system_identifier_and_never_another(bench: &
     p1.write_initialize("2").await.unwrap();
     assert!(p1.write_initialize("3").await.unwrap_err().is_conflict());
     assert_eq!(text(bench.get("initialize").await), "2");
+}
+
+/// Who claimed it has let go of the lease, and lives.
+async fn a_leader_records_the_system_identifier_over_the_claim_of_one_who_led_before(bench: &Bench) {
+    let (p1, p2) = (bench.leader("p1").await, bench.member("p2").await);
+    p1.claim_initialize().await.unwrap();
+    p1.release_leader().await.unwrap();
+    assert!(p2.write_initialize("2").await.unwrap_err().is_conflict());
+    p2.acquire_leader(None).await.unwrap();
+    p2.write_initialize("2").await.unwrap();
+    assert!(p1.write_initialize("1").await.unwrap_err().is_conflict());
+    assert_eq!(bench.get("initialize").await, Some(("2".to_owned(), 0)));
 }
 
 async fn the_configuration_is_replaced_only_as_seen(bench: &Bench) {

@@ -174,6 +174,8 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         rewind_failed: false,
         cooling_down: false,
         backing_off: Vec::new(),
+        hopeless: Vec::new(),
+        unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: here.terminating,

@@ -20,6 +20,8 @@ use outrider_store as store;
 const HOLES_MAX: usize = 1024;
 /// Gaps that are shown.
 pub(super) const GAPS_MAX: usize = 16;
+/// Places where the archive of one timeline is broken off. Where there are more, it is looked at only as far back as pg_wal goes.
+const RANGES_MAX: usize = 4096;
 /// Bytes in a page of WAL, unless PostgreSQL was built otherwise.
 const PAGE: u64 = 8192;
 /// A history has a few lines.
@@ -84,9 +86,9 @@ struct PgWal {
     oldest: Option<u64>,
 }
 
-/// Compares the names in pg_wal with those in the archive, from the oldest that pg_wal has on; of what lies before it
-/// only whether it goes on to there. What lies before the archive's first segment was removed from it, or never was
-/// in it, and is no gap.
+/// Compares the names in the archive, from its first segment of this history on, with those in pg_wal: what both lack is a gap,
+/// however long ago it was lost, and whoever lost it. What lies before the archive's first segment was removed from it, or never
+/// was in it, and is no gap.
 pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result<Found, CheckError> {
     // First pg_wal, then the archive: what left between the two is in the archive.
     let directory = uploader.pg_wal.clone();
@@ -98,23 +100,26 @@ pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result
     let Some(oldest) = pg_wal.oldest else { return Ok(Found::default()) };
 
     let beginning = beginning(&listing, &pg_wal.stretches).await?;
-    let floor = match beginning {
-        // The one before the oldest too: the archive must go on to it.
-        Some(beginning) => beginning.max(oldest.saturating_sub(1)),
-        None => oldest,
-    };
+    let floor = beginning.unwrap_or(oldest);
     let mut found = Found::default();
     let mut missing: Vec<SegmentName> = Vec::new();
     for stretch in &pg_wal.stretches {
         let from = stretch.first.max(floor);
         if from < stretch.end && !found.more {
+            let name = |number| SegmentName::numbered(stretch.timeline, number, size);
+            let (mut ranges, torn) = listing.missing(stretch.timeline, from, stretch.end, RANGES_MAX).await?;
+            let lost = ranges.iter().filter(|(first, _)| *first < oldest);
+            let lost = lost.map(|(first, last)| (name(*first), name((*last).min(oldest - 1))));
+            found.gaps.extend(lost.take(GAPS_MAX - found.gaps.len()));
+            let mut more = false;
+            if torn {
+                let from = from.max(oldest);
+                (ranges, more) = listing.missing(stretch.timeline, from, stretch.end, HOLES_MAX).await?;
+            }
             let room = HOLES_MAX - missing.len().min(HOLES_MAX);
-            let (ranges, more) = listing.missing(stretch.timeline, from, stretch.end, room).await?;
-            let numbers = ranges.into_iter().flat_map(|(first, last)| first..=last);
             let before = missing.len();
-            missing.extend(
-                numbers.map(|number| SegmentName::numbered(stretch.timeline, number, size)).take(room + 1),
-            );
+            let numbers = ranges.into_iter().flat_map(|(first, last)| first.max(oldest)..=last);
+            missing.extend(numbers.map(name).take(room + 1));
             found.more = more || missing.len() - before > room;
             missing.truncate(HOLES_MAX);
         }
@@ -123,13 +128,6 @@ pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result
         if stretch.partial && shown && stretch.end >= floor && !listing.has_any(last).await? {
             found.holes.push(Turn::from(WalFileName::Partial(last)));
         }
-    }
-    if let (Some(beginning), Some(first)) = (beginning, missing.first())
-        && first.number(size) + 1 == oldest
-        && beginning < oldest - 1
-    {
-        let before = lost_before(&listing, &pg_wal.stretches, oldest - 1, beginning).await?;
-        found.gaps = before;
     }
     found.compared_to = match missing.last() {
         Some(last) if found.more => Some(last.number(size) + 1),
@@ -156,30 +154,6 @@ async fn beginning(listing: &Listing<'_>, stretches: &[Stretch]) -> Result<Optio
         timeline = TimelineId::new(first.timeline.get() + 1);
     }
     Ok(None)
-}
-
-/// The gaps directly before segment `end`, which is missing itself: back to the last one that the archive has. Segment
-/// `beginning` is there.
-async fn lost_before(
-    listing: &Listing<'_>,
-    stretches: &[Stretch],
-    end: u64,
-    beginning: u64,
-) -> Result<Vec<(SegmentName, SegmentName)>, store::Error> {
-    let mut gaps = Vec::new();
-    for stretch in stretches.iter().rev().filter(|stretch| stretch.first < end && beginning < stretch.end) {
-        let (from, to) = (stretch.first.max(beginning), stretch.end.min(end));
-        let last = listing.last(stretch.timeline, from, to).await?;
-        let lost = last.map_or(from, |last| last + 1);
-        if lost < to {
-            let name = |number| SegmentName::numbered(stretch.timeline, number, listing.size);
-            gaps.insert(0, (name(lost), name(to - 1)));
-        }
-        if last.is_some() || gaps.len() == GAPS_MAX {
-            break;
-        }
-    }
-    Ok(gaps)
 }
 
 impl PgWal {
@@ -356,6 +330,7 @@ mod tests {
 
     use super::*;
     use crate::ship::shelf::Shelf;
+    use outrider_store::Store as _;
     use crate::{Compression, Layout};
 
     const SIZE: SegmentSize = SegmentSize::new(1 << 20).unwrap();
@@ -504,9 +479,42 @@ mod tests {
         scene.archived(1, 1..=3);
         scene.archived(2, 5..=7);
         scene.archived(3, 21..=22);
-        scene.expect("3:20 3:23 3:24", "2:8-9 3:10-19").await;
+        scene.expect("3:20 3:23 3:24", "1:4-4 2:8-9 3:10-19").await;
         fs::remove_file(scene.directory.path().join(name(3, 23).to_string())).unwrap();
-        scene.expect("3:20 3:24", "2:8-9 3:10-19 3:23-23").await;
+        scene.expect("3:20 3:24", "1:4-4 2:8-9 3:10-19 3:23-23").await;
+    }
+
+    #[tokio::test]
+    async fn a_gap_of_long_ago_stays_one_when_pg_wal_has_gone_on() {
+        let scene = Scene::on(3);
+        scene.has(3, 40..=45);
+        scene.archived(1, 2..=4);
+        scene.archived(2, (5..=9).filter(|number| *number != 7));
+        scene.archived(3, (10..=44).filter(|number| !(20..=29).contains(number)));
+        scene.expect("", "2:7-7 3:20-29").await;
+        // What retention takes goes with the gaps in it.
+        for number in 2..=4 {
+            let key = layout().wal(WalFileName::Segment(name(1, number)), Compression::GZIP);
+            scene.shelf.delete(&key).await.unwrap();
+        }
+        for number in [5, 6] {
+            let key = layout().wal(WalFileName::Segment(name(2, number)), Compression::GZIP);
+            scene.shelf.delete(&key).await.unwrap();
+        }
+        scene.expect("", "3:20-29").await;
+    }
+
+    #[tokio::test]
+    async fn no_more_gaps_are_named_than_can_be_shown() {
+        let scene = Scene::on(1);
+        scene.has(1, 100..=105);
+        scene.archived(1, (1..=104).filter(|number| number % 2 == 1 || *number > 99));
+        let found = scene.found().await;
+        assert_eq!(
+            (found.gaps.len(), found.gaps[0], found.more),
+            (GAPS_MAX, (name(1, 2), name(1, 2)), false)
+        );
+        assert_eq!(found.compared_to, Some(105));
     }
 
     #[tokio::test]

@@ -50,9 +50,12 @@ impl<S: Store> Keyed<S> {
         let key = self.keys.initialize();
         let lease = self.own_lease(operation).await?;
         let put = || vec![Op::put(key.clone(), identifier)];
-        let mut missing = self.leader_is_mine(lease);
-        missing.push(Compare::Absent(key.clone()));
-        let as_leader = either(missing, put(), vec![Op::Get(key.clone())]);
+        // Who leads makes the cluster, also when one who led before has left a claim.
+        let leading_and = |compare| [self.leader_is_mine(lease), vec![compare]].concat();
+        let claimed = leading_and(Compare::Value(key.clone(), String::new()));
+        let over_anothers = either(claimed, put(), vec![Op::Get(key.clone())]);
+        let missing = leading_and(Compare::Absent(key.clone()));
+        let as_leader = either(missing, put(), vec![Op::Nested(over_anothers)]);
         let over_claim = either(own_claim(&key, lease), put(), vec![Op::Nested(as_leader)]);
         let same = vec![Compare::Value(key.clone(), identifier.to_owned())];
         let transaction = either(same, Vec::new(), vec![Op::Nested(over_claim)]);

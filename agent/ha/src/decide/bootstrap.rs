@@ -3,9 +3,9 @@
 use super::election;
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
-use crate::view::View;
 use crate::view::cluster::{Cluster, Initialize};
 use crate::view::local::Unusable;
+use crate::view::{Job, View};
 
 /// An empty member, no leader: make the cluster if there never was one.
 pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
@@ -15,6 +15,9 @@ pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
     }
     if !view.policy.tags.may_lead() {
         return Plan::wait(Reason::MayNotLead);
+    }
+    if leaves_it_to_others(view, cluster) {
+        return Plan::wait(Reason::LeavingBootstrap);
     }
     // Someone here has data already: an existing Postgres that is being taken over. A new cluster beside it would
     // make that data foreign.
@@ -50,6 +53,9 @@ pub(super) fn initialize(view: &View, cluster: &Cluster) -> Plan {
     if view.job.is_some() {
         return Plan::step(Reason::Bootstrapping, Step::RenewLease);
     }
+    if leaves_it_to_others(view, cluster) {
+        return Plan::step(Reason::LeavingBootstrap, Step::ReleaseLease);
+    }
     match cluster.initialize {
         Initialize::Absent => {
             Plan::steps(Reason::Bootstrapping, [Step::RenewLease, Step::ClaimInitialize, Step::Initdb])
@@ -69,4 +75,18 @@ pub(super) fn initialize_again(view: &View, cluster: &Cluster, fault: Unusable) 
         }
         Unusable::HalfRewound | Unusable::Refused => Plan::step(Reason::NothingToLead, Step::ReleaseLease),
     }
+}
+
+/// Whether some part of making the cluster has failed here again and again and is not tried at the moment, and another member could make
+/// it. What was made here so far is worth nothing to anybody; data that was here before is.
+pub(super) fn leaves_it_to_others(view: &View, cluster: &Cluster) -> bool {
+    match cluster.initialize {
+        Initialize::Done(_) => return false,
+        Initialize::Absent | Initialize::Bootstrapping => {}
+    }
+    let in_vain = |job| view.local.hopeless.contains(job) && view.local.backing_off.contains(job);
+    let is_worthless = view.local.unrecorded || view.local.system.is_none();
+    is_worthless
+        && [Job::Initdb, Job::Start, Job::PostBootstrap].iter().any(in_vain)
+        && view.members.iter().any(|member| member.tags.may_lead() && member.published.is_some())
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use alloc::vec::Vec;
 use outrider_wal::{Lsn, TimelineId};
 
-use super::switchover;
+use super::{bootstrap, switchover};
 use crate::plan::{Plan, StartAs, Step};
 use crate::reason::{Lack, Reason};
 use crate::view::View;
@@ -55,9 +55,12 @@ pub(super) fn stand(
 }
 
 /// A stopped data directory, no leader: it starts as a standby, whatever it was, and stands when it is up.
-pub(super) fn start_then_stand(view: &View) -> Plan {
+pub(super) fn start_then_stand(view: &View, cluster: &Cluster) -> Plan {
     if view.job.is_some() {
         return Plan::wait(Reason::JobUnderWay);
+    }
+    if bootstrap::leaves_it_to_others(view, cluster) {
+        return Plan::wait(Reason::LeavingBootstrap);
     }
     Plan::step(Reason::StartingToStand, Step::Start(StartAs::Standby { upstream: None }))
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 
-use super::{election, restart, switchover, synchronous};
+use super::{bootstrap, election, restart, switchover, synchronous};
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, SyncState};
@@ -62,6 +62,9 @@ fn next_duty(view: &View, cluster: &Cluster) -> Plan {
         (Initialize::Absent | Initialize::Bootstrapping, Some(_)) if !view.local.users_ready => {
             if view.job.is_some() {
                 return Plan::wait(Reason::Bootstrapping);
+            }
+            if view.local.unrecorded && bootstrap::leaves_it_to_others(view, cluster) {
+                return Plan::step(Reason::LeavingBootstrap, Step::Stop(StopMode::Fast));
             }
             return Plan::step(Reason::Bootstrapping, Step::PostBootstrap);
         }
@@ -230,10 +233,13 @@ pub(super) fn revive_or_release(
     if view.job.is_some() {
         return Plan::step(Reason::JobUnderWay, Step::RenewLease);
     }
+    if bootstrap::leaves_it_to_others(view, cluster) {
+        return Plan::step(Reason::LeavingBootstrap, Step::ReleaseLease);
+    }
     let as_primary = Step::Start(StartAs::Primary { synchronous: recorded(view, cluster) });
     let exact_end = match shutdown {
         // Nothing was written under this lease, so whoever else has every acknowledged commit may stand.
-        Shutdown::Standby if view.local.recent_crashes >= CRASH_LOOP => {
+        Shutdown::Standby if never_comes_up(view) => {
             return Plan::step(Reason::NotComingUp, Step::ReleaseLease);
         }
         Shutdown::Standby => {
@@ -244,7 +250,7 @@ pub(super) fn revive_or_release(
             if let Some(plan) = switchover::hand_over(view, cluster, timeline, end, &as_primary) {
                 return plan;
             }
-            if restart::stays(view, cluster) {
+            if restart::stays(view, cluster) && !never_comes_up(view) {
                 return Plan::steps(Reason::Restarting, [Step::RenewLease, as_primary]);
             }
             Some((timeline, end))
@@ -256,6 +262,11 @@ pub(super) fn revive_or_release(
     match successor(view, cluster, exact_end) {
         None if view.local.terminating => Plan::step(Reason::Terminating, Step::ReleaseLease),
         Some(to) => Plan::step(Reason::FailingOver { to: to.clone() }, Step::HandOverLease { to }),
+        // Whoever may lead, and does not say so at this moment, can take the lease; if nobody does, this member stands for it as soon
+        // as it comes up.
+        None if never_comes_up(view) && could_another_lead(view, cluster) => {
+            Plan::step(Reason::NotComingUp, Step::ReleaseLease)
+        }
         None => Plan::steps(Reason::Reviving, [Step::RenewLease, as_primary]),
     }
 }
@@ -274,7 +285,22 @@ pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
 /// limits of the policy; only one that answered a moment ago. `exact_end`: on which timeline and where my WAL ends, when
 /// that is certain.
 fn successor(view: &View, cluster: &Cluster, exact_end: Option<(TimelineId, Lsn)>) -> Option<MemberName> {
-    best(view, cluster, exact_end, view.local.recent_crashes >= CRASH_LOOP)
+    best(view, cluster, exact_end, never_comes_up(view))
+}
+
+/// Whether Postgres has ended, or could not even be started, again and again.
+fn never_comes_up(view: &View) -> bool {
+    view.local.recent_crashes >= CRASH_LOOP || view.local.hopeless.contains(&Job::Start)
+}
+
+/// Whether the lease would be of use to somebody else.
+fn could_another_lead(view: &View, cluster: &Cluster) -> bool {
+    let is_made = matches!(cluster.initialize, Initialize::Done(_));
+    is_made
+        && view.members.iter().any(|member| {
+            let covered = cluster.sync.as_ref().is_none_or(|sync| sync.covers(&member.name));
+            member.tags.may_lead() && member.published.is_some() && covered
+        })
 }
 
 /// The member that could lead in the place of a Postgres that does not come up or does not answer, and is to be given up.

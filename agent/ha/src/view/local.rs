@@ -55,6 +55,12 @@ pub struct Local {
     /// Long work that has failed several times and waits longer than that, each kind once.
     #[serde(default)]
     pub backing_off: Vec<Job>,
+    /// Long work that has failed so often in a row that it may never succeed here, each kind once.
+    #[serde(default)]
+    pub hopeless: Vec<Job>,
+    /// The data was made to begin a cluster with, and the DCS did not name the cluster by it.
+    #[serde(default)]
+    pub unrecorded: bool,
     /// Whether the users of the cluster were created, or found, by this process.
     #[serde(default)]
     pub users_ready: bool,

@@ -182,12 +182,15 @@ fn local() -> impl Strategy<Value = Local> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let restarts = (option::of(started()), any::<bool>(), option::weighted(0.2, age()));
     let hangs = (option::weighted(0.1, age()), option::weighted(0.1, age()));
-    let backing_off = list(select(vec![Job::Start, Job::Clone, Job::Stop]), 0..2);
+    let failing =
+        || list(select(vec![Job::Start, Job::Clone, Job::Stop, Job::Initdb, Job::PostBootstrap]), 0..2);
+    let failed = (failing(), failing(), prop::bool::weighted(0.2));
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
-    let marks = (names(), postgres_flags, restarts, backing_off, hangs);
+    let marks = (names(), postgres_flags, restarts, failed, hangs);
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, backing_off, hangs))| {
+        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs))| {
             let (frozen, shut_out) = hangs;
+            let (backing_off, hopeless, unrecorded) = failed;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
             let (postmaster, pending_restart, short_for) = restarts;
@@ -207,6 +210,8 @@ fn local() -> impl Strategy<Value = Local> {
                 rewind_failed,
                 cooling_down,
                 backing_off,
+                hopeless,
+                unrecorded,
                 users_ready,
                 awaiting_checkpoint,
                 terminating,

@@ -169,6 +169,8 @@ fn local(postgres: Postgres) -> Local {
         rewind_failed: false,
         cooling_down: false,
         backing_off: Vec::new(),
+        hopeless: Vec::new(),
+        unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: false,

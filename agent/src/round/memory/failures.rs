@@ -11,6 +11,8 @@ use tokio::time::Instant;
 const LONGEST: Duration = Duration::from_secs(60);
 /// Doublings after which the longest wait is reached, whatever the first was.
 const DOUBLINGS_MAX: u32 = 16;
+/// Work that has failed so often in a row may never succeed here.
+const HOPELESS: u32 = 3;
 /// So much of a fault is shown to everybody; the log has all of it.
 const FAULT_MAX: usize = 300;
 
@@ -71,6 +73,11 @@ impl Failures {
         self.0.iter().filter(|failed| now < failed.until).map(|failed| failed.job).collect()
     }
 
+    /// What may never succeed here.
+    pub(crate) fn hopeless(&self) -> Vec<Job> {
+        self.0.iter().filter(|failed| failed.count >= HOPELESS).map(|failed| failed.job).collect()
+    }
+
     /// The one that failed last.
     pub(crate) fn last(&self) -> Option<&Failed> {
         self.0.last()
@@ -96,6 +103,11 @@ mod tests {
         assert!(waits.iter().skip(6).all(|wait| *wait == 60));
         assert_eq!(failures.waiting(now), [Job::Clone]);
         assert_eq!(failures.waiting(now + LONGEST), []);
+        failures.note(Job::Start, "no", first, now);
+        failures.note(Job::Start, "no", first, now);
+        assert_eq!(failures.hopeless(), [Job::Clone]);
+        failures.note(Job::Start, "no", first, now);
+        assert_eq!(failures.hopeless(), [Job::Clone, Job::Start]);
     }
 
     #[test]
