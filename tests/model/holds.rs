@@ -213,6 +213,25 @@ fn three_nodes_that_lose_their_data_have_one_cluster() {
     holds(&setup, 2_780_051, &[FAILOVER]);
 }
 
+/// One after the other: an agent is led astray, or all are because the store was wiped. Nobody ever leads beside the cluster.
+#[test]
+fn agents_that_are_led_to_an_empty_dcs_make_no_second_primary() {
+    let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(2, 1, 0) };
+    holds(&setup, 58_673, &[FAILOVER]);
+}
+
+#[test]
+fn agents_that_are_led_to_an_empty_dcs_survive_a_fault() {
+    let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(2, 0, 1) };
+    holds(&setup, 391_518, &[FAILOVER]);
+}
+
+#[test]
+fn keys_that_are_rebuilt_after_the_dcs_went_back_lose_no_acknowledged_commit() {
+    let setup = Setup { restores: true, rebuilds: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 1_445_798, &[FAILOVER, ALL_BACK]);
+}
+
 #[test]
 fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
     let setup = Setup { restores: true, ..Setup::new(2, 1, 2) };

@@ -41,6 +41,7 @@ pub enum Act {
     /// The same.
     Clone(NodeId),
     Initdb,
+    Recreate,
 }
 
 impl Act {
@@ -56,7 +57,8 @@ impl Act {
             | Act::RecordHistory
             | Act::ClearRequest
             | Act::AnnounceSwitchover(_)
-            | Act::ClearSwitchover => true,
+            | Act::ClearSwitchover
+            | Act::Recreate => true,
             Act::StartPrimary(_)
             | Act::StartStandby(_)
             | Act::StopFast
@@ -98,12 +100,12 @@ impl Act {
             Step::Rewind { from } => Act::Rewind(look::number(from)),
             Step::Clone { from } => Act::Clone(look::number(from)),
             Step::Initdb => Act::Initdb,
+            Step::RecreateCluster => Act::Recreate,
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
             Step::AskSwitchover
             | Step::RecordRestart { .. }
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
-            | Step::RecreateCluster
             | Step::PostBootstrap
             | Step::Rollback
             | Step::ClearSync { .. }

@@ -132,9 +132,8 @@ fn no_second_cluster_is_made(state: &State) -> bool {
 /// asynchronous mode: two members that were promoted at the same position, the first gone before it could record its
 /// history, have timelines that nothing in a view tells apart.
 fn comes_to_rest_whole(world: &World, state: &State) -> bool {
-    // Only a person can say how a cluster goes on whose DCS went back.
-    let restored = state.past.as_ref().is_some_and(|past| past.restored);
-    restored || is_whole(state) || goes_on(world, state)
+    let awaits_a_person = state.past.as_ref().is_some_and(|past| past.awaits_a_person());
+    awaits_a_person || is_whole(state) || goes_on(world, state)
 }
 
 fn goes_on(world: &World, state: &State) -> bool {

@@ -61,7 +61,7 @@ impl Model for World {
             wrong: None,
         };
         let left = Budget { faults, commits, requests, failovers, terminations };
-        let past = self.setup.restores.then(|| Box::new(Past::of(self.setup.nodes)));
+        let past = Past::of(&self.setup);
         vec![State { dcs, nodes, left, past, oracle }]
     }
 

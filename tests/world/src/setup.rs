@@ -37,6 +37,10 @@ pub struct Setup {
     pub slow: bool,
     /// Whether a rewind or a clone may be broken off, and a data directory get lost.
     pub broken_data: bool,
+    /// Whether agents are led to another, empty DCS, and back.
+    pub led_elsewhere: bool,
+    /// Whether somebody has keys rebuilt that were lost.
+    pub rebuilds: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -61,6 +65,8 @@ impl Setup {
             late_replay: false,
             restores: false,
             slow: false,
+            led_elsewhere: false,
+            rebuilds: false,
             broken_data: false,
             mutant: None,
         }

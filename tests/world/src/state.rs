@@ -21,6 +21,12 @@ impl Nodes {
         Nodes(self.0 | 1 << node)
     }
 
+    /// Without `node` in it.
+    #[must_use]
+    pub const fn without(self, node: NodeId) -> Self {
+        Nodes(self.0 & !(1 << node))
+    }
+
     /// Whether `node` is in it.
     #[must_use]
     pub const fn has(self, node: NodeId) -> bool {
