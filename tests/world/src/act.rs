@@ -42,6 +42,7 @@ pub enum Act {
     Clone(NodeId),
     Initdb,
     Recreate,
+    Rollback,
 }
 
 impl Act {
@@ -69,7 +70,8 @@ impl Act {
             | Act::Checkpoint
             | Act::Rewind(_)
             | Act::Clone(_)
-            | Act::Initdb => false,
+            | Act::Initdb
+            | Act::Rollback => false,
         }
     }
 
@@ -101,20 +103,18 @@ impl Act {
             Step::Clone { from } => Act::Clone(look::number(from)),
             Step::Initdb => Act::Initdb,
             Step::RecreateCluster => Act::Recreate,
+            Step::Rollback => Act::Rollback,
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
             Step::AskSwitchover
             | Step::RecordRestart { .. }
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::PostBootstrap
-            | Step::Rollback
             | Step::ClearSync { .. }
             | Step::DateRequest { .. }
             | Step::SkipTimelines { .. }
             | Step::CreateSlots { .. } => {
-                panic!(
-                    "{step:?} in a cluster that is made, has its slots, keeps its mode and is not rolled back"
-                )
+                panic!("{step:?} in a cluster that is made, has its slots and keeps its mode")
             }
         })
     }

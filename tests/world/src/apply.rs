@@ -8,6 +8,7 @@ use crate::oracle;
 use crate::past;
 use crate::perform::{break_off, perform, promoted, reload};
 use crate::rebuild;
+use crate::rollback;
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, Request, State, Wrong};
 use crate::wal::Record;
@@ -26,6 +27,8 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::BlindRound { node, plan, rule_broken } => {
             round(setup, &mut state, *node, *plan, *rule_broken);
         }
+        Event::AskForRollback(node) => rollback::prepare(&mut state, *node),
+        Event::RollbackGoesOn(turn) => rollback::take(setup, &mut state, *turn),
         Event::CopyDcs => past::copy(&mut state),
         Event::RestoreDcs => past::restore(&mut state),
         Event::LedElsewhere(node) | Event::LedBack(node) => {
@@ -60,7 +63,10 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::CopyBreaksOff(node) => break_off_plan(&mut state, *node),
         Event::DataIsLost(node) => lose_data(&mut state, *node),
         Event::NodeIsLost(node) => lose_node(&mut state, *node),
-        Event::AgentRestarts(node) => forget(&mut state, *node),
+        Event::AgentRestarts(node) => {
+            rollback::agent_ends(&mut state, *node);
+            forget(&mut state, *node);
+        }
     }
     past::settle(&mut state);
     oracle::watch(&mut state);

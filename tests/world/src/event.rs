@@ -8,6 +8,7 @@ use crate::node::{Hang, Postgres};
 use crate::past;
 use crate::perform::may_reload;
 use crate::rebuild;
+use crate::rollback::{self, Turn};
 use crate::setup::{Fuse, Setup};
 use crate::state::{NodeId, Nodes, State};
 
@@ -82,6 +83,10 @@ pub enum Event {
     NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
     AgentRestarts(NodeId),
+    /// Somebody asks for a rollback, and the data for it is ready.
+    AskForRollback(NodeId),
+    /// What that comes to.
+    RollbackGoesOn(Turn),
     /// Somebody copies the data of the DCS.
     CopyDcs,
     /// The DCS is down for longer than a lease lives, and comes back with the copy.
@@ -132,6 +137,7 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             events.push(Event::Reload(node));
         }
     }
+    events.extend(rollback::next(state).map(Event::RollbackGoesOn));
     if expiry(setup, state) == Some(Cost::Paid) {
         events.push(Event::LeaseExpires);
     }
@@ -169,9 +175,15 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         if state.left.requests > 0 && state.dcs.holder != Some(node) {
             events.push(Event::AskForSwitchover(node));
         }
+        if rollback::may_be_asked(state, node) {
+            events.push(Event::AskForRollback(node));
+        }
         if state.left.failovers > 0 && state.dcs.holder != Some(node) {
             events.push(Event::AskForFailover(node));
         }
+    }
+    if rollback::may_be_late(state) {
+        events.push(Event::RollbackGoesOn(Turn::GivesUp));
     }
     if setup.failovers > 0 && state.dcs.request.is_some() {
         events.push(Event::RequestEnds);
@@ -307,6 +319,8 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::SupervisorStops(_)
         | Event::CopyDcs
         | Event::RestoreDcs
+        | Event::AskForRollback(_)
+        | Event::RollbackGoesOn(_)
         | Event::LedElsewhere(_)
         | Event::LedBack(_)
         | Event::Rebuild(_)

@@ -25,6 +25,8 @@
 //!   writing of the keys. Keys are rebuilt by hand in one act, on whoever answers, and nothing is given up.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
 //!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.
+//! - **A rollback** begins with its data ready, restored to where the primary is at that moment; it is given up at any moment before the swap.
+//!   Its two renames are one: an agent that ends between them puts the old data back.
 //! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and a
 //!   failover by hand that gives something up are not in it. They have situations in `agent/ha/tests/scenarios`.
 //! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.
@@ -41,6 +43,7 @@ mod perform;
 mod properties;
 mod rebuild;
 mod recovery;
+mod rollback;
 mod search;
 mod setup;
 mod state;
@@ -53,9 +56,10 @@ pub use node::{Hang, Node, Postgres, Published, Read};
 pub use past::{Elsewhere, Keys, Mark, Past, Seen};
 pub use properties::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, NOTHING_LOST,
-    ONE_CLUSTER, ONLY_WHOLE_DATA, RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
+    ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLBACK, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
 };
 pub use recovery::{Recovery, search_recovery};
+pub use rollback::{Rollback, Stage, Turn};
 pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Setup};
 pub use state::{Budget, NodeId, Nodes, Oracle, Request, State, Store, Sync, Wrong};

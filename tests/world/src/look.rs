@@ -11,6 +11,7 @@ use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 
 use crate::node::{Hang, Node, Postgres, Published};
 use crate::past::{self, Mark, Seen};
+use crate::rollback::Stage;
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, State};
 
@@ -93,6 +94,9 @@ fn view(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> View {
         members: state.ids().filter(|other| *other != node).map(|other| member(state, other, node)).collect(),
         policy: policy(setup),
         job: match state.node(node).hang {
+            _ if state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Stopping) => {
+                Some(Job::Rollback)
+            }
             Hang::Stopping { awaited: true, .. } => Some(Job::Stop),
             Hang::Stopping { awaited: false, .. } | Hang::No | Hang::Silent => None,
         },
@@ -154,8 +158,8 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
         }),
         last_position: Lsn::new(dcs.last_position.into()),
         history: dcs.branches.history(),
-        least_timeline: TimelineId::default(),
-        swapping: None,
+        least_timeline: dcs.least_timeline,
+        swapping: dcs.swapping.map(name),
         request: dcs.request.map(|request| Request {
             kind: if request.failover { RequestKind::Failover } else { RequestKind::Switchover },
             from: None,
@@ -197,7 +201,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: here.terminating,
-        rollback_prepared: false,
+        rollback_prepared: state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Offered),
         postmaster: None,
         pending_restart: false,
         hastened: false,

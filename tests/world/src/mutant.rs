@@ -7,8 +7,8 @@ use outrider_ha::{
 };
 
 use crate::properties::{
-    COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, ONE_CLUSTER, ONLY_WHOLE_DATA, RULES_KEPT,
-    SINGLE_WRITER,
+    COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLED_BACK,
+    RULES_KEPT, SINGLE_WRITER,
 };
 
 /// A rule that is broken on purpose, to see that the search finds it.
@@ -58,6 +58,12 @@ pub enum Mutant {
     RecreatesWithoutFuse,
     /// Keys are rebuilt for the member that has seen the least.
     RebuildsOnLess,
+    /// Data is swapped for a rollback while another member may still be promoted.
+    SwapsBeforeRelaxing,
+    /// In asynchronous mode a member stands although a rollback may have swapped the data of the leader that was lost.
+    StandsDuringSwap,
+    /// The timeline that a rollback began is not kept as the least.
+    ForgetsTheSwap,
 }
 
 /// The property that must catch a mutant.
@@ -78,6 +84,7 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::FollowsDiverged
         | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
         Mutant::PassesOver => NOTHING_LOST,
+        Mutant::SwapsBeforeRelaxing | Mutant::StandsDuringSwap | Mutant::ForgetsTheSwap => ROLLED_BACK,
         Mutant::StartsHalfRewound => ONLY_WHOLE_DATA,
         Mutant::MakesAnotherCluster => ONE_CLUSTER,
         Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
@@ -154,6 +161,10 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::RecreatesWithoutFuse, Reason::DcsWentBack { .. }) if is_primary(view) => {
             plan.steps = vec![Step::RecreateCluster];
         }
+        (Mutant::SwapsBeforeRelaxing, Reason::SynchronousRelaxed) if view.local.rollback_prepared => {
+            plan.steps = vec![Step::RenewLease, Step::Rollback];
+        }
+        (Mutant::StandsDuringSwap, Reason::SwapUnknown { .. }) => plan.steps = vec![acquire(view)],
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
             plan.steps.retain(|step| *step != Step::RecordHistory);

@@ -6,8 +6,9 @@ use crate::node::{Hang, Postgres};
 use crate::oracle;
 use crate::past::{self, Keys};
 use crate::rebuild;
+use crate::rollback;
 use crate::setup::Setup;
-use crate::state::{NodeId, State, Sync, Wrong};
+use crate::state::{NodeId, Nodes, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -44,29 +45,8 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
             state.dcs.holder = None;
             Ok(())
         }
-        Act::HandOverLease(to) => {
-            require(leads)?;
-            oracle::judge_hand_over(state, node, to);
-            if let Some(past) = &mut state.past {
-                let record = &mut past.seen[usize::from(node)].record;
-                *record = record.map(|record| Keys { leader: Some(to), ..record });
-            }
-            state.dcs.holder = Some(to);
-            begin_term(state);
-            Ok(())
-        }
-        Act::RecordSync { standbys, seen_last } => {
-            require(leads && seen_last)?;
-            state.dcs.sync = Some(Sync { leader: node, standbys });
-            sync_was_written(state);
-            if let Some(past) = &mut state.past {
-                past.now.sync += 1;
-                let seen = &mut past.seen[usize::from(node)];
-                seen.mark.sync = past.now.sync;
-                seen.record = seen.record.map(|record| Keys { sync: state.dcs.sync, ..record });
-            }
-            Ok(())
-        }
+        Act::HandOverLease(to) => hand_over(state, node, to),
+        Act::RecordSync { standbys, seen_last } => record_sync(state, node, standbys, seen_last),
         Act::RecordHistory => {
             require(leads)?;
             state.dcs.branches = state.node(node).wal.branches();
@@ -97,12 +77,42 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
         Act::Recreate => unreachable!("the caller has done it"),
+        Act::Rollback => {
+            require(state.node(node).fuse)?;
+            rollback::begin(state, node);
+            Ok(())
+        }
         Act::Initdb => {
             oracle::judge(state, Wrong::SecondCluster);
             state.node_mut(node).loses_data(Postgres::StoppedClean);
             Ok(())
         }
     }
+}
+
+fn hand_over(state: &mut State, node: NodeId, to: NodeId) -> Outcome {
+    require(state.dcs.holder == Some(node))?;
+    oracle::judge_hand_over(state, node, to);
+    if let Some(past) = &mut state.past {
+        let record = &mut past.seen[usize::from(node)].record;
+        *record = record.map(|record| Keys { leader: Some(to), ..record });
+    }
+    state.dcs.holder = Some(to);
+    begin_term(state);
+    Ok(())
+}
+
+fn record_sync(state: &mut State, node: NodeId, standbys: Nodes, seen_last: bool) -> Outcome {
+    require(state.dcs.holder == Some(node) && seen_last)?;
+    state.dcs.sync = Some(Sync { leader: node, standbys });
+    sync_was_written(state);
+    if let Some(past) = &mut state.past {
+        past.now.sync += 1;
+        let seen = &mut past.seen[usize::from(node)];
+        seen.mark.sync = past.now.sync;
+        seen.record = seen.record.map(|record| Keys { sync: state.dcs.sync, ..record });
+    }
+    Ok(())
 }
 
 /// One transaction: nobody holds it, and `/sync` is as it was seen.
@@ -155,6 +165,7 @@ fn begin_term(state: &mut State) {
     for node in lookers(state) {
         state.node_mut(node).held_this_term = false;
     }
+    rollback::term_begins(state);
     state.oracle.born_this_term = false;
     if let Some(past) = &mut state.past {
         past.now.term += 1;
@@ -233,7 +244,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::AnnounceSwitchover(_)
         | Act::ClearSwitchover
         | Act::Initdb
-        | Act::Recreate => unreachable!("the caller has done these"),
+        | Act::Recreate
+        | Act::Rollback => unreachable!("the caller has done these"),
     }
     Ok(())
 }

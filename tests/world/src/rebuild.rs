@@ -2,6 +2,8 @@
 
 use outrider_ha::{Role, SyncState, SynchronousMode, Testimony, Watermark, Witness};
 
+use outrider_wal::TimelineId;
+
 use crate::look;
 use crate::mutant::rebuild_as;
 use crate::past::write_anew;
@@ -85,5 +87,14 @@ pub(crate) fn recreate(setup: &Setup, state: &mut State, node: NodeId) -> bool {
 }
 
 fn keys(holder: Option<NodeId>, sync: Option<Sync>, branches: Branches) -> Store {
-    Store { holder, sync, branches, last_position: 0, request: None, announced: None }
+    Store {
+        holder,
+        sync,
+        branches,
+        last_position: 0,
+        request: None,
+        swapping: None,
+        least_timeline: TimelineId::default(),
+        announced: None,
+    }
 }

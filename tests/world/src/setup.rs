@@ -17,6 +17,8 @@ pub struct Setup {
     pub failovers: u8,
     /// Nodes that are told to end, and come back.
     pub terminations: u8,
+    /// Rollbacks of the running cluster that somebody asks for.
+    pub rollbacks: u8,
     /// `synchronous_mode`.
     pub synchronous: bool,
     /// `synchronous_node_count`.
@@ -56,6 +58,7 @@ impl Setup {
             requests: 0,
             failovers: 0,
             terminations: 0,
+            rollbacks: 0,
             synchronous: true,
             synchronous_node_count: 1,
             fuse: Fuse::Live,
