@@ -1,7 +1,7 @@
 //! What the shipped decision promises, in whole worlds. The numbers of states are pinned: a world that has become smaller
 //! or larger was changed, and whoever changes it says so here.
 
-use outrider_world::{ALL_BACK, FAILOVER, Fuse, SWITCHOVER, Setup, search};
+use outrider_world::{ALL_BACK, FAILOVER, Fuse, ROLLBACK, SWITCHOVER, Setup, search};
 
 /// Searches all of it: nothing is violated, and what must be reachable is, so that the rest does not hold for nothing.
 #[track_caller]
@@ -211,6 +211,50 @@ fn in_asynchronous_mode_nodes_that_lose_their_data_have_one_cluster() {
 fn three_nodes_that_lose_their_data_have_one_cluster() {
     let setup = Setup { broken_data: true, ..Setup::new(3, 1, 2) };
     holds(&setup, 2_780_051, &[FAILOVER]);
+}
+
+/// One after the other: an agent is led astray, or all are because the store was wiped. Nobody ever leads beside the cluster.
+#[test]
+fn agents_that_are_led_to_an_empty_dcs_make_no_second_primary() {
+    let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(2, 1, 0) };
+    holds(&setup, 58_673, &[FAILOVER]);
+}
+
+#[test]
+fn agents_that_are_led_to_an_empty_dcs_survive_a_fault() {
+    let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(2, 0, 1) };
+    holds(&setup, 391_518, &[FAILOVER]);
+}
+
+#[test]
+fn keys_that_are_rebuilt_after_the_dcs_went_back_lose_no_acknowledged_commit() {
+    let setup = Setup { restores: true, rebuilds: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 1_445_798, &[FAILOVER, ALL_BACK]);
+}
+
+/// Its leader crashes, loses its lease or its agent at any moment of the swap.
+#[test]
+fn a_rollback_brings_nothing_back_and_loses_no_acknowledged_commit_before_its_target() {
+    let setup = Setup { rollbacks: 1, ..Setup::new(2, 2, 1) };
+    holds(&setup, 706_852, &[FAILOVER, ROLLBACK]);
+}
+
+#[test]
+fn a_rollback_whose_leader_is_lost_in_asynchronous_mode_brings_nothing_back() {
+    let setup = Setup { rollbacks: 1, losses: true, synchronous: false, ..Setup::new(2, 1, 1) };
+    holds(&setup, 171_521, &[FAILOVER, ROLLBACK]);
+}
+
+#[test]
+fn a_rollback_whose_leader_is_frozen_brings_nothing_back() {
+    let setup = Setup { rollbacks: 1, fuse: Fuse::Dead, ..Setup::new(2, 1, 1) };
+    holds(&setup, 114_086, &[FAILOVER, ROLLBACK]);
+}
+
+#[test]
+fn a_rollback_whose_leader_is_lost_in_synchronous_mode_brings_nothing_back() {
+    let setup = Setup { rollbacks: 1, losses: true, ..Setup::new(2, 1, 1) };
+    holds(&setup, 195_071, &[FAILOVER, ROLLBACK]);
 }
 
 #[test]

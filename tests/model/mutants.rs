@@ -107,6 +107,37 @@ fn a_member_without_data_must_not_make_a_cluster_beside_the_one_there_is() {
     caught(Mutant::MakesAnotherCluster, Setup { broken_data: true, ..Setup::new(2, 1, 1) });
 }
 
+#[test]
+fn keys_must_be_written_anew_only_when_every_member_finds_none() {
+    caught(Mutant::RecreatesUnasked, Setup { led_elsewhere: true, ..Setup::new(2, 1, 0) });
+}
+
+/// The agent refuses its own plan.
+#[test]
+fn keys_must_be_written_anew_only_while_the_fuse_lives() {
+    caught(Mutant::RecreatesWithoutFuse, Setup { led_elsewhere: true, ..Setup::new(2, 0, 1) });
+}
+
+#[test]
+fn keys_must_be_rebuilt_for_who_has_seen_the_most() {
+    caught(Mutant::RebuildsOnLess, Setup { restores: true, rebuilds: true, ..Setup::new(2, 1, 2) });
+}
+
+#[test]
+fn data_must_be_swapped_only_when_nobody_else_may_be_promoted() {
+    caught(Mutant::SwapsBeforeRelaxing, Setup { rollbacks: 1, ..Setup::new(2, 1, 1) });
+}
+
+#[test]
+fn nobody_must_stand_while_the_lost_leader_may_have_swapped_its_data() {
+    caught(Mutant::StandsDuringSwap, Setup { rollbacks: 1, synchronous: false, ..Setup::new(2, 1, 1) });
+}
+
+#[test]
+fn whoever_lacks_the_timeline_of_a_rollback_must_not_stand() {
+    caught(Mutant::ForgetsTheSwap, Setup { rollbacks: 1, synchronous: false, ..Setup::new(2, 1, 1) });
+}
+
 /// The copy names a standby that had been replaced since, or a primary that had gone on alone.
 #[test]
 fn nobody_must_stand_while_a_member_that_answers_has_seen_more_of_the_dcs() {

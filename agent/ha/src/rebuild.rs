@@ -27,6 +27,8 @@ pub struct Testimony {
     pub watermark: Watermark,
     /// The `/sync` that it saw last; `None` in asynchronous mode.
     pub sync: Option<SyncState>,
+    /// Who led when it looked last, or to whom it has handed the lease since.
+    pub leader: Option<MemberName>,
     /// What its Postgres is.
     pub role: Role,
     /// The identifier of its data; `None` when it has none.
@@ -101,8 +103,9 @@ impl fmt::Display for NotRebuilt {
 
 /// Whose data the cluster goes on with. `dcs`: what the DCS shows now, which may be an old copy of its keys.
 ///
-/// In synchronous mode the members of the newest `/sync` that anybody has seen decide: a later leader was one of them, and would
-/// know of a later `/sync`. When all of them answer, whoever else is silent cannot have more.
+/// In synchronous mode the members of the newest `/sync` that anybody has seen decide, and the leader of that time, to whom the lease
+/// may have been handed without being in it: a later leader was one of them, and would know of a later `/sync`. When all of them
+/// answer, whoever else is silent cannot have more.
 ///
 /// # Errors
 /// Why not; `MayLoseCommits` only without `accept_data_loss`.
@@ -157,7 +160,13 @@ pub fn rebuild(
 /// Whose word is needed to know that nothing is lost.
 fn decisive(witnesses: &[Witness], record: &Testimony, mode: SynchronousMode) -> Vec<MemberName> {
     match (mode, &record.sync) {
-        (SynchronousMode::On, Some(sync)) => sync.leader.iter().chain(&sync.standbys).cloned().collect(),
+        (SynchronousMode::On, Some(sync)) => {
+            let mut names: Vec<MemberName> =
+                sync.leader.iter().chain(&sync.standbys).chain(&record.leader).cloned().collect();
+            names.sort();
+            names.dedup();
+            names
+        }
         // Nothing says who has everything: the leader had, and any other may have led since.
         (SynchronousMode::On | SynchronousMode::Off, _) => {
             witnesses.iter().map(|witness| witness.name.clone()).collect()

@@ -14,6 +14,7 @@ fn says(term: u64, sync_revision: i64, sync: &[&str], position: u64) -> Testimon
     let record = SyncState { leader, standbys, revision: sync_revision };
     Testimony {
         watermark: Watermark { term: Term(term), revision: 100, sync_revision, ..Watermark::default() },
+        leader: record.leader.clone(),
         sync: (!sync.is_empty()).then_some(record),
         role: Role::Standby,
         system: Some(SystemId(7)),
@@ -55,6 +56,20 @@ fn a_silent_member_that_was_not_promotable_cannot_have_more() {
     let (a, b) = (says(5, 60, &["a", "b"], 800), says(5, 60, &["a", "b"], 850));
     let plan = rebuilt([Some(a), Some(b), None]).unwrap();
     assert_eq!((plan.best, plan.silent, plan.may_lose), ("b".into(), vec!["c".into()], vec![]));
+}
+
+/// It stopped in good order, handed the lease to a standby that had everything and was not recorded, and ended.
+#[test]
+fn whoever_was_handed_the_lease_may_have_more() {
+    let a = Testimony { leader: Some("b".into()), ..says(5, 60, &["a"], 800) };
+    let missing = vec![MemberName::from("b")];
+    assert_eq!(
+        rebuilt([Some(a.clone()), None, None]),
+        Err(NotRebuilt::MayLoseCommits { best: "a".into(), missing })
+    );
+    let b = Testimony { leader: Some("b".into()), ..says(6, 61, &["b"], 850) };
+    let plan = rebuilt([Some(a), Some(b), None]).unwrap();
+    assert_eq!((plan.best, plan.silent), ("b".into(), vec!["c".into()]));
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl Actor<'_> {
 
     pub(super) async fn hand_over_lease(&mut self, to: &MemberName) -> Result<(), Fault> {
         self.memory.lease = None;
+        self.memory.dcs.hands_over(to.as_str());
         let term = self.instruments.dcs.hand_over_leader(to.as_str()).await?;
         info!(%to, term, "handed the leader lease over");
         if let Some(since) = self.memory.write_gap_since.take() {
@@ -122,7 +123,7 @@ impl Actor<'_> {
             sync_standby: standbys.iter().map(MemberName::to_string).collect(),
         };
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
-        self.memory.dcs.changed_sync(changed);
+        self.memory.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
         Ok(())
     }

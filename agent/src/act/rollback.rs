@@ -16,10 +16,11 @@ use crate::rollback::{Order, Swapped};
 const LEFT_LEAST: Duration = Duration::from_millis(300);
 
 impl Actor<'_> {
-    /// Begins the swap that the keeper has offered. One that was withdrawn at this moment is not begun.
+    /// Begins the swap that the keeper has offered. One that was withdrawn at this moment, or is of an earlier lease, is
+    /// not begun.
     pub(super) fn roll_back(&mut self) -> Result<(), Fault> {
-        self.live_lease("roll its data back")?;
-        let Some(order) = self.instruments.rollback.take() else { return Ok(()) };
+        let lease = self.live_lease("roll its data back")?;
+        let Some(order) = self.instruments.rollback.take_in(lease.term) else { return Ok(()) };
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(true);
         self.memory.errand = None;

@@ -220,6 +220,7 @@ fn testimony(said: &Said) -> Testimony {
     Testimony {
         watermark: said.record.watermark,
         sync: said.record.sync.as_ref().map(|_| sync_state(&said.record.sync(), revision)),
+        leader: said.record.leader.as_deref().map(MemberName::from),
         role: said.role,
         system: said.system_identifier.as_deref().and_then(|system| system.parse().ok()).map(SystemId),
         timeline: said.timeline,

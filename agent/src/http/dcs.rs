@@ -31,6 +31,10 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
 fn data(postgres: &Postgres) -> (Role, TimelineId, Lsn) {
     match postgres {
         Postgres::Primary { timeline, position, .. } => (Role::Primary, *timeline, *position),
+        // In a moment it is one, whatever keys are written meanwhile.
+        Postgres::Standby { timeline, position, promoting: true, .. } => {
+            (Role::Primary, *timeline, *position)
+        }
         Postgres::Standby { timeline, position, .. } => (Role::Standby, *timeline, *position),
         Postgres::Stopped { timeline, end, .. } => (Role::NotRunning, *timeline, *end),
         Postgres::Starting { writable: true, .. } | Postgres::Unresponsive { writable: true, .. } => {
@@ -42,5 +46,25 @@ fn data(postgres: &Postgres) -> (Role, TimelineId, Lsn) {
         | Postgres::Unresponsive { writable: false, .. } => {
             (Role::NotRunning, TimelineId::default(), Lsn::INVALID)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_ha::Streaming;
+
+    use super::*;
+
+    #[test]
+    fn a_standby_that_is_being_promoted_counts_as_a_primary() {
+        let standby = |promoting| Postgres::Standby {
+            timeline: TimelineId::FIRST,
+            position: Lsn::new(7),
+            streaming: Streaming { upstream: None, active: false },
+            promoting,
+            replay: None,
+        };
+        assert_eq!(data(&standby(true)), (Role::Primary, TimelineId::FIRST, Lsn::new(7)));
+        assert_eq!(data(&standby(false)), (Role::Standby, TimelineId::FIRST, Lsn::new(7)));
     }
 }

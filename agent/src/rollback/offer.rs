@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrider_dcs::{RollbackRequest, RollbackSwap, Snapshot};
-use outrider_ha::Postgres as State;
+use outrider_ha::{Postgres as State, Term};
 use outrider_postgres::Postgres;
 
 use super::keeper::Desk;
@@ -42,7 +42,7 @@ impl Desk {
             Ok(revision) => {
                 (run.seen, run.request) = (revision, request);
                 self.freshness.changed(revision);
-                let done = self.gate.offer(run.request.id.clone(), aside);
+                let done = self.gate.offer(run.request.id.clone(), aside, Term(run.term));
                 run.stage = Stage::Offered { done, since: clock::monotonic() };
                 self.waker.wake();
             }

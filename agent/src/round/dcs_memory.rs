@@ -36,7 +36,7 @@ pub(crate) struct DcsRecord {
     pub(crate) members: BTreeMap<String, String>,
     /// The system identifier, decimal; empty before the cluster is made.
     pub(crate) system_identifier: String,
-    /// Who led last.
+    /// Who led last, or was to be handed the lease.
     pub(crate) leader: Option<String>,
     /// The dynamic configuration.
     pub(crate) config: Option<Value>,
@@ -212,9 +212,19 @@ impl DcsMemory {
     }
 
     /// This member has changed `/sync` itself, at this revision: nobody may know it yet.
-    pub(crate) fn changed_sync(&mut self, revision: i64) {
-        let seen = &mut Arc::make_mut(&mut self.record).watermark.sync_revision;
-        *seen = (*seen).max(revision);
+    pub(crate) fn changed_sync(&mut self, sync: &SyncState, revision: i64) {
+        let record = Arc::make_mut(&mut self.record);
+        if revision > record.watermark.sync_revision {
+            record.watermark.sync_revision = revision;
+            record.sync = Some(in_json(sync));
+        }
+        self.write();
+    }
+
+    /// This member is about to hand the lease to another, which from then on may have what nobody else has, recorded in `/sync` or
+    /// not. Before the DCS says that it is done: this member may end without another look.
+    pub(crate) fn hands_over(&mut self, to: &str) {
+        Arc::make_mut(&mut self.record).leader = Some(to.to_owned());
         self.write();
     }
 
@@ -332,6 +342,34 @@ mod tests {
         see(&mut memory, &snapshot(100, 40)).await;
         see(&mut memory, &Snapshot { revision: 110, ..Snapshot::default() }).await;
         assert_eq!(DcsMemory::open(directory.path()).unwrap().record().system_identifier, "7");
+    }
+
+    /// The DCS may be lost before this member looks again, and whoever it named may have led since.
+    #[tokio::test]
+    async fn who_was_recorded_as_promotable_is_remembered_with_the_revision() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = DcsMemory::open(directory.path()).unwrap();
+        see(&mut memory, &snapshot(100, 40)).await;
+        let both = SyncState {
+            leader: Some("n1".into()),
+            sync_standby: ["n2".to_owned()].into(),
+            ..SyncState::default()
+        };
+        memory.changed_sync(&both, 101);
+        memory.writing.take().unwrap().await.unwrap().unwrap();
+        let again = DcsMemory::open(directory.path()).unwrap();
+        assert_eq!((again.watermark().sync_revision, again.record().sync()), (101, both));
+    }
+
+    #[tokio::test]
+    async fn to_whom_the_lease_was_handed_is_remembered_without_another_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = DcsMemory::open(directory.path()).unwrap();
+        see(&mut memory, &snapshot(100, 40)).await;
+        memory.hands_over("n2");
+        memory.writing.take().unwrap().await.unwrap().unwrap();
+        let again = DcsMemory::open(directory.path()).unwrap();
+        assert_eq!(again.record().leader.as_deref(), Some("n2"));
     }
 
     #[tokio::test]

@@ -41,6 +41,8 @@ pub enum Act {
     /// The same.
     Clone(NodeId),
     Initdb,
+    Recreate,
+    Rollback,
 }
 
 impl Act {
@@ -56,7 +58,8 @@ impl Act {
             | Act::RecordHistory
             | Act::ClearRequest
             | Act::AnnounceSwitchover(_)
-            | Act::ClearSwitchover => true,
+            | Act::ClearSwitchover
+            | Act::Recreate => true,
             Act::StartPrimary(_)
             | Act::StartStandby(_)
             | Act::StopFast
@@ -67,7 +70,8 @@ impl Act {
             | Act::Checkpoint
             | Act::Rewind(_)
             | Act::Clone(_)
-            | Act::Initdb => false,
+            | Act::Initdb
+            | Act::Rollback => false,
         }
     }
 
@@ -98,21 +102,19 @@ impl Act {
             Step::Rewind { from } => Act::Rewind(look::number(from)),
             Step::Clone { from } => Act::Clone(look::number(from)),
             Step::Initdb => Act::Initdb,
+            Step::RecreateCluster => Act::Recreate,
+            Step::Rollback => Act::Rollback,
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
             Step::AskSwitchover
             | Step::RecordRestart { .. }
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
-            | Step::RecreateCluster
             | Step::PostBootstrap
-            | Step::Rollback
             | Step::ClearSync { .. }
             | Step::DateRequest { .. }
             | Step::SkipTimelines { .. }
             | Step::CreateSlots { .. } => {
-                panic!(
-                    "{step:?} in a cluster that is made, has its slots, keeps its mode and is not rolled back"
-                )
+                panic!("{step:?} in a cluster that is made, has its slots and keeps its mode")
             }
         })
     }

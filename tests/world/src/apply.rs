@@ -1,12 +1,14 @@
 //! What each event changes: the world after it. Decides nothing, and says nothing of what may happen when.
 
-use crate::act::Acts;
+use crate::act::{Act, Acts};
 use crate::event::{Event, is_fault};
 use crate::mutant::Mutant;
 use crate::node::{Hang, Postgres, Read};
 use crate::oracle;
 use crate::past;
 use crate::perform::{break_off, perform, promoted, reload};
+use crate::rebuild;
+use crate::rollback;
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, Request, State, Wrong};
 use crate::wal::Record;
@@ -25,8 +27,15 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::BlindRound { node, plan, rule_broken } => {
             round(setup, &mut state, *node, *plan, *rule_broken);
         }
+        Event::AskForRollback(node) => rollback::prepare(&mut state, *node),
+        Event::RollbackGoesOn(turn) => rollback::take(setup, &mut state, *turn),
         Event::CopyDcs => past::copy(&mut state),
         Event::RestoreDcs => past::restore(&mut state),
+        Event::LedElsewhere(node) | Event::LedBack(node) => {
+            state.node_mut(*node).plan = Acts::default();
+            past::lead(&mut state, *node, matches!(event, Event::LedElsewhere(_)));
+        }
+        Event::Rebuild(heard) => rebuild::rebuild(setup, &mut state, *heard),
         Event::Read(node) => read(&mut state, *node),
         Event::Step(node) => step(setup, &mut state, *node),
         Event::ReplyIsLost(node) => lose_reply(setup, &mut state, *node),
@@ -54,7 +63,10 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::CopyBreaksOff(node) => break_off_plan(&mut state, *node),
         Event::DataIsLost(node) => lose_data(&mut state, *node),
         Event::NodeIsLost(node) => lose_node(&mut state, *node),
-        Event::AgentRestarts(node) => forget(&mut state, *node),
+        Event::AgentRestarts(node) => {
+            rollback::agent_ends(&mut state, *node);
+            forget(&mut state, *node);
+        }
     }
     past::settle(&mut state);
     oracle::watch(&mut state);
@@ -116,7 +128,8 @@ fn step(setup: &Setup, state: &mut State, node: NodeId) {
 
 /// The DCS has done it; the agent has not armed its fuse, and looks again.
 fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
-    let (before, led) = (state.node(node).clone(), state.dcs.holder == Some(node));
+    let before = state.node(node).clone();
+    let led = state.dcs.holder == Some(node) && before.plan.next() != Some(Act::Recreate);
     step(setup, state, node);
     let acquired = !led && state.dcs.holder == Some(node);
     let here = state.node_mut(node);

@@ -4,11 +4,13 @@
 use crate::act::{Act, Acts};
 use crate::look;
 use crate::mutant::decide_as;
-use crate::node::{Hang, Node, Postgres};
+use crate::node::{Hang, Postgres};
 use crate::past;
 use crate::perform::may_reload;
+use crate::rebuild;
+use crate::rollback::{self, Turn};
 use crate::setup::{Fuse, Setup};
-use crate::state::{NodeId, State};
+use crate::state::{NodeId, Nodes, State};
 
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,10 +83,20 @@ pub enum Event {
     NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
     AgentRestarts(NodeId),
+    /// Somebody asks for a rollback, and the data for it is ready.
+    AskForRollback(NodeId),
+    /// What that comes to.
+    RollbackGoesOn(Turn),
     /// Somebody copies the data of the DCS.
     CopyDcs,
     /// The DCS is down for longer than a lease lives, and comes back with the copy.
     RestoreDcs,
+    /// An agent is led to another, empty DCS. All of them one after the other: the DCS is wiped.
+    LedElsewhere(NodeId),
+    /// It is led back.
+    LedBack(NodeId),
+    /// Somebody has the keys rebuilt, and these nodes answer.
+    Rebuild(Nodes),
 }
 
 /// What happens without a fault and without a client.
@@ -111,7 +123,7 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             Hang::Silent => events.push(Event::Answers(node)),
             Hang::Stopping { .. } => events.push(Event::Stops(node)),
         }
-        if lets_go(setup, here) {
+        if lets_go(setup, state, node) {
             events.push(Event::FuseBlows(node));
         }
         if here.terminating {
@@ -125,6 +137,7 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             events.push(Event::Reload(node));
         }
     }
+    events.extend(rollback::next(state).map(Event::RollbackGoesOn));
     if expiry(setup, state) == Some(Cost::Paid) {
         events.push(Event::LeaseExpires);
     }
@@ -138,7 +151,18 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
     if past::may_be_restored(state) {
         events.push(Event::RestoreDcs);
     }
+    if setup.rebuilds && rebuild::may_be_asked_for(state) {
+        let all = state.ids().fold(Nodes::NONE, Nodes::with);
+        let done = |heard: &Nodes| rebuild::rebuilding(setup, state, *heard).is_some();
+        events.extend(all.subsets().filter(done).map(Event::Rebuild));
+    }
     for (node, here) in state.numbered().filter(|(_, node)| !node.lost) {
+        if past::may_be_led(state, node) {
+            events.push(Event::LedElsewhere(node));
+        }
+        if past::may_be_led_back(state, node) {
+            events.push(Event::LedBack(node));
+        }
         if setup.early_reads && here.plan.is_empty() && here.read.is_none() {
             events.push(Event::Read(node));
         }
@@ -151,9 +175,15 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         if state.left.requests > 0 && state.dcs.holder != Some(node) {
             events.push(Event::AskForSwitchover(node));
         }
+        if rollback::may_be_asked(state, node) {
+            events.push(Event::AskForRollback(node));
+        }
         if state.left.failovers > 0 && state.dcs.holder != Some(node) {
             events.push(Event::AskForFailover(node));
         }
+    }
+    if rollback::may_be_late(state) {
+        events.push(Event::RollbackGoesOn(Turn::GivesUp));
     }
     if setup.failovers > 0 && state.dcs.request.is_some() {
         events.push(Event::RequestEnds);
@@ -178,7 +208,7 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             Some(_) => {}
             None => blind_round(setup, state, node, events),
         }
-        if here.fuse && setup.fuse == Fuse::Live && !lets_go(setup, here) {
+        if here.fuse && setup.fuse == Fuse::Live && !lets_go(setup, state, node) {
             events.push(Event::FuseBlows(node));
         }
         if setup.broken_data && here.postgres != Postgres::Empty {
@@ -197,9 +227,12 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
     }
 }
 
-/// A leader whose Postgres does not answer may renew no longer, so that the fuse blows without any other fault.
-fn lets_go(setup: &Setup, here: &Node) -> bool {
-    here.hang == Hang::Silent && here.fuse && setup.fuse == Fuse::Live
+/// A leader whose Postgres does not answer may renew no longer, and one that was led to another store cannot: the fuse blows without any
+/// other fault.
+fn lets_go(setup: &Setup, state: &State, node: NodeId) -> bool {
+    let here = state.node(node);
+    let renews = here.hang != Hang::Silent && state.keys_of(node).is_some();
+    !renews && here.fuse && setup.fuse == Fuse::Live
 }
 
 #[derive(PartialEq, Eq)]
@@ -226,7 +259,7 @@ fn expiry(setup: &Setup, state: &State) -> Option<Cost> {
 fn rounds(setup: &Setup, state: &State, node: NodeId, events: &mut Vec<Event>) {
     let read = state.node(node).read.as_ref();
     let sync_is_last = read.is_none_or(|read| read.sync_is_last);
-    let learns = state.past.as_ref().is_some_and(|past| past.teaches(node));
+    let learns = past::teaches(state, node);
     let mut seen = Vec::new();
     for view in look::views(setup, state, node) {
         let (plan, rule_broken) = decide_as(setup.mutant, &view);
@@ -258,7 +291,7 @@ fn may_receive(state: &State, node: NodeId) -> bool {
 /// Whether it is one of the faults that are counted.
 pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
     match event {
-        Event::FuseBlows(node) => !lets_go(setup, state.node(*node)),
+        Event::FuseBlows(node) => !lets_go(setup, state, *node),
         Event::BlindRound { .. }
         | Event::ReplyIsLost(_)
         | Event::Hangs(_)
@@ -286,6 +319,11 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::SupervisorStops(_)
         | Event::CopyDcs
         | Event::RestoreDcs
+        | Event::AskForRollback(_)
+        | Event::RollbackGoesOn(_)
+        | Event::LedElsewhere(_)
+        | Event::LedBack(_)
+        | Event::Rebuild(_)
         | Event::Return(_) => false,
     }
 }

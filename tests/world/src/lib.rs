@@ -19,9 +19,14 @@
 //!   A rewind or a clone breaks off half done, and a data directory gets lost, where `Setup::broken_data` says so; then nothing that is
 //!   left can be relied on. That `pg_rewind` fails and leaves all as it was is not in it.
 //! - **The DCS** is linearizable, and no lease is lost before its time. It goes back to a copy where `Setup::restores` says so,
-//!   and only after every fuse has blown; then whoever is not lost answers. That it is wiped has situations and a system test.
+//!   and only after every fuse has blown; then whoever is not lost answers. Agents are led to another, empty one where
+//!   `Setup::led_elsewhere` says so, each once, and back while it is empty; all of them is the same as a DCS that is wiped, but for its identity.
+//!   Neither happens in the milliseconds between a change of `/sync` and the look of whom it names, nor between the answers of all and the
+//!   writing of the keys. Keys are rebuilt by hand in one act, on whoever answers, and nothing is given up.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
 //!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.
+//! - **A rollback** begins with its data ready, restored to where the primary is at that moment; it is given up at any moment before the swap.
+//!   Its two renames are one: an agent that ends between them puts the old data back.
 //! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and a
 //!   failover by hand that gives something up are not in it. They have situations in `agent/ha/tests/scenarios`.
 //! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.
@@ -36,7 +41,9 @@ mod oracle;
 mod past;
 mod perform;
 mod properties;
+mod rebuild;
 mod recovery;
+mod rollback;
 mod search;
 mod setup;
 mod state;
@@ -46,12 +53,13 @@ pub use act::{Act, Acts};
 pub use event::Event;
 pub use mutant::{Mutant, catches};
 pub use node::{Hang, Node, Postgres, Published, Read};
-pub use past::{Mark, Past, Seen};
+pub use past::{Elsewhere, Keys, Mark, Past, Seen};
 pub use properties::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, NOTHING_LOST,
-    ONE_CLUSTER, ONLY_WHOLE_DATA, RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
+    ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLBACK, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
 };
 pub use recovery::{Recovery, search_recovery};
+pub use rollback::{Rollback, Stage, Turn};
 pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Setup};
 pub use state::{Budget, NodeId, Nodes, Oracle, Request, State, Store, Sync, Wrong};

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Replay,
-    Request, RequestKind, Shutdown, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId,
-    Tags, Term, Unusable, View, WalSender, Watermark, whom_to_ask,
+    Request, RequestKind, Shutdown, StoreId, Streaming, Switchover, SyncState, Synchronous, SynchronousMode,
+    SystemId, Tags, Term, Unusable, View, WalSender, Watermark, whom_to_ask,
 };
-use outrider_wal::{Lsn, TimelineId, TimelineStarts};
+use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 
 use crate::node::{Hang, Node, Postgres, Published};
+use crate::past::{self, Mark, Seen};
+use crate::rollback::Stage;
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, State};
 
@@ -20,6 +22,8 @@ const TERM: Term = Term(2);
 const TERM_BEFORE: Term = Term(1);
 /// Revisions are not counted either: the acts know whether theirs is still the last.
 const REVISION: i64 = 1;
+/// The empty store.
+const BLANK: StoreId = StoreId(2);
 
 /// The name of a node.
 pub(crate) fn name(node: NodeId) -> MemberName {
@@ -68,7 +72,7 @@ pub(crate) fn views(setup: &Setup, state: &State, node: NodeId) -> Vec<View> {
         }
         let others = state.ids().filter(|other| *other != node).fold(Nodes::NONE, Nodes::with);
         // Whoever would know that the DCS went back, and is not heard, cannot help.
-        let heard = others.subsets().filter(|heard| state.past.is_none() || *heard == others);
+        let heard = others.subsets().filter(|heard| !setup.restores || *heard == others);
         views.extend(heard.map(|heard| with_answers(view.clone(), state, heard)));
     }
     views
@@ -87,9 +91,12 @@ fn view(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> View {
         me: name(node),
         dcs: Dcs::Seen(cluster(state, node, waited)),
         local: local(state, node, waited),
-        members: state.ids().filter(|other| *other != node).map(|other| member(state, other)).collect(),
+        members: state.ids().filter(|other| *other != node).map(|other| member(state, other, node)).collect(),
         policy: policy(setup),
         job: match state.node(node).hang {
+            _ if state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Stopping) => {
+                Some(Job::Rollback)
+            }
             Hang::Stopping { awaited: true, .. } => Some(Job::Stop),
             Hang::Stopping { awaited: false, .. } | Hang::No | Hang::Silent => None,
         },
@@ -105,9 +112,32 @@ fn with_answers(mut view: View, state: &State, heard: Nodes) -> View {
     view
 }
 
+/// What the agent sees where nothing of the cluster stands.
+fn blank(waited: Waited) -> Cluster {
+    Cluster {
+        lease: Lease::Free { since: waited.age() },
+        term: Term(0),
+        store: Some(BLANK),
+        generation: 0,
+        revision: REVISION,
+        sync_revision: 0,
+        blank: true,
+        initialize: Initialize::Absent,
+        sync: None,
+        last_position: Lsn::INVALID,
+        history: TimelineHistory::default(),
+        least_timeline: TimelineId::default(),
+        swapping: None,
+        request: None,
+        switchover: None,
+        restart: None,
+    }
+}
+
 fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
-    let dcs = state.node(node).read.as_ref().map_or(&state.dcs, |read| &read.store);
-    let now = shown(state);
+    let Some((keys, mark)) = state.keys_of(node) else { return blank(waited) };
+    let dcs = state.node(node).read.as_ref().map_or(keys, |read| &read.store);
+    let now = shown(state, mark);
     Cluster {
         lease: match dcs.holder {
             None => Lease::Free { since: waited.age() },
@@ -115,8 +145,8 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             Some(holder) => Lease::Theirs { holder: name(holder) },
         },
         term: now.term,
-        store: None,
-        generation: 0,
+        store: now.store,
+        generation: now.generation,
         revision: now.revision,
         sync_revision: now.sync_revision,
         blank: false,
@@ -129,8 +159,8 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
         last_position: Lsn::new(dcs.last_position.into()),
         last_timeline: TimelineId::default(),
         history: dcs.branches.history(),
-        least_timeline: TimelineId::default(),
-        swapping: None,
+        least_timeline: dcs.least_timeline,
+        swapping: dcs.swapping.map(name),
         request: dcs.request.map(|request| Request {
             kind: if request.failover { RequestKind::Failover } else { RequestKind::Switchover },
             from: None,
@@ -156,15 +186,13 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
 
 fn local(state: &State, node: NodeId, waited: Waited) -> Local {
     let here = state.node(node);
-    let held = here.read.as_ref().map_or(here.held_this_term, |read| read.held_its_term);
     Local {
         postgres: postgres(state, node, waited),
         system: system(here.postgres),
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
-        watermark: state.past.as_ref().map_or(Watermark { term: TERM, ..Watermark::default() }, |past| {
-            past.seen(node).after(past.now).watermark()
-        }),
-        held_term: if held && here.knows_lease { shown(state).term } else { TERM_BEFORE },
+        watermark: past::after_a_look(state, node)
+            .map_or(Watermark { term: TERM, ..Watermark::default() }, Seen::watermark),
+        held_term: held_term(state, node),
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
         starts: TimelineStarts::default(),
@@ -179,13 +207,27 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         users_ready: true,
         awaiting_checkpoint: false,
         terminating: here.terminating,
-        rollback_prepared: false,
+        rollback_prepared: state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Offered),
         postmaster: None,
         pending_restart: false,
         short_for: None,
         hastened: false,
         faulty_files: false,
         slots: state.ids().map(name).collect(),
+    }
+}
+
+fn held_term(state: &State, node: NodeId) -> Term {
+    let here = state.node(node);
+    let past = state.past.as_ref();
+    let remembered = past
+        .and_then(|past| past.seen(node).record)
+        .map(|record| Mark { term: record.held, ..Mark::default() });
+    let held = here.read.as_ref().map_or(here.held_this_term, |read| read.held_its_term);
+    match remembered {
+        Some(mark) if here.knows_lease => mark.watermark().term,
+        None if held && here.knows_lease => past.map_or(TERM, |past| past.now.watermark().term),
+        Some(_) | None => TERM_BEFORE,
     }
 }
 
@@ -244,11 +286,14 @@ fn walsenders(state: &State, primary: NodeId) -> Vec<WalSender> {
         .collect()
 }
 
-fn member(state: &State, node: NodeId) -> Member {
+/// As `looker` sees it.
+fn member(state: &State, node: NodeId, looker: NodeId) -> Member {
     Member {
         name: name(node),
         tags: Tags::default(),
-        published: Some(published(state, node)),
+        // Elsewhere its key is not.
+        published: (state.looks_here(node) == state.looks_here(looker) && state.keys_of(looker).is_some())
+            .then(|| published(state, node)),
         answer: Answer::NotAsked,
     }
 }
@@ -262,7 +307,7 @@ fn published(state: &State, node: NodeId) -> MemberState {
     }
 }
 
-fn member_state(state: &State, node: NodeId) -> MemberState {
+pub(crate) fn member_state(state: &State, node: NodeId) -> MemberState {
     let here @ Node { wal, replayed, .. } = state.node(node);
     let Published { role, timeline } = here.to_publish();
     let answers = here.hang == Hang::No;
@@ -276,7 +321,7 @@ fn member_state(state: &State, node: NodeId) -> MemberState {
         lineage: TimelineStarts::default(),
         system: system(here.postgres),
         watermark: state.past.as_ref().map_or(Watermark::default(), |past| past.seen(node).watermark()),
-        finds_blank: None,
+        finds_blank: state.keys_of(node).is_none().then_some(BLANK),
         replay: answers.then_some(Replay { position: replayed, delay: Duration::ZERO, hold: None }),
         short: false,
     }
@@ -288,9 +333,9 @@ fn system(postgres: Postgres) -> Option<SystemId> {
 }
 
 /// How far the DCS is; where it never goes back, always as far.
-fn shown(state: &State) -> Watermark {
+fn shown(state: &State, mark: Mark) -> Watermark {
     let same = Watermark { term: TERM, revision: REVISION, sync_revision: REVISION, ..Watermark::default() };
-    state.past.as_ref().map_or(same, |past| past.now.watermark())
+    state.past.as_ref().map_or(same, |_| mark.watermark())
 }
 
 fn names(nodes: Nodes) -> Vec<MemberName> {

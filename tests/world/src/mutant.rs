@@ -2,12 +2,13 @@
 //! no such switch. What some break of a step or an event is beside that, in `perform` and `apply`.
 
 use outrider_ha::{
-    Dcs, Lease, Member, MemberName, Plan, Postgres, Reason, Role, StartAs, Step, Unusable, View, decide,
-    invariant,
+    Dcs, Lease, Member, MemberName, NotRebuilt, Plan, Postgres, Reason, Rebuilding, Role, StartAs, Step,
+    SynchronousMode, Unusable, View, Watermark, Witness, decide, invariant, rebuild,
 };
 
 use crate::properties::{
-    COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, ONE_CLUSTER, ONLY_WHOLE_DATA, SINGLE_WRITER,
+    COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLED_BACK,
+    RULES_KEPT, SINGLE_WRITER,
 };
 
 /// A rule that is broken on purpose, to see that the search finds it.
@@ -51,6 +52,18 @@ pub enum Mutant {
     StartsHalfRewound,
     /// A member without data makes a cluster although there is one.
     MakesAnotherCluster,
+    /// Keys that are gone are written anew although not every member has said that it finds the same.
+    RecreatesUnasked,
+    /// They are written anew by a primary whose fuse is dead.
+    RecreatesWithoutFuse,
+    /// Keys are rebuilt for the member that has seen the least.
+    RebuildsOnLess,
+    /// Data is swapped for a rollback while another member may still be promoted.
+    SwapsBeforeRelaxing,
+    /// In asynchronous mode a member stands although a rollback may have swapped the data of the leader that was lost.
+    StandsDuringSwap,
+    /// The timeline that a rollback began is not kept as the least.
+    ForgetsTheSwap,
 }
 
 /// The property that must catch a mutant.
@@ -64,16 +77,22 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::PromotesWithoutRecord
         | Mutant::RevivesWaitingForNobody
         | Mutant::IgnoresWhoKnowsMore
+        | Mutant::RebuildsOnLess
         | Mutant::ReclaimsBlindly => NOTHING_LOST,
         Mutant::NeverStepsDown
         | Mutant::TrustsItsMemory
         | Mutant::FollowsDiverged
         | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
         Mutant::PassesOver => NOTHING_LOST,
+        Mutant::SwapsBeforeRelaxing | Mutant::StandsDuringSwap | Mutant::ForgetsTheSwap => ROLLED_BACK,
         Mutant::StartsHalfRewound => ONLY_WHOLE_DATA,
         Mutant::MakesAnotherCluster => ONE_CLUSTER,
         Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
-        Mutant::PromotesFirst | Mutant::FuseIgnored | Mutant::TakesSilenceForDeath => SINGLE_WRITER,
+        Mutant::RecreatesWithoutFuse => RULES_KEPT,
+        Mutant::PromotesFirst
+        | Mutant::FuseIgnored
+        | Mutant::TakesSilenceForDeath
+        | Mutant::RecreatesUnasked => SINGLE_WRITER,
     }
 }
 
@@ -85,7 +104,10 @@ pub(crate) fn decide_as(mutant: Option<Mutant>, view: &View) -> (Plan, bool) {
         None => plan,
         Some(mutant) => broken(mutant, view, plan),
     };
-    (plan, rule_broken)
+    // The agent asks this before it acts, whatever was decided.
+    let refused =
+        mutant.is_some_and(|mutant| catches(mutant) == RULES_KEPT) && invariant::check(view, &plan).is_err();
+    (plan, rule_broken || refused)
 }
 
 fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
@@ -133,6 +155,16 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::MakesAnotherCluster, Reason::WaitingForLeader) if is_empty(view) && is_free(view) => {
             plan.steps = vec![acquire(view)];
         }
+        (Mutant::RecreatesUnasked, Reason::WaitingToRecreate { .. }) => {
+            plan.steps.push(Step::RecreateCluster)
+        }
+        (Mutant::RecreatesWithoutFuse, Reason::DcsWentBack { .. }) if is_primary(view) => {
+            plan.steps = vec![Step::RecreateCluster];
+        }
+        (Mutant::SwapsBeforeRelaxing, Reason::SynchronousRelaxed) if view.local.rollback_prepared => {
+            plan.steps = vec![Step::RenewLease, Step::Rollback];
+        }
+        (Mutant::StandsDuringSwap, Reason::SwapUnknown { .. }) => plan.steps = vec![acquire(view)],
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
             plan.steps.retain(|step| *step != Step::RecordHistory);
@@ -156,6 +188,26 @@ fn acquire(view: &View) -> Step {
 fn hand_over_to_anyone(view: &View) -> Option<Step> {
     let is_standby = |member: &&Member| member.answered().is_some_and(|state| state.role == Role::Standby);
     view.members.iter().find(is_standby).map(|member| Step::HandOverLease { to: member.name.clone() })
+}
+
+/// Whose data the keys are rebuilt for.
+pub(crate) fn rebuild_as(
+    mutant: Option<Mutant>,
+    witnesses: &[Witness],
+    dcs: &Watermark,
+    mode: SynchronousMode,
+) -> Result<Rebuilding, NotRebuilt> {
+    let mut outcome = rebuild(witnesses, dcs, mode, false)?;
+    if mutant == Some(Mutant::RebuildsOnLess) {
+        let heard = witnesses.iter().filter_map(|witness| Some((witness, witness.says.as_ref()?)));
+        let least = heard.min_by_key(|(_, says)| says.watermark.extent());
+        outcome.best = least.map_or(outcome.best, |(witness, _)| witness.name.clone());
+    }
+    Ok(outcome)
+}
+
+fn is_primary(view: &View) -> bool {
+    matches!(view.local.postgres, Postgres::Primary { .. })
 }
 
 fn is_half_rewound(view: &View) -> bool {

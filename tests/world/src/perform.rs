@@ -4,8 +4,11 @@ use crate::act::Act;
 use crate::mutant::Mutant;
 use crate::node::{Hang, Postgres};
 use crate::oracle;
+use crate::past::{self, Keys};
+use crate::rebuild;
+use crate::rollback;
 use crate::setup::Setup;
-use crate::state::{NodeId, State, Sync, Wrong};
+use crate::state::{NodeId, Nodes, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -19,6 +22,20 @@ fn require(holds: bool) -> Outcome {
 }
 
 pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
+    match act {
+        Act::Recreate => {
+            require(rebuild::recreate(setup, state, node))?;
+            renew(setup, state, node)
+        }
+        _ if act.is_write() => {
+            past::at_its_store(state, node, |state| perform_there(setup, state, node, act))
+                .unwrap_or(Err(Refused))
+        }
+        _ => perform_there(setup, state, node, act),
+    }
+}
+
+fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
     let leads = state.dcs.holder == Some(node);
     match act {
         Act::AcquireLease { seen_last } => acquire(setup, state, node, seen_last),
@@ -28,23 +45,8 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
             state.dcs.holder = None;
             Ok(())
         }
-        Act::HandOverLease(to) => {
-            require(leads)?;
-            oracle::judge_hand_over(state, node, to);
-            state.dcs.holder = Some(to);
-            begin_term(state);
-            Ok(())
-        }
-        Act::RecordSync { standbys, seen_last } => {
-            require(leads && seen_last)?;
-            state.dcs.sync = Some(Sync { leader: node, standbys });
-            sync_was_written(state);
-            if let Some(past) = &mut state.past {
-                past.now.sync += 1;
-                past.seen[usize::from(node)].mark.sync = past.now.sync;
-            }
-            Ok(())
-        }
+        Act::HandOverLease(to) => hand_over(state, node, to),
+        Act::RecordSync { standbys, seen_last } => record_sync(state, node, standbys, seen_last),
         Act::RecordHistory => {
             require(leads)?;
             state.dcs.branches = state.node(node).wal.branches();
@@ -74,12 +76,43 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
         | Act::Checkpoint
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
+        Act::Recreate => unreachable!("the caller has done it"),
+        Act::Rollback => {
+            require(state.node(node).fuse)?;
+            rollback::begin(state, node);
+            Ok(())
+        }
         Act::Initdb => {
             oracle::judge(state, Wrong::SecondCluster);
             state.node_mut(node).loses_data(Postgres::StoppedClean);
             Ok(())
         }
     }
+}
+
+fn hand_over(state: &mut State, node: NodeId, to: NodeId) -> Outcome {
+    require(state.dcs.holder == Some(node))?;
+    oracle::judge_hand_over(state, node, to);
+    if let Some(past) = &mut state.past {
+        let record = &mut past.seen[usize::from(node)].record;
+        *record = record.map(|record| Keys { leader: Some(to), ..record });
+    }
+    state.dcs.holder = Some(to);
+    begin_term(state);
+    Ok(())
+}
+
+fn record_sync(state: &mut State, node: NodeId, standbys: Nodes, seen_last: bool) -> Outcome {
+    require(state.dcs.holder == Some(node) && seen_last)?;
+    state.dcs.sync = Some(Sync { leader: node, standbys });
+    sync_was_written(state);
+    if let Some(past) = &mut state.past {
+        past.now.sync += 1;
+        let seen = &mut past.seen[usize::from(node)];
+        seen.mark.sync = past.now.sync;
+        seen.record = seen.record.map(|record| Keys { sync: state.dcs.sync, ..record });
+    }
+    Ok(())
 }
 
 /// One transaction: nobody holds it, and `/sync` is as it was seen.
@@ -101,6 +134,12 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
     here.fuse = true;
     here.held_this_term = true;
     here.knows_lease = true;
+    if let Some(past) = &mut state.past {
+        let term = past.now.term;
+        let record = &mut past.seen[usize::from(node)].record;
+        *record = record.map(|record| Keys { held: term, ..record });
+    }
+    let here = state.node_mut(node);
     if here.postgres == Postgres::Primary && !setup.synchronous {
         state.dcs.last_position = state.node(node).wal.position();
     }
@@ -108,16 +147,25 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
 }
 
 pub(crate) fn sync_was_written(state: &mut State) {
-    for node in &mut state.nodes {
-        node.plan.sync_was_written();
-        if let Some(read) = &mut node.read {
+    for node in lookers(state) {
+        let here = state.node_mut(node);
+        here.plan.sync_was_written();
+        if let Some(read) = &mut here.read {
             read.sync_is_last = false;
         }
     }
 }
 
+/// Those whose agents look at these keys.
+fn lookers(state: &State) -> Vec<NodeId> {
+    state.ids().filter(|node| state.looks_here(*node)).collect()
+}
+
 fn begin_term(state: &mut State) {
-    state.nodes.iter_mut().for_each(|node| node.held_this_term = false);
+    for node in lookers(state) {
+        state.node_mut(node).held_this_term = false;
+    }
+    rollback::term_begins(state);
     state.oracle.born_this_term = false;
     if let Some(past) = &mut state.past {
         past.now.term += 1;
@@ -195,7 +243,9 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::ClearRequest
         | Act::AnnounceSwitchover(_)
         | Act::ClearSwitchover
-        | Act::Initdb => unreachable!("the caller has done these"),
+        | Act::Initdb
+        | Act::Recreate
+        | Act::Rollback => unreachable!("the caller has done these"),
     }
     Ok(())
 }

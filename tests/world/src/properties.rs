@@ -8,6 +8,7 @@ use crate::event;
 use crate::node::{Hang, Node, Postgres};
 use crate::setup::Fuse;
 use crate::state::{NodeId, State, Wrong};
+use crate::wal::Record;
 
 /// Two Postgres accept writes at one time.
 pub const SINGLE_WRITER: &str = "at most one writable primary";
@@ -25,6 +26,10 @@ pub const HANDED_OVER_READY: &str = "a switchover hands over only to who has rep
 pub const ONLY_WHOLE_DATA: &str = "only a whole data directory is started";
 /// There are two clusters.
 pub const ONE_CLUSTER: &str = "no second cluster is made";
+/// What a rollback threw away is back.
+pub const ROLLED_BACK: &str = "what was rolled back stays so";
+/// A rollback is done.
+pub const ROLLBACK: &str = "a rollback completes";
 /// The agent would have refused its own plan.
 pub const RULES_KEPT: &str = "no plan breaks a rule";
 /// Nothing more happens and the cluster is not whole.
@@ -59,6 +64,10 @@ pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
     if setup.broken_data {
         properties.push(Property::always(ONLY_WHOLE_DATA, |_, state| only_whole_data_is_started(state)));
         properties.push(Property::always(ONE_CLUSTER, |_, state| no_second_cluster_is_made(state)));
+    }
+    if setup.rollbacks > 0 {
+        properties.push(Property::always(ROLLED_BACK, |_, state| what_was_rolled_back_stays_so(state)));
+        properties.push(Property::sometimes(ROLLBACK, |_, state| a_rollback_completes(state)));
     }
     if setup.requests > 0 {
         properties.push(Property::sometimes(SWITCHOVER, |_, state| a_switchover_completes(state)));
@@ -122,6 +131,23 @@ fn only_whole_data_is_started(state: &State) -> bool {
     state.oracle.wrong != Some(Wrong::UnusableStarted)
 }
 
+/// README.md: everything after the target is gone from the cluster, and everything before is there. So whoever leads once the data is in
+/// its place has it on the timeline that the rollback began.
+fn what_was_rolled_back_stays_so(state: &State) -> bool {
+    let leads = |node: NodeId| state.dcs.holder == Some(node);
+    let has = |node: &Node, birth| node.wal.records().any(|record| record == Record::Birth(birth));
+    state.oracle.rolled_back.is_none_or(|birth| {
+        let mut primaries =
+            state.numbered().filter(|(id, node)| node.postgres == Postgres::Primary && leads(*id));
+        primaries.all(|(_, node)| has(node, birth))
+    })
+}
+
+/// It must be reachable.
+fn a_rollback_completes(state: &State) -> bool {
+    state.oracle.rolled_back.is_some() && state.dcs.swapping.is_none() && is_whole(state)
+}
+
 /// ha.md, "Bootstrap": a cluster is made once.
 fn no_second_cluster_is_made(state: &State) -> bool {
     state.oracle.wrong != Some(Wrong::SecondCluster)
@@ -132,9 +158,8 @@ fn no_second_cluster_is_made(state: &State) -> bool {
 /// asynchronous mode: two members that were promoted at the same position, the first gone before it could record its
 /// history, have timelines that nothing in a view tells apart.
 fn comes_to_rest_whole(world: &World, state: &State) -> bool {
-    // Only a person can say how a cluster goes on whose DCS went back.
-    let restored = state.past.as_ref().is_some_and(|past| past.restored);
-    restored || is_whole(state) || goes_on(world, state)
+    let awaits_a_person = state.past.as_ref().is_some_and(|past| past.awaits_a_person());
+    awaits_a_person || is_whole(state) || goes_on(world, state)
 }
 
 fn goes_on(world: &World, state: &State) -> bool {
@@ -159,6 +184,7 @@ pub(crate) fn is_whole(state: &State) -> bool {
         && all_answer
         && nothing_waits
         && state.dcs.request.is_none()
+        && state.rollback.is_none()
 }
 
 /// Whoever has every acknowledged commit is lost for good, or its data is: only an operator can decide what to give up.

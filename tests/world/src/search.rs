@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use outrider_wal::TimelineId;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::act::Acts;
@@ -46,23 +47,26 @@ impl Model for World {
             branches: Branches::default(),
             last_position: 0,
             request: None,
+            swapping: None,
+            least_timeline: TimelineId::default(),
             announced: None,
         };
         if self.setup.late_replay {
             nodes.iter_mut().for_each(|node| node.replayed = Some(0));
         }
-        let Setup { faults, commits, requests, failovers, terminations, .. } = self.setup;
+        let Setup { faults, commits, requests, failovers, terminations, rollbacks, .. } = self.setup;
         let oracle = Oracle {
             acknowledged: 0,
             births: 0,
             born_this_term: false,
+            rolled_back: None,
             wanted: None,
             all_were_down: false,
             wrong: None,
         };
-        let left = Budget { faults, commits, requests, failovers, terminations };
-        let past = self.setup.restores.then(|| Box::new(Past::of(self.setup.nodes)));
-        vec![State { dcs, nodes, left, past, oracle }]
+        let left = Budget { faults, commits, requests, failovers, terminations, rollbacks };
+        let past = Past::of(&self.setup);
+        vec![State { dcs, nodes, left, past, rollback: None, oracle }]
     }
 
     fn actions(&self, state: &State, events: &mut Vec<Event>) {

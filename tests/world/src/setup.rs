@@ -17,6 +17,8 @@ pub struct Setup {
     pub failovers: u8,
     /// Nodes that are told to end, and come back.
     pub terminations: u8,
+    /// Rollbacks of the running cluster that somebody asks for.
+    pub rollbacks: u8,
     /// `synchronous_mode`.
     pub synchronous: bool,
     /// `synchronous_node_count`.
@@ -37,6 +39,10 @@ pub struct Setup {
     pub slow: bool,
     /// Whether a rewind or a clone may be broken off, and a data directory get lost.
     pub broken_data: bool,
+    /// Whether agents are led to another, empty DCS, and back.
+    pub led_elsewhere: bool,
+    /// Whether somebody has keys rebuilt that were lost.
+    pub rebuilds: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -52,6 +58,7 @@ impl Setup {
             requests: 0,
             failovers: 0,
             terminations: 0,
+            rollbacks: 0,
             synchronous: true,
             synchronous_node_count: 1,
             fuse: Fuse::Live,
@@ -61,6 +68,8 @@ impl Setup {
             late_replay: false,
             restores: false,
             slow: false,
+            led_elsewhere: false,
+            rebuilds: false,
             broken_data: false,
             mutant: None,
         }

@@ -1,7 +1,10 @@
 //! One moment of the world: the DCS, the nodes, what may still go wrong, and what the oracle remembers. Holds no rule.
 
+use outrider_wal::TimelineId;
+
 use crate::node::{Node, Postgres};
 use crate::past::Past;
+use crate::rollback::Rollback;
 use crate::wal::Branches;
 
 /// A node, by number: 0 is member a.
@@ -19,6 +22,12 @@ impl Nodes {
     #[must_use]
     pub const fn with(self, node: NodeId) -> Self {
         Nodes(self.0 | 1 << node)
+    }
+
+    /// Without `node` in it.
+    #[must_use]
+    pub const fn without(self, node: NodeId) -> Self {
+        Nodes(self.0 & !(1 << node))
     }
 
     /// Whether `node` is in it.
@@ -49,6 +58,8 @@ pub struct State {
     pub left: Budget,
     /// Where the DCS may go back: what it was, and who has seen what of it.
     pub past: Option<Box<Past>>,
+    /// The rollback that is being done.
+    pub rollback: Option<Rollback>,
     /// What the oracle remembers.
     pub oracle: Oracle,
 }
@@ -98,6 +109,10 @@ pub struct Store {
     pub last_position: u8,
     /// What somebody asked for.
     pub request: Option<Request>,
+    /// Whose data a rollback is swapping.
+    pub swapping: Option<NodeId>,
+    /// The timeline that the last rollback began.
+    pub least_timeline: TimelineId,
     /// The switchover that the leader announced: from whom, to whom.
     pub announced: Option<(NodeId, NodeId)>,
 }
@@ -133,6 +148,8 @@ pub struct Budget {
     pub failovers: u8,
     /// Nodes that are told to end.
     pub terminations: u8,
+    /// Rollbacks that somebody asks for.
+    pub rollbacks: u8,
 }
 
 /// What no node knows, and what the properties ask for.
@@ -144,6 +161,8 @@ pub struct Oracle {
     pub births: u8,
     /// Somebody was promoted in the term that the DCS is in.
     pub born_this_term: bool,
+    /// The birth of the timeline to which the cluster was rolled back.
+    pub rolled_back: Option<u8>,
     /// To whom a switchover was asked for last.
     pub wanted: Option<NodeId>,
     /// There was a moment at which no Postgres ran.
