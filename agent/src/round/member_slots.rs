@@ -263,7 +263,13 @@ mod tests {
 
     #[test]
     fn a_standby_holds_what_the_leader_publishes_and_a_slot_for_every_member() {
-        let member = |name: &str| Member { name: name.to_owned(), value: json!({}), lease: 1, revision: 1, created: 1 };
+        let member = |name: &str| Member {
+            name: name.to_owned(),
+            value: json!({}),
+            lease: 1,
+            revision: 1,
+            created: 1,
+        };
         let at = |segments: u64| Lsn::new(segments * SEGMENT);
         let slots =
             [("p_3", at(3).advanced(5)), ("of_a_person", Lsn::INVALID), ("p1", at(1)), (ARCHIVE_SLOT, at(1))];

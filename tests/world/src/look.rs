@@ -125,6 +125,7 @@ fn blank(waited: Waited) -> Cluster {
         initialize: Initialize::Absent,
         sync: None,
         last_position: Lsn::INVALID,
+        last_timeline: TimelineId::default(),
         history: TimelineHistory::default(),
         least_timeline: TimelineId::default(),
         swapping: None,

@@ -330,8 +330,8 @@ mod tests {
 
     use super::*;
     use crate::ship::shelf::Shelf;
-    use outrider_store::Store as _;
     use crate::{Compression, Layout};
+    use outrider_store::Store as _;
 
     const SIZE: SegmentSize = SegmentSize::new(1 << 20).unwrap();
 
