@@ -11,6 +11,9 @@ PACKAGES := etcd:etcd-server protoc:protobuf-compiler cc:gcc pkg-config:pkg-conf
 POSTGRES18 := /tmp/outrider-postgres18
 # Where the tests look for python-snappy.
 PYTHON_SNAPPY = $${CARGO_TARGET_DIR:-target}/python
+# For promtool.
+TOOLS = $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
+export PATH := $(PATH):$(TOOLS)
 MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 
 help: ## Show the commands
@@ -65,9 +68,12 @@ snappy:
 		python-snappy==0.7.3 cramjam==2.14.0 \
 	|| echo "no python3-snappy that compresses, and pip cannot get one: barman's --snappy is not tested"
 
-# Debian's package starts a server, so it is named and not installed.
+# Checks the metrics. Debian's package starts a server, so only the program is taken out of it.
 promtool:
-	@command -v promtool >/dev/null || echo "no promtool: it does not check the metrics (apt-get install prometheus)"
+	@command -v promtool >/dev/null || { \
+		directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && chmod 755 "$$directory" && cd "$$directory" \
+		&& apt-get -qq download prometheus && dpkg-deb -x prometheus_*.deb . && mkdir -p "$(TOOLS)" && mv usr/bin/promtool "$(TOOLS)"; \
+	} || { echo "the tests need promtool, of Prometheus: put it on the PATH"; exit 1; }
 
 clean: ## Remove what was built
 	cargo clean

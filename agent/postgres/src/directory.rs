@@ -195,6 +195,7 @@ mod tests {
     /// A directory that looks like one of PostgreSQL's.
     fn data(settings: &Settings, version: &str) {
         fs::create_dir_all(&settings.data_directory).unwrap();
+        fs::create_dir_all(&settings.state_directory).unwrap();
         fs::set_permissions(&settings.data_directory, Permissions::from_mode(0o700)).unwrap();
         fs::write(settings.data_directory.join("PG_VERSION"), version).unwrap();
     }
