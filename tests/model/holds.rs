@@ -258,6 +258,19 @@ fn a_rollback_whose_leader_is_lost_in_synchronous_mode_brings_nothing_back() {
 }
 
 #[test]
+fn a_restart_of_two_members_takes_one_down_at_a_time_and_moves_the_primary() {
+    let setup = Setup { restarts: 1, ..Setup::new(2, 0, 1) };
+    holds(&setup, 200_114, &[FAILOVER]);
+}
+
+/// A standby whose turn has begun is promoted before it stops, among others.
+#[test]
+fn a_restart_of_two_members_survives_two_faults() {
+    let setup = Setup { restarts: 1, ..Setup::new(2, 0, 2) };
+    holds(&setup, 3_901_767, &[FAILOVER, ALL_BACK]);
+}
+
+#[test]
 fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
     let setup = Setup { restores: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 913_661, &[FAILOVER, ALL_BACK]);

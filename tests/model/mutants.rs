@@ -138,6 +138,21 @@ fn whoever_lacks_the_timeline_of_a_rollback_must_not_stand() {
     caught(Mutant::ForgetsTheSwap, Setup { rollbacks: 1, synchronous: false, ..Setup::new(2, 1, 1) });
 }
 
+#[test]
+fn a_member_must_not_be_restarted_while_another_is_down() {
+    caught(Mutant::RestartsTogether, Setup { restarts: 1, ..Setup::new(2, 0, 1) });
+}
+
+#[test]
+fn a_primary_must_not_be_restarted_while_a_standby_can_lead() {
+    caught(Mutant::RestartsThePrimary, Setup { restarts: 1, ..Setup::new(2, 0, 0) });
+}
+
+#[test]
+fn a_primary_with_lowered_settings_must_be_restarted_first() {
+    caught(Mutant::IgnoresTheOrder, Setup { restarts: 1, ..Setup::new(2, 0, 0) });
+}
+
 /// The copy names a standby that had been replaced since, or a primary that had gone on alone.
 #[test]
 fn nobody_must_stand_while_a_member_that_answers_has_seen_more_of_the_dcs() {

@@ -5,6 +5,7 @@ use std::fmt;
 use outrider_ha::{MemberName, Plan, StartAs, Step, StopMode};
 
 use crate::look;
+use crate::restart::Note;
 use crate::state::{NodeId, Nodes};
 
 /// The longest plan is a switchover taken back.
@@ -43,6 +44,12 @@ pub enum Act {
     Initdb,
     Recreate,
     Rollback,
+    AskSwitchover,
+    RecordRestart {
+        note: Note,
+        seen_last: bool,
+        of: NodeId,
+    },
 }
 
 impl Act {
@@ -59,7 +66,9 @@ impl Act {
             | Act::ClearRequest
             | Act::AnnounceSwitchover(_)
             | Act::ClearSwitchover
-            | Act::Recreate => true,
+            | Act::Recreate
+            | Act::AskSwitchover
+            | Act::RecordRestart { .. } => true,
             Act::StartPrimary(_)
             | Act::StartStandby(_)
             | Act::StopFast
@@ -104,10 +113,12 @@ impl Act {
             Step::Initdb => Act::Initdb,
             Step::RecreateCluster => Act::Recreate,
             Step::Rollback => Act::Rollback,
+            Step::AskSwitchover => Act::AskSwitchover,
+            Step::RecordRestart { member, change, .. } => {
+                Act::RecordRestart { note: Note::of(change), seen_last: true, of: look::number(member) }
+            }
             Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
-            Step::AskSwitchover
-            | Step::RecordRestart { .. }
-            | Step::ClaimInitialize
+            Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::PostBootstrap
             | Step::ClearSync { .. }
@@ -181,6 +192,22 @@ impl Acts {
     pub fn sync_was_written(&mut self) {
         for act in self.0.iter_mut().flatten() {
             if let Act::AcquireLease { seen_last } | Act::RecordSync { seen_last, .. } = act {
+                *seen_last = false;
+            }
+        }
+    }
+}
+
+impl Acts {
+    /// All of them, in order.
+    pub fn iter(self) -> impl Iterator<Item = Act> {
+        self.0.into_iter().flatten()
+    }
+
+    /// Somebody wrote how far a restart is.
+    pub fn restart_was_written(&mut self) {
+        for act in self.0.iter_mut().flatten() {
+            if let Act::RecordRestart { seen_last, .. } = act {
                 *seen_last = false;
             }
         }

@@ -8,6 +8,7 @@ use crate::oracle;
 use crate::past;
 use crate::perform::{break_off, perform, promoted, reload};
 use crate::rebuild;
+use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, Request, State, Wrong};
@@ -29,6 +30,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
         Event::AskForRollback(node) => rollback::prepare(&mut state, *node),
         Event::RollbackGoesOn(turn) => rollback::take(setup, &mut state, *turn),
+        Event::AskForRestart { primary_first } => restart::ask(&mut state, *primary_first),
         Event::CopyDcs => past::copy(&mut state),
         Event::RestoreDcs => past::restore(&mut state),
         Event::LedElsewhere(node) | Event::LedBack(node) => {
@@ -82,7 +84,7 @@ fn commit(setup: &Setup, state: &mut State, node: NodeId) {
 fn ask(state: &mut State, to: NodeId, failover: bool) {
     let left = if failover { &mut state.left.failovers } else { &mut state.left.requests };
     *left -= 1;
-    state.dcs.request = Some(Request { to, failover });
+    state.dcs.request = Some(Request { from: None, to: Some(to), failover });
     state.oracle.wanted = Some(to);
 }
 
@@ -109,6 +111,7 @@ fn round(setup: &Setup, state: &mut State, node: NodeId, plan: Acts, rule_broken
     if rule_broken {
         state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::RuleBroken));
     }
+    restart::judge_plan(state, node, plan);
     state.node_mut(node).plan = plan;
     state.node_mut(node).read = None;
     if plan.only_renews() {

@@ -83,6 +83,11 @@ pub enum Event {
     NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
     AgentRestarts(NodeId),
+    /// Somebody asks for a restart of all, or with the primary first.
+    AskForRestart {
+        /// The primary first.
+        primary_first: bool,
+    },
     /// Somebody asks for a rollback, and the data for it is ready.
     AskForRollback(NodeId),
     /// What that comes to.
@@ -182,10 +187,13 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             events.push(Event::AskForFailover(node));
         }
     }
+    if state.left.restarts > 0 {
+        events.extend([true, false].map(|primary_first| Event::AskForRestart { primary_first }));
+    }
     if rollback::may_be_late(state) {
         events.push(Event::RollbackGoesOn(Turn::GivesUp));
     }
-    if setup.failovers > 0 && state.dcs.request.is_some() {
+    if setup.failovers + setup.restarts > 0 && state.dcs.request.is_some() {
         events.push(Event::RequestEnds);
     }
 }
@@ -319,6 +327,7 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::SupervisorStops(_)
         | Event::CopyDcs
         | Event::RestoreDcs
+        | Event::AskForRestart { .. }
         | Event::AskForRollback(_)
         | Event::RollbackGoesOn(_)
         | Event::LedElsewhere(_)

@@ -24,9 +24,12 @@
 //!   Neither happens in the milliseconds between a change of `/sync` and the look of whom it names, nor between the answers of all and the
 //!   writing of the keys. Keys are rebuilt by hand in one act, on whoever answers, and nothing is given up.
 //! - **WAL** is a list of whole records; flushed is received; no record is ever torn or lost from a disk. A promotion
-//!   writes one record at which the new timeline begins. The checkpoint after it and slots are taken as done.
+//!   writes one record at which the new timeline begins. The checkpoint after it is taken as done.
 //! - **A rollback** begins with its data ready, restored to where the primary is at that moment; it is given up at any moment before the swap.
 //!   Its two renames are one: an agent that ends between them puts the old data back.
+//! - **A restart** is of all members, of which each waits for one; `--pending` and schedules have situations.
+//! - **Slots** are not in it, and no WAL is ever removed. All that `ha` decides of them is that a primary makes those that are missing;
+//!   what they keep is PostgreSQL's, which of a standby's are made anew is in `outrider_postgres`, and tested with it (`tests/system/slots.rs`).
 //! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and a
 //!   failover by hand that gives something up are not in it. They have situations in `agent/ha/tests/scenarios`.
 //! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.
@@ -43,6 +46,7 @@ mod perform;
 mod properties;
 mod rebuild;
 mod recovery;
+mod restart;
 mod rollback;
 mod search;
 mod setup;
@@ -55,10 +59,12 @@ pub use mutant::{Mutant, catches};
 pub use node::{Hang, Node, Postgres, Published, Read};
 pub use past::{Elsewhere, Keys, Mark, Past, Seen};
 pub use properties::{
-    ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, NOTHING_LOST,
-    ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLBACK, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER, SWITCHOVER, TERMS_ASCEND,
+    ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, IN_ORDER, NOTHING_LOST,
+    ONE_AT_A_TIME, ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLBACK, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER,
+    SWITCHED_FIRST, SWITCHOVER, TERMS_ASCEND,
 };
 pub use recovery::{Recovery, search_recovery};
+pub use restart::{Note, Restart, Turn as RestartTurn};
 pub use rollback::{Rollback, Stage, Turn};
 pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Setup};

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Replay,
-    Request, RequestKind, Shutdown, StoreId, Streaming, Switchover, SyncState, Synchronous, SynchronousMode,
-    SystemId, Tags, Term, Unusable, View, WalSender, Watermark, whom_to_ask,
+    Request, RequestKind, Restart, Shutdown, StoreId, Streaming, Switchover, SyncState, Synchronous,
+    SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender, Watermark, whom_to_ask,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 
 use crate::node::{Hang, Node, Postgres, Published};
 use crate::past::{self, Mark, Seen};
+use crate::restart;
 use crate::rollback::Stage;
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, State};
@@ -67,8 +68,11 @@ pub(crate) fn views(setup: &Setup, state: &State, node: NodeId) -> Vec<View> {
         let view = view(setup, state, node, waited);
         if whom_to_ask(&view).is_empty() {
             views.push(view);
-            // Nothing that lasts matters when nobody needs to be asked.
-            break;
+            // Nothing else that lasts matters when nobody needs to be asked.
+            if state.dcs.restart.is_none() {
+                break;
+            }
+            continue;
         }
         let others = state.ids().filter(|other| *other != node).fold(Nodes::NONE, Nodes::with);
         // Whoever would know that the DCS went back, and is not heard, cannot help.
@@ -164,8 +168,8 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
         swapping: dcs.swapping.map(name),
         request: dcs.request.map(|request| Request {
             kind: if request.failover { RequestKind::Failover } else { RequestKind::Switchover },
-            from: None,
-            to: Some(name(request.to)),
+            from: request.from.map(name),
+            to: request.to.map(name),
             due_in: Duration::ZERO,
             expires_in: Duration::MAX,
             dated: true,
@@ -181,7 +185,15 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
             checkpointed: state.node(node).checkpointed,
             stopping: false,
         }),
-        restart: None,
+        restart: dcs.restart.map(|restart| Restart {
+            due_in: Duration::ZERO,
+            pending_only: false,
+            members: restart.members(state.nodes.len()),
+            primary_first: restart.primary_first,
+            turn_for: waited.age(),
+            timeout: Duration::from_secs(300),
+            revision: REVISION,
+        }),
     }
 }
 
@@ -209,7 +221,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         awaiting_checkpoint: false,
         terminating: here.terminating,
         rollback_prepared: state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Offered),
-        postmaster: None,
+        postmaster: Some(restart::postmaster(state, node)),
         pending_restart: false,
         short_for: None,
         hastened: false,

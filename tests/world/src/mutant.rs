@@ -2,13 +2,14 @@
 //! no such switch. What some break of a step or an event is beside that, in `perform` and `apply`.
 
 use outrider_ha::{
-    Dcs, Lease, Member, MemberName, NotRebuilt, Plan, Postgres, Reason, Rebuilding, Role, StartAs, Step,
-    SynchronousMode, Unusable, View, Watermark, Witness, decide, invariant, rebuild,
+    Cluster, Dcs, Lease, Member, MemberName, NotRebuilt, Plan, Postgres, Reason, Rebuilding, Role, StartAs,
+    Step, StopMode, SynchronousMode, TurnChange, Unusable, View, Watermark, Witness, decide, invariant,
+    rebuild,
 };
 
 use crate::properties::{
-    COMES_TO_REST_WHOLE, HANDED_OVER_READY, NOTHING_LOST, ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLED_BACK,
-    RULES_KEPT, SINGLE_WRITER,
+    COMES_TO_REST_WHOLE, HANDED_OVER_READY, IN_ORDER, NOTHING_LOST, ONE_AT_A_TIME, ONE_CLUSTER,
+    ONLY_WHOLE_DATA, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER, SWITCHED_FIRST,
 };
 
 /// A rule that is broken on purpose, to see that the search finds it.
@@ -64,6 +65,12 @@ pub enum Mutant {
     StandsDuringSwap,
     /// The timeline that a rollback began is not kept as the least.
     ForgetsTheSwap,
+    /// A member is restarted while another one is down.
+    RestartsTogether,
+    /// A primary is restarted where it is although a standby could lead.
+    RestartsThePrimary,
+    /// The primary is not restarted first where it must be.
+    IgnoresTheOrder,
 }
 
 /// The property that must catch a mutant.
@@ -84,6 +91,9 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::FollowsDiverged
         | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
         Mutant::PassesOver => NOTHING_LOST,
+        Mutant::RestartsTogether => ONE_AT_A_TIME,
+        Mutant::RestartsThePrimary => SWITCHED_FIRST,
+        Mutant::IgnoresTheOrder => IN_ORDER,
         Mutant::SwapsBeforeRelaxing | Mutant::StandsDuringSwap | Mutant::ForgetsTheSwap => ROLLED_BACK,
         Mutant::StartsHalfRewound => ONLY_WHOLE_DATA,
         Mutant::MakesAnotherCluster => ONE_CLUSTER,
@@ -98,7 +108,10 @@ pub const fn catches(mutant: Mutant) -> &'static str {
 
 /// The plan that is carried out, and whether the shipped one broke a rule.
 pub(crate) fn decide_as(mutant: Option<Mutant>, view: &View) -> (Plan, bool) {
-    let plan = decide(view);
+    let plan = match mutant {
+        Some(Mutant::IgnoresTheOrder) => decide(&standbys_first(view)),
+        _ => decide(view),
+    };
     let rule_broken = invariant::check(view, &plan).is_err();
     let plan = match mutant {
         None => plan,
@@ -165,6 +178,10 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
             plan.steps = vec![Step::RenewLease, Step::Rollback];
         }
         (Mutant::StandsDuringSwap, Reason::SwapUnknown { .. }) => plan.steps = vec![acquire(view)],
+        (Mutant::RestartsTogether, Reason::RestartWaiting) => plan.steps = begin_restart(view),
+        (Mutant::RestartsThePrimary, Reason::Restarting) if plan.steps.contains(&Step::AskSwitchover) => {
+            plan.steps = begin_restart(view);
+        }
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
             plan.steps.retain(|step| *step != Step::RecordHistory);
@@ -204,6 +221,20 @@ pub(crate) fn rebuild_as(
         outcome.best = least.map_or(outcome.best, |(witness, _)| witness.name.clone());
     }
     Ok(outcome)
+}
+
+fn standbys_first(view: &View) -> View {
+    let mut view = view.clone();
+    if let Dcs::Seen(Cluster { restart: Some(restart), .. }) = &mut view.dcs {
+        restart.primary_first = false;
+    }
+    view
+}
+
+fn begin_restart(view: &View) -> Vec<Step> {
+    let change = TurnChange::Begun { started: "before".into(), switching: false };
+    let begins = Step::RecordRestart { member: view.me.clone(), change, revision: 0 };
+    vec![begins, Step::Stop(StopMode::Fast)]
 }
 
 fn is_primary(view: &View) -> bool {

@@ -6,9 +6,10 @@ use crate::node::{Hang, Postgres};
 use crate::oracle;
 use crate::past::{self, Keys};
 use crate::rebuild;
+use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
-use crate::state::{NodeId, Nodes, State, Sync, Wrong};
+use crate::state::{NodeId, Nodes, Request, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -77,6 +78,15 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
         Act::Recreate => unreachable!("the caller has done it"),
+        Act::AskSwitchover => {
+            state.dcs.request = Some(Request { from: Some(node), to: None, failover: false });
+            Ok(())
+        }
+        Act::RecordRestart { note, seen_last, of } => {
+            require(seen_last && state.dcs.restart.is_some())?;
+            restart::record(state, of, note);
+            Ok(())
+        }
         Act::Rollback => {
             require(state.node(node).fuse)?;
             rollback::begin(state, node);
@@ -157,7 +167,7 @@ pub(crate) fn sync_was_written(state: &mut State) {
 }
 
 /// Those whose agents look at these keys.
-fn lookers(state: &State) -> Vec<NodeId> {
+pub(crate) fn lookers(state: &State) -> Vec<NodeId> {
     state.ids().filter(|node| state.looks_here(*node)).collect()
 }
 
@@ -185,9 +195,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         Act::Rewind(from) | Act::Clone(from) => source(state, from),
         _ => None,
     };
-    if matches!(act, Act::StartPrimary(_) | Act::StartStandby(_)) && !state.node(node).postgres.has_data() {
-        oracle::judge(state, Wrong::UnusableStarted);
-    }
+    watch_over(state, node, act);
     let here = state.node_mut(node);
     let stopped = !here.postgres.runs();
     let is_standby = matches!(here.postgres, Postgres::Standby { .. });
@@ -245,9 +253,23 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::ClearSwitchover
         | Act::Initdb
         | Act::Recreate
-        | Act::Rollback => unreachable!("the caller has done these"),
+        | Act::Rollback
+        | Act::AskSwitchover
+        | Act::RecordRestart { .. } => unreachable!("the caller has done these"),
     }
     Ok(())
+}
+
+/// What the rest of the world learns of a start or a stop.
+fn watch_over(state: &mut State, node: NodeId, act: Act) {
+    match act {
+        Act::StartPrimary(_) | Act::StartStandby(_) => restart::started(state, node),
+        Act::StopFast => restart::judge_stop(state, node),
+        _ => {}
+    }
+    if matches!(act, Act::StartPrimary(_) | Act::StartStandby(_)) && !state.node(node).postgres.has_data() {
+        oracle::judge(state, Wrong::UnusableStarted);
+    }
 }
 
 /// A promotion is done: a timeline is born.

@@ -26,6 +26,12 @@ pub const HANDED_OVER_READY: &str = "a switchover hands over only to who has rep
 pub const ONLY_WHOLE_DATA: &str = "only a whole data directory is started";
 /// There are two clusters.
 pub const ONE_CLUSTER: &str = "no second cluster is made";
+/// A restart takes more than one member down.
+pub const ONE_AT_A_TIME: &str = "a restart takes one member down at a time";
+/// It takes the primary down while somebody else can lead.
+pub const SWITCHED_FIRST: &str = "a restart moves the primary first";
+/// It takes the members in the wrong order.
+pub const IN_ORDER: &str = "a restart keeps its order";
 /// What a rollback threw away is back.
 pub const ROLLED_BACK: &str = "what was rolled back stays so";
 /// A rollback is done.
@@ -68,6 +74,11 @@ pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
     if setup.rollbacks > 0 {
         properties.push(Property::always(ROLLED_BACK, |_, state| what_was_rolled_back_stays_so(state)));
         properties.push(Property::sometimes(ROLLBACK, |_, state| a_rollback_completes(state)));
+    }
+    if setup.restarts > 0 {
+        properties.push(Property::always(ONE_AT_A_TIME, |_, state| one_is_restarted_at_a_time(state)));
+        properties.push(Property::always(SWITCHED_FIRST, |_, state| a_restart_moves_the_primary(state)));
+        properties.push(Property::always(IN_ORDER, |_, state| a_restart_keeps_its_order(state)));
     }
     if setup.requests > 0 {
         properties.push(Property::sometimes(SWITCHOVER, |_, state| a_switchover_completes(state)));
@@ -148,6 +159,21 @@ fn a_rollback_completes(state: &State) -> bool {
     state.oracle.rolled_back.is_some() && state.dcs.swapping.is_none() && is_whole(state)
 }
 
+/// Issue 12, item 17: rolling, one member after the other, and none while another is down.
+fn one_is_restarted_at_a_time(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::RestartedTogether)
+}
+
+/// The same: a switchover instead of a restart of the primary.
+fn a_restart_moves_the_primary(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::PrimaryRestarted)
+}
+
+/// The same: standbys first; but what standbys must not have less of is lowered on the primary first (PostgreSQL documentation, 26.4.5).
+fn a_restart_keeps_its_order(state: &State) -> bool {
+    state.oracle.wrong != Some(Wrong::RestartedOutOfOrder)
+}
+
 /// ha.md, "Bootstrap": a cluster is made once.
 fn no_second_cluster_is_made(state: &State) -> bool {
     state.oracle.wrong != Some(Wrong::SecondCluster)
@@ -185,6 +211,7 @@ pub(crate) fn is_whole(state: &State) -> bool {
         && nothing_waits
         && state.dcs.request.is_none()
         && state.rollback.is_none()
+        && state.dcs.restart.is_none()
 }
 
 /// Whoever has every acknowledged commit is lost for good, or its data is: only an operator can decide what to give up.

@@ -95,6 +95,7 @@ fn keys(holder: Option<NodeId>, sync: Option<Sync>, branches: Branches) -> Store
         request: None,
         swapping: None,
         least_timeline: TimelineId::default(),
+        restart: None,
         announced: None,
     }
 }

@@ -49,12 +49,14 @@ impl Model for World {
             request: None,
             swapping: None,
             least_timeline: TimelineId::default(),
+            restart: None,
             announced: None,
         };
         if self.setup.late_replay {
             nodes.iter_mut().for_each(|node| node.replayed = Some(0));
         }
-        let Setup { faults, commits, requests, failovers, terminations, rollbacks, .. } = self.setup;
+        let Setup { faults, commits, requests, failovers, terminations, rollbacks, restarts, .. } =
+            self.setup;
         let oracle = Oracle {
             acknowledged: 0,
             births: 0,
@@ -64,7 +66,7 @@ impl Model for World {
             all_were_down: false,
             wrong: None,
         };
-        let left = Budget { faults, commits, requests, failovers, terminations, rollbacks };
+        let left = Budget { faults, commits, requests, failovers, terminations, rollbacks, restarts };
         let past = Past::of(&self.setup);
         vec![State { dcs, nodes, left, past, rollback: None, oracle }]
     }

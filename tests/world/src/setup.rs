@@ -19,6 +19,8 @@ pub struct Setup {
     pub terminations: u8,
     /// Rollbacks of the running cluster that somebody asks for.
     pub rollbacks: u8,
+    /// Restarts of all members that somebody asks for.
+    pub restarts: u8,
     /// `synchronous_mode`.
     pub synchronous: bool,
     /// `synchronous_node_count`.
@@ -59,6 +61,7 @@ impl Setup {
             failovers: 0,
             terminations: 0,
             rollbacks: 0,
+            restarts: 0,
             synchronous: true,
             synchronous_node_count: 1,
             fuse: Fuse::Live,

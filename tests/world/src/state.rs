@@ -4,6 +4,7 @@ use outrider_wal::TimelineId;
 
 use crate::node::{Node, Postgres};
 use crate::past::Past;
+use crate::restart::Restart;
 use crate::rollback::Rollback;
 use crate::wal::Branches;
 
@@ -113,6 +114,8 @@ pub struct Store {
     pub swapping: Option<NodeId>,
     /// The timeline that the last rollback began.
     pub least_timeline: TimelineId,
+    /// The restart of members that somebody asked for.
+    pub restart: Option<Restart>,
     /// The switchover that the leader announced: from whom, to whom.
     pub announced: Option<(NodeId, NodeId)>,
 }
@@ -120,8 +123,10 @@ pub struct Store {
 /// A request for another leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// Who is to lead.
-    pub to: NodeId,
+    /// Who is to give up, where it was asked for because of a restart.
+    pub from: Option<NodeId>,
+    /// Who is to lead; anyone who can.
+    pub to: Option<NodeId>,
     /// Also when nobody leads; otherwise it is a switchover.
     pub failover: bool,
 }
@@ -150,6 +155,8 @@ pub struct Budget {
     pub terminations: u8,
     /// Rollbacks that somebody asks for.
     pub rollbacks: u8,
+    /// Restarts of all members that somebody asks for.
+    pub restarts: u8,
 }
 
 /// What no node knows, and what the properties ask for.
@@ -186,6 +193,12 @@ pub enum Wrong {
     HandedOverUnreplayed,
     /// A Postgres was started on what a broken off rewind or clone had left, or on nothing.
     UnusableStarted,
+    /// Two members were restarted at one time, or one while another was down.
+    RestartedTogether,
+    /// A primary was restarted before its standbys, or after them where it must be first.
+    RestartedOutOfOrder,
+    /// A primary was restarted where it is although somebody else could have led.
+    PrimaryRestarted,
     /// A new cluster was made beside the one that there is.
     SecondCluster,
 }

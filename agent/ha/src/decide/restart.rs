@@ -64,15 +64,7 @@ pub(super) fn primary(view: &View, cluster: &Cluster) -> Option<Plan> {
             not_pending(view, restart)
         }
         TurnState::Waiting if restart.primary_first => stop(view, restart, started, false),
-        TurnState::Waiting => match heir(view, cluster) {
-            Heir::Nobody => stop(view, restart, started, false),
-            Heir::Fit if others_are_well(view) => {
-                let mut plan = ask(record(view, restart, begun(started, true)));
-                plan.steps.push(Step::AskSwitchover);
-                plan
-            }
-            Heir::Fit | Heir::NotYet => Plan::wait(Reason::RestartWaiting).and_look_again_in(soon(view)),
-        },
+        TurnState::Waiting => move_first(view, cluster, restart, started),
         // It was refused, or rolled back before Postgres had stopped.
         TurnState::Begun { started: before, switching: true } if before == started => {
             match heir(view, cluster) {
@@ -82,12 +74,30 @@ pub(super) fn primary(view: &View, cluster: &Cluster) -> Option<Plan> {
                 }
             }
         }
-        TurnState::Begun { started: before, switching: false } if before == started => {
+        TurnState::Begun { started: before, switching: false }
+            if before == started && restart.primary_first =>
+        {
             ask(Step::Stop(StopMode::Fast))
+        }
+        // It began as a standby, and was promoted before it stopped.
+        TurnState::Begun { started: before, switching: false } if before == started => {
+            move_first(view, cluster, restart, started)
         }
         TurnState::Begun { .. } => ended(view, restart, TurnEnd::Primary),
         TurnState::Ended => return None,
     })
+}
+
+/// A primary is restarted where it is only when nobody else could ever lead; else somebody takes over first.
+fn move_first(view: &View, cluster: &Cluster, restart: &Restart, started: &str) -> Plan {
+    match heir(view, cluster) {
+        Heir::Nobody => stop(view, restart, started, false),
+        Heir::Fit if others_are_well(view) => {
+            let begins = record(view, restart, begun(started, true));
+            Plan::steps(Reason::Restarting, [begins, Step::AskSwitchover])
+        }
+        Heir::Fit | Heir::NotYet => Plan::wait(Reason::RestartWaiting).and_look_again_in(soon(view)),
+    }
 }
 
 /// Whether this leader, whose Postgres has stopped in good order, was only to be restarted: then nobody takes over.
