@@ -204,6 +204,17 @@ impl Acts {
         self.0.into_iter().flatten()
     }
 
+    /// A clone and a rewind come to the same where neither breaks off.
+    #[must_use]
+    pub fn with_copies_alike(mut self) -> Self {
+        for act in self.0.iter_mut().flatten() {
+            if let Act::Clone(from) = *act {
+                *act = Act::Rewind(from);
+            }
+        }
+        self
+    }
+
     /// Somebody wrote how far a restart is.
     pub fn restart_was_written(&mut self) {
         for act in self.0.iter_mut().flatten() {

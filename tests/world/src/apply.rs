@@ -112,7 +112,7 @@ fn round(setup: &Setup, state: &mut State, node: NodeId, plan: Acts, rule_broken
         state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::RuleBroken));
     }
     restart::judge_plan(state, node, plan);
-    state.node_mut(node).plan = plan;
+    state.node_mut(node).plan = if setup.broken_data { plan } else { plan.with_copies_alike() };
     state.node_mut(node).read = None;
     if plan.only_renews() {
         step(setup, state, node);
