@@ -97,7 +97,7 @@ pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> Syn
 }
 
 /// An identifier that is no number is not this cluster's, whatever it is: 0 is no system identifier.
-fn initialize(snapshot: &Snapshot) -> Initialize {
+pub(super) fn initialize(snapshot: &Snapshot) -> Initialize {
     match snapshot.initialize.as_ref().map(|entry| entry.value.trim()) {
         None => Initialize::Absent,
         Some("") => Initialize::Bootstrapping,

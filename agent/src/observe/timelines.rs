@@ -1,10 +1,11 @@
 //! Where the timelines of the local data came from, and when each was begun: from its files, and from the leader whose WAL it is.
 //! Compares nothing.
 
-use outrider_ha::{Dcs, Lease, Postgres, Role, Streaming, View};
+use outrider_ha::{Dcs, Initialize, Lease, Postgres, Role, Streaming, View};
 use outrider_wal::TimelineStarts;
 use tracing::warn;
 
+use super::cluster;
 use crate::report::causes;
 use crate::round::{Instruments, Memory};
 
@@ -22,7 +23,8 @@ pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &
             Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
         }
     }
-    if !memory.starts.lists(timeline) {
+    // It is kept in the data directory: nothing is written to that of another cluster, nor before there is one.
+    if !memory.starts.lists(timeline) && is_of_the_cluster(memory) {
         let starts = match memory.history_of {
             Some(of) if of == timeline => instruments.postgres.timeline_starts(timeline, &memory.history),
             // What came with the data, until the history is known as well.
@@ -38,6 +40,12 @@ pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &
             }
         }
     }
+}
+
+/// Whether the data is that of the cluster in the DCS, as it was seen last.
+fn is_of_the_cluster(memory: &Memory) -> bool {
+    let Some(snapshot) = &memory.snapshot else { return false };
+    matches!(cluster::initialize(snapshot), Initialize::Done(system) if memory.system == Some(system.0))
 }
 
 /// A standby that streams from the leader has the leader's timelines: those that it passed through faster than anybody looked, as
