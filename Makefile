@@ -72,7 +72,7 @@ snappy:
 promtool:
 	@command -v promtool >/dev/null || { \
 		directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && chmod 755 "$$directory" && cd "$$directory" \
-		&& apt-get -qq download prometheus && dpkg-deb -x prometheus_*.deb . && mkdir -p "$(TOOLS)" && mv usr/bin/promtool "$(TOOLS)"; \
+		&& { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } && dpkg-deb -x prometheus_*.deb . && mkdir -p "$(TOOLS)" && mv usr/bin/promtool "$(TOOLS)"; \
 	} || { echo "the tests need promtool, of Prometheus: put it on the PATH"; exit 1; }
 
 clean: ## Remove what was built
