@@ -106,7 +106,7 @@ async fn keep(
                 }
                 Err(error) => {
                     wait = AGAIN_INTERVAL;
-                    tell(&error, &mut fault);
+                    tell(&error, &mut fault, "the WAL that the archive lacks");
                 }
             }
         }
@@ -160,14 +160,15 @@ fn note(kept_for_gap: &watch::Sender<Option<Lsn>>, slot: Option<ArchiveSlot>) {
     }
 }
 
-fn tell(error: &Error, said: &mut Said) {
+/// Says once what cannot be kept, and why.
+pub(super) fn tell(error: &Error, said: &mut Said, what: &str) {
     // A Postgres that is gone or stopping is the round's to tell.
     if matches!(error, Error::Connect { .. }) {
         return;
     }
     let text = causes(error);
     if said.is_news(&text) {
-        warn!(fault = %text, "cannot keep the WAL that the archive lacks");
+        warn!(fault = %text, "cannot keep {what}");
     }
 }
 

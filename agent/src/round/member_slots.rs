@@ -10,11 +10,12 @@ use outrider_wal::Lsn;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Memory;
+use super::archive_slot::tell;
 use crate::clock;
-use crate::report::{Said, causes};
+use crate::report::Said;
 
 /// What the round does not see.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
@@ -195,7 +196,7 @@ async fn keep(postgres: Postgres, mut wanted: watch::Receiver<Option<Wanted>>) {
                 }
                 Err(error) => {
                     wait = AGAIN_INTERVAL;
-                    tell(&error, &mut fault);
+                    tell(&error, &mut fault, "the replication slots of the others as they are to be");
                 }
             }
         }
@@ -219,17 +220,6 @@ async fn tend(postgres: &Postgres, duty: &Duty) -> Result<bool, Error> {
         info!(slot, "dropped a replication slot that nobody needs any more");
     }
     Ok(behind)
-}
-
-fn tell(error: &Error, said: &mut Said) {
-    // A Postgres that is gone or stopping is the round's to tell.
-    if matches!(error, Error::Connect { .. }) {
-        return;
-    }
-    let text = causes(error);
-    if said.is_news(&text) {
-        warn!(fault = %text, "cannot keep the replication slots of the others as they are to be");
-    }
 }
 
 #[cfg(test)]

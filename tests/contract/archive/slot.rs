@@ -9,6 +9,17 @@ use tokio_postgres::Client;
 
 use super::postgres::Postgres;
 
+/// A Postgres with these settings, a session with it, and its instrument.
+async fn started(settings: &str) -> (Postgres, Client, Instrument) {
+    let mut postgres = Postgres::nowhere();
+    postgres.initdb();
+    postgres.configure(settings);
+    postgres.start();
+    let client = postgres.connect().await;
+    let instrument = Instrument::new(Arc::new(postgres.settings()));
+    (postgres, client, instrument)
+}
+
 async fn restart_lsn(client: &Client) -> Option<Lsn> {
     let asked = "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = 'outrider_archive'";
     let row = client.query_opt(asked, &[]).await.unwrap();
@@ -22,12 +33,7 @@ async fn flushed(client: &Client) -> Lsn {
 
 #[tokio::test]
 async fn it_moves_on_with_the_archive_to_the_next_gap_and_never_back_nor_beyond_the_server() {
-    let mut postgres = Postgres::nowhere();
-    postgres.initdb();
-    postgres.configure("");
-    postgres.start();
-    let client = postgres.connect().await;
-    let instrument = Instrument::new(Arc::new(postgres.settings()));
+    let (_postgres, client, instrument) = started("").await;
     instrument.drop_archive_slot().await.unwrap();
     assert_eq!(instrument.hold_archive_slot(None, &[]).await.unwrap(), ArchiveSlot::Made);
     let begin = restart_lsn(&client).await.unwrap();
@@ -69,14 +75,9 @@ async fn it_moves_on_with_the_archive_to_the_next_gap_and_never_back_nor_beyond_
 
 #[tokio::test]
 async fn one_that_keeps_nothing_any_more_is_made_anew() {
-    let mut postgres = Postgres::nowhere();
-    postgres.initdb();
-    postgres.configure(
-        "wal_keep_size = 0\nmax_slot_wal_keep_size = '16MB'\nmax_wal_size = '32MB'\nmin_wal_size = '32MB'",
-    );
-    postgres.start();
-    let client = postgres.connect().await;
-    let instrument = Instrument::new(Arc::new(postgres.settings()));
+    let settings =
+        "wal_keep_size = 0\nmax_slot_wal_keep_size = '16MB'\nmax_wal_size = '32MB'\nmin_wal_size = '32MB'";
+    let (_postgres, client, instrument) = started(settings).await;
     instrument.hold_archive_slot(None, &[]).await.unwrap();
     for _ in 0..5 {
         client.batch_execute("CREATE TABLE filler (); DROP TABLE filler").await.unwrap();
@@ -90,12 +91,7 @@ async fn one_that_keeps_nothing_any_more_is_made_anew() {
 
 #[tokio::test]
 async fn a_primary_drops_the_slots_of_members_that_nobody_keeps_and_no_others() {
-    let mut postgres = Postgres::nowhere();
-    postgres.initdb();
-    postgres.configure("");
-    postgres.start();
-    let client = postgres.connect().await;
-    let instrument = Instrument::new(Arc::new(postgres.settings()));
+    let (_postgres, client, instrument) = started("").await;
     let names =
         |names: &[&str]| -> BTreeSet<String> { names.iter().map(|name| (*name).to_owned()).collect() };
     instrument.hold_archive_slot(None, &[]).await.unwrap();

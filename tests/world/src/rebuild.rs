@@ -2,14 +2,11 @@
 
 use outrider_ha::{Role, SyncState, SynchronousMode, Testimony, Watermark, Witness};
 
-use outrider_wal::TimelineId;
-
 use crate::look;
 use crate::mutant::rebuild_as;
 use crate::past::write_anew;
 use crate::setup::Setup;
 use crate::state::{NodeId, Nodes, State, Store, Sync};
-use crate::wal::Branches;
 
 /// Whether somebody has a reason to: the DCS is an old copy, or all agents find nothing.
 pub(crate) fn may_be_asked_for(state: &State) -> bool {
@@ -66,7 +63,7 @@ fn testimony(state: &State, node: NodeId) -> Option<Testimony> {
 pub(crate) fn rebuild(setup: &Setup, state: &mut State, heard: Nodes) {
     let Some((best, record_of)) = rebuilding(setup, state, heard) else { return };
     let sync = setup.synchronous.then_some(Sync { leader: best, standbys: Nodes::NONE });
-    let keys = keys(None, sync, state.node(record_of).wal.branches());
+    let keys = Store::new(None, sync, state.node(record_of).wal.branches());
     let Some(by) = state.past.as_ref().map(|past| past.seen(record_of)) else { return };
     write_anew(state, keys, by);
 }
@@ -81,21 +78,7 @@ pub(crate) fn recreate(setup: &Setup, state: &mut State, node: NodeId) -> bool {
     let recorded = by.record.and_then(|record| record.sync).map_or(Nodes::NONE, |sync| sync.standbys);
     let standbys = recorded.iter().filter(|standby| here.set.has(*standby)).fold(Nodes::NONE, Nodes::with);
     let sync = setup.synchronous.then_some(Sync { leader: node, standbys });
-    let keys = keys(Some(node), sync, state.dcs.branches);
+    let keys = Store::new(Some(node), sync, state.dcs.branches);
     write_anew(state, keys, by);
     true
-}
-
-fn keys(holder: Option<NodeId>, sync: Option<Sync>, branches: Branches) -> Store {
-    Store {
-        holder,
-        sync,
-        branches,
-        last_position: 0,
-        request: None,
-        swapping: None,
-        least_timeline: TimelineId::default(),
-        restart: None,
-        announced: None,
-    }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use outrider_wal::TimelineId;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::act::Acts;
@@ -41,17 +40,8 @@ impl Model for World {
         if self.setup.late_members {
             nodes.iter_mut().for_each(|node| node.published = Some(node.to_publish()));
         }
-        let dcs = Store {
-            holder: Some(0),
-            sync: self.setup.synchronous.then_some(Sync { leader: 0, standbys: Nodes::NONE }),
-            branches: Branches::default(),
-            last_position: 0,
-            request: None,
-            swapping: None,
-            least_timeline: TimelineId::default(),
-            restart: None,
-            announced: None,
-        };
+        let sync = self.setup.synchronous.then_some(Sync { leader: 0, standbys: Nodes::NONE });
+        let dcs = Store::new(Some(0), sync, Branches::default());
         if self.setup.late_replay {
             nodes.iter_mut().for_each(|node| node.replayed = Some(0));
         }

@@ -120,6 +120,24 @@ pub struct Store {
     pub announced: Option<(NodeId, NodeId)>,
 }
 
+impl Store {
+    /// Keys of which nothing was asked or announced.
+    #[must_use]
+    pub fn new(holder: Option<NodeId>, sync: Option<Sync>, branches: Branches) -> Self {
+        Store {
+            holder,
+            sync,
+            branches,
+            last_position: 0,
+            request: None,
+            swapping: None,
+            least_timeline: TimelineId::default(),
+            restart: None,
+            announced: None,
+        }
+    }
+}
+
 /// A request for another leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
