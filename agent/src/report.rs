@@ -61,7 +61,7 @@ pub(crate) struct Report {
     pub(crate) stream: Option<outrider_archive::StreamStatus>,
     /// Where the WAL begins that this member keeps because it may fill a gap of the archive.
     pub(crate) kept_for_gap: Option<Lsn>,
-    /// What of the configuration is amiss at this member: `not_honoured`, `file_faults`, `start_failure`.
+    /// What is amiss at this member: `archive_gaps`, `not_honoured`, `file_faults`, `start_failure`.
     pub(crate) troubles: Vec<(&'static str, Vec<String>)>,
     /// How many bytes a standby may have still to replay and count as a healthy replica; `None` for any number.
     pub(crate) maximum_lag_on_replica: Option<u64>,
@@ -171,6 +171,7 @@ impl Reporter {
         let Record { view, plan, failure, .. } = record;
         memory.counters.note_round(plan.reason.label(), took);
         memory.counters.recorder_failures = self.recorder.failures;
+        let archive = instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref()));
         let report = Report {
             at,
             state: act::state(&view),
@@ -184,10 +185,10 @@ impl Reporter {
             postgres: memory.seen.clone(),
             failing: memory.failures.last().cloned(),
             next_round,
-            archive: instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref())),
+            troubles: act::troubles(memory, archive.as_ref()),
+            archive,
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
-            troubles: act::troubles(instruments, memory),
             maximum_lag_on_replica: memory.rules.maximum_lag_on_replica,
             configuration: memory.configuration.clone(),
             known: memory.rules.known.clone(),

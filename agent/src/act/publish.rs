@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use outrider_archive::Status;
 use outrider_dcs::{ArchivedTo, Session};
 use outrider_ha::{Job, Plan, Postgres, Reason, View};
 use outrider_postgres::{ARCHIVE_SLOT, Role};
@@ -125,7 +126,7 @@ fn furthest(published: Option<ArchivedTo>, known: Option<ArchivedTo>) -> Option<
     Some(ArchivedTo { lsn: before.map_or(known.lsn, |before| before.lsn.max(known.lsn)), ..known })
 }
 
-fn known(status: &outrider_archive::Status, size: SegmentSize) -> Option<ArchivedTo> {
+fn known(status: &Status, size: SegmentSize) -> Option<ArchivedTo> {
     let (timeline, lsn) = status.archived_to?;
     let gaps = status.gaps.iter().map(|(first, _)| first.start(size)).collect();
     Some(ArchivedTo { timeline, lsn, gaps })
@@ -172,10 +173,9 @@ fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -
 }
 
 /// What is amiss at this member with the configuration and with the archive, by the key under which it is shown.
-pub(crate) fn troubles(instruments: &Instruments, memory: &Memory) -> Vec<(&'static str, Vec<String>)> {
+pub(crate) fn troubles(memory: &Memory, archive: Option<&Status>) -> Vec<(&'static str, Vec<String>)> {
     let faults = memory.seen.iter().flat_map(|seen| &seen.file_faults).map(ToString::to_string).collect();
-    let status = instruments.archive.as_ref().map(|archive| archive.status(None));
-    let gaps = status.iter().flat_map(|status| &status.gaps);
+    let gaps = archive.into_iter().flat_map(|status| &status.gaps);
     let gaps = gaps.map(|(first, last)| format!("{first} to {last}")).collect();
     let kinds = [
         ("archive_gaps", gaps),
@@ -189,6 +189,7 @@ pub(crate) fn troubles(instruments: &Instruments, memory: &Memory) -> Vec<(&'sta
 fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
     let mut ours = Map::new();
     let mut put = |key: &str, value: Value| ours.insert(key.to_owned(), value);
+    let archive = instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref()));
     // Nobody is to wait for data that is not that of a cluster yet.
     if let Some(system) = memory.system.filter(|_| !view.local.unrecorded) {
         put("system_identifier", json!(system.to_string()));
@@ -209,7 +210,7 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     if let Some(failed) = memory.failures.last() {
         put("failing", failed.document());
     }
-    for (key, lines) in troubles(instruments, memory) {
+    for (key, lines) in troubles(memory, archive.as_ref()) {
         put(key, json!(lines));
     }
     if let Some(fuse) = view.local.fuse.filter(|_| memory.lease.is_some()) {
@@ -220,10 +221,9 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     if let Some(replay) = replay {
         put("replay", members::shown_seldom(replay));
     }
-    if let Some(archive) = &instruments.archive {
-        let status = archive.status(memory.seen.as_ref());
-        put("archive_waiting", json!(status.waiting));
-        put("archive_failing", json!(status.store_failing));
+    if let Some(archive) = archive {
+        put("archive_waiting", json!(archive.waiting));
+        put("archive_failing", json!(archive.store_failing));
     }
     Value::Object(ours)
 }
@@ -369,8 +369,8 @@ mod tests {
         let segment = |number| SegmentName::numbered(TimelineId::new(2), number, size);
         let archived_to = Some((TimelineId::new(2), Lsn::new(9 << 24)));
         let gaps = vec![(segment(4), segment(6)), (segment(8), segment(8))];
-        let status = outrider_archive::Status { archived_to, gaps, ..Default::default() };
+        let status = Status { archived_to, gaps, ..Default::default() };
         assert_eq!(known(&status, size), Some(archived(2, 9 << 24, &[4 << 24, 8 << 24])));
-        assert_eq!(known(&outrider_archive::Status::default(), size), None);
+        assert_eq!(known(&Status::default(), size), None);
     }
 }
