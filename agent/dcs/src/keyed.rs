@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::dcs::{Changes, Dcs, Leadership, Session};
+use crate::documents::Documents;
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::session::{SessionError, SessionFile};
@@ -49,6 +50,7 @@ pub struct Identity {
 pub(crate) struct Keyed<S> {
     store: S,
     keys: Keys,
+    documents: Documents,
     lease: Lease,
 }
 
@@ -67,7 +69,8 @@ impl<S: Store> Keyed<S> {
             None => (None, Vec::new()),
         };
         let keys = Keys::new(&identity.base_path, &identity.name);
-        Ok(Keyed { store, keys, lease: Lease::resumed(file, &leases, identity.ttl) })
+        let documents = Documents::default();
+        Ok(Keyed { store, keys, documents, lease: Lease::resumed(file, &leases, identity.ttl) })
     }
 
     fn operation(&self, act: &'static str) -> Operation {
@@ -109,7 +112,7 @@ impl<S: Store> Dcs for Keyed<S> {
         let operation = self.operation("read");
         let range = self.store.range(self.keys.base(), operation.until).await;
         let range = range.map_err(|fault| fault.on(operation.act, self.keys.base()))?;
-        Ok(self.keys.snapshot(&range, &self.lease.mine()))
+        Ok(self.keys.snapshot(&range, &self.lease.mine(), &self.documents))
     }
 
     async fn touch_member(&self, value: &Value) -> Result<Session, Error> {

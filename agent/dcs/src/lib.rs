@@ -5,6 +5,7 @@
 //! process. One set of rules for the keys (`keyed`) serves both, on the few words of a key-value store (`store`).
 
 mod dcs;
+mod documents;
 mod error;
 mod snapshot;
 mod values;

@@ -1,6 +1,7 @@
 //! What the DCS holds at one moment. Does not judge it: an entry of a member that is long gone is shown like any other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use outrider_wal::Lsn;
 use serde_json::Value;
@@ -40,7 +41,7 @@ pub struct Member {
     /// The member's name.
     pub name: String,
     /// Patroni's member JSON, with every key that stands there; a JSON string when it is not JSON.
-    pub value: Value,
+    pub value: Arc<Value>,
     /// The session that the entry hangs on; 0 when on none.
     pub lease: i64,
     /// When it was put for the first time since it was last gone: what is smaller came first.
@@ -127,7 +128,7 @@ pub struct Snapshot {
     /// Empty while the cluster is bootstrapped, then the system identifier in decimal.
     pub initialize: Option<Entry<String>>,
     /// The dynamic configuration with every key that stands there; `Null` when it is not JSON.
-    pub config: Option<Entry<Value>>,
+    pub config: Option<Entry<Arc<Value>>>,
     /// The holder of the leader lease; none when it is free.
     pub leader: Option<Leader>,
     /// The highest term there ever was in this cluster, also while the lease is free. 0 for none.

@@ -41,7 +41,7 @@ mod tests {
     fn cluster(names: &[&str]) -> Snapshot {
         let member = |(created, name): (i64, &&str)| Member {
             name: (*name).to_owned(),
-            value: Value::Null,
+            value: Value::Null.into(),
             lease: 1,
             created,
             revision: 100 - created,

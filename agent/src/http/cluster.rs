@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, value: Value) -> Member {
-        Member { name: name.to_owned(), value, lease: 1, created: 1, revision: 1 }
+        Member { name: name.to_owned(), value: value.into(), lease: 1, created: 1, revision: 1 }
     }
 
     fn seen() -> Snapshot {

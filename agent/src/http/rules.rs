@@ -52,7 +52,7 @@ pub(super) async fn patch(
     let Some(seen) = cluster.config else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the cluster has no configuration yet");
     };
-    let mut wanted = seen.value.clone();
+    let mut wanted = (*seen.value).clone();
     merge(&mut wanted, &changes);
     replace(&visitors, standing, &wanted, Some(&seen.value), seen.revision).await
 }

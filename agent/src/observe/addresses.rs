@@ -124,7 +124,7 @@ mod tests {
     fn cluster(members: &[(&str, &str)]) -> Snapshot {
         let member = |(name, host): &(&str, &str)| Member {
             name: (*name).to_owned(),
-            value: json!({"conn_url": format!("postgres://{host}:5432/postgres")}),
+            value: json!({"conn_url": format!("postgres://{host}:5432/postgres")}).into(),
             lease: 1,
             created: 1,
             revision: 1,

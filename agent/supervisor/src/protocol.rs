@@ -338,7 +338,7 @@ pub struct Status {
     pub terminating: bool,
     /// The time of this answer.
     pub now_ns: u64,
-    /// The last lines that the postmaster wrote, at most 50, the oldest first.
+    /// The last lines that the postmaster wrote, at most 50, the oldest first; none while one runs, since every round asks.
     pub log_tail: Vec<String>,
 }
 

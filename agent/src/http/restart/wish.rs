@@ -222,7 +222,7 @@ mod tests {
     fn the_leader_comes_last() {
         let member = |name: &str| outrider_dcs::Member {
             name: name.to_owned(),
-            value: json!({}),
+            value: json!({}).into(),
             lease: 1,
             created: 1,
             revision: 1,

@@ -216,7 +216,7 @@ mod tests {
     fn cluster(members: &[&str], sync: Option<&str>) -> Snapshot {
         let member = |name: &&str| Member {
             name: (*name).to_owned(),
-            value: json!({}),
+            value: json!({}).into(),
             lease: 1,
             created: 1,
             revision: 1,

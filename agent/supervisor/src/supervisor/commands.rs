@@ -89,7 +89,7 @@ impl Supervisor {
             tool: self.tool.as_ref().map(RunningTool::status),
             terminating: self.termination.is_some(),
             now_ns,
-            log_tail: self.log_tail.lines(),
+            log_tail: if self.postmaster.is_none() { self.log_tail.lines() } else { Vec::new() },
         }
     }
 
