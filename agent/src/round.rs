@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_ha::{Dcs, Plan, Step, View, decide, invariant};
+use outrider_ha::{Dcs, Plan, View, decide, invariant};
 use outrider_postgres::{Configuration, KeptParameters, Postgres};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -204,12 +204,7 @@ async fn turn(
     let plan = decide(&view);
     let decided = clock::monotonic();
     reporter.note_plan(&plan);
-    let mut allowed = plan.clone();
-    if !memory.is_member {
-        // Whoever has not entered takes no part: another agent may live under this name.
-        allowed.steps.retain(|step| matches!(step, Step::Stop(_)));
-    }
-    let outcome = carry_out(&view, &allowed, instruments, memory).await;
+    let outcome = carry_out(&view, &plan, instruments, memory).await;
     let failed = outcome.is_err();
     let entered = !memory.is_member;
     let dcs_answers = matches!(view.dcs, Dcs::Seen(_));

@@ -275,3 +275,10 @@ fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
     let setup = Setup { restores: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 913_661, &[FAILOVER, ALL_BACK]);
 }
+
+/// Until its entry stands, an agent that begins only stops Postgres; its lease may run out meanwhile.
+#[test]
+fn agents_that_enter_late_lose_no_acknowledged_commit() {
+    let setup = Setup { enters: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 73_282, &[FAILOVER, ALL_BACK]);
+}

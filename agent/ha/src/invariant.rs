@@ -27,6 +27,10 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             "while the DCS is silent nothing is done but stopping Postgres",
         );
     };
+    require(
+        view.local.entered || step.is_for_those_outside(),
+        "whoever has not entered the cluster takes no part",
+    )?;
     let mine = cluster.lease == Lease::Mine;
     let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
     if foreign {

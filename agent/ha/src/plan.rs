@@ -229,6 +229,12 @@ impl Step {
         }
     }
 
+    /// Whether it is also for a member whose entry does not stand in the DCS.
+    #[must_use]
+    pub const fn is_for_those_outside(&self) -> bool {
+        matches!(self, Step::Stop(_))
+    }
+
     /// Whether it begins long work.
     #[must_use]
     pub const fn begins_job(&self) -> bool {

@@ -34,7 +34,9 @@ proptest! {
             Dcs::Silent { .. } => true,
             Dcs::Seen(cluster) => cluster.blank,
         };
-        let goes_on_rightly = leads || view.job.is_some() || fuse_lives && (reclaims || says_nothing);
+        // Whoever has not entered yet reclaims when it has.
+        let may_reclaim = reclaims || !view.local.entered;
+        let goes_on_rightly = leads || view.job.is_some() || fuse_lives && (may_reclaim || says_nothing);
         prop_assert!(goes_on_rightly || stops);
     }
 

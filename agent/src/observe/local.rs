@@ -102,6 +102,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
     let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
     Local {
         system: memory.system.map(SystemId),
+        entered: memory.is_member,
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
         watermark: memory.dcs.watermark(),
         held_term: memory.held_term,

@@ -39,6 +39,8 @@ pub enum Event {
     Step(NodeId),
     /// The same, and the DCS or the supervisor did it, and the agent never hears of it: a fault.
     ReplyIsLost(NodeId),
+    /// The entry of a member whose agent began stands in the DCS.
+    Enter(NodeId),
     /// A member publishes what it is now.
     Publish(NodeId),
     /// A standby receives and flushes one record.
@@ -111,6 +113,9 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             rounds(setup, state, node, events);
         } else {
             events.push(Event::Step(node));
+        }
+        if !here.entered {
+            events.push(Event::Enter(node));
         }
         if here.published.is_some_and(|published| published != here.to_publish()) {
             events.push(Event::Publish(node));
@@ -312,6 +317,7 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         Event::Round { .. }
         | Event::Read(_)
         | Event::Step(_)
+        | Event::Enter(_)
         | Event::Publish(_)
         | Event::Stream(_)
         | Event::Reload(_)

@@ -202,6 +202,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
     Local {
         postgres: postgres(state, node, waited),
         system: system(here.postgres),
+        entered: here.entered,
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
         watermark: past::after_a_look(state, node)
             .map_or(Watermark { term: TERM, ..Watermark::default() }, Seen::watermark),

@@ -71,6 +71,8 @@ pub enum Mutant {
     RestartsThePrimary,
     /// The primary is not restarted first where it must be.
     IgnoresTheOrder,
+    /// A member takes part whose entry does not stand in the DCS.
+    ActsFromOutside,
 }
 
 /// The property that must catch a mutant.
@@ -98,7 +100,7 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         Mutant::StartsHalfRewound => ONLY_WHOLE_DATA,
         Mutant::MakesAnotherCluster => ONE_CLUSTER,
         Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
-        Mutant::RecreatesWithoutFuse => RULES_KEPT,
+        Mutant::RecreatesWithoutFuse | Mutant::ActsFromOutside => RULES_KEPT,
         Mutant::PromotesFirst
         | Mutant::FuseIgnored
         | Mutant::TakesSilenceForDeath
@@ -110,6 +112,7 @@ pub const fn catches(mutant: Mutant) -> &'static str {
 pub(crate) fn decide_as(mutant: Option<Mutant>, view: &View) -> (Plan, bool) {
     let plan = match mutant {
         Some(Mutant::IgnoresTheOrder) => decide(&standbys_first(view)),
+        Some(Mutant::ActsFromOutside) => decide(&entered(view)),
         _ => decide(view),
     };
     let rule_broken = invariant::check(view, &plan).is_err();
@@ -228,6 +231,12 @@ fn standbys_first(view: &View) -> View {
     if let Dcs::Seen(Cluster { restart: Some(restart), .. }) = &mut view.dcs {
         restart.primary_first = false;
     }
+    view
+}
+
+fn entered(view: &View) -> View {
+    let mut view = view.clone();
+    view.local.entered = true;
     view
 }
 

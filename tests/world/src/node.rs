@@ -142,6 +142,8 @@ pub struct Node {
     pub knows_lease: bool,
     /// The checkpoint for the announced switchover is done.
     pub checkpointed: bool,
+    /// Its entry stands in the DCS, as far as its agent knows.
+    pub entered: bool,
     /// Its supervisor was told to end: it starts and promotes nothing any more.
     pub terminating: bool,
     /// It is gone and never comes back.
@@ -171,6 +173,7 @@ impl Node {
             held_this_term: false,
             knows_lease: false,
             checkpointed: false,
+            entered: true,
             terminating: false,
             lost: false,
             published: None,

@@ -19,6 +19,9 @@ pub struct Local {
     pub postgres: Postgres,
     /// The identifier of the data directory; `None` when there is none.
     pub system: Option<SystemId>,
+    /// This member's entry stands in the DCS, on its own session: no other agent lives under its name.
+    #[serde(default = "yes")]
+    pub entered: bool,
     /// Time left on the armed fuse; `None` when none is armed or it has blown.
     #[serde(with = "crate::millis::option", default)]
     pub fuse: Option<Duration>,
@@ -92,6 +95,10 @@ pub struct Local {
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// So many timelines a member tells of: nobody is away for longer.

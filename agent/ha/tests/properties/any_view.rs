@@ -186,9 +186,10 @@ fn local() -> impl Strategy<Value = Local> {
         || list(select(vec![Job::Start, Job::Clone, Job::Stop, Job::Initdb, Job::PostBootstrap]), 0..2);
     let failed = (failing(), failing(), prop::bool::weighted(0.2));
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
+    let entered = prop::bool::weighted(0.9);
     let marks = (names(), postgres_flags, restarts, failed, hangs);
-    (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs))| {
+    (postgres(), option::weighted(0.9, system()), numbers, flags, marks, entered).prop_map(
+        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs), entered)| {
             let (frozen, shut_out) = hangs;
             let (backing_off, hopeless, unrecorded) = failed;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
@@ -198,6 +199,7 @@ fn local() -> impl Strategy<Value = Local> {
             Local {
                 postgres,
                 system,
+                entered,
                 fuse,
                 watermark,
                 held_term: Term(held_term),

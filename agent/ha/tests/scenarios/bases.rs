@@ -157,6 +157,7 @@ fn local(postgres: Postgres) -> Local {
     Local {
         postgres,
         system: Some(SYSTEM),
+        entered: true,
         fuse: None,
         watermark: SEEN,
         held_term: Term(0),
