@@ -167,25 +167,25 @@ fn a_switchover_to_a_standby_that_replays_late_survives_a_fault() {
 #[test]
 fn a_postgres_that_does_not_answer_or_stops_slowly_loses_no_acknowledged_commit() {
     let setup = Setup { slow: true, ..Setup::new(2, 1, 3) };
-    holds(&setup, 1_201_784, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 1_129_671, &[FAILOVER, ALL_BACK]);
 }
 
 #[test]
 fn a_postgres_among_three_that_does_not_answer_loses_no_acknowledged_commit() {
     let setup = Setup { slow: true, ..Setup::new(3, 1, 2) };
-    holds(&setup, 2_423_595, &[FAILOVER]);
+    holds(&setup, 2_321_993, &[FAILOVER]);
 }
 
 #[test]
 fn a_switchover_whose_stop_takes_long_survives_two_faults() {
     let setup = Setup { slow: true, requests: 1, ..Setup::new(2, 1, 2) };
-    holds(&setup, 1_949_908, &[FAILOVER, SWITCHOVER, ALL_BACK]);
+    holds(&setup, 1_842_007, &[FAILOVER, SWITCHOVER, ALL_BACK]);
 }
 
 #[test]
 fn in_asynchronous_mode_a_postgres_that_does_not_answer_leaves_one_writable_primary() {
     let setup = Setup { slow: true, synchronous: false, ..Setup::new(2, 1, 2) };
-    holds(&setup, 106_401, &[FAILOVER, ALL_BACK]);
+    holds(&setup, 96_161, &[FAILOVER, ALL_BACK]);
 }
 
 /// It cannot even be killed: its lease runs out, a standby leads, and then it wakes.

@@ -66,6 +66,11 @@ fn choose(view: &View) -> Plan {
         Dcs::Silent { .. } => return without_dcs(view),
         Dcs::Seen(cluster) => cluster,
     };
+    // What is left of a Postgres whose supervisor is gone, nobody here can stop.
+    if cluster.lease == Lease::Mine && view.local.unsupervised {
+        let plan = Plan::step(Reason::NoSupervisor, Step::LetLeaseRunOut);
+        return plan.and_look_again_in(view.policy.loop_wait / 4);
+    }
     if let Some(plan) = give_up_what_another_made(view, cluster) {
         return plan;
     }

@@ -45,7 +45,15 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         Step::Promote => promote(view, cluster, plan),
         Step::Start(StartAs::Primary { synchronous }) => start_primary(view, plan, synchronous),
         Step::HandOverLease { to } => hand_over(view, to),
-        Step::RenewLease | Step::ReleaseLease => require(mine, "only one's own lease is renewed or released"),
+        Step::RenewLease => {
+            require(mine, "only one's own lease is renewed")?;
+            require(!view.local.unsupervised, "no lease is renewed without a supervisor, who holds the fuse")
+        }
+        Step::ReleaseLease => require(mine, "only one's own lease is released"),
+        Step::LetLeaseRunOut => {
+            require(mine, "only one's own lease is let run out")?;
+            require(!plan.steps.contains(&Step::RenewLease), "a lease that runs out is not renewed")
+        }
         Step::RecordSync { standbys, .. } => record_sync(view, standbys),
         Step::SetSynchronous { names } => set_synchronous(view, names),
         Step::Initdb => {

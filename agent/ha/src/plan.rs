@@ -67,6 +67,8 @@ pub enum Step {
     RenewLease,
     /// Give up the leader lease.
     ReleaseLease,
+    /// Keep neither the lease nor the session that it hangs on alive: this member writes nothing on it in this round.
+    LetLeaseRunOut,
     /// Make another member the holder in one transaction.
     HandOverLease {
         /// The new holder.
@@ -205,6 +207,7 @@ impl Step {
             Step::AcquireLease { .. }
             | Step::RenewLease
             | Step::ReleaseLease
+            | Step::LetLeaseRunOut
             | Step::HandOverLease { .. }
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
@@ -232,7 +235,7 @@ impl Step {
     /// Whether it is also for a member whose entry does not stand in the DCS.
     #[must_use]
     pub const fn is_for_those_outside(&self) -> bool {
-        matches!(self, Step::Stop(_))
+        matches!(self, Step::Stop(_) | Step::LetLeaseRunOut)
     }
 
     /// Whether it begins long work.

@@ -30,10 +30,6 @@ impl Actor<'_> {
     }
 
     pub(super) async fn renew_lease(&mut self) -> Result<(), Fault> {
-        // Without a supervisor there is no Postgres and no fuse: the lease runs out, and somebody else may have it.
-        if self.memory.supervisor_is_gone {
-            return Err(Fault::NoSupervisor);
-        }
         let started = clock::monotonic();
         let leadership = self.instruments.dcs.renew_leader().await?;
         self.memory.counters.last_renewal = Some(started.elapsed());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrider_archive::Status;
 use outrider_dcs::{ArchivedTo, Session};
-use outrider_ha::{Job, Plan, Postgres, Reason, View};
+use outrider_ha::{Job, Plan, Postgres, Step, View};
 use outrider_postgres::{ARCHIVE_SLOT, Role};
 use outrider_wal::{Lsn, SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
@@ -44,15 +44,8 @@ impl Published {
 
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
 pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
-    // The entry and the leader key hang on one session; a leader without a supervisor, or whose Postgres cannot be
-    // stopped, lets it run out.
-    let leads = memory
-        .snapshot
-        .as_ref()
-        .and_then(|snapshot| snapshot.leader.as_ref())
-        .is_some_and(|leader| leader.mine);
-    let lets_go = memory.supervisor_is_gone || plan.reason == Reason::LettingGo;
-    if leads && lets_go {
+    // The entry and the leader key hang on one session.
+    if plan.steps.contains(&Step::LetLeaseRunOut) {
         return;
     }
     let entry = entry(view, plan, instruments, memory);

@@ -122,6 +122,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
             .seen
             .as_ref()
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
+        unsupervised: memory.supervisor_is_gone,
         terminating: memory.terminating,
         faulty_files: memory.seen.as_ref().is_some_and(|seen| !seen.file_faults.is_empty()),
         rollback_prepared: instruments.rollback.is_offered(),

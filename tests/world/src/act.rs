@@ -117,7 +117,10 @@ impl Act {
             Step::RecordRestart { member, change, .. } => {
                 Act::RecordRestart { note: Note::of(change), seen_last: true, of: look::number(member) }
             }
-            Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
+            Step::AnnounceStop { .. }
+            | Step::HastenReplay { .. }
+            | Step::RelaxReplay
+            | Step::LetLeaseRunOut => return None,
             Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::PostBootstrap

@@ -1,6 +1,8 @@
 //! Everything that can happen next: a round, a step, a record that arrives, a fault. Each is one transition, so that
 //! anything may come between any two of them. What each changes is in `apply`.
 
+use outrider_ha::Step;
+
 use crate::act::{Act, Acts};
 use crate::look;
 use crate::mutant::decide_as;
@@ -240,12 +242,18 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
     }
 }
 
-/// A leader whose Postgres does not answer may renew no longer, and one that was led to another store cannot: the fuse blows without any
-/// other fault.
+/// A leader that decides to let its lease run out renews no longer, and one that was led to another store cannot: the fuse blows without
+/// any other fault.
 fn lets_go(setup: &Setup, state: &State, node: NodeId) -> bool {
-    let here = state.node(node);
-    let renews = here.hang != Hang::Silent && state.keys_of(node).is_some();
-    !renews && here.fuse && setup.fuse == Fuse::Live
+    let lives = state.node(node).fuse && setup.fuse == Fuse::Live;
+    lives && (state.keys_of(node).is_none() || lets_lease_run_out(setup, state, node))
+}
+
+fn lets_lease_run_out(setup: &Setup, state: &State, node: NodeId) -> bool {
+    // Only one that does not answer is given up so; to ask of every other takes its time.
+    let hangs = state.node(node).hang == Hang::Silent;
+    let decides = |view| decide_as(setup.mutant, view).0.steps.contains(&Step::LetLeaseRunOut);
+    hangs && look::views(setup, state, node).iter().any(decides)
 }
 
 #[derive(PartialEq, Eq)]

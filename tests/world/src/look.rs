@@ -220,6 +220,7 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,
+        unsupervised: false,
         terminating: here.terminating,
         rollback_prepared: state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Offered),
         postmaster: Some(restart::postmaster(state, node)),

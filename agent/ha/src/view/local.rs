@@ -70,6 +70,9 @@ pub struct Local {
     /// This primary has not had a checkpoint since its promotion, so that `pg_rewind` could not yet tell its timeline.
     #[serde(default)]
     pub awaiting_checkpoint: bool,
+    /// Nobody listens on the supervisor's socket: it is gone, and Postgres and the fuse with it.
+    #[serde(default)]
+    pub unsupervised: bool,
     /// The supervisor was told to end, and Postgres with it: the lease is handed over while there is time.
     #[serde(default)]
     pub terminating: bool,

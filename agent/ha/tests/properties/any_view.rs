@@ -186,11 +186,12 @@ fn local() -> impl Strategy<Value = Local> {
         || list(select(vec![Job::Start, Job::Clone, Job::Stop, Job::Initdb, Job::PostBootstrap]), 0..2);
     let failed = (failing(), failing(), prop::bool::weighted(0.2));
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
-    let entered = prop::bool::weighted(0.9);
+    let connected = (prop::bool::weighted(0.9), prop::bool::weighted(0.05));
     let marks = (names(), postgres_flags, restarts, failed, hangs);
-    (postgres(), option::weighted(0.9, system()), numbers, flags, marks, entered).prop_map(
-        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs), entered)| {
+    (postgres(), option::weighted(0.9, system()), numbers, flags, marks, connected).prop_map(
+        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs), connected)| {
             let (frozen, shut_out) = hangs;
+            let (entered, unsupervised) = connected;
             let (backing_off, hopeless, unrecorded) = failed;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
@@ -216,6 +217,7 @@ fn local() -> impl Strategy<Value = Local> {
                 unrecorded,
                 users_ready,
                 awaiting_checkpoint,
+                unsupervised,
                 terminating,
                 rollback_prepared,
                 postmaster,

@@ -174,6 +174,7 @@ fn local(postgres: Postgres) -> Local {
         unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,
+        unsupervised: false,
         terminating: false,
         rollback_prepared: false,
         postmaster: Some("before".to_owned()),

@@ -13,6 +13,7 @@ fn words(step: &Step) -> String {
         Step::AcquireLease { .. } => "take the leader lease".to_owned(),
         Step::RenewLease => "renew the leader lease".to_owned(),
         Step::ReleaseLease => "give up the leader lease".to_owned(),
+        Step::LetLeaseRunOut => "let the leader lease run out".to_owned(),
         Step::HandOverLease { to } => format!("hand the leader lease over to {to}"),
         Step::ClaimInitialize => "record that the cluster is being made".to_owned(),
         Step::RecordInitialize { system } => format!("record the system identifier {system}"),
