@@ -19,9 +19,7 @@ use crate::round::{Instruments, Memory};
 pub(crate) use errand::Errand;
 pub(crate) use gap::Gap;
 pub(crate) use job::{Proving, Running, conclude, finished};
-pub(crate) use publish::{
-    Published, configure, follow_ttl, learn, leave, publish, state, troubles, withdraw,
-};
+pub(crate) use publish::{Published, configure, learn, leave, publish, state, troubles, withdraw};
 pub(crate) use request::terms;
 
 /// Proof that the leader lease was confirmed and the fuse is armed for it; what makes Postgres writable asks for one.
@@ -93,6 +91,8 @@ impl Actor<'_> {
             Step::ReleaseLease => self.release_lease().await,
             // This member's entry hangs on the same session, and `publish` leaves it alone.
             Step::LetLeaseRunOut => Ok(()),
+            Step::ShortenFuse { within } => self.shorten_fuse(*within).await,
+            Step::SetTtl { ttl } => self.set_ttl(*ttl).await,
             Step::HandOverLease { to } => self.hand_over_lease(to).await,
             Step::ClaimInitialize => Ok(self.instruments.dcs.claim_initialize().await?),
             Step::RecordInitialize { system } => self.record_initialize(*system).await,

@@ -101,9 +101,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         },
         rollbacks.end(),
     );
+    let last = reporter.board().borrow().clone();
+    let view = last.as_ref().map(|report| &report.view);
     match &end {
-        Ok(()) => act::leave(&instruments, &mut memory).await,
-        Err(_) => act::withdraw(&instruments, &mut memory).await,
+        Ok(()) => act::leave(&instruments, &mut memory, view).await,
+        Err(_) => act::withdraw(&instruments, &mut memory, view).await,
     }
     server.abort();
     local.inspect(tokio::task::JoinHandle::abort);
@@ -215,9 +217,6 @@ async fn turn(
     let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
     act::learn(instruments, memory);
-    if dcs_answers {
-        act::follow_ttl(instruments, memory).await;
-    }
     if let Some(archive) = &instruments.archive {
         archive.follow(memory.lease.map(|lease| lease.term.0), memory.seen.as_ref());
     }

@@ -282,3 +282,9 @@ fn agents_that_enter_late_lose_no_acknowledged_commit() {
     let setup = Setup { enters: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 73_282, &[FAILOVER, ALL_BACK]);
 }
+
+#[test]
+fn a_ttl_that_is_shortened_leaves_one_writable_primary() {
+    let setup = Setup { shortens: true, ..Setup::new(2, 1, 2) };
+    holds(&setup, 837_336, &[FAILOVER, ALL_BACK]);
+}

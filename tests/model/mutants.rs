@@ -163,3 +163,8 @@ fn nobody_must_stand_while_a_member_that_answers_has_seen_more_of_the_dcs() {
 fn whoever_has_not_entered_must_take_no_part() {
     caught(Mutant::ActsFromOutside, Setup { enters: true, ..Setup::new(2, 1, 1) });
 }
+
+#[test]
+fn the_fuse_must_be_shortened_before_the_lease() {
+    caught(Mutant::ShortensLeaseFirst, Setup { shortens: true, ..Setup::new(2, 1, 1) });
+}

@@ -13,6 +13,7 @@ mod restart;
 mod standby;
 mod switchover;
 mod synchronous;
+mod ttl;
 
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
@@ -22,6 +23,7 @@ use crate::view::member::Replay;
 use crate::view::{Dcs, Job, View};
 
 pub(crate) use self::restart::is_my_turn;
+pub use self::ttl::leave;
 
 /// How many bytes a standby may be behind and still count as caught up, whatever `maximum_lag_on_failover` says: between two
 /// looks at a busy server more than that is written, and it arrives within milliseconds. Nothing is promoted on it.
@@ -47,6 +49,7 @@ pub fn decide(view: &View) -> Plan {
     if let Dcs::Seen(cluster) = &view.dcs
         && refusal(view, cluster).is_none()
     {
+        ttl::follow(view, cluster, &mut plan);
         restart::give_up(view, cluster, &mut plan);
     }
     // Another agent may live under this name: two would pass for one another in `/sync`.

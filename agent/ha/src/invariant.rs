@@ -1,6 +1,9 @@
 //! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
 
+use core::time::Duration;
+
 use crate::decide::{election, recreate};
+use crate::fuse::fuse_life;
 use crate::plan::{Plan, StartAs, Step};
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Shutdown};
@@ -35,7 +38,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
     if foreign {
         return require(
-            matches!(step, Step::Stop(_) | Step::ReleaseLease),
+            matches!(step, Step::Stop(_) | Step::ReleaseLease | Step::LetLeaseRunOut),
             "a data directory of another cluster is not touched",
         );
     }
@@ -54,6 +57,8 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             require(mine, "only one's own lease is let run out")?;
             require(!plan.steps.contains(&Step::RenewLease), "a lease that runs out is not renewed")
         }
+        Step::ShortenFuse { .. } => require(mine, "only a leader has a fuse to shorten"),
+        Step::SetTtl { ttl } => set_ttl(view, plan, mine, *ttl),
         Step::RecordSync { standbys, .. } => record_sync(view, standbys),
         Step::SetSynchronous { names } => set_synchronous(view, names),
         Step::Initdb => {
@@ -124,6 +129,20 @@ fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     require(
         election::knows_more(view, cluster).is_none(),
         "no lease is taken from a DCS of which a member that answers has seen more",
+    )
+}
+
+/// A lease is never shorter than the fuse that is armed for it.
+fn set_ttl(view: &View, plan: &Plan, mine: bool, ttl: Duration) -> Result<(), Violation> {
+    require(
+        !plan.steps.iter().any(Step::takes_lease),
+        "a lease is taken with the ttl that its fuse is armed for",
+    )?;
+    let shorter = view.local.session_ttl.is_none_or(|session| ttl < session);
+    let fuse_first = [Step::ShortenFuse { within: fuse_life(ttl) }, Step::SetTtl { ttl }];
+    require(
+        !mine || !shorter || plan.steps.windows(2).any(|pair| *pair == fuse_first),
+        "the lease is shortened right after its fuse",
     )
 }
 

@@ -11,6 +11,7 @@ extern crate alloc;
 
 mod ask;
 mod decide;
+mod fuse;
 pub mod invariant;
 mod millis;
 mod plan;
@@ -19,7 +20,8 @@ mod rebuild;
 mod view;
 
 pub use ask::{Patience, must_read_again, whom_to_ask};
-pub use decide::decide;
+pub use decide::{decide, leave};
+pub use fuse::{KILL_BUDGET, fuse_margin};
 pub use plan::{Plan, StartAs, Step, StopMode};
 pub use reason::{Lack, Reason, Unfit};
 pub use rebuild::{NotRebuilt, Rebuilding, Testimony, Witness, rebuild};

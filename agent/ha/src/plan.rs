@@ -69,6 +69,18 @@ pub enum Step {
     ReleaseLease,
     /// Keep neither the lease nor the session that it hangs on alive: this member writes nothing on it in this round.
     LetLeaseRunOut,
+    /// Let the fuse blow within this time, or sooner where it would anyhow.
+    ShortenFuse {
+        /// From now on.
+        #[serde(with = "crate::millis")]
+        within: Duration,
+    },
+    /// Give this member's session another ttl, and with it the lease that hangs on it.
+    SetTtl {
+        /// How long the session lives after each renewal.
+        #[serde(with = "crate::millis")]
+        ttl: Duration,
+    },
     /// Make another member the holder in one transaction.
     HandOverLease {
         /// The new holder.
@@ -208,6 +220,8 @@ impl Step {
             | Step::RenewLease
             | Step::ReleaseLease
             | Step::LetLeaseRunOut
+            | Step::ShortenFuse { .. }
+            | Step::SetTtl { .. }
             | Step::HandOverLease { .. }
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
@@ -230,6 +244,12 @@ impl Step {
             | Step::SetSynchronous { .. }
             | Step::CreateSlots { .. } => None,
         }
+    }
+
+    /// Whether this member holds the lease from it on.
+    #[must_use]
+    pub(crate) const fn takes_lease(&self) -> bool {
+        matches!(self, Step::AcquireLease { .. } | Step::RecreateCluster)
     }
 
     /// Whether it is also for a member whose entry does not stand in the DCS.

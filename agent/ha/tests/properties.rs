@@ -3,7 +3,7 @@
 #[path = "properties/any_view.rs"]
 mod any_view;
 
-use outrider_ha::{Dcs, Lease, Plan, Postgres, Step, View, decide, invariant, whom_to_ask};
+use outrider_ha::{Dcs, Lease, Plan, Postgres, Step, View, decide, invariant, leave, whom_to_ask};
 use proptest::prelude::*;
 
 use any_view::any_view;
@@ -14,6 +14,11 @@ proptest! {
     #[test]
     fn every_view_has_a_plan_that_breaks_no_rule(view in any_view()) {
         prop_assert_eq!(invariant::check(&view, &decide(&view)), Ok(()));
+    }
+
+    #[test]
+    fn an_agent_that_ends_breaks_no_rule(view in any_view()) {
+        prop_assert_eq!(invariant::check(&view, &leave(&view)), Ok(()));
     }
 
     #[test]

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use outrider_dcs::{HistoryRow, Leadership, SyncState};
-use outrider_ha::{MemberName, SynchronousMode, SystemId, Term};
+use outrider_ha::{MemberName, SynchronousMode, SystemId, Term, fuse_margin};
 use tracing::{info, warn};
 
 use super::{Actor, Fault, Gap, HeldLease};
 use crate::clock;
-
-/// Time that the supervisor may need to kill a busy Postgres.
-pub(super) const KILL_BUDGET: Duration = Duration::from_millis(500);
 
 impl Actor<'_> {
     pub(super) async fn acquire_lease(
@@ -39,12 +36,28 @@ impl Actor<'_> {
     /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
     async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
         self.memory.dcs.relies_on(Term(leadership.term))?;
-        let margin = leadership.ttl / 10 + KILL_BUDGET;
         let until_ns = leadership.until_boottime_ns();
-        let fuse_ns = until_ns.saturating_sub(u64::try_from(margin.as_nanos()).unwrap_or(u64::MAX));
+        let fuse_ns = until_ns.saturating_sub(nanos(fuse_margin(leadership.ttl)));
         let fuse = self.instruments.postgres.supervisor().arm_fuse(fuse_ns, leadership.term).await?;
         self.memory.held_term = Term(leadership.term);
         self.memory.lease = Some(HeldLease { term: Term(leadership.term), fuse, until_ns });
+        Ok(())
+    }
+
+    pub(super) async fn shorten_fuse(&mut self, within: Duration) -> Result<(), Fault> {
+        let lease = self.live_lease("shorten its fuse")?;
+        let deadline_ns = clock::boottime_ns().saturating_add(nanos(within));
+        if deadline_ns < lease.fuse.deadline_ns() {
+            let fuse = self.instruments.postgres.supervisor().arm_fuse(deadline_ns, lease.term.0).await?;
+            self.memory.lease = Some(HeldLease { fuse, ..lease });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn set_ttl(&mut self, ttl: Duration) -> Result<(), Fault> {
+        self.instruments.dcs.set_ttl(ttl).await?;
+        info!(?ttl, "this member's session, and the lease with it, has another ttl");
+        self.memory.session_ttl = Some(ttl);
         Ok(())
     }
 
@@ -147,4 +160,8 @@ impl Actor<'_> {
             .collect();
         Ok(self.instruments.dcs.write_history(&rows).await?)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

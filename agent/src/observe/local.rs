@@ -15,6 +15,9 @@ use super::timelines;
 use crate::clock;
 use crate::round::{Instruments, Memory};
 
+/// Of a session that an earlier agent began: it may have lengthened it.
+const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
+
 /// What was found, before it is put in order.
 pub(super) struct Look {
     status: Result<Status, Error>,
@@ -103,6 +106,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
     Local {
         system: memory.system.map(SystemId),
         entered: memory.is_member,
+        session_ttl: memory.is_member.then(|| memory.session_ttl.unwrap_or(ANY_TTL)),
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
         watermark: memory.dcs.watermark(),
         held_term: memory.held_term,

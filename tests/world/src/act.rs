@@ -20,6 +20,9 @@ pub enum Act {
     },
     RenewLease,
     ReleaseLease,
+    ShortenFuse,
+    /// To the ttl of the cluster.
+    SetTtl,
     HandOverLease(NodeId),
     RecordSync {
         standbys: Nodes,
@@ -60,6 +63,7 @@ impl Act {
             Act::AcquireLease { .. }
             | Act::RenewLease
             | Act::ReleaseLease
+            | Act::SetTtl
             | Act::HandOverLease(_)
             | Act::RecordSync { .. }
             | Act::RecordHistory
@@ -69,7 +73,8 @@ impl Act {
             | Act::Recreate
             | Act::AskSwitchover
             | Act::RecordRestart { .. } => true,
-            Act::StartPrimary(_)
+            Act::ShortenFuse
+            | Act::StartPrimary(_)
             | Act::StartStandby(_)
             | Act::StopFast
             | Act::StopImmediate
@@ -90,6 +95,8 @@ impl Act {
             Step::AcquireLease { .. } => Act::AcquireLease { seen_last: true },
             Step::RenewLease => Act::RenewLease,
             Step::ReleaseLease => Act::ReleaseLease,
+            Step::ShortenFuse { .. } => Act::ShortenFuse,
+            Step::SetTtl { .. } => Act::SetTtl,
             Step::HandOverLease { to } => Act::HandOverLease(look::number(to)),
             Step::RecordSync { standbys, .. } => {
                 Act::RecordSync { standbys: numbers(standbys), seen_last: true }

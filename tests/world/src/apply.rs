@@ -49,6 +49,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::Commit(node) => commit(setup, &mut state, *node),
         Event::AskForSwitchover(to) => ask(&mut state, *to, false),
         Event::AskForFailover(to) => ask(&mut state, *to, true),
+        Event::ShortenTtl => state.dcs.short_ttl = true,
         Event::RequestEnds => state.dcs.request = None,
         Event::Up(node) if state.node(*node).postgres == Postgres::Promoting => {
             promoted(setup, &mut state, *node);

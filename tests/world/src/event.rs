@@ -57,6 +57,8 @@ pub enum Event {
     AskForSwitchover(NodeId),
     /// Somebody asks for a failover, and gives nothing up.
     AskForFailover(NodeId),
+    /// Somebody shortens the ttl.
+    ShortenTtl,
     /// Somebody takes back what was asked for, or its deadline passes.
     RequestEnds,
     /// A promotion or the start of a primary is done.
@@ -194,6 +196,9 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             events.push(Event::AskForFailover(node));
         }
     }
+    if setup.shortens && !state.dcs.short_ttl {
+        events.push(Event::ShortenTtl);
+    }
     if state.left.restarts > 0 {
         events.extend([true, false].map(|primary_first| Event::AskForRestart { primary_first }));
     }
@@ -263,14 +268,14 @@ enum Cost {
     OneFault,
 }
 
-/// Whether the lease can expire now. A live fuse that was armed for this very term blows before.
+/// Whether the lease can expire now. A live fuse that was armed for this very term blows before, unless the lease was shortened under it.
 fn expiry(setup: &Setup, state: &State) -> Option<Cost> {
     let holder = state.node(state.dcs.holder?);
     if holder.lost {
         return Some(Cost::Paid);
     }
     match (holder.held_this_term, holder.fuse, setup.fuse) {
-        (true, true, Fuse::Live) => None,
+        (true, true, Fuse::Live) => holder.fuse_outlives_lease().then_some(Cost::OneFault),
         (true, false, _) => Some(Cost::Paid),
         // Its agent never learnt that it holds the lease, and does not look for as long as the lease lasts.
         (false, _, _) | (true, true, Fuse::Dead) => Some(Cost::OneFault),
@@ -332,6 +337,7 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::Commit(_)
         | Event::AskForSwitchover(_)
         | Event::AskForFailover(_)
+        | Event::ShortenTtl
         | Event::RequestEnds
         | Event::Replay(_)
         | Event::Answers(_)

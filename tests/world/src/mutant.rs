@@ -71,6 +71,8 @@ pub enum Mutant {
     RestartsThePrimary,
     /// The primary is not restarted first where it must be.
     IgnoresTheOrder,
+    /// A lease is shortened before its fuse.
+    ShortensLeaseFirst,
     /// A member takes part whose entry does not stand in the DCS.
     ActsFromOutside,
 }
@@ -104,6 +106,7 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         Mutant::PromotesFirst
         | Mutant::FuseIgnored
         | Mutant::TakesSilenceForDeath
+        | Mutant::ShortensLeaseFirst
         | Mutant::RecreatesUnasked => SINGLE_WRITER,
     }
 }
@@ -184,6 +187,9 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::RestartsTogether, Reason::RestartWaiting) => plan.steps = begin_restart(view),
         (Mutant::RestartsThePrimary, Reason::Restarting) if plan.steps.contains(&Step::AskSwitchover) => {
             plan.steps = begin_restart(view);
+        }
+        (Mutant::ShortensLeaseFirst, _) => {
+            plan.steps.sort_by_key(|step| matches!(step, Step::ShortenFuse { .. }));
         }
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {

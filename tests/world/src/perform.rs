@@ -46,6 +46,15 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
             state.dcs.holder = None;
             Ok(())
         }
+        Act::ShortenFuse => {
+            require(state.node(node).fuse)?;
+            state.node_mut(node).long_fuse = false;
+            Ok(())
+        }
+        Act::SetTtl => {
+            state.node_mut(node).short_session = true;
+            Ok(())
+        }
         Act::HandOverLease(to) => hand_over(state, node, to),
         Act::RecordSync { standbys, seen_last } => record_sync(state, node, standbys, seen_last),
         Act::RecordHistory => {
@@ -142,6 +151,7 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
     require(state.dcs.holder == Some(node))?;
     let here = state.node_mut(node);
     here.fuse = true;
+    here.long_fuse = setup.shortens && !here.short_session;
     here.held_this_term = true;
     here.knows_lease = true;
     if let Some(past) = &mut state.past {
@@ -245,6 +255,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         Act::AcquireLease { .. }
         | Act::RenewLease
         | Act::ReleaseLease
+        | Act::ShortenFuse
+        | Act::SetTtl
         | Act::HandOverLease(_)
         | Act::RecordSync { .. }
         | Act::RecordHistory

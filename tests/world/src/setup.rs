@@ -47,6 +47,8 @@ pub struct Setup {
     pub rebuilds: bool,
     /// Whether an agent that begins decides before its entry stands in the DCS, which may take any time; otherwise it stands at once.
     pub enters: bool,
+    /// Whether somebody shortens the ttl.
+    pub shortens: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -77,6 +79,7 @@ impl Setup {
             rebuilds: false,
             broken_data: false,
             enters: false,
+            shortens: false,
             mutant: None,
         }
     }

@@ -22,6 +22,10 @@ pub struct Local {
     /// This member's entry stands in the DCS, on its own session: no other agent lives under its name.
     #[serde(default = "yes")]
     pub entered: bool,
+    /// The ttl of that session; the longest that there is when an agent before this one began it, which may have lengthened it. `None` when
+    /// it has none.
+    #[serde(with = "crate::millis::option", default)]
+    pub session_ttl: Option<Duration>,
     /// Time left on the armed fuse; `None` when none is armed or it has blown.
     #[serde(with = "crate::millis::option", default)]
     pub fuse: Option<Duration>,

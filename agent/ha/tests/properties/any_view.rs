@@ -186,12 +186,13 @@ fn local() -> impl Strategy<Value = Local> {
         || list(select(vec![Job::Start, Job::Clone, Job::Stop, Job::Initdb, Job::PostBootstrap]), 0..2);
     let failed = (failing(), failing(), prop::bool::weighted(0.2));
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
-    let connected = (prop::bool::weighted(0.9), prop::bool::weighted(0.05));
+    let session_ttl = prop_oneof![2 => Just(Some(Duration::from_secs(5))), 1 => option::of(age())];
+    let connected = (prop::bool::weighted(0.9), prop::bool::weighted(0.05), session_ttl);
     let marks = (names(), postgres_flags, restarts, failed, hangs);
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks, connected).prop_map(
         |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs), connected)| {
             let (frozen, shut_out) = hangs;
-            let (entered, unsupervised) = connected;
+            let (entered, unsupervised, session_ttl) = connected;
             let (backing_off, hopeless, unrecorded) = failed;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
@@ -201,6 +202,7 @@ fn local() -> impl Strategy<Value = Local> {
                 postgres,
                 system,
                 entered,
+                session_ttl,
                 fuse,
                 watermark,
                 held_term: Term(held_term),

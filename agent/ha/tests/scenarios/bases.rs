@@ -158,6 +158,7 @@ fn local(postgres: Postgres) -> Local {
         postgres,
         system: Some(SYSTEM),
         entered: true,
+        session_ttl: Some(policy().ttl),
         fuse: None,
         watermark: SEEN,
         held_term: Term(0),

@@ -14,6 +14,8 @@ fn words(step: &Step) -> String {
         Step::RenewLease => "renew the leader lease".to_owned(),
         Step::ReleaseLease => "give up the leader lease".to_owned(),
         Step::LetLeaseRunOut => "let the leader lease run out".to_owned(),
+        Step::ShortenFuse { within } => format!("let the fuse blow within {within:?}"),
+        Step::SetTtl { ttl } => format!("set the ttl of the session to {ttl:?}"),
         Step::HandOverLease { to } => format!("hand the leader lease over to {to}"),
         Step::ClaimInitialize => "record that the cluster is being made".to_owned(),
         Step::RecordInitialize { system } => format!("record the system identifier {system}"),
