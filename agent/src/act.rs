@@ -119,7 +119,7 @@ impl Actor<'_> {
             }
             Step::Start(start_as) => self.start(start_as),
             Step::Stop(mode) => {
-                self.stop(*mode);
+                self.stop(mode);
                 Ok(())
             }
             Step::SkipTimelines { newest } => {

@@ -11,6 +11,7 @@ pub(crate) mod recreate;
 mod rejoin;
 mod restart;
 mod standby;
+mod stop;
 mod switchover;
 mod synchronous;
 mod ttl;
@@ -52,6 +53,7 @@ pub fn decide(view: &View) -> Plan {
         ttl::follow(view, cluster, &mut plan);
         restart::give_up(view, cluster, &mut plan);
     }
+    stop::wait_for_successors(view, &mut plan);
     // Another agent may live under this name: two would pass for one another in `/sync`.
     if !view.local.entered {
         plan.steps.retain(Step::is_for_those_outside);

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::decide::{election, recreate};
 use crate::fuse::fuse_life;
-use crate::plan::{Plan, StartAs, Step};
+use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Shutdown};
 use crate::view::member::Role;
@@ -95,10 +95,13 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             let candidate = cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me);
             require(mine || candidate, "queries are cancelled only on a member that is to be promoted")
         }
+        Step::Stop(StopMode::FastAwaiting { standbys }) => {
+            require(!standbys.is_empty(), "a stop waits for somebody who could take over")
+        }
         Step::RelaxReplay
         | Step::PostBootstrap
         | Step::Start(StartAs::Standby { .. })
-        | Step::Stop(_)
+        | Step::Stop(StopMode::Fast | StopMode::Immediate)
         | Step::Follow { .. }
         | Step::CreateSlots { .. }
         | Step::Checkpoint

@@ -282,11 +282,16 @@ pub enum StartAs {
 }
 
 /// How Postgres is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopMode {
     /// Clients are cut off, a shutdown checkpoint is written and sent to the standbys.
     Fast,
+    /// The same, and standbys that hold it up are cut off, but for these.
+    FastAwaiting {
+        /// Names ascending.
+        standbys: Vec<MemberName>,
+    },
     /// At once, as in a crash.
     Immediate,
 }

@@ -109,7 +109,7 @@ impl Act {
             Step::Start(StartAs::Standby { upstream }) => {
                 Act::StartStandby(upstream.as_ref().map(look::number))
             }
-            Step::Stop(StopMode::Fast) => Act::StopFast,
+            Step::Stop(StopMode::Fast | StopMode::FastAwaiting { .. }) => Act::StopFast,
             Step::Stop(StopMode::Immediate) => Act::StopImmediate,
             Step::Promote => Act::Promote,
             Step::Follow { upstream } => Act::Follow(look::number(upstream)),

@@ -52,6 +52,9 @@ fn words(step: &Step) -> String {
             "start Postgres as a standby of nobody".to_owned()
         }
         Step::Stop(StopMode::Fast) => "stop Postgres".to_owned(),
+        Step::Stop(StopMode::FastAwaiting { standbys }) => {
+            format!("stop Postgres, cutting off standbys that hold that up but for {}", names(standbys))
+        }
         Step::Stop(StopMode::Immediate) => "stop Postgres at once, as in a crash".to_owned(),
         Step::Promote => "promote Postgres".to_owned(),
         Step::Follow { upstream } => format!("follow {upstream}"),
