@@ -108,7 +108,7 @@ impl Actor<'_> {
                 self.record_restart(member, change, *revision).await
             }
             Step::ClearSwitchover => self.clear_switchover().await,
-            Step::RecreateCluster => self.recreate_cluster().await,
+            Step::RecreateCluster { standbys } => self.recreate_cluster(standbys.as_deref()).await,
             Step::Initdb => {
                 self.make_first_data();
                 Ok(())

@@ -217,13 +217,13 @@ fn three_nodes_that_lose_their_data_have_one_cluster() {
 #[test]
 fn agents_that_are_led_to_an_empty_dcs_make_no_second_primary() {
     let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(2, 1, 0) };
-    holds(&setup, 58_673, &[FAILOVER]);
+    holds(&setup, 59_039, &[FAILOVER]);
 }
 
 #[test]
 fn agents_that_are_led_to_an_empty_dcs_survive_a_fault() {
     let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(2, 0, 1) };
-    holds(&setup, 391_518, &[FAILOVER]);
+    holds(&setup, 394_498, &[FAILOVER]);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     }
     match step {
         Step::AcquireLease { .. } => acquire_lease(view, cluster),
-        Step::RecreateCluster => recreate_cluster(view, cluster),
+        Step::RecreateCluster { standbys } => recreate_cluster(view, cluster, standbys.as_deref()),
         Step::Promote => promote(view, cluster, plan),
         Step::Start(StartAs::Primary { synchronous }) => start_primary(view, plan, synchronous),
         Step::HandOverLease { to } => hand_over(view, to),
@@ -186,9 +186,20 @@ fn promote(view: &View, cluster: &Cluster, plan: &Plan) -> Result<(), Violation>
 
 /// The keys of a cluster are written anew only by the primary that led it last, where all of them are gone, and while no member
 /// is unheard that could be electing elsewhere.
-fn recreate_cluster(view: &View, cluster: &Cluster) -> Result<(), Violation> {
+fn recreate_cluster(
+    view: &View,
+    cluster: &Cluster,
+    standbys: Option<&[crate::MemberName]>,
+) -> Result<(), Violation> {
     require(cluster.blank, "keys are written anew only where all of them are gone")?;
-    require(matches!(view.local.postgres, Postgres::Primary { .. }), "only a primary writes its keys anew")?;
+    let Postgres::Primary { synchronous, .. } = &view.local.postgres else {
+        return Err("only a primary writes its keys anew");
+    };
+    let covered = |name| view.local.recorded.contains(name) && synchronous.names.contains(name);
+    require(
+        standbys.unwrap_or_default().iter().all(covered),
+        "keys that are written anew name only who was recorded, and whom commits have waited for since",
+    )?;
     require(
         view.local.fuse.is_some_and(|left| !left.is_zero()),
         "keys are written anew only while the fuse lives",

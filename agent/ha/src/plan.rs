@@ -144,7 +144,10 @@ pub enum Step {
     /// Take the announcement away.
     ClearSwitchover,
     /// Write the keys of the cluster anew where all of them are gone, and take the leader lease with them.
-    RecreateCluster,
+    RecreateCluster {
+        /// Who may be promoted besides this member; `None` for no `/sync`, in asynchronous mode.
+        standbys: Option<Vec<MemberName>>,
+    },
     /// Make a new cluster: `initdb`.
     Initdb,
     /// Create users and rights in the new cluster.
@@ -238,7 +241,7 @@ impl Step {
             | Step::SkipTimelines { .. }
             | Step::HastenReplay { .. }
             | Step::RelaxReplay
-            | Step::RecreateCluster
+            | Step::RecreateCluster { .. }
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }
@@ -249,7 +252,7 @@ impl Step {
     /// Whether this member holds the lease from it on.
     #[must_use]
     pub(crate) const fn takes_lease(&self) -> bool {
-        matches!(self, Step::AcquireLease { .. } | Step::RecreateCluster)
+        matches!(self, Step::AcquireLease { .. } | Step::RecreateCluster { .. })
     }
 
     /// Whether it is also for a member whose entry does not stand in the DCS.

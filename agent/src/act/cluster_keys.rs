@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrider_dcs::{HistoryRow, Leadership, SyncState};
-use outrider_ha::{MemberName, SynchronousMode, SystemId, Term, fuse_margin};
+use outrider_ha::{MemberName, SystemId, Term, fuse_margin};
 use tracing::{info, warn};
 
 use super::{Actor, Fault, Gap, HeldLease};
@@ -84,10 +84,11 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// The keys as this member has them: the record of the last look, and in `/sync` whom commits still wait for.
-    pub(super) async fn recreate_cluster(&mut self) -> Result<(), Fault> {
+    /// The keys as this member saw them last, but for `/sync`, which the decision is about.
+    pub(super) async fn recreate_cluster(&mut self, standbys: Option<&[MemberName]>) -> Result<(), Fault> {
         let me = self.instruments.dcs.name();
-        let keys = self.memory.dcs.record().rebuilt(me, self.waited_for());
+        let sync = standbys.map(|standbys| self.sync_state(standbys));
+        let keys = self.memory.dcs.record().rebuilt(me, sync);
         let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
         warn!(
             generation = keys.generation.generation,
@@ -97,16 +98,13 @@ impl Actor<'_> {
         self.confirm(&leadership).await
     }
 
-    /// In synchronous mode: the standbys that were recorded as promotable when the DCS was last seen, and for which every commit
-    /// has waited since. One that was taken out of either may lack commits.
-    fn waited_for(&self) -> Option<SyncState> {
-        if self.memory.policy.synchronous_mode == SynchronousMode::Off {
-            return None;
+    /// The value of `/sync` in which this member leads.
+    fn sync_state(&self, standbys: &[MemberName]) -> SyncState {
+        SyncState {
+            leader: Some(self.instruments.dcs.name().to_owned()),
+            quorum: 0,
+            sync_standby: standbys.iter().map(MemberName::to_string).collect(),
         }
-        let recorded = self.memory.dcs.record().sync();
-        let waits = |name: &String| self.memory.synchronous.names.iter().any(|set| set.as_str() == name);
-        let sync_standby = recorded.sync_standby.into_iter().filter(waits).collect();
-        Some(SyncState { leader: Some(self.instruments.dcs.name().to_owned()), quorum: 0, sync_standby })
     }
 
     /// The configuration goes first: members that see the identifier rely on it.
@@ -126,11 +124,7 @@ impl Actor<'_> {
         standbys: &[MemberName],
         revision: Option<i64>,
     ) -> Result<(), Fault> {
-        let record = SyncState {
-            leader: Some(self.instruments.dcs.name().to_owned()),
-            quorum: 0,
-            sync_standby: standbys.iter().map(MemberName::to_string).collect(),
-        };
+        let record = self.sync_state(standbys);
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
         self.memory.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");

@@ -109,6 +109,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         session_ttl: memory.is_member.then(|| memory.session_ttl.unwrap_or(ANY_TTL)),
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
         watermark: memory.dcs.watermark(),
+        recorded: Vec::new(),
         held_term: memory.held_term,
         last_position: memory.last_position,
         history: memory.history.clone(),

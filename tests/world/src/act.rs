@@ -45,7 +45,8 @@ pub enum Act {
     /// The same.
     Clone(NodeId),
     Initdb,
-    Recreate,
+    /// With these as promotable.
+    Recreate(Nodes),
     Rollback,
     AskSwitchover,
     RecordRestart {
@@ -70,7 +71,7 @@ impl Act {
             | Act::ClearRequest
             | Act::AnnounceSwitchover(_)
             | Act::ClearSwitchover
-            | Act::Recreate
+            | Act::Recreate(_)
             | Act::AskSwitchover
             | Act::RecordRestart { .. } => true,
             Act::ShortenFuse
@@ -118,7 +119,9 @@ impl Act {
             Step::Rewind { from } => Act::Rewind(look::number(from)),
             Step::Clone { from } => Act::Clone(look::number(from)),
             Step::Initdb => Act::Initdb,
-            Step::RecreateCluster => Act::Recreate,
+            Step::RecreateCluster { standbys } => {
+                Act::Recreate(numbers(standbys.as_deref().unwrap_or_default()))
+            }
             Step::Rollback => Act::Rollback,
             Step::AskSwitchover => Act::AskSwitchover,
             Step::RecordRestart { member, change, .. } => {

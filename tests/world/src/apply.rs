@@ -134,7 +134,7 @@ fn step(setup: &Setup, state: &mut State, node: NodeId) {
 /// The DCS has done it; the agent has not armed its fuse, and looks again.
 fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
     let before = state.node(node).clone();
-    let led = state.dcs.holder == Some(node) && before.plan.next() != Some(Act::Recreate);
+    let led = state.dcs.holder == Some(node) && !matches!(before.plan.next(), Some(Act::Recreate(_)));
     step(setup, state, node);
     let acquired = !led && state.dcs.holder == Some(node);
     let here = state.node_mut(node);

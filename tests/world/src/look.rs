@@ -207,6 +207,7 @@ fn local(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> Local {
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
         watermark: past::after_a_look(state, node)
             .map_or(Watermark { term: TERM, ..Watermark::default() }, Seen::watermark),
+        recorded: recorded(state, node),
         held_term: held_term(state, node),
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
@@ -231,6 +232,13 @@ fn local(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> Local {
         faulty_files: false,
         slots: state.ids().map(name).collect(),
     }
+}
+
+/// Where nothing of the cluster stands.
+fn recorded(state: &State, node: NodeId) -> Vec<MemberName> {
+    let past = state.past.as_ref().filter(|_| state.keys_of(node).is_none());
+    let sync = past.and_then(|past| past.seen(node).record?.sync);
+    names(sync.map_or(Nodes::NONE, |sync| sync.standbys))
 }
 
 fn held_term(state: &State, node: NodeId) -> Term {

@@ -175,10 +175,10 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
             plan.steps = vec![acquire(view)];
         }
         (Mutant::RecreatesUnasked, Reason::WaitingToRecreate { .. }) => {
-            plan.steps.push(Step::RecreateCluster)
+            plan.steps.push(Step::RecreateCluster { standbys: Some(Vec::new()) })
         }
         (Mutant::RecreatesWithoutFuse, Reason::DcsWentBack { .. }) if is_primary(view) => {
-            plan.steps = vec![Step::RecreateCluster];
+            plan.steps = vec![Step::RecreateCluster { standbys: Some(Vec::new()) }];
         }
         (Mutant::SwapsBeforeRelaxing, Reason::SynchronousRelaxed) if view.local.rollback_prepared => {
             plan.steps = vec![Step::RenewLease, Step::Rollback];

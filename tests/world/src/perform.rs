@@ -24,8 +24,8 @@ fn require(holds: bool) -> Outcome {
 
 pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
     match act {
-        Act::Recreate => {
-            require(rebuild::recreate(setup, state, node))?;
+        Act::Recreate(standbys) => {
+            require(rebuild::recreate(setup, state, node, standbys))?;
             renew(setup, state, node)
         }
         _ if act.is_write() => {
@@ -86,7 +86,7 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         | Act::Checkpoint
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
-        Act::Recreate => unreachable!("the caller has done it"),
+        Act::Recreate(_) => unreachable!("the caller has done it"),
         Act::AskSwitchover => {
             state.dcs.request = Some(Request { from: Some(node), to: None, failover: false });
             Ok(())
@@ -264,7 +264,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::AnnounceSwitchover(_)
         | Act::ClearSwitchover
         | Act::Initdb
-        | Act::Recreate
+        | Act::Recreate(_)
         | Act::Rollback
         | Act::AskSwitchover
         | Act::RecordRestart { .. } => unreachable!("the caller has done these"),

@@ -32,6 +32,10 @@ pub struct Local {
     /// The furthest that this member ever saw of the DCS, from its disk.
     #[serde(default)]
     pub watermark: Watermark,
+    /// Where nothing of a cluster stands in the DCS: who was recorded as promotable besides the leader when this member saw it last, or
+    /// wrote it. Names ascending.
+    #[serde(default)]
+    pub recorded: Vec<MemberName>,
     /// The term of the leader lease that this member held last; 0 when it never did.
     #[serde(default)]
     pub held_term: Term,

@@ -188,9 +188,16 @@ fn local() -> impl Strategy<Value = Local> {
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let session_ttl = prop_oneof![2 => Just(Some(Duration::from_secs(5))), 1 => option::of(age())];
     let connected = (prop::bool::weighted(0.9), prop::bool::weighted(0.05), session_ttl);
-    let marks = (names(), postgres_flags, restarts, failed, hangs);
+    let marks = ((names(), names()), postgres_flags, restarts, failed, hangs);
     (postgres(), option::weighted(0.9, system()), numbers, flags, marks, connected).prop_map(
-        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs), connected)| {
+        |(
+            postgres,
+            system,
+            numbers,
+            flags,
+            ((slots, recorded), postgres_flags, restarts, failed, hangs),
+            connected,
+        )| {
             let (frozen, shut_out) = hangs;
             let (entered, unsupervised, session_ttl) = connected;
             let (backing_off, hopeless, unrecorded) = failed;
@@ -205,6 +212,7 @@ fn local() -> impl Strategy<Value = Local> {
                 session_ttl,
                 fuse,
                 watermark,
+                recorded,
                 held_term: Term(held_term),
                 last_position,
                 history,

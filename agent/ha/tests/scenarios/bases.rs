@@ -122,6 +122,7 @@ fn no_cluster() -> View {
 fn wiped() -> View {
     let Dcs::Seen(blank) = no_cluster().dcs else { panic!("no cluster is a cluster that was seen") };
     let mut view = leader();
+    view.local.recorded = vec!["b".into()];
     view.dcs = Dcs::Seen(Cluster { revision: 7, ..blank });
     for member in &mut view.members {
         let state = member.published.take().expect("the base has it");
@@ -161,6 +162,7 @@ fn local(postgres: Postgres) -> Local {
         session_ttl: Some(policy().ttl),
         fuse: None,
         watermark: SEEN,
+        recorded: Vec::new(),
         held_term: Term(0),
         last_position: POSITION,
         history: TimelineHistory::default(),

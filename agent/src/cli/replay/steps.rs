@@ -33,7 +33,9 @@ fn words(step: &Step) -> String {
         Step::HastenReplay { resume: true } => "resume replay, and cancel what holds it up".to_owned(),
         Step::HastenReplay { resume: false } => "cancel what holds replay up".to_owned(),
         Step::RelaxReplay => "let queries hold replay up as the settings say".to_owned(),
-        Step::RecreateCluster => "write the keys of the cluster anew and take the leader lease".to_owned(),
+        Step::RecreateCluster { .. } => {
+            "write the keys of the cluster anew and take the leader lease".to_owned()
+        }
         Step::SkipTimelines { newest } => format!("promote to a timeline above {newest}"),
         Step::AnnounceSwitchover { to } => format!("announce the switchover to {to}"),
         Step::ClearSwitchover => "take the announced switchover back".to_owned(),
