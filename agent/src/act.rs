@@ -99,6 +99,7 @@ impl Actor<'_> {
             Step::RecordSync { standbys, revision } => self.record_sync(standbys, *revision).await,
             Step::ClearSync { revision } => Ok(self.instruments.dcs.clear_sync(*revision).await?),
             Step::RecordHistory => self.record_history().await,
+            Step::FinishRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),
             Step::ClearRequest { revision } => self.clear_request(*revision).await,
             Step::DateRequest { revision } => self.date_request(*revision).await,
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,

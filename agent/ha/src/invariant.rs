@@ -74,9 +74,10 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             matches!(view.local.postgres, Postgres::Stopped { .. }),
             "only a stopped Postgres is rewound",
         ),
-        Step::ClearRequest { .. } | Step::DateRequest { .. } | Step::AnnounceStop { .. } => {
-            on_request(cluster, step)
-        }
+        Step::FinishRequest { .. }
+        | Step::ClearRequest { .. }
+        | Step::DateRequest { .. }
+        | Step::AnnounceStop { .. } => on_request(cluster, step),
         Step::SkipTimelines { .. } => {
             require(mine && accepts_loss(view, cluster), "a timeline is given up only when somebody said so")
         }
@@ -153,7 +154,10 @@ fn set_ttl(view: &View, plan: &Plan, mine: bool, ttl: Duration) -> Result<(), Vi
 fn on_request(cluster: &Cluster, step: &Step) -> Result<(), Violation> {
     let mine = cluster.lease == Lease::Mine;
     let seen = |revision: i64| cluster.request.as_ref().filter(|request| request.revision == revision);
-    if let Step::ClearRequest { revision } | Step::DateRequest { revision } = step {
+    if let Step::FinishRequest { revision }
+    | Step::ClearRequest { revision }
+    | Step::DateRequest { revision } = step
+    {
         require(seen(*revision).is_some(), "only the request that was seen is changed")?;
         let free = matches!(cluster.lease, Lease::Free { .. });
         return require(mine || free, "only the leader, or without one its candidate, answers a request");

@@ -107,7 +107,12 @@ pub enum Step {
     },
     /// Record where this primary's timeline came from.
     RecordHistory,
-    /// Take away the `/failover` request: it is done, refused or given up. The reason of the plan is left in its place.
+    /// Take away the `/failover` request: it is done.
+    FinishRequest {
+        /// Its revision.
+        revision: i64,
+    },
+    /// Take away the `/failover` request: it is refused or given up. The reason of the plan is left in its place.
     ClearRequest {
         /// Its revision.
         revision: i64,
@@ -231,6 +236,7 @@ impl Step {
             | Step::RecordSync { .. }
             | Step::ClearSync { .. }
             | Step::RecordHistory
+            | Step::FinishRequest { .. }
             | Step::ClearRequest { .. }
             | Step::DateRequest { .. }
             | Step::AnnounceSwitchover { .. }

@@ -103,7 +103,7 @@ impl Act {
                 Act::RecordSync { standbys: numbers(standbys), seen_last: true }
             }
             Step::RecordHistory => Act::RecordHistory,
-            Step::ClearRequest { .. } => Act::ClearRequest,
+            Step::FinishRequest { .. } | Step::ClearRequest { .. } => Act::ClearRequest,
             Step::AnnounceSwitchover { to } => Act::AnnounceSwitchover(look::number(to)),
             Step::ClearSwitchover => Act::ClearSwitchover,
             Step::Start(StartAs::Primary { synchronous }) => Act::StartPrimary(numbers(synchronous)),

@@ -44,13 +44,14 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
     if !request.is_due() {
         return None;
     }
-    if request.to.as_ref() == Some(&view.me) {
-        return Some(Plan::steps(Reason::SwitchoverDone, [Step::ClearSwitchover, clear]));
+    let taken_over = cluster.switchover.as_ref().is_some_and(|switchover| switchover.to == view.me);
+    let from_another = request.from.as_ref().is_some_and(|from| *from != view.me);
+    if request.to.as_ref() == Some(&view.me) || (from_another && taken_over) {
+        let finish = Step::FinishRequest { revision: request.revision };
+        return Some(Plan::steps(Reason::SwitchoverDone, [Step::ClearSwitchover, finish]));
     }
-    if request.from.as_ref().is_some_and(|from| *from != view.me) {
-        let done = cluster.switchover.as_ref().is_some_and(|switchover| switchover.to == view.me);
-        let reason = if done { Reason::SwitchoverDone } else { Reason::NotTheLeaderNamed };
-        return Some(Plan::steps(reason, [Step::ClearSwitchover, clear]));
+    if from_another {
+        return Some(Plan::steps(Reason::NotTheLeaderNamed, [Step::ClearSwitchover, clear]));
     }
     let to = match candidate(view, cluster, request) {
         Ok(to) => to,

@@ -25,6 +25,7 @@ fn words(step: &Step) -> String {
         Step::RecordSync { standbys, .. } => format!("record that {} may be promoted", names(standbys)),
         Step::ClearSync { .. } => "remove the record of who may be promoted".to_owned(),
         Step::RecordHistory => "record where the timeline began".to_owned(),
+        Step::FinishRequest { .. } => "remove the request, which is done".to_owned(),
         Step::ClearRequest { .. } => "remove the request".to_owned(),
         Step::DateRequest { .. } => "write until when the request holds".to_owned(),
         Step::AnnounceStop { to, .. } => format!("announce the stop of Postgres for {to}"),
