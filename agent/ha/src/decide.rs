@@ -24,6 +24,7 @@ use crate::view::member::Replay;
 use crate::view::{Dcs, Job, View};
 
 pub(crate) use self::restart::is_my_turn;
+pub use self::switchover::may_take_over;
 pub use self::ttl::leave;
 
 /// How many bytes a standby may be behind and still count as caught up, whatever `maximum_lag_on_failover` says: between two

@@ -20,7 +20,7 @@ mod rebuild;
 mod view;
 
 pub use ask::{Patience, must_read_again, whom_to_ask};
-pub use decide::{decide, leave};
+pub use decide::{decide, leave, may_take_over};
 pub use fuse::{KILL_BUDGET, fuse_margin};
 pub use plan::{Plan, StartAs, Step, StopMode};
 pub use reason::{Lack, Reason, Unfit};
