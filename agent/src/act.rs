@@ -51,9 +51,6 @@ pub(crate) enum Fault {
         /// Its name.
         member: MemberName,
     },
-    /// It is not known yet whether Postgres would start with the parameters of the cluster.
-    #[error("the parameters of the cluster are being tried before Postgres starts with them")]
-    ParametersBeingTried,
     /// The lease in hand has run out meanwhile.
     #[error("the leader lease was confirmed too long ago to {act}")]
     LeaseTooOld {

@@ -63,7 +63,11 @@ pub fn decide(view: &View) -> Plan {
 }
 
 fn is_put_off(view: &View, step: &Step) -> bool {
-    let waits = |job| view.local.cooling_down || view.local.backing_off.contains(&job);
+    let waits = |job| {
+        view.local.cooling_down
+            || view.local.backing_off.contains(&job)
+            || (job == Job::Start && view.local.trying_parameters)
+    };
     step.job().is_some_and(|job| job != Job::Stop && waits(job))
 }
 

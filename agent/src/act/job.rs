@@ -266,9 +266,6 @@ impl Actor<'_> {
     }
 
     pub(super) fn start(&mut self, start_as: &StartAs) -> Result<(), Fault> {
-        if self.memory.rules.keeps_from_starting() {
-            return Err(Fault::ParametersBeingTried);
-        }
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(false);
         self.memory.rules.told_at = None;

@@ -121,6 +121,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         cooling_down: memory.is_cooling_down(),
         backing_off: memory.failures.waiting(clock::monotonic()),
         hopeless: memory.failures.hopeless(),
+        trying_parameters: memory.rules.keeps_from_starting(),
         unrecorded: instruments.postgres.is_unrecorded(),
         users_ready: memory.users_ready,
         awaiting_checkpoint: memory

@@ -219,6 +219,7 @@ fn local(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> Local {
         cooling_down: false,
         backing_off: Vec::new(),
         hopeless: Vec::new(),
+        trying_parameters: false,
         unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,

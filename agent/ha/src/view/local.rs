@@ -69,6 +69,9 @@ pub struct Local {
     /// Long work that has failed so often in a row that it may never succeed here, each kind once.
     #[serde(default)]
     pub hopeless: Vec<Job>,
+    /// It is being tried whether Postgres starts with the parameters of the cluster, and there are no others.
+    #[serde(default)]
+    pub trying_parameters: bool,
     /// The data was made to begin a cluster with, and the DCS did not name the cluster by it.
     #[serde(default)]
     pub unrecorded: bool,

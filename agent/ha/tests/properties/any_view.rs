@@ -184,7 +184,7 @@ fn local() -> impl Strategy<Value = Local> {
     let hangs = (option::weighted(0.1, age()), option::weighted(0.1, age()));
     let failing =
         || list(select(vec![Job::Start, Job::Clone, Job::Stop, Job::Initdb, Job::PostBootstrap]), 0..2);
-    let failed = (failing(), failing(), prop::bool::weighted(0.2));
+    let failed = (failing(), failing(), prop::bool::weighted(0.2), prop::bool::weighted(0.1));
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let session_ttl = prop_oneof![2 => Just(Some(Duration::from_secs(5))), 1 => option::of(age())];
     let connected = (prop::bool::weighted(0.9), prop::bool::weighted(0.05), session_ttl);
@@ -200,7 +200,7 @@ fn local() -> impl Strategy<Value = Local> {
         )| {
             let (frozen, shut_out) = hangs;
             let (entered, unsupervised, session_ttl) = connected;
-            let (backing_off, hopeless, unrecorded) = failed;
+            let (backing_off, hopeless, unrecorded, trying_parameters) = failed;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
             let (postmaster, pending_restart, short_for) = restarts;
@@ -224,6 +224,7 @@ fn local() -> impl Strategy<Value = Local> {
                 cooling_down,
                 backing_off,
                 hopeless,
+                trying_parameters,
                 unrecorded,
                 users_ready,
                 awaiting_checkpoint,

@@ -174,6 +174,7 @@ fn local(postgres: Postgres) -> Local {
         cooling_down: false,
         backing_off: Vec::new(),
         hopeless: Vec::new(),
+        trying_parameters: false,
         unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,
