@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reason::Reason;
 use crate::view::Job;
-use crate::view::cluster::SystemId;
+use crate::view::identity::SystemId;
 use crate::view::member::MemberName;
 use crate::view::restart::TurnChange;
 

@@ -8,7 +8,7 @@ use core::fmt;
 use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::view::cluster::SystemId;
+use crate::view::identity::SystemId;
 use crate::view::member::MemberName;
 use crate::view::watermark::Lost;
 

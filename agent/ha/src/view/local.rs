@@ -8,7 +8,7 @@ use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use serde::{Deserialize, Serialize};
 
 use super::Job;
-use super::cluster::{SystemId, Term};
+use super::identity::{SystemId, Term};
 use super::member::{MemberName, Replay};
 use super::watermark::Watermark;
 
