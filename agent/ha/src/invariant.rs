@@ -1,7 +1,5 @@
 //! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
 
-use core::time::Duration;
-
 use crate::decide::{election, recreate};
 use crate::fuse::fuse_life;
 use crate::plan::{Plan, StartAs, Step, StopMode};
@@ -30,35 +28,19 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             "while the DCS is silent nothing is done but stopping Postgres",
         );
     };
-    require(
-        view.local.entered || step.is_for_those_outside(),
-        "whoever has not entered the cluster takes no part",
-    )?;
+    takes_part(view, cluster, step)?;
     let mine = cluster.lease == Lease::Mine;
-    let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
-    if foreign {
-        return require(
-            matches!(step, Step::Stop(_) | Step::ReleaseLease | Step::LetLeaseRunOut),
-            "a data directory of another cluster is not touched",
-        );
-    }
     match step {
         Step::AcquireLease { .. } => acquire_lease(view, cluster),
         Step::RecreateCluster { standbys } => recreate_cluster(view, cluster, standbys.as_deref()),
         Step::Promote => promote(view, cluster, plan),
         Step::Start(StartAs::Primary { synchronous }) => start_primary(view, plan, synchronous),
         Step::HandOverLease { to } => hand_over(view, to),
-        Step::RenewLease => {
-            require(mine, "only one's own lease is renewed")?;
-            require(!view.local.unsupervised, "no lease is renewed without a supervisor, who holds the fuse")
-        }
-        Step::ReleaseLease => require(mine, "only one's own lease is released"),
-        Step::LetLeaseRunOut => {
-            require(mine, "only one's own lease is let run out")?;
-            require(!plan.steps.contains(&Step::RenewLease), "a lease that runs out is not renewed")
-        }
-        Step::ShortenFuse { .. } => require(mine, "only a leader has a fuse to shorten"),
-        Step::SetTtl { ttl } => set_ttl(view, plan, mine, *ttl),
+        Step::RenewLease
+        | Step::ReleaseLease
+        | Step::LetLeaseRunOut
+        | Step::ShortenFuse { .. }
+        | Step::SetTtl { .. } => on_session(view, plan, mine, step),
         Step::RecordSync { standbys, .. } => record_sync(view, standbys),
         Step::SetSynchronous { names } => set_synchronous(view, names),
         Step::Initdb => {
@@ -136,14 +118,40 @@ fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     )
 }
 
-/// A lease is never shorter than the fuse that is armed for it.
-fn set_ttl(view: &View, plan: &Plan, mine: bool, ttl: Duration) -> Result<(), Violation> {
+/// Whoever is not of this cluster does it no harm.
+fn takes_part(view: &View, cluster: &Cluster, step: &Step) -> Result<(), Violation> {
+    require(
+        view.local.entered || step.is_for_those_outside(),
+        "whoever has not entered the cluster takes no part",
+    )?;
+    let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
+    require(
+        !foreign || matches!(step, Step::Stop(_) | Step::ReleaseLease | Step::LetLeaseRunOut),
+        "a data directory of another cluster is not touched",
+    )
+}
+
+/// What becomes of one's own session, of the lease that hangs on it, and of the fuse. A lease is never shorter than the fuse that is armed
+/// for it.
+fn on_session(view: &View, plan: &Plan, mine: bool, step: &Step) -> Result<(), Violation> {
+    let Step::SetTtl { ttl } = step else {
+        require(
+            mine,
+            "only one's own lease is renewed, released or let run out, and only a leader has a fuse",
+        )?;
+        let renews = plan.steps.contains(&Step::RenewLease);
+        require(
+            !renews || !view.local.unsupervised,
+            "no lease is renewed without a supervisor, who holds the fuse",
+        )?;
+        return require(!renews || *step != Step::LetLeaseRunOut, "a lease that runs out is not renewed");
+    };
     require(
         !plan.steps.iter().any(Step::takes_lease),
         "a lease is taken with the ttl that its fuse is armed for",
     )?;
-    let shorter = view.local.session_ttl.is_none_or(|session| ttl < session);
-    let fuse_first = [Step::ShortenFuse { within: fuse_life(ttl) }, Step::SetTtl { ttl }];
+    let shorter = view.local.session_ttl.is_none_or(|session| *ttl < session);
+    let fuse_first = [Step::ShortenFuse { within: fuse_life(*ttl) }, Step::SetTtl { ttl: *ttl }];
     require(
         !mine || !shorter || plan.steps.windows(2).any(|pair| *pair == fuse_first),
         "the lease is shortened right after its fuse",
