@@ -63,7 +63,9 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
     view.local.short_for = short_for(memory, &snapshot);
     view.members = members::others(&snapshot, &view.me);
     if cluster.blank {
-        members::add_remembered(&mut view.members, &memory.dcs.record(), &view.me);
+        let record = memory.dcs.record();
+        members::add_remembered(&mut view.members, &record, &view.me);
+        view.local.recorded = cluster::sync_state(&record.sync(), 0).standbys;
     }
     view.dcs = Dcs::Seen(cluster);
     timelines::take_over(instruments, memory, &mut view);

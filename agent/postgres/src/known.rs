@@ -1,16 +1,12 @@
 //! What a server knows of its parameters, as its `pg_settings` shows it, and whether it would take a value. Changes nothing.
 
-mod number;
-
-pub(crate) use number::integer;
-pub use number::memory_bytes;
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
 use crate::error::Error;
+use crate::number;
 use crate::observer::Observer;
 use crate::session::Session;
 

@@ -15,15 +15,13 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use crate::directory::{self, Directory, Work, inspect};
+use crate::directory::{self, Directory, RESTORING, Work, inspect};
 use crate::error::Error;
 use crate::file;
 use crate::settings::Settings;
 
 use self::disk::Room;
 
-/// In the data directory and its tablespaces, while `outrider restore` fills them.
-pub(crate) const RESTORING: &str = "outrider.restoring";
 /// What old data is called when it lies aside.
 const REPLACED: &str = ".replaced";
 /// What a full estimate lacks: WAL that is written meanwhile, the file system's own.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outrider_ha::{Policy, SynchronousMode, Tags};
+use outrider_ha::{KILL_BUDGET, Policy, SynchronousMode, Tags};
 use outrider_postgres::memory_bytes;
 use serde_json::{Map, Value};
 
@@ -10,8 +10,6 @@ use super::Config;
 use super::rules::Violation;
 use super::section;
 
-/// A primary that cannot renew stops itself when its fuse has this much left: the kill budget of the supervisor.
-const STEP_DOWN_MARGIN: Duration = Duration::from_millis(500);
 /// The rules in `dcs` with this member's tags. What is absent has its default; what is `wrong` keeps its `last` value.
 pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>, last: &Policy) -> Policy {
     let is_good = |key: &str| wrong.iter().all(|violation| violation.key != key);
@@ -31,7 +29,7 @@ pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>
         maximum_lag_on_failover: count("maximum_lag_on_failover", 0, last.maximum_lag_on_failover),
         primary_start_timeout: time("primary_start_timeout", 300, last.primary_start_timeout),
         switchover_timeout: time("switchover_timeout", 5, last.switchover_timeout),
-        step_down_margin: STEP_DOWN_MARGIN,
+        step_down_margin: KILL_BUDGET,
         synchronous_mode: if is_good("synchronous_mode") {
             synchronous_mode(dcs)
         } else {
@@ -61,7 +59,7 @@ pub(crate) fn first_policy(config: &Config) -> Policy {
         maximum_lag_on_failover: 0,
         primary_start_timeout: Duration::from_secs(300),
         switchover_timeout: Duration::from_secs(5),
-        step_down_margin: STEP_DOWN_MARGIN,
+        step_down_margin: KILL_BUDGET,
         synchronous_mode: SynchronousMode::On,
         synchronous_node_count: 1,
         tags: Tags::default(),

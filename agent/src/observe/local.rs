@@ -15,6 +15,9 @@ use super::timelines;
 use crate::clock;
 use crate::round::{Instruments, Memory};
 
+/// Of a session that an earlier agent began: it may have lengthened it.
+const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
+
 /// What was found, before it is put in order.
 pub(super) struct Look {
     status: Result<Status, Error>,
@@ -102,8 +105,11 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
     let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
     Local {
         system: memory.system.map(SystemId),
+        entered: memory.is_member,
+        session_ttl: memory.is_member.then(|| memory.session_ttl.unwrap_or(ANY_TTL)),
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
         watermark: memory.dcs.watermark(),
+        recorded: Vec::new(),
         held_term: memory.held_term,
         last_position: memory.last_position,
         history: memory.history.clone(),
@@ -115,12 +121,14 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         cooling_down: memory.is_cooling_down(),
         backing_off: memory.failures.waiting(clock::monotonic()),
         hopeless: memory.failures.hopeless(),
+        trying_parameters: memory.rules.keeps_from_starting(),
         unrecorded: instruments.postgres.is_unrecorded(),
         users_ready: memory.users_ready,
         awaiting_checkpoint: memory
             .seen
             .as_ref()
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
+        unsupervised: memory.supervisor_is_gone,
         terminating: memory.terminating,
         faulty_files: memory.seen.as_ref().is_some_and(|seen| !seen.file_faults.is_empty()),
         rollback_prepared: instruments.rollback.is_offered(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Configuration;
-use crate::known::integer;
+use crate::number::integer;
 use crate::settings::Settings;
 
 /// Good for a cluster of this kind, and anybody's to change.
