@@ -1,5 +1,5 @@
-//! `outrider restore`: gets a server back from the archive, to any second, or says beforehand why not. Needs no agent and no
-//! DCS: it works when the cluster is dead.
+//! `outrider restore`: restores a server from the archive, to any second, or says beforehand why that is not possible. Needs
+//! no agent and no DCS: it works when the cluster is dead.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,9 +24,9 @@ use super::format::{Format, Rows, json as as_json, yaml};
 use super::target::TargetOptions;
 use crate::config::{Archive, Config, quoted};
 
-/// Without a terminal a line says how far it is after so much time.
+/// Without a terminal, the interval between two lines of progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// For how long pg_ctl is told to wait for a recovery, in seconds; its own 60 are over before many are.
+/// How long pg_ctl is told to wait for a recovery, in seconds; its default of 60 is too short for many.
 const PATIENT_SECONDS: u32 = 86_400;
 
 /// Get a server back from the archive into a fresh directory, to any point that the archive has
@@ -139,7 +139,7 @@ fn goal(asked: &Restore) -> Result<Goal, Refusal> {
     Ok(Goal { action, ..asked.target.goal()? })
 }
 
-/// The archive to read: the member's own, or another one that is reached by the same options.
+/// The archive to read: the member's own, or another one reached with the same options.
 fn archive(asked: &Restore, config: &Config) -> Result<Archive, Refusal> {
     let Some(own) = &config.archive else {
         return Err(Refusal::Usage(format!("{} names no archive", asked.config.display())));
@@ -148,7 +148,7 @@ fn archive(asked: &Restore, config: &Config) -> Result<Archive, Refusal> {
         .map_err(|fault| Refusal::Usage(fault.to_string()))
 }
 
-/// What the restored Postgres runs for each file: this program, without an agent when there is none.
+/// The `restore_command` of the restored Postgres: this program, also where there is no agent.
 pub(super) fn restore_command(
     file: &Path,
     elsewhere: Option<&Location>,
@@ -160,7 +160,7 @@ pub(super) fn restore_command(
     if let Some(location) = elsewhere {
         command.push_str(&format!(" --archive {}", quoted(Path::new(&location.to_string()))));
     }
-    // By the server's name no agent is asked: the one of this machine only serves its own Postgres.
+    // With the server's name no agent is asked: this machine's agent only serves its own Postgres.
     command.push_str(&format!(" --from-server {} %f %p", quoted(Path::new(server))));
     Ok(command)
 }
@@ -267,7 +267,7 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
     }
     let pg_ctl = config.postgres.bin_directory.join("pg_ctl");
     let start = format!("{} start -D {directory}", pg_ctl.display());
-    // Only such a server tells pg_ctl that it is up before it has recovered.
+    // Only such a server reports to pg_ctl that it is up before it has recovered.
     let answers_early = asked.standby || plan.goal.action == TargetAction::Pause;
     let next = if answers_early {
         format!("next: start it, and it recovers by itself: {start}\n")
@@ -282,7 +282,7 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
     Ok(text)
 }
 
-/// A bar on a terminal, and now and then a line elsewhere.
+/// A progress bar on a terminal, and a line now and then elsewhere.
 pub(super) struct Shown {
     bar: Option<ProgressBar>,
     phase: Phase,
@@ -344,7 +344,7 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Two absolute paths, so that the sign between them is one before a slash. `\\=` stands for one in a path, as in `pg_basebackup`.
+/// Two absolute paths, so the separating `=` is the one before a slash. `\\=` stands for one in a path, as in `pg_basebackup`.
 fn mapping(text: &str) -> Result<(String, PathBuf), String> {
     let is_escaped = |at: usize| text[..at].ends_with('\\');
     let signs: Vec<usize> =
@@ -360,7 +360,7 @@ fn mapping(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-/// By numbers, or a user of this machine by name.
+/// By number, or by name for a user of this machine.
 fn owner(text: &str) -> Result<(u32, u32), String> {
     if let Some((user, group)) = text.split_once(':')
         && let (Ok(user), Ok(group)) = (user.parse(), group.parse())
