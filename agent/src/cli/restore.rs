@@ -24,9 +24,9 @@ use super::format::{Format, Rows, json as as_json, yaml};
 use super::target::TargetOptions;
 use crate::config::{Archive, Config, quoted};
 
-/// Without a terminal, the interval between two lines of progress.
+/// Without a terminal a line says how far it is after so much time.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// How long pg_ctl is told to wait for a recovery, in seconds; its default of 60 is too short for many.
+/// For how long pg_ctl is told to wait for a recovery, in seconds; its own 60 are over before many are.
 const PATIENT_SECONDS: u32 = 86_400;
 
 /// Get a server back from the archive into a fresh directory, to any point that the archive has
@@ -148,7 +148,7 @@ fn archive(asked: &Restore, config: &Config) -> Result<Archive, Refusal> {
         .map_err(|fault| Refusal::Usage(fault.to_string()))
 }
 
-/// The `restore_command` of the restored Postgres: this program, also where there is no agent.
+/// What the restored Postgres runs for each file: this program, without an agent when there is none.
 pub(super) fn restore_command(
     file: &Path,
     elsewhere: Option<&Location>,
@@ -160,7 +160,7 @@ pub(super) fn restore_command(
     if let Some(location) = elsewhere {
         command.push_str(&format!(" --archive {}", quoted(Path::new(&location.to_string()))));
     }
-    // With the server's name no agent is asked: this machine's agent only serves its own Postgres.
+    // By the server's name no agent is asked: the one of this machine only serves its own Postgres.
     command.push_str(&format!(" --from-server {} %f %p", quoted(Path::new(server))));
     Ok(command)
 }
@@ -282,7 +282,7 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
     Ok(text)
 }
 
-/// A progress bar on a terminal, and a line now and then elsewhere.
+/// A bar on a terminal, and now and then a line elsewhere.
 pub(super) struct Shown {
     bar: Option<ProgressBar>,
     phase: Phase,
@@ -344,7 +344,7 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Two absolute paths, so the separating `=` is the one before a slash. `\\=` stands for one in a path, as in `pg_basebackup`.
+/// Two absolute paths, so that the sign between them is one before a slash. `\\=` stands for one in a path, as in `pg_basebackup`.
 fn mapping(text: &str) -> Result<(String, PathBuf), String> {
     let is_escaped = |at: usize| text[..at].ends_with('\\');
     let signs: Vec<usize> =

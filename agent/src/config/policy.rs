@@ -10,9 +10,9 @@ use super::Config;
 use super::rules::Violation;
 use super::section;
 
-/// A primary that cannot renew its lease stops when its fuse has this much left: the supervisor's budget for a kill.
+/// A primary that cannot renew stops itself when its fuse has this much left: the kill budget of the supervisor.
 const STEP_DOWN_MARGIN: Duration = Duration::from_millis(500);
-/// The rules in `dcs` with this member's tags. Absent ones have their defaults; those in `wrong` keep their `last` values.
+/// The rules in `dcs` with this member's tags. What is absent has its default; what is `wrong` keeps its `last` value.
 pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>, last: &Policy) -> Policy {
     let is_good = |key: &str| wrong.iter().all(|violation| violation.key != key);
     // These three depend on each other: if one is wrong, the others mean something else.

@@ -236,7 +236,7 @@ pub(crate) fn wal_fetch(socket: &Path) -> String {
     command(&super::own_program(), "wal-fetch", socket, "%f %p")
 }
 
-/// Quotes a path for a command line that Postgres hands to the shell.
+/// In a command for Postgres to hand to the shell.
 pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"))
 }

@@ -15,7 +15,7 @@ use super::timelines;
 use crate::clock;
 use crate::round::{Instruments, Memory};
 
-/// Raw findings.
+/// What was found, before it is put in order.
 pub(super) struct Look {
     status: Result<Status, Error>,
     found: Found,

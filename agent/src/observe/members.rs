@@ -70,7 +70,7 @@ fn published(member: &Value, leader: &Limits) -> MemberState {
     }
 }
 
-/// The state in the answer to `GET /patroni`; `None` when it is not one. Without positions, its Postgres did not answer.
+/// The state in the answer to `GET /patroni`; `None` when it is not one. Without positions its Postgres did not answer.
 pub(super) fn answered(status: &Value) -> Option<MemberState> {
     text(status, "state")?;
     let xlog = status.get("xlog").or_else(|| status.get("wal"));

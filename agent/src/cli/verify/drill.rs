@@ -43,7 +43,7 @@ pub(super) async fn drill(
     let options = DrillOptions {
         scratch,
         bin_dir: config.postgres.bin_directory.clone(),
-        // As root it would start a Postgres that refuses to run.
+        // What runs as root would start a Postgres that refuses to.
         owner: owner.map(|found| (found.uid(), found.gid())),
         restore_command: restore_command(file, None, &server)?,
         user: config.postgres.superuser.name.clone(),

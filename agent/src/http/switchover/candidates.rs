@@ -68,7 +68,7 @@ impl Found {
     }
 }
 
-/// What keeps a member with this status from leading. Without positions, its Postgres did not answer.
+/// What keeps a member with this status from leading. Without positions its Postgres did not answer.
 fn fault(status: &Value) -> Option<String> {
     let answers = status.get("xlog").or_else(|| status.get("wal")).is_some();
     let failed = status.get("watchdog_failed") == Some(&Value::Bool(true));
