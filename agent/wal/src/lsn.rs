@@ -1,4 +1,4 @@
-//! A place in the write-ahead log. Does not know which timeline it is on.
+//! A position in the write-ahead log. Does not know its timeline.
 
 use alloc::string::String;
 use core::fmt;

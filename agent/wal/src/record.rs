@@ -23,13 +23,13 @@ const HEADER: usize = 24;
 const SUMMED: usize = 20;
 /// Each record begins at a multiple of this (MAXALIGN).
 const ALIGNMENT: usize = 8;
-/// What of a record that goes on in the next segment is carried there. A commit has tens of bytes, and 16 more for
-/// each invalidation.
+/// Most bytes of a record continuing in the next segment that are carried there. A commit has tens of bytes, and 16 more
+/// for each invalidation.
 const CARRIED_MAX: usize = 1 << 20;
-/// Resource managers that nobody has: `rmgrlist.h` has 22 in PostgreSQL 15 to 18, those of extensions begin at 128.
+/// Resource managers that do not exist: `rmgrlist.h` has 22 in PostgreSQL 15 to 18, and those of extensions begin at 128.
 const NOBODYS: core::ops::Range<u8> = 32..128;
 
-/// Goes on with a CRC-32C: takes that of the bytes before, and the next bytes. Such as `crc32c::crc32c_append`.
+/// Continues a CRC-32C from that of the bytes before. Such as `crc32c::crc32c_append`.
 pub type Crc32c = fn(u32, &[u8]) -> u32;
 
 /// A record that a restore can stop at, or that ends a segment early.
@@ -83,7 +83,7 @@ pub enum Ending {
     AbortPrepared,
 }
 
-/// What a scan found beside the records.
+/// What a scan found besides the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scanned {
     /// The end of the last complete record, so that all before it is valid WAL; the end of the segment after a switch.
@@ -172,7 +172,7 @@ struct Header {
 }
 
 impl Scan<'_, '_> {
-    /// Takes all records up to a switch, which is the only good end before that of the bytes.
+    /// Reads all records up to a switch, which is the only good end before the end of the bytes.
     fn all(&mut self, carried: Option<Carried>) -> Result<(), Stop> {
         let at = self.begin(carried)?;
         self.from(at)
@@ -184,7 +184,7 @@ impl Scan<'_, '_> {
             at = match self.pages.enter(at).and_then(|at| self.record(at)) {
                 Ok(false) => self.end,
                 Ok(true) => return Ok(()),
-                // A crash left a record without its rest, and PostgreSQL went on with the page after: it never was.
+                // A crash left a record unfinished, and PostgreSQL continued on the next page: it never existed.
                 Err(Stop::Overwritten(page)) => page,
                 Err(stop) => return Err(stop),
             };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BadLsn, Lsn};
 
-/// The number of a timeline. A new one is born with each promotion; 0 means not known.
+/// The number of a timeline. Each promotion starts a new one; 0 means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimelineId(u32);
@@ -142,9 +142,8 @@ impl FromStr for TimelineHistory {
     }
 }
 
-/// When timelines were begun, in microseconds since 1970-01-01 UTC, as the first record of each says; 0 where that is
-/// not known any more. Two timelines that were begun apart, from the same place, have the same number and the same history:
-/// only this tells them apart.
+/// When timelines began, in microseconds since 1970-01-01 UTC, from the first record of each; 0 where that is no longer
+/// known. Two timelines begun separately from the same place have the same number and history: only this tells them apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimelineStarts(BTreeMap<TimelineId, i64>);
@@ -156,7 +155,7 @@ impl TimelineStarts {
         self.0.contains_key(&timeline)
     }
 
-    /// When it was begun; `None` when that is not known, or it is not among them.
+    /// When it began; `None` when that is not known, or it is not among them.
     #[must_use]
     pub fn start(&self, timeline: TimelineId) -> Option<i64> {
         self.0.get(&timeline).copied().filter(|start| *start != 0)
@@ -181,7 +180,7 @@ impl TimelineStarts {
         self
     }
 
-    /// The oldest timeline that both know to have been begun, and not at the same time.
+    /// The oldest timeline whose beginning both know, and know differently.
     #[must_use]
     pub fn begun_twice(&self, other: &TimelineStarts) -> Option<TimelineId> {
         self.timelines().find(|timeline| {

@@ -1,4 +1,4 @@
-//! What the records say that a restore can stop at: ends of transactions, restore points, switches. Finds no record.
+//! The content of records that a restore can stop at: ends of transactions, restore points, switches. Finds no record.
 
 use alloc::string::String;
 
@@ -50,7 +50,7 @@ fn ending(info: u8) -> Option<Ending> {
     }
 }
 
-/// What a notable record says; `None` when its bytes make no sense. `bytes`: of the whole record, with its header.
+/// What a notable record says; `None` when its bytes are invalid. `bytes`: the whole record, with its header.
 pub(super) fn read(header: &Header, bytes: &[u8], magic: u16) -> Option<Notable> {
     match header.manager {
         XLOG if header.info & XLOG_OPERATION == XLOG_SWITCH => Some(Notable::Switch),
