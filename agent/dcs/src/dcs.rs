@@ -191,7 +191,7 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when one was asked for already and has not ended.
     async fn request_backup(&self, value: &BackupRequest) -> Result<i64, Error>;
 
-    /// Takes back the request that was `seen`; whoever takes the backup gives it up then.
+    /// Withdraws the request that was `seen`; the member that takes the backup then stops.
     async fn withdraw_backup(&self, seen: i64) -> Result<(), Error>;
 
     /// Takes up the request that was `seen`: the claim goes on this session, and `request`, with one more attempt, in the
@@ -232,7 +232,7 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when one was asked for already and has not ended.
     async fn request_rollback(&self, value: &RollbackRequest) -> Result<i64, Error>;
 
-    /// Takes back the request that was `seen`; whoever prepares the rollback gives it up then.
+    /// Withdraws the request that was `seen`; the leader then stops preparing the rollback.
     async fn withdraw_rollback(&self, seen: i64) -> Result<(), Error>;
 
     /// Takes up the request that was `seen`, as [`Dcs::claim_backup`] does.

@@ -23,7 +23,7 @@ const CANCELS_MAX: u32 = 5;
 impl Postgres {
     /// Makes recovery conflicts end at once from now on (`wanted` says so), and ends the existing ones: the startup process reads
     /// its settings only when nothing blocks it. A session is cancelled; one that is idle in a transaction cannot be, and is
-    /// terminated, as is one that goes on.
+    /// terminated, as is one that ignores it.
     ///
     /// # Errors
     /// When a file cannot be written, or Postgres does not do it.

@@ -24,15 +24,15 @@ use self::disk::Room;
 
 /// In the data directory and its tablespaces, while `outrider restore` fills them.
 pub(crate) const RESTORING: &str = "outrider.restoring";
-/// What old data is called when it lies aside.
+/// Suffix of old data that was moved aside.
 const REPLACED: &str = ".replaced";
 /// What a complete estimate leaves out: WAL written meanwhile, and the file system's own.
 const RESERVE_PART: u64 = 10;
 
-/// The data that is to come.
+/// The new data.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coming {
-    /// Where its tablespaces will lie.
+    /// Where its tablespaces will be.
     pub(crate) tablespaces: Vec<PathBuf>,
     /// Its size without them; `None` when unknown.
     pub(crate) bytes: Option<u64>,

@@ -1,5 +1,5 @@
 //! `outrider restart`: requests a restart of members, one after the other, and shows each step with its result. The members
-//! carry it out, whoever watches.
+//! carry it out, even if this command ends.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};

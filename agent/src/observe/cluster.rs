@@ -135,7 +135,7 @@ pub(super) fn due_in(scheduled_at: Option<&str>) -> Duration {
 }
 
 /// How long a request is still valid: by its deadline and by this member's own count. The clocks of members differ, and one that
-/// is behind must not do what all others have given up. A schedule is a wall-clock time, and says itself until when it is valid.
+/// is behind must not do what all others have abandoned. A schedule is a wall-clock time, and limits its own validity.
 pub(crate) fn expires_in(wish: &Failover, seen_for: Duration, policy: &Policy) -> Duration {
     let limit = policy.request_limit();
     match (wish.scheduled_at.as_deref(), &wish.outrider) {

@@ -1,5 +1,5 @@
 //! The flight recorder `rounds.jsonl`: view, plan and outcome of every round that changed something, for `outrider replay`.
-//! Bounded, and never in the way: when the disk fails, the round goes on and a counter says so.
+//! Bounded, and never in the way: when the disk fails, the round continues and a counter goes up.
 
 use std::fs::{File, OpenOptions, rename};
 use std::io::{self, Write};

@@ -60,7 +60,7 @@ impl RunningTool {
         })
     }
 
-    /// Whether the rest of it is to be killed: it was cancelled, or it ended.
+    /// Whether its remaining processes must be killed: it was cancelled, or it ended.
     pub(crate) fn is_ending(&self) -> bool {
         self.cancelled || self.exit.is_some()
     }

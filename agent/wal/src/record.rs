@@ -89,14 +89,14 @@ pub struct Scanned {
     /// The end of the last complete record, so that all before it is valid WAL; the end of the segment after a switch.
     /// The start of the segment when no record ends in it.
     pub end: Lsn,
-    /// Why the scan went no further.
+    /// Why the scan stopped.
     pub stopped: Stopped,
-    /// The record that goes on beyond the bytes given, for the scan of the next segment. `None` too when it is surely
-    /// none that a restore can stop at.
+    /// The record that continues beyond the bytes given, for the scan of the next segment. Also `None` when a restore
+    /// certainly cannot stop at it.
     pub carried: Option<Carried>,
 }
 
-/// Why a scan went no further.
+/// Why a scan stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// There are no more bytes.
@@ -225,7 +225,7 @@ impl Scan<'_, '_> {
     /// Takes the record at `at`. Returns whether it is a switch.
     fn record(&mut self, at: usize) -> Result<bool, Stop> {
         let start = self.pages.lsn(at);
-        // The length never lies on two pages; the rest of the header may.
+        // The length is never split between pages; the rest of the header may be.
         let length = four(self.pages.bytes(at, 4)?, 0) as usize;
         if length < HEADER {
             return Err(Stop::Invalid);

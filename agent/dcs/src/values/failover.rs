@@ -31,7 +31,7 @@ pub struct FailoverTerms {
     /// How long it was valid when it was written, or from when it is due: a member whose clock differs also counts for
     /// itself.
     pub valid_ms: u64,
-    /// Whether what the candidate lacks is given up.
+    /// Whether commits that the candidate lacks may be lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_data_loss: bool,
     /// Whether to wait for a candidate that is not ready yet.
@@ -39,14 +39,14 @@ pub struct FailoverTerms {
     pub wait: bool,
 }
 
-/// Replaces a request that was refused or is done, for whoever waits for its outcome. To Patroni it is no request.
+/// Replaces a request that was refused or is done, to tell whoever waits for it. Patroni sees no request in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverAnswer {
     /// The request's id.
     pub id: String,
     /// The reason of the member that removed it, in words.
     pub why: String,
-    /// Whether it was refused because of what the candidate lacks, which somebody may give up.
+    /// Whether it was refused because the candidate lacks commits, whose loss a person may accept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lacks_data: bool,
 }

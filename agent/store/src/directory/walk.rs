@@ -66,7 +66,7 @@ impl Wanted<'_> {
     /// Whether a key that begins like this may be wanted.
     fn may_hold(&self, above: &str) -> bool {
         let in_prefix = above.starts_with(self.prefix) || self.prefix.starts_with(above);
-        // All its keys are longer: those of one before `after` come before it, unless `after` lies in it.
+        // All keys in a directory are longer than its own: if it sorts before `after`, so do they, unless `after` is in it.
         in_prefix && (above > self.after || self.after.starts_with(above))
     }
 }

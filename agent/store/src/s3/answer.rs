@@ -6,7 +6,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap};
 use super::METADATA;
 use crate::{Error, Listed, Metadata, ObjectInfo, Page, Version};
 
-/// The error that an answer with this status and text stands for.
+/// The error for a response with this status and text.
 pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -> Error {
     let code = element(text, "Code").unwrap_or_default();
     let message = match element(text, "Message") {

@@ -82,7 +82,7 @@ pub(super) fn read(header: &Header, bytes: &[u8], magic: u16) -> Option<Notable>
     }
 }
 
-/// When `timeline` was begun, in microseconds since 1970; `None` for a record that begins none. A promotion writes
+/// When `timeline` began, in microseconds since 1970; `None` for a record that begins no timeline. A promotion writes
 /// `xl_end_of_recovery`, the end of a recovery to a target a shutdown checkpoint that names another timeline as the one before,
 /// whose time counts seconds (`CheckPoint` of `pg_control.h`).
 pub(super) fn begun(header: &Header, bytes: &[u8], timeline: TimelineId) -> Option<i64> {
@@ -119,7 +119,7 @@ fn time(data: &[u8]) -> Option<i64> {
     Some(since_2000.saturating_add(POSTGRES_EPOCH))
 }
 
-/// The transaction that was prepared, which lies behind arrays of any length (`ParseCommitRecord` of xactdesc.c).
+/// The prepared transaction, which comes after arrays of any length (`ParseCommitRecord` of xactdesc.c).
 fn prepared_xid(ending: Ending, info: u8, data: &[u8], magic: u16) -> Option<u32> {
     const TWOPHASE: u32 = 1 << 4;
     if info & XACT_HAS_INFO == 0 {

@@ -1,4 +1,4 @@
-//! The records of a segment that comes piece by piece, so that nobody has to hold all of it. Without checksums.
+//! The records of a segment that arrives piece by piece, so that it is never all in memory. Without checksums.
 
 use alloc::vec::Vec;
 
@@ -6,13 +6,13 @@ use super::page::{Pages, Stop};
 use super::{NotWal, Record, Scan};
 use crate::Lsn;
 
-/// A scan that goes on with each piece. It finds what [`super::scan_records`] finds in the whole, without `carried`.
+/// A scan that continues with each piece. It finds what [`super::scan_records`] finds in the whole, without `carried`.
 #[derive(Debug)]
 pub struct PiecewiseScan {
     pages: Pages<'static>,
-    /// Where in the segment the bytes of the next step begin.
+    /// Position in the segment where the bytes of the next step begin.
     base: usize,
-    /// The end of the last complete record. 0 until that is passed over which began in the segment before.
+    /// The end of the last complete record. 0 until the record that began in the previous segment has been skipped.
     end: usize,
     previous: Option<Lsn>,
     ended: bool,
