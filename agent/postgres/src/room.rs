@@ -24,7 +24,7 @@ use self::disk::Room;
 
 /// In the data directory and its tablespaces, while `outrider restore` fills them.
 pub(crate) const RESTORING: &str = "outrider.restoring";
-/// Suffix of old data that was moved aside.
+/// What old data is called when it lies aside.
 const REPLACED: &str = ".replaced";
 /// What a complete estimate leaves out: WAL written meanwhile, and the file system's own.
 const RESERVE_PART: u64 = 10;

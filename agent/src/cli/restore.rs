@@ -344,7 +344,7 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Two absolute paths, so the separator is a `=` before a slash. `\\=` is a `=` within a path, as in `pg_basebackup`.
+/// Two absolute paths, so that the sign between them is one before a slash. `\\=` stands for one in a path, as in `pg_basebackup`.
 fn mapping(text: &str) -> Result<(String, PathBuf), String> {
     let is_escaped = |at: usize| text[..at].ends_with('\\');
     let signs: Vec<usize> =

@@ -16,7 +16,7 @@ use crate::{BadLsn, Lsn};
 pub struct TimelineId(u32);
 
 impl TimelineId {
-    /// The timeline that `initdb` makes.
+    /// The timeline that `initdb` creates.
     pub const FIRST: TimelineId = TimelineId(1);
 
     /// The timeline with this number.
@@ -51,7 +51,7 @@ pub struct TimelineSwitch {
     pub timeline: TimelineId,
     /// Where it was left: the first byte that belongs to the next timeline.
     pub end: Lsn,
-    /// PostgreSQL's words for why, such as `no recovery target specified`.
+    /// PostgreSQL's reason, such as `no recovery target specified`.
     pub reason: String,
 }
 
@@ -61,7 +61,7 @@ pub struct TimelineHistory {
     switches: Vec<TimelineSwitch>,
 }
 
-/// A line of a history file that PostgreSQL would not take either.
+/// A line of a history file that PostgreSQL would not accept either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadHistory {
     /// Number of the line, from 1.
@@ -171,7 +171,7 @@ impl TimelineStarts {
         self.0.keys().copied()
     }
 
-    /// Only the newest `count` of them.
+    /// Only the newest `count` timelines.
     #[must_use]
     pub fn newest(mut self, count: usize) -> Self {
         while self.0.len() > count {

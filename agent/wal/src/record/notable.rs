@@ -18,7 +18,7 @@ const XLOG_RESTORE_POINT: u8 = 0x70;
 const XLOG_END_OF_RECOVERY: u8 = 0x90;
 const XACT_OPERATION: u8 = 0x70;
 const XACT_HAS_INFO: u8 = 0x80;
-/// Block numbers in a record's headers that mean something else.
+/// Special block numbers in a record's headers.
 const MAIN_SHORT: u8 = 255;
 const MAIN_LONG: u8 = 254;
 const ORIGIN: u8 = 253;
@@ -27,7 +27,7 @@ const TOPLEVEL_XID: u8 = 252;
 const NAME: usize = 64;
 /// 2000-01-01 in microseconds since 1970-01-01.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
-/// PostgreSQL 18, in which `xl_xact_stats_item` has a number of 64 bits.
+/// PostgreSQL 18, where `xl_xact_stats_item` has a 64-bit number.
 const MAGIC_18: u16 = 0xD118;
 
 pub(super) fn is_notable(header: &Header) -> bool {

@@ -19,18 +19,18 @@ pub struct PiecewiseScan {
 }
 
 impl PiecewiseScan {
-    /// Begins a scan of the segment that begins with these bytes, of which it takes none yet.
+    /// Prepares the scan of the segment that starts with these bytes; reads no record yet.
     ///
     /// # Errors
-    /// When they do not begin as a segment does.
+    /// When they do not start like a segment.
     pub fn begin(segment: &[u8]) -> Result<Self, NotWal> {
         let pages = Pages::open(segment)?.without_bytes();
         Ok(PiecewiseScan { pages, base: 0, end: 0, previous: None, ended: false })
     }
 
-    /// Takes the records that are complete in `bytes`; each notable one goes to `each`, in order. Returns how many of the
-    /// bytes are done with: the next step wants the others again, with more behind them. More than one record, and the
-    /// rest of a page, is never left.
+    /// Reads the records that are complete in `bytes`; passes each notable one to `each`, in order. Returns how many bytes
+    /// are finished: the next step needs the others again, with more after them. The others never exceed one record and the
+    /// rest of a page.
     pub fn step(&mut self, bytes: &[u8], each: &mut dyn FnMut(Record)) -> usize {
         if self.ended {
             return bytes.len();
