@@ -1,4 +1,4 @@
-//! The JSON documents as they were read last: one that has not changed is not read again, since every round reads them all.
+//! The JSON documents of the last read, so that one that has not changed is not parsed again: every round reads them all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

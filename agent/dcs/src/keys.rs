@@ -1,4 +1,4 @@
-//! Where each thing is kept: Patroni's keys below the base path, ours under `outrider/`. Reads them into a snapshot.
+//! The path of every key: Patroni's below the base path, Outrider's own under `outrider/`. Reads them into a snapshot.
 
 use serde_json::Value;
 
@@ -82,8 +82,8 @@ impl Keys {
         self.at("failsafe")
     }
 
-    /// Put at every change of holder. A hand-over does not change the leader key's create_revision, this key's
-    /// mod_revision it does: that is the term.
+    /// Put at every change of holder. A hand-over does not change the leader key's create_revision, but it changes this
+    /// key's mod_revision: that is the term.
     pub(crate) fn term(&self) -> String {
         self.at("outrider/term")
     }
@@ -93,7 +93,7 @@ impl Keys {
         self.at("outrider/generation")
     }
 
-    /// Put when a leader deletes `sync`, so that its absence is known to be meant.
+    /// Put when a leader deletes `sync`, so that its absence is known to be intended.
     pub(crate) fn sync_cleared(&self) -> String {
         self.at("outrider/sync-cleared")
     }
@@ -134,7 +134,7 @@ impl Keys {
         format!("{}{key}", self.base)
     }
 
-    /// `mine`: the leases that are this agent's. `documents`: those of the last time.
+    /// `mine`: this agent's leases. `documents`: what was parsed last time.
     pub(crate) fn snapshot(&self, range: &Range, mine: &[i64], documents: &Documents) -> Snapshot {
         let mut seen = Snapshot { store: range.store, revision: range.revision, ..Snapshot::default() };
         let mut older_status = None;
@@ -193,7 +193,7 @@ impl Keys {
         }
         documents.keep_only(range);
         seen.status = seen.status.or(older_status);
-        // A leader that Patroni put does not know our term; it has then created the key later than we ever put ours.
+        // A leader written by Patroni does not know our term; it then created the key later than we last put ours.
         let base = seen.generation.as_ref().map_or(0, |entry| entry.value.term_base);
         if seen.term > 0 {
             seen.term += base;
@@ -212,12 +212,12 @@ impl Keys {
         Leader { name, term, revision: pair.mod_revision, lease: pair.lease, mine }
     }
 
-    /// Counts a change of this key. `fresh`: it was created or deleted, not refreshed.
+    /// Counts a change of this key. `fresh`: created or deleted, not refreshed.
     pub(crate) fn count(base: &str, key: &str, fresh: bool, changes: &mut Changes) {
         changes.all = changes.all.wrapping_add(1);
         let key = key.strip_prefix(base).unwrap_or(key);
         let moves_with_the_wal = key.starts_with("members/") || key == "status" || key == "optime/leader";
-        // How far a backup or a rollback is changes no decision; that one begins or ends does.
+        // The progress of a backup or rollback changes no decision; its start and end do.
         let moves_with_work = key.starts_with("outrider/backup") || key == "outrider/rollback";
         if fresh || !(moves_with_the_wal || moves_with_work) {
             changes.urgent = changes.urgent.wrapping_add(1);

@@ -45,7 +45,7 @@ pub(super) fn unseen() -> Response {
     )
 }
 
-/// Who says so, and how fresh it is: a member that is cut off from the DCS shows what it saw last.
+/// Which member says so, and how fresh it is: one that is cut off from the DCS shows what it saw last.
 fn ours(report: &Report, name: &str) -> Value {
     json!({
         "told_by": name,

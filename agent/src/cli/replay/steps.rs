@@ -2,7 +2,7 @@
 
 use outrider_ha::{MemberName, StartAs, Step, StopMode};
 
-/// Each step; the renewal of the lease only where there is nothing else, as every round of a leader has it.
+/// Each step; the renewal of the lease only when it is the only one, because every round of a leader has it.
 pub(super) fn all(steps: &[Step]) -> Vec<String> {
     let notable: Vec<String> = steps.iter().filter(|step| **step != Step::RenewLease).map(words).collect();
     if notable.is_empty() { steps.iter().map(words).collect() } else { notable }

@@ -1,4 +1,4 @@
-//! Asks the members that could take over whether they are well, as Patroni does before it accepts a switchover.
+//! Asks the members that could take over whether they are healthy, as Patroni does before it accepts a switchover.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::http::Visitors;
 use crate::http::status::Status;
 use crate::observe::members;
 
-/// For one answer. All are asked at once.
+/// Time limit for one answer. All members are asked at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// The longest answer that is read, in bytes.
+/// Maximum size of an answer, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// What was found out about members that could take over.
+/// The members that could take over, after asking them.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Those that answer, have a running Postgres and may lead, with their status.

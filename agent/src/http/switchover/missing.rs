@@ -1,4 +1,4 @@
-//! What is known to be missing on a member that is to lead although it may lack commits: timelines, positions, bytes, since when.
+//! What a new leader is known to lack when it may lack commits: timelines, positions, bytes, since when.
 
 use outrider_dcs::Snapshot;
 use outrider_ha::MemberName;
