@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use outrider_wal::WalFileName;
 
-use crate::protocol::{CLIENT_EXTRA, LINE_MAX, PUSH_LIMIT, RECOVERY_LIMIT, Reply, Request, STANDBY_LIMIT};
+use crate::protocol::{CLIENT_EXTRA, LINE_MAX, PUSH_LIMIT, Reply, Request};
 use crate::{Fetched, Fetcher, Patience};
 use outrider_store::causes;
 
@@ -81,7 +81,7 @@ pub fn push(socket: &Path, path: &Path) -> Exit {
 #[must_use]
 pub fn fetch(socket: &Path, name: &str, destination: &Path, reader: Reader) -> Exit {
     let standby = reader == Reader::Standby;
-    let limit = if standby { STANDBY_LIMIT } else { RECOVERY_LIMIT };
+    let limit = if standby { Patience::Standby.limit() } else { Patience::Recovery.limit() };
     let request = Request::Fetch { name: name.to_owned(), destination: absolute(destination), standby };
     match ask(socket, &request, limit + CLIENT_EXTRA) {
         Ok(Reply::Fetched) => Exit::DONE,

@@ -3,10 +3,12 @@
 mod buffer;
 mod lz4;
 mod pack;
+mod suffix;
 mod unpack;
 
 pub(crate) use buffer::buffer;
 pub(crate) use pack::{Packer, WHOLE_MAX, pack_whole, packs_whole};
+pub(crate) use suffix::{split_suffix, unpack_small, unpacked};
 pub(crate) use unpack::{gunzip_whole, reader};
 
 /// How files are compressed before they leave. Gzip is what every reader of barman's archives knows.

@@ -3,6 +3,7 @@
 mod ahead;
 mod error;
 mod find;
+mod growing;
 mod receive;
 mod stitch;
 
@@ -17,19 +18,17 @@ use tracing::debug;
 
 pub use self::ahead::AheadOptions;
 pub use self::error::FetchError;
-pub(crate) use self::receive::unpack;
 
 use self::ahead::Ahead;
 use self::find::{Archive, Found};
 use self::receive::{Received, Urgency, receive};
 use self::stitch::Joined;
 use crate::Layout;
-use crate::protocol::{RECOVERY_LIMIT, STANDBY_LIMIT};
 use outrider_store::Backoff;
 use outrider_store::{self as store, Store};
 
 /// How long a store that gave no answer is not asked again on behalf of a standby: its replay and its promotion
-/// would stand still for [`STANDBY_LIMIT`] with each file that it asks for.
+/// would stand still for the whole of [`Patience::limit`] with each file that it asks for.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long to try.
@@ -39,6 +38,17 @@ pub enum Patience {
     Standby,
     /// Again and again, for half a minute: a recovery has no other source.
     Recovery,
+}
+
+impl Patience {
+    /// How long a fetch takes at most: a standby streams nothing meanwhile, a recovery has nothing else to do.
+    #[must_use]
+    pub const fn limit(self) -> Duration {
+        match self {
+            Patience::Standby => Duration::from_secs(3),
+            Patience::Recovery => Duration::from_secs(30),
+        }
+    }
 }
 
 /// What became of it.
@@ -110,10 +120,7 @@ impl Fetcher {
         owner: Option<(u32, u32)>,
         patience: Patience,
     ) -> Result<Fetched, FetchError> {
-        let limit = match patience {
-            Patience::Standby => STANDBY_LIMIT,
-            Patience::Recovery => RECOVERY_LIMIT,
-        };
+        let limit = patience.limit();
         if patience == Patience::Standby
             && self.silent_until.borrow().is_some_and(|until| Instant::now() < until)
         {

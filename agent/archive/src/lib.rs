@@ -12,6 +12,9 @@ mod compression;
 mod content;
 mod fetch;
 mod layout;
+mod listing;
+#[cfg(test)]
+mod memory;
 mod owner;
 mod protocol;
 mod queue;

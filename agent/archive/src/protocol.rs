@@ -11,11 +11,7 @@ pub(crate) const LINE_MAX: usize = 16 * 1024;
 /// How long the agent waits until a file is durable. PostgreSQL's archiver naps for a minute after three failures,
 /// so waiting is better than failing; but it must not look hung for ever.
 pub(crate) const PUSH_LIMIT: Duration = Duration::from_secs(30);
-/// How long the agent tries to fetch for a standby, which streams meanwhile not at all.
-pub(crate) const STANDBY_LIMIT: Duration = Duration::from_secs(3);
-/// How long it tries for a recovery, which has nothing else to do.
-pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
-/// What a client waits beyond these, for an agent that is slow or frozen.
+/// What a client waits beyond the agent's own limits, for an agent that is slow or frozen.
 pub(crate) const CLIENT_EXTRA: Duration = Duration::from_secs(3);
 
 /// A question.

@@ -29,11 +29,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{BackupId, Layout};
 use outrider_store::Store;
 
-pub(crate) use records::last_transaction;
-
 pub use drill::{DrillOptions, DrillReport, drill};
 pub use error::{Point, RestoreError};
 pub use plan::{Plan, Stop};
+pub use records::newest_commit;
 pub use target::{BadTarget, Goal, Target, TargetAction, TargetTimeline};
 
 /// How to restore. Nothing of it changes what is restored.

@@ -2,7 +2,6 @@
 //! says. Changes nothing but its own record. Restores nothing.
 
 mod base;
-mod pieces;
 mod record;
 mod wal;
 

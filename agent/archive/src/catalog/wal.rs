@@ -5,10 +5,10 @@ use std::fmt;
 
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, TimelineSwitch, WalFileName};
 
-use super::objects::{each_object, read_small, split_suffix, unpack_small};
 use super::path::TimelinePath;
+use crate::compression::{split_suffix, unpack_small};
 use crate::{BackupInfo, Format, Layout};
-use outrider_store::{self as store, Store};
+use outrider_store::{self as store, Store, each_object, read_small};
 
 /// A history has a line for each failover.
 const HISTORY_MAX: u64 = 1 << 20;

@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::FetchError;
+use super::error::FetchError;
 use super::find::{Archive, lock};
+use super::growing::Growing;
 use super::receive::{Received, Temporary, Urgency, receive};
-use super::stitch::Growing;
 
 /// What all files together may take, at most; but always one segment.
 const BYTES_MAX: u64 = 1 << 30;

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use outrider_wal::{SegmentName, WalFileName};
 
 use super::receive::{Room, Wanted};
-use super::stitch::Chunk;
 use crate::compression::Format;
 use crate::{Compression, Layout};
 use outrider_store::{Download, Error, Listed, Store};
@@ -53,6 +52,27 @@ pub(super) struct Candidate {
     partial: bool,
     format: Format,
     key: String,
+}
+
+/// One object with a part of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) key: String,
+}
+
+impl Chunk {
+    /// `file`: the last part of its key, such as `00000000-00002000.gz`.
+    fn of(file: &str, object: &Listed) -> Option<Self> {
+        let (from, to) = file.strip_suffix(".gz")?.split_once('-')?;
+        let offset = |digits: &str| {
+            let all = digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            all.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let (from, to) = (offset(from)?, offset(to)?);
+        (from < to).then(|| Chunk { from, to, key: object.key.clone() })
+    }
 }
 
 impl Archive {

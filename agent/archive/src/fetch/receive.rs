@@ -6,22 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use bytes::Bytes;
 use outrider_wal::{SegmentSize, WalFileName};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
-use super::FetchError;
+use super::error::FetchError;
 use crate::Fault;
 use crate::compression::{Format, gunzip_whole, reader};
 use crate::content::{self, Expected, HEADER};
 use outrider_store::causes;
 use outrider_store::random;
-use outrider_store::{self as store, Download};
+use outrider_store::{self as store, Download, ObjectReader};
 
 /// No file of the WAL is larger.
 const FILE_MAX: u64 = 1 << 30;
-/// Pieces between the network and the disk.
-const PIECES: usize = 4;
 /// Bytes decompressed at once.
 const BLOCK: usize = 64 * 1024;
 /// Kept of the beginning, for the check.
@@ -117,10 +114,10 @@ pub(super) async fn receive(
         let written = beside(urgency, move || write(&wanted, Source::Whole(packed))).await;
         return written.unwrap_or_else(no_thread);
     }
-    let (sender, source) = Pieces::channel();
-    let writing = beside(urgency, move || write(&wanted, Source::Pieces(source)));
-    let (written, pumped) = tokio::join!(writing, pump(download, sender));
-    pumped.map_err(store_error)?;
+    let (sender, source) = ObjectReader::channel();
+    let writing = beside(urgency, move || write(&wanted, Source::Coming(source)));
+    let (written, sent) = tokio::join!(writing, sender.send_all(download));
+    sent.map_err(store_error)?;
     written.unwrap_or_else(no_thread)
 }
 
@@ -142,23 +139,6 @@ async fn beside<T: Send + 'static>(
         let _ = sender.send(work());
     })?;
     receiver.await.map_err(io::Error::other)
-}
-
-/// Decompresses an object into `sink`, off the threads that must not block. The inner error is the object's: it is
-/// damaged, in words.
-pub(crate) async fn unpack<W: Write + Send + 'static>(
-    download: Download,
-    format: Format,
-    mut sink: W,
-) -> Result<Result<W, String>, store::Error> {
-    let (sender, source) = Pieces::channel();
-    let unpacking = tokio::task::spawn_blocking(move || match copy(format, source, &mut sink) {
-        Ok(()) => Ok(sink),
-        Err(Broken::Object(fault)) => Err(fault),
-        Err(Broken::Sink(error)) => Err(error.to_string()),
-    });
-    pump(download, sender).await?;
-    Ok(unpacking.await.unwrap_or_else(|panicked| Err(panicked.to_string())))
 }
 
 /// A place in memory for an object of that size, when one is free. `None` never comes: nobody closes the semaphore.
@@ -184,57 +164,9 @@ pub(super) async fn collect(mut download: Download) -> Result<Vec<u8>, store::Er
     Ok(bytes)
 }
 
-/// What goes from the network to the thread that writes.
-enum Piece {
-    Bytes(Bytes),
-    /// The object ended as it should.
-    End,
-}
-
-async fn pump(mut download: Download, sender: mpsc::Sender<Piece>) -> Result<(), store::Error> {
-    loop {
-        let piece = download.body.next().await?.map_or(Piece::End, Piece::Bytes);
-        let last = matches!(piece, Piece::End);
-        // The thread hangs up when it cannot go on; its own answer says why.
-        if sender.send(piece).await.is_err() || last {
-            return Ok(());
-        }
-    }
-}
-
-/// The pieces of an object, as something to read from.
-struct Pieces {
-    receiver: mpsc::Receiver<Piece>,
-    piece: Bytes,
-    ended: bool,
-}
-
-impl Pieces {
-    fn channel() -> (mpsc::Sender<Piece>, Self) {
-        let (sender, receiver) = mpsc::channel(PIECES);
-        (sender, Pieces { receiver, piece: Bytes::new(), ended: false })
-    }
-}
-
-impl Read for Pieces {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !self.ended {
-            match self.receiver.blocking_recv() {
-                Some(Piece::Bytes(piece)) => self.piece = piece,
-                Some(Piece::End) => self.ended = true,
-                // Not as UnexpectedEof, which some decoders forgive.
-                None => return Err(io::Error::new(ErrorKind::ConnectionAborted, "it broke off")),
-            }
-        }
-        let length = bytes.len().min(self.piece.len());
-        bytes[..length].copy_from_slice(&self.piece.split_to(length));
-        Ok(length)
-    }
-}
-
 enum Source {
     Whole(Vec<u8>),
-    Pieces(Pieces),
+    Coming(ObjectReader),
 }
 
 fn write(wanted: &Wanted, source: Source) -> Result<Received, FetchError> {
@@ -247,7 +179,7 @@ fn write(wanted: &Wanted, source: Source) -> Result<Received, FetchError> {
             Some(plain) => checked.write_all(&plain).map_err(Broken::Sink),
             None => copy(wanted.format, packed.as_slice(), &mut checked),
         },
-        Source::Pieces(pieces) => copy(wanted.format, pieces, &mut checked),
+        Source::Coming(packed) => copy(wanted.format, packed, &mut checked),
     };
     copied.map_err(|broken| match broken {
         Broken::Sink(error) if error.raw_os_error().is_some() => cannot_write(error),

@@ -2,12 +2,11 @@
 //! took it says nothing, since it may be slow or fast.
 
 use jiff::Timestamp;
-use outrider_wal::Lsn;
 
 use super::error::RestoreError;
 use super::planner::{Base, Planner};
 use super::reach::Reach;
-use super::records::{Times, instant};
+use super::records::instant;
 
 /// Segments without a transaction that are passed, before the backup and behind it.
 const IDLE_MAX: u64 = 64;
@@ -117,35 +116,5 @@ impl Planner<'_> {
             Err(RestoreError::Segment { .. }) => Ok(None),
             Err(fault) => Err(fault),
         }
-    }
-}
-
-/// The times before and behind a place in a segment.
-pub(super) type Around = (Option<Times>, Option<Times>);
-
-/// Of transactions that ended at these places and times.
-pub(super) fn around(ends: impl Iterator<Item = (Lsn, i64)>, place: Lsn) -> Around {
-    let mut around: Around = (None, None);
-    for (start, time) in ends {
-        let side = if start < place { &mut around.0 } else { &mut around.1 };
-        *side = Some(match side {
-            None => Times { first: time, last: time },
-            Some(times) => Times { first: times.first.min(time), last: times.last.max(time) },
-        });
-    }
-    around
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transactions_are_told_apart_by_the_place() {
-        let ends = [(10, 5), (20, 3), (30, 9), (40, 7)].map(|(start, time)| (Lsn::new(start), time));
-        let times = |first, last| Some(Times { first, last });
-        assert_eq!(around(ends.into_iter(), Lsn::new(30)), (times(3, 5), times(7, 9)));
-        assert_eq!(around(ends.into_iter(), Lsn::new(5)), (None, times(3, 9)));
-        assert_eq!(around([].into_iter(), Lsn::new(5)), (None, None));
     }
 }

@@ -11,9 +11,9 @@ use super::plan::{Plan, Stop};
 use super::reach::Reach;
 use super::records::{Reader, Tail, Wanted, instant, time_of};
 use super::target::{Goal, Target, TargetAction, TargetTimeline};
-use crate::catalog::{ArchivedWal, Backup, BackupState, Catalog, TimelinePath, each_object};
+use crate::catalog::{ArchivedWal, Backup, BackupState, Catalog, TimelinePath};
 use crate::{BackupId, BackupInfo, Layout};
-use outrider_store::Store;
+use outrider_store::{Store, each_object};
 
 /// Segments without a transaction that are passed when the one is looked for in which a time lies.
 const IDLE_MAX: u64 = 8;

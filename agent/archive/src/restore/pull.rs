@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +17,7 @@ use super::files::{self, Destination, Output, Shared};
 use super::untar::Untar;
 use crate::backup::TarIndex;
 use crate::compression::{self, Format};
-use outrider_store::Store;
+use outrider_store::{ObjectReader, ObjectSender, Store};
 
 /// Ranges under way from the store at one time.
 const FETCHES: usize = 4;
@@ -30,8 +28,6 @@ const THREADS_MAX: usize = 8;
 const SPAN_MAX: u64 = 128 << 20;
 /// Bytes of a tar that are unpacked before they are written, where there is no index.
 const PIECE: usize = 1 << 20;
-/// Pieces between the network and the thread that unpacks, where there is no index.
-const PIECES: usize = 8;
 /// An empty final block with fixed codes: it ends a stream of deflate that was cut at a byte (RFC 1951, 3.2.6).
 const DEFLATE_END: [u8; 2] = [3, 0];
 
@@ -222,25 +218,20 @@ async fn in_order(
     destination: Destination,
     cancel: &CancellationToken,
 ) -> Result<(), RestoreError> {
-    let (pieces, received) = mpsc::channel(PIECES);
+    let (sender, received) = ObjectReader::channel();
     let format = tar.format;
     let working = tokio::task::spawn_blocking(move || unpack_in_order(received, format, destination));
     let sent = tokio::select! {
         () = cancel.cancelled() => Err(RestoreError::Cancelled { removed: false }),
-        sent = send(&**store, tar, &pieces) => sent,
+        sent = send(&**store, tar, sender) => sent,
     };
-    drop(pieces);
     let worked = working.await.unwrap_or_else(|gone| Err(panicked(&gone)));
     // Without its last piece the thread only knows that the tar broke off.
     sent.and(worked)
 }
 
 /// Sends the object piece by piece, and goes on where the store broke off.
-async fn send(
-    store: &dyn Store,
-    tar: &Tar,
-    pieces: &mpsc::Sender<Option<Bytes>>,
-) -> Result<(), RestoreError> {
+async fn send(store: &dyn Store, tar: &Tar, sender: ObjectSender) -> Result<(), RestoreError> {
     let mut sent = 0;
     let mut trouble = Trouble::default();
     while sent < tar.size {
@@ -260,7 +251,7 @@ async fn send(
                         sent += piece.len() as u64;
                         trouble = Trouble::default();
                         // The thread hangs up when it cannot go on, and says itself why.
-                        if pieces.send(Some(piece)).await.is_err() {
+                        if !sender.send(piece).await {
                             return Ok(());
                         }
                     }
@@ -275,19 +266,17 @@ async fn send(
             Some(fault) => trouble.wait(fault).await?,
         }
     }
-    // Without it the thread takes what came for a part.
-    let _ = pieces.send(None).await;
+    sender.end().await;
     Ok(())
 }
 
 fn unpack_in_order(
-    received: mpsc::Receiver<Option<Bytes>>,
+    received: ObjectReader,
     format: Format,
     mut destination: Destination,
 ) -> Result<(), RestoreError> {
     let shared = destination.shared.clone();
     let damaged = |fault: io::Error| RestoreError::from(format!("it cannot be unpacked: {fault}"));
-    let received = Received { pieces: received, piece: Bytes::new(), ended: false };
     let mut reader = compression::reader(format, received).map_err(damaged)?;
     let mut untar = Untar::new();
     let mut piece = vec![0; PIECE];
@@ -314,28 +303,6 @@ fn unpack_in_order(
 
 fn check_end(untar: &Untar<Arc<Output>>) -> Result<(), RestoreError> {
     if untar.is_complete() { Ok(()) } else { Err("the tar is cut off".to_owned().into()) }
-}
-
-/// What comes from the network, to be read as a file.
-struct Received {
-    pieces: mpsc::Receiver<Option<Bytes>>,
-    piece: Bytes,
-    ended: bool,
-}
-
-impl Read for Received {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !self.ended {
-            match self.pieces.blocking_recv() {
-                Some(Some(piece)) => self.piece = piece,
-                Some(None) => self.ended = true,
-                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it broke off")),
-            }
-        }
-        let length = into.len().min(self.piece.len());
-        into[..length].copy_from_slice(&self.piece.split_to(length));
-        Ok(length)
-    }
 }
 
 fn joined(

@@ -8,12 +8,11 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use outrider_wal::{Carried, Lsn, Notable, Record, Scanned, SegmentName, WalFileName, scan_records};
 
-use super::consistent::{Around, around};
 use super::error::{Point, RestoreError};
 use super::reach::Reach;
 use crate::catalog::{ArchivedWal, TimelinePath};
 use crate::{Fetched, Fetcher, Layout, Patience};
-use outrider_store::Store;
+use outrider_store::{self as store, Store};
 
 /// Segments that are looked through for the last transaction of a server that rests.
 const RESTING: usize = 8;
@@ -83,8 +82,24 @@ impl Wanted<'_> {
     }
 }
 
-/// When the last transaction of the newest timeline ended; `None` when the last segments of it have none.
-pub(crate) async fn last_transaction(
+/// When the last transaction of the newest timeline ended; `None` when the last segments of it have none, or cannot be read:
+/// those tell no time, and verification names them.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn newest_commit(
+    store: &Arc<dyn Store>,
+    layout: &Layout,
+    wal: &ArchivedWal,
+) -> Result<Option<Timestamp>, store::Error> {
+    match last_transaction(store, layout, wal).await {
+        Ok(commit) => Ok(commit),
+        Err(RestoreError::Store(fault)) => Err(fault),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn last_transaction(
     store: &Arc<dyn Store>,
     layout: &Layout,
     wal: &ArchivedWal,
@@ -324,4 +339,34 @@ fn is_transaction(record: &&Record) -> bool {
 /// The latest time at which a transaction ended.
 fn latest(records: &[Record]) -> Option<i64> {
     records.iter().filter(is_transaction).filter_map(time_of).max()
+}
+
+/// The times before and behind a place in a segment.
+type Around = (Option<Times>, Option<Times>);
+
+/// Of transactions that ended at these places and times.
+fn around(ends: impl Iterator<Item = (Lsn, i64)>, place: Lsn) -> Around {
+    let mut around: Around = (None, None);
+    for (start, time) in ends {
+        let side = if start < place { &mut around.0 } else { &mut around.1 };
+        *side = Some(match side {
+            None => Times { first: time, last: time },
+            Some(times) => Times { first: times.first.min(time), last: times.last.max(time) },
+        });
+    }
+    around
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_are_told_apart_by_the_place() {
+        let ends = [(10, 5), (20, 3), (30, 9), (40, 7)].map(|(start, time)| (Lsn::new(start), time));
+        let times = |first, last| Some(Times { first, last });
+        assert_eq!(around(ends.into_iter(), Lsn::new(30)), (times(3, 5), times(7, 9)));
+        assert_eq!(around(ends.into_iter(), Lsn::new(5)), (None, times(3, 9)));
+        assert_eq!(around([].into_iter(), Lsn::new(5)), (None, None));
+    }
 }

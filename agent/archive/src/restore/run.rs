@@ -22,10 +22,9 @@ use super::pull::{Tar, pull};
 use super::settings::{self, Circumstances};
 use super::{Phase, Progress, RestoreError, RestoreOptions, Restored};
 use crate::backup::{BackupIndex, INDEX, MANIFEST};
-use crate::catalog::each_object;
 use crate::compression::Format;
 use crate::{BackupInfo, Layout, Tablespace};
-use outrider_store::Store;
+use outrider_store::{Store, each_object};
 
 /// Tars without an index that are unpacked at one time, a thread each.
 const TARS: usize = 4;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use outrider_wal::Lsn;
 
-use super::pieces::read_on_a_thread;
 use super::{Meter, Verification};
 use crate::backup::{exclude, page};
-use crate::catalog::{Backup, read_small, split_suffix, unpacked};
+use crate::catalog::Backup;
+use crate::compression::{split_suffix, unpacked};
 use crate::restore::manifest::Manifest;
 use crate::{BackupInfo, Layout, MANIFEST};
-use outrider_store::{self as store, Store};
+use outrider_store::{self as store, Store, read_on_a_thread, read_small};
 
 /// A manifest has about 200 bytes for each file.
 const MANIFEST_MAX: u64 = 512 << 20;

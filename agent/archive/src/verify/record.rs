@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Verification;
 use crate::Layout;
-use crate::catalog::read_small;
-use outrider_store::{self as store, Metadata, Store};
+use outrider_store::{self as store, Metadata, Store, read_small};
 
 /// It has a few lines.
 const RECORD_MAX: u64 = 1 << 20;

@@ -6,12 +6,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use outrider_wal::{SegmentSize, WalFileName};
 use sha2::{Digest as _, Sha256};
 
-use super::pieces::read_on_a_thread;
 use super::{Meter, Verification};
 use crate::Layout;
-use crate::catalog::{split_suffix, unpacked};
+use crate::compression::{split_suffix, unpacked};
 use crate::content::{self, Expected, HEADER};
-use outrider_store::{self as store, Listed, Store};
+use outrider_store::{self as store, Listed, Store, read_on_a_thread};
 
 /// Objects in one page of a listing.
 const PAGE: usize = 1000;

@@ -12,7 +12,7 @@ use outrider_store::{
 };
 
 #[derive(Debug, Default)]
-pub(crate) struct Shelf {
+pub(crate) struct MemoryStore {
     inner: Mutex<Inner>,
 }
 
@@ -23,15 +23,15 @@ struct Inner {
     requests: u64,
 }
 
-impl Shelf {
+impl MemoryStore {
     /// The archive `s`, which this leader has claimed.
     pub(crate) fn claimed(term: u64, system_identifier: &str, member: &str) -> Self {
-        let shelf = Shelf::default();
+        let store = MemoryStore::default();
         let text = format!(
             r#"{{"term":{term},"system_identifier":"{system_identifier}","member":"{member}","claimed_at":"x"}}"#
         );
-        shelf.add("s/outrider/writer.json", text.as_bytes());
-        shelf
+        store.add("s/outrider/writer.json", text.as_bytes());
+        store
     }
 
     pub(crate) fn add(&self, key: &str, bytes: &[u8]) {
@@ -73,9 +73,9 @@ impl Inner {
 }
 
 #[async_trait]
-impl Store for Shelf {
+impl Store for MemoryStore {
     fn url(&self) -> &str {
-        "memory://shelf"
+        "memory://store"
     }
 
     async fn probe(&self, _key: &str) -> Result<Conditions, Error> {

@@ -19,7 +19,7 @@ pub(crate) struct Listing<'a> {
 }
 
 /// The numbers of segments from the first to the second, both of them.
-pub(super) type Range = (u64, u64);
+pub(crate) type Range = (u64, u64);
 
 /// What a search goes through.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ enum Axis {
 
 impl Listing<'_> {
     /// The first whole segment of any timeline from this one on.
-    pub(super) async fn first(&self, timeline: TimelineId) -> Result<Option<SegmentName>, store::Error> {
+    pub(crate) async fn first(&self, timeline: TimelineId) -> Result<Option<SegmentName>, store::Error> {
         let wals = self.layout.wals();
         self.find(&wals, format!("{wals}{:08X}", timeline.get()), |segment| segment.timeline >= timeline)
             .await
@@ -38,7 +38,7 @@ impl Listing<'_> {
 
     /// The whole segments of `timeline` numbered `from` to `to` (not itself) that the archive lacks, in order, at most
     /// `ranges_max` ranges, and whether there are more.
-    pub(super) async fn missing(
+    pub(crate) async fn missing(
         &self,
         timeline: TimelineId,
         from: u64,
@@ -94,7 +94,7 @@ impl Listing<'_> {
     }
 
     /// Whether the archive has the segment, whole or partial.
-    pub(super) async fn has_any(&self, segment: SegmentName) -> Result<bool, store::Error> {
+    pub(crate) async fn has_any(&self, segment: SegmentName) -> Result<bool, store::Error> {
         let wanted = [WalFileName::Segment(segment), WalFileName::Partial(segment)].map(Some);
         Ok(self.keys_of(segment).await?.iter().any(|key| wanted.contains(&file_name(key))))
     }
@@ -192,7 +192,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ship::shelf::Shelf;
+    use crate::memory::MemoryStore;
 
     const SIZE: SegmentSize = SegmentSize::DEFAULT;
 
@@ -200,26 +200,26 @@ mod tests {
         SegmentName::numbered(TimelineId::new(timeline), number, SIZE)
     }
 
-    fn shelf(layout: &Layout, segments: impl IntoIterator<Item = SegmentName>) -> Arc<Shelf> {
-        let shelf = Arc::new(Shelf::default());
+    fn store(layout: &Layout, segments: impl IntoIterator<Item = SegmentName>) -> Arc<MemoryStore> {
+        let store = Arc::new(MemoryStore::default());
         for segment in segments {
-            shelf.add(&layout.wal(WalFileName::Segment(segment), Compression::GZIP), b"x");
+            store.add(&layout.wal(WalFileName::Segment(segment), Compression::GZIP), b"x");
         }
-        shelf
+        store
     }
 
     #[tokio::test]
     async fn missing_segments_are_found_with_a_request_for_each_thousand() {
         let layout = Layout::new("s").unwrap();
         let present = (3000..6000).filter(|number| ![3000, 4096, 4097, 5999].contains(number));
-        let shelf =
-            shelf(&layout, present.map(|number| name(2, number)).chain([name(1, 3000), name(3, 5999)]));
-        shelf.add("s/wals/00000002.history.gz", b"x");
-        shelf.add(&layout.wal(WalFileName::Partial(name(2, 4096)), Compression::GZIP), b"x");
-        let listing = Listing { store: &*shelf, layout: &layout, size: SIZE };
+        let store =
+            store(&layout, present.map(|number| name(2, number)).chain([name(1, 3000), name(3, 5999)]));
+        store.add("s/wals/00000002.history.gz", b"x");
+        store.add(&layout.wal(WalFileName::Partial(name(2, 4096)), Compression::GZIP), b"x");
+        let listing = Listing { store: &*store, layout: &layout, size: SIZE };
         let missing = listing.missing(TimelineId::new(2), 3000, 6000, 10).await.unwrap();
         assert_eq!(missing, (vec![(3000, 3000), (4096, 4097), (5999, 5999)], false));
-        assert_eq!(shelf.requests(), 3);
+        assert_eq!(store.requests(), 3);
         let missing = listing.missing(TimelineId::new(2), 3001, 6001, 1).await.unwrap();
         assert_eq!(missing, (vec![(4096, 4097)], true));
         let missing = listing.missing(TimelineId::new(7), 5, 9, 1).await.unwrap();
@@ -229,12 +229,12 @@ mod tests {
     #[tokio::test]
     async fn the_newest_is_found_in_few_requests() {
         let layout = Layout::new("s").unwrap();
-        let shelf = shelf(&layout, (10..5000).map(|number| name(1, number)).chain([name(3, 5000)]));
-        shelf.add("s/wals/00000009.history.gz", b"x");
-        let listing = Listing { store: &*shelf, layout: &layout, size: SIZE };
+        let store = store(&layout, (10..5000).map(|number| name(1, number)).chain([name(3, 5000)]));
+        store.add("s/wals/00000009.history.gz", b"x");
+        let listing = Listing { store: &*store, layout: &layout, size: SIZE };
         assert_eq!(listing.newest().await.unwrap(), Some(name(3, 5000)));
         assert_eq!(listing.first(TimelineId::new(2)).await.unwrap(), Some(name(3, 5000)));
-        assert!(shelf.requests() < 50, "{}", shelf.requests());
+        assert!(store.requests() < 50, "{}", store.requests());
     }
 
     #[test]

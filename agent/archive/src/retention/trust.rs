@@ -1,14 +1,10 @@
 //! Whether the clock of this machine may decide what is old enough to go: it is compared with the store's, and with the newest
 //! commit in the archive. Removes nothing.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{RetentionPlan, RetentionPolicy, plan};
-use crate::Layout;
 use crate::catalog::Catalog;
-use crate::restore::{RestoreError, last_transaction};
 use outrider_store::{self as store, Store, StoreTime};
 
 /// How far the clocks of two machines may be apart.
@@ -16,16 +12,17 @@ const STORE_MAX: SignedDuration = SignedDuration::from_hours(1);
 /// How old the newest commit may be where no other clock than ours says the time: of a server that is used.
 const COMMIT_MAX: SignedDuration = SignedDuration::from_hours(24);
 
-/// Plans like [`plan`], and lets nothing go by a clock that is not to be trusted.
+/// Plans like [`plan`], and lets nothing go by a clock that is not to be trusted. `newest_commit`: when the newest transaction
+/// in the WAL ended, where something tells; only awaited when something would go and the catalog does not say it.
 ///
 /// # Errors
 /// When the store does not answer.
 pub async fn trusted_plan(
-    store: &Arc<dyn Store>,
-    layout: &Layout,
+    store: &dyn Store,
     catalog: &Catalog,
     now: Timestamp,
     policy: &RetentionPolicy,
+    newest_commit: impl Future<Output = Result<Option<Timestamp>, store::Error>>,
 ) -> Result<RetentionPlan, store::Error> {
     let planned = plan(catalog, now, policy);
     if planned.is_empty(catalog) {
@@ -34,12 +31,7 @@ pub async fn trusted_plan(
     let time = store.time().await?;
     let commit = match catalog.last_commit {
         Some(commit) => Some(commit),
-        None => match last_transaction(store, layout, &catalog.wal).await {
-            Ok(commit) => commit,
-            Err(RestoreError::Store(fault)) => return Err(fault),
-            // What cannot be read tells no time; verification names it.
-            Err(_) => None,
-        },
+        None => newest_commit.await?,
     };
     Ok(match doubt(now, time, commit) {
         None => planned,
