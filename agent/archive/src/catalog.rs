@@ -15,7 +15,7 @@ use outrider_wal::{Lsn, SegmentSize};
 use crate::{BackupId, BackupInfo, BackupStatus, Layout, Owned, ReadBackupInfo};
 use outrider_store::{self as store, Store, each_object, read_small};
 
-pub(crate) use path::TimelinePath;
+pub use path::TimelinePath;
 pub use wal::{ArchivedWal, Chain, Gap};
 
 /// `backup.info`, histories and marks asked for at one time.

@@ -11,7 +11,7 @@ use outrider_archive::{
     BackupError, BackupOptions, BackupReport, Begun, Ended, Phase, Source, SourceError, StoredWal,
     WalArchived, WalMissing, sweep_abandoned, take_backup,
 };
-use outrider_archive::{Layout, Leader, NotOwned, Owned, Tablespace, prove, restore, retention};
+use outrider_archive::{Layout, Leader, NotOwned, Owned, Tablespace, prove, retention};
 use outrider_postgres::{BackupSession, Postgres, Upstream};
 use outrider_store::Store;
 use outrider_wal::{SegmentName, SegmentSize};
@@ -171,7 +171,7 @@ async fn forget_old(config: &Config, store: &Arc<dyn Store>, board: &Board, canc
         let owned = proven(&**store, &archive.layout, board).await?;
         let told = |fault| causes(&fault);
         let catalog = Catalog::read(&**store, &archive.layout).await.map_err(told)?;
-        let newest_commit = restore::newest_commit(store, &archive.layout, &catalog.wal);
+        let newest_commit = outrider_restore::newest_commit(store, &archive.layout, &catalog.wal);
         let now = clock::wall();
         let plan = retention::trusted_plan(&**store, &catalog, now, &archive.retention, newest_commit);
         let plan = plan.await.map_err(told)?;

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use outrider_archive::catalog::{self, Backup, Catalog, Keep};
 use outrider_archive::retention::{self, RetentionPlan, RetentionPolicy, WalVerdict};
-use outrider_archive::{BackupId, Layout, Owned, restore};
+use outrider_archive::{BackupId, Layout, Owned};
 use outrider_store::Store;
 use serde_json::{Value, json};
 
@@ -108,7 +108,7 @@ impl Place {
     }
 
     async fn plan(&self, catalog: &Catalog) -> anyhow::Result<RetentionPlan> {
-        let newest_commit = restore::newest_commit(&self.store, &self.layout, &catalog.wal);
+        let newest_commit = outrider_restore::newest_commit(&self.store, &self.layout, &catalog.wal);
         let now = clock::wall();
         let plan = retention::trusted_plan(&*self.store, catalog, now, &self.retention, newest_commit).await;
         plan.with_context(|| format!("cannot read the archive {}", self.store.url()))

@@ -6,14 +6,14 @@ use super::Format;
 use super::unpack::reader;
 
 /// The name of a file in the archive, and how it was compressed by the end of its key.
-pub(crate) fn split_suffix(file: &str) -> (&str, Format) {
+pub fn split_suffix(file: &str) -> (&str, Format) {
     let compressed = |format: &Format| *format != Format::Plain && file.ends_with(format.suffix());
     let format = Format::ALL.into_iter().find(compressed).unwrap_or(Format::Plain);
     (&file[..file.len() - format.suffix().len()], format)
 }
 
 /// What an object was before it was compressed, by the end of its key. An error ends what is cut off or damaged.
-pub(crate) fn unpacked<'a>(key: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub fn unpacked<'a>(key: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     reader(split_suffix(key).1, stored)
 }
 
