@@ -24,7 +24,7 @@ pub use plan::{Plan, StartAs, Step, StopMode};
 pub use reason::{Lack, Reason, Unfit};
 pub use rebuild::{NotRebuilt, Rebuilding, Testimony, Witness, rebuild};
 pub use view::cluster::{Cluster, Initialize, Lease, SyncState, SystemId, Term};
-pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusable, WalSender};
+pub use view::local::{Local, Postgres, Promotion, Shutdown, Streaming, Synchronous, Unusable, WalSender};
 pub use view::member::{
     Answer, Cause, Hold, Lacking, Member, MemberName, MemberState, Query, Replay, Role, Tags,
 };

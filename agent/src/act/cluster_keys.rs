@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{Actor, Fault, Gap, HeldLease};
 use crate::clock;
+use crate::observe::cluster::sync_state;
 
 /// Time that the supervisor may need to kill a busy Postgres.
 pub(super) const KILL_BUDGET: Duration = Duration::from_millis(500);
@@ -97,7 +98,8 @@ impl Actor<'_> {
         let recorded = self.memory.dcs.record().sync();
         let waits = |name: &String| self.memory.synchronous.names.iter().any(|set| set.as_str() == name);
         let sync_standby = recorded.sync_standby.into_iter().filter(waits).collect();
-        Some(SyncState { leader: Some(self.instruments.dcs.name().to_owned()), quorum: 0, sync_standby })
+        let leader = Some(self.instruments.dcs.name().to_owned());
+        Some(SyncState { leader, quorum: 0, sync_standby, given_up: recorded.given_up })
     }
 
     /// The configuration goes first: members that see the identifier rely on it.
@@ -117,14 +119,37 @@ impl Actor<'_> {
         standbys: &[MemberName],
         revision: Option<i64>,
     ) -> Result<(), Fault> {
+        let before = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.sync.clone());
         let record = SyncState {
             leader: Some(self.instruments.dcs.name().to_owned()),
             quorum: 0,
             sync_standby: standbys.iter().map(MemberName::to_string).collect(),
+            given_up: before.as_ref().map(|before| before.value.given_up).unwrap_or_default(),
         };
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
         self.memory.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
+        // Of a standby: for its promotion.
+        let promotes = self.memory.seen.as_ref().is_some_and(|seen| !seen.is_primary());
+        self.memory.promotion.struck =
+            before.filter(|_| promotes).map(|before| sync_state(&before.value, changed));
+        Ok(())
+    }
+
+    pub(super) async fn restore_sync(&mut self, before: &outrider_ha::SyncState) -> Result<(), Fault> {
+        let record = SyncState {
+            leader: before.leader.as_ref().map(MemberName::to_string),
+            quorum: 0,
+            sync_standby: before.standbys.iter().map(MemberName::to_string).collect(),
+            given_up: before.given_up,
+        };
+        let changed = self.instruments.dcs.write_sync(&record, before.revision).await?;
+        self.memory.promotion.struck = None;
+        self.memory.dcs.changed_sync(&record, changed);
+        warn!(
+            leader = ?record.leader, standbys = ?record.sync_standby,
+            "nothing was written since: recorded again who could be promoted before"
+        );
         Ok(())
     }
 
