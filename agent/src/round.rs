@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 pub(crate) use dcs_memory::{DcsMemory, DcsRecord};
 pub(crate) use instruments::{Archive, Instruments};
-pub(crate) use memory::{Failed, Learning, Memory, Rules, Trying};
+pub(crate) use memory::{Failed, Learning, Memory, Promotion, Rules, Trying};
 pub(crate) use term::TermError;
 pub(crate) use wake::{Alarm, Waker};
 

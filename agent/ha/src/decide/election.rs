@@ -5,7 +5,7 @@ use core::time::Duration;
 use alloc::vec::Vec;
 use outrider_wal::{Lsn, TimelineId};
 
-use super::{bootstrap, switchover};
+use super::{bootstrap, primary, switchover};
 use crate::plan::{Plan, StartAs, Step};
 use crate::reason::{Lack, Reason};
 use crate::view::View;
@@ -14,6 +14,9 @@ use crate::view::member::{Member, MemberName, MemberState, Role, Tags};
 use crate::view::policy::SynchronousMode;
 use crate::view::request::{Request, RequestKind};
 use crate::view::watermark::{Lost, Watermark};
+
+/// The higher goes first.
+pub(super) type Rank = (TimelineId, bool, Lsn, u32, core::cmp::Reverse<MemberName>);
 
 /// A standby, no leader: stand unless somebody forbids it or is better.
 pub(super) fn stand(
@@ -190,8 +193,10 @@ fn outdone(
             member.tags.may_lead() && state.role == Role::Standby && within_policy
         })
         .find(|(member, state)| {
-            let theirs = rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name);
-            theirs > rank(delayed, timeline, position, view.policy.tags, &view.me)
+            let theirs = order(member, state);
+            // Whoever can be promoted goes before one that cannot.
+            primary::is_never_promoted(view)
+                || theirs > rank(delayed, timeline, position, view.policy.tags, &view.me)
         })
         .map(|(member, _)| Reason::BetterCandidate { member: member.name.clone() })
 }
@@ -238,6 +243,11 @@ pub(super) fn swapping(cluster: &Cluster) -> Option<&MemberName> {
     cluster.swapping.as_ref().filter(|_| cluster.sync.is_none())
 }
 
+/// By which those who answered are chosen.
+pub(super) fn order(member: &Member, state: &MemberState) -> Rank {
+    rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name)
+}
+
 /// The newest timeline first, then one that does not replay late on purpose, which would have to catch up before it could serve; then
 /// more of the WAL, then priority, then the name that sorts first.
 pub(super) fn rank(
@@ -246,14 +256,21 @@ pub(super) fn rank(
     position: Lsn,
     tags: Tags,
     name: &MemberName,
-) -> (TimelineId, bool, Lsn, u32, core::cmp::Reverse<MemberName>) {
+) -> Rank {
     (timeline, !delayed, position, tags.failover_priority, core::cmp::Reverse(name.clone()))
 }
 
-/// The newest timeline of which anything is known. The history does not tell the number of the last one: some may have been
+/// The newest timeline that nobody led on, although somebody may have it.
+pub(super) fn given_up(cluster: &Cluster) -> TimelineId {
+    cluster.sync.as_ref().map_or(TimelineId::default(), |sync| sync.given_up)
+}
+
+/// The newest timeline of which anything is known, but for those that nobody led on. The history does not tell the number of the last one: some may have been
 /// passed over.
 pub(super) fn newest_timeline(view: &View, cluster: &Cluster) -> TimelineId {
     let recorded = cluster.history.switches().last().map(|switch| TimelineId::new(switch.timeline.get() + 1));
+    let given_up = given_up(cluster);
     let answered = view.members.iter().filter_map(|member| Some(member.answered()?.timeline));
+    let answered = answered.filter(|timeline| *timeline > given_up);
     answered.chain(recorded).max().unwrap_or_default().max(cluster.last_timeline).max(cluster.least_timeline)
 }

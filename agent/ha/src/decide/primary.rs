@@ -10,7 +10,7 @@ use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, SyncState};
 use crate::view::local::{Postgres, Shutdown};
-use crate::view::member::{MemberName, MemberState, Role};
+use crate::view::member::{Member, MemberName, MemberState, Role};
 use crate::view::{Job, View};
 
 /// So many unexpected exits within a minute are a crash loop: a standby is preferred whatever it lacks within the
@@ -238,9 +238,8 @@ pub(super) fn revive_or_release(
     }
     let as_primary = Step::Start(StartAs::Primary { synchronous: recorded(view, cluster) });
     let exact_end = match shutdown {
-        // Nothing was written under this lease, so whoever else has every acknowledged commit may stand.
-        Shutdown::Standby if never_comes_up(view) => {
-            return Plan::step(Reason::NotComingUp, Step::ReleaseLease);
+        Shutdown::Standby if never_comes_up(view) || is_never_promoted(view) => {
+            return give_way(view, cluster, timeline);
         }
         Shutdown::Standby => {
             let as_standby = Step::Start(StartAs::Standby { upstream: None });
@@ -269,6 +268,37 @@ pub(super) fn revive_or_release(
         }
         None => Plan::steps(Reason::Reviving, [Step::RenewLease, as_primary]),
     }
+}
+
+/// Nothing was written under this lease, so whoever else has every acknowledged commit may lead, and one that answers does at once. Those whom
+/// this member struck from `/sync` for a promotion that never ended recovery have it still.
+fn give_way(view: &View, cluster: &Cluster, timeline: TimelineId) -> Plan {
+    if let Some(struck) = struck(view, cluster) {
+        let before = SyncState { given_up: timeline.max(struck.given_up), ..struck.clone() };
+        return Plan::steps(Reason::NeverPromoted, [Step::RenewLease, Step::RestoreSync { before }]);
+    }
+    let covered = |member: &&Member| cluster.sync.as_ref().is_some_and(|sync| sync.covers(&member.name));
+    let able = view.members.iter().filter(covered).filter(|member| member.tags.may_lead());
+    let heir = able
+        .filter_map(|member| Some((member, member.answered()?)))
+        .filter(|(_, state)| state.role == Role::Standby)
+        .max_by_key(|(member, state)| election::order(member, state));
+    match heir.map(|(member, _)| member.name.clone()) {
+        Some(to) => Plan::step(Reason::FailingOver { to: to.clone() }, Step::HandOverLease { to }),
+        None => Plan::step(Reason::NotComingUp, Step::ReleaseLease),
+    }
+}
+
+/// `/sync` as it was before this member struck all others from it, while nobody has written it since.
+pub(super) fn struck<'view>(view: &'view View, cluster: &Cluster) -> Option<&'view SyncState> {
+    let now = cluster.sync.as_ref()?;
+    let alone = now.leader.as_ref() == Some(&view.me) && now.standbys.is_empty();
+    view.local.promotion.struck.as_ref().filter(|struck| alone && struck.revision == now.revision)
+}
+
+/// Whether this member's promotion has failed so often in a row that it may never succeed.
+pub(super) fn is_never_promoted(view: &View) -> bool {
+    view.local.promotion.failures >= CRASH_LOOP
 }
 
 /// The standbys that are recorded as synchronous with this member.
@@ -327,9 +357,7 @@ fn best(
             let within_policy = given_up && !exact_only && lag <= view.policy.maximum_lag_on_failover;
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
         })
-        .max_by_key(|(member, state)| {
-            election::rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name)
-        })
+        .max_by_key(|(member, state)| election::order(member, state))
         .map(|(member, _)| member.name.clone())
 }
 
