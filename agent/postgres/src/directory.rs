@@ -94,7 +94,7 @@ pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
     let path = &settings.data_directory;
     let failed = |source| Error::Read { path: path.clone(), source };
     let metadata = match fs::metadata(path) {
-        // Taken for an empty member, a clone would overwrite an interrupted swap.
+        // If it were taken for an empty member, a clone would overwrite an interrupted swap.
         Err(fault) if fault.kind() == io::ErrorKind::NotFound && journal::is_swapping(settings)? => {
             let why = "is missing in the middle of a rollback: restart the agent, which puts the data back";
             return Ok(Directory::Refused(format!("{}: {why}", path.display())));
