@@ -9,6 +9,7 @@ use outrider_wal::{Lsn, TimelineId};
 use super::election;
 use super::raise;
 use super::rejoin::{self, Lineage};
+use super::request;
 use super::restart;
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
@@ -55,7 +56,7 @@ pub(super) fn promote(
     // The lease was taken on an older view; others may have led and left since. In synchronous mode their change of
     // /sync would have forbidden it, in asynchronous mode nothing did.
     let newest = election::newest_timeline(view, cluster);
-    let given_up = election::asked_for(view, cluster).is_some_and(|request| request.accept_data_loss);
+    let given_up = request::asked_for(view, cluster).is_some_and(|request| request.accept_data_loss);
     if timeline < newest && !given_up {
         return Plan::step(Reason::TimelineBehind { own: timeline, cluster: newest }, Step::ReleaseLease);
     }
