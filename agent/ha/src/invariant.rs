@@ -1,6 +1,6 @@
 //! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
 
-use crate::decide::{election, recreate};
+use crate::decide::{recreate, went_back};
 use crate::fuse::fuse_life;
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::view::cluster::{Cluster, Initialize, Lease, SyncState};
@@ -116,7 +116,7 @@ fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
         "no lease is taken from a DCS that went back",
     )?;
     require(
-        election::knows_more(view, cluster).is_none(),
+        went_back::knows_more(view, cluster).is_none(),
         "no lease is taken from a DCS of which a member that answers has seen more",
     )
 }
