@@ -1,5 +1,4 @@
-//! What the keepers of base backups and of rollbacks have alike: a task that ends in good order, and which of the boards that the
-//! round hangs up say something to it.
+//! The task of the keeper of rollbacks, which ends in good order.
 
 use std::time::Duration;
 
@@ -42,46 +41,5 @@ impl Task {
         if timeout(END_LIMIT, &mut self.task).await.is_err() {
             warn!(limit = ?END_LIMIT, "{loose}");
         }
-    }
-}
-
-/// A board that was hung up before a keeper's own last change says nothing to it.
-#[derive(Debug, Default)]
-pub(crate) struct Freshness {
-    /// The revision of that change.
-    known: i64,
-    /// The revision of the last board.
-    shown: i64,
-}
-
-impl Freshness {
-    /// Whether a board of this revision says something.
-    pub(crate) fn is_news(&mut self, revision: i64) -> bool {
-        // A store that was put back to an earlier state counts from there.
-        if revision < self.shown {
-            self.known = 0;
-        }
-        self.shown = revision;
-        revision >= self.known
-    }
-
-    /// The keeper has changed something, or looked itself.
-    pub(crate) fn changed(&mut self, revision: i64) {
-        self.known = revision;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_boards_from_ones_own_change_on_count_and_a_store_that_was_put_back() {
-        let mut freshness = Freshness::default();
-        assert!(freshness.is_news(5));
-        freshness.changed(8);
-        assert_eq!([6, 8, 9].map(|revision| freshness.is_news(revision)), [false, true, true]);
-        freshness.changed(12);
-        assert!(freshness.is_news(3));
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod config;
 mod heap;
 mod http;
+mod jobs;
 mod keeper;
 mod lag;
 mod metrics;

@@ -15,7 +15,8 @@ use super::offer::why_not;
 use super::run::{GivenUp, Happened, Run, Stage};
 use super::{Gate, Swapped};
 use crate::config::Config;
-use crate::keeper::{Freshness, Task};
+use crate::jobs::Freshness;
+use crate::keeper::Task;
 use crate::report::{Board, Report, causes};
 use crate::round::{Archive, Instruments, Waker};
 

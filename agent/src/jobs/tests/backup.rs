@@ -1,4 +1,4 @@
-//! The keeper with a DCS in memory, a board that is written here, and a taker that does as it is told.
+//! Base backups with a DCS in memory, a board that is written here, and a taker that does as it is told.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{BY_SCHEDULE, Keeper, Order, Pace, Progress, Schedule, TakeError, Taken, Taker};
+use super::super::backup::{Backup, Pace};
+use super::super::claimed::Claimed;
+use super::super::runner::{Task, run};
+use crate::backup::{BY_SCHEDULE, Order, Progress, Schedule, TakeError, Taken, Taker};
 use crate::http::tests::stage::{member, observation, report};
 use crate::report::Report;
 
@@ -62,7 +65,7 @@ struct Desk {
     board: watch::Sender<Option<Arc<Report>>>,
     begun: mpsc::Receiver<Begun>,
     cancelled: Arc<Mutex<u32>>,
-    keeper: Keeper,
+    keeper: Task,
     is_primary: bool,
 }
 
@@ -86,7 +89,7 @@ impl Desk {
         let cancelled = Arc::new(Mutex::new(0));
         let taker = Arc::new(Played { begun: told, cancelled: cancelled.clone() });
         let schedule = schedule.map(|text| text.parse::<Schedule>().unwrap());
-        let keeper = Keeper::start(dcs.clone(), seen, schedule, taker, QUICK);
+        let keeper = run(Claimed::new(Backup::new(schedule, taker, QUICK), dcs.clone()), seen);
         Desk { dcs, board, begun, cancelled, keeper, is_primary }
     }
 
