@@ -1,4 +1,4 @@
-//! The long work that a member does for its cluster beside the round: base backups and restore drills. One task for each kind, which reads the reports
+//! The long work that a member does for its cluster beside the round: base backups, restore drills, rollbacks. One task for each kind, which reads the reports
 //! of the round like everybody else: however long a job takes, the renewal of the lease does not wait for it.
 //!
 //! What is done next is decided in `outrider_jobs`, one file for each kind. The runner calls that with each report, and the acts are
@@ -8,6 +8,7 @@ mod backup;
 mod claimed;
 mod drill;
 mod freshness;
+mod rollback;
 mod runner;
 mod seen;
 
@@ -16,14 +17,16 @@ mod tests;
 
 use std::sync::Arc;
 
+use outrider_postgres::Settled;
+
 use self::backup::{Backup, Pace};
 use self::claimed::Claimed;
 use self::drill::Drill;
-pub(crate) use self::freshness::Freshness;
+use self::rollback::Rollback;
 use self::runner::Task;
 use crate::backup::ArchiveTaker;
 use crate::report::Board;
-use crate::round::Instruments;
+use crate::round::{Instruments, Waker};
 
 /// The tasks. Dropped, they are broken off.
 pub(crate) struct Jobs {
@@ -31,17 +34,23 @@ pub(crate) struct Jobs {
     backups: Option<Task>,
     /// `None` where none are wanted.
     drills: Option<Task>,
+    rollbacks: Task,
 }
 
 impl Jobs {
-    /// Begins to look at the reports.
-    pub(crate) fn start(instruments: &Instruments, board: &Board) -> Self {
-        Jobs { backups: backups(instruments, board), drills: drills(instruments, board) }
+    /// Begins to look at the reports. `settled`: what was found of an earlier agent's rollback.
+    pub(crate) fn start(instruments: &Instruments, board: &Board, waker: Waker, settled: Settled) -> Self {
+        let rollback = Claimed::new(Rollback::new(instruments, waker, settled), instruments.dcs.clone());
+        Jobs {
+            backups: backups(instruments, board),
+            drills: drills(instruments, board),
+            rollbacks: runner::run(rollback, board.clone()),
+        }
     }
 
     /// Tells them that the agent ends, and waits for the end of each.
     pub(crate) async fn end(self) {
-        tokio::join!(end(self.backups), end(self.drills));
+        tokio::join!(end(self.backups), end(self.drills), self.rollbacks.end());
     }
 }
 

@@ -8,7 +8,6 @@ mod config;
 mod heap;
 mod http;
 mod jobs;
-mod keeper;
 mod lag;
 mod metrics;
 mod observe;

@@ -31,7 +31,7 @@ use crate::http::{self, Visitors};
 use crate::jobs::Jobs;
 use crate::observe::addresses::Addresses;
 use crate::report::{Reporter, causes};
-use crate::{clock, heap, observe, rollback};
+use crate::{clock, heap, observe};
 
 /// So many rounds a `loop_wait` has when something that should take moments takes longer.
 const PATIENT_ROUNDS: u32 = 10;
@@ -83,10 +83,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "the agent makes its rounds"
     );
     let heap = tokio::spawn(heap::keep_small());
-    let jobs = Jobs::start(&instruments, &reporter.board());
-    let rollbacks = rollback::Keeper::start(&instruments, reporter.board(), alarm.waker(), settled);
+    let jobs = Jobs::start(&instruments, &reporter.board(), alarm.waker(), settled);
     let end = make_rounds(&instruments, &mut memory, &mut reporter, &mut alarm).await;
-    tokio::join!(jobs.end(), rollbacks.end());
+    jobs.end().await;
     match &end {
         Ok(()) => act::leave(&instruments, &mut memory).await,
         Err(_) => act::withdraw(&instruments, &mut memory).await,

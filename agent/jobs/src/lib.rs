@@ -13,6 +13,7 @@ extern crate alloc;
 
 pub mod backup;
 pub mod drill;
+pub mod rollback;
 mod step;
 mod turn;
 mod view;

@@ -9,6 +9,8 @@ mod backup;
 mod drill;
 #[path = "decisions/properties.rs"]
 mod properties;
+#[path = "decisions/rollback.rs"]
+mod rollback;
 
 use std::fmt::{Debug, Write as _};
 

@@ -2,7 +2,7 @@
 
 /// A report that was made before a job's own last change says nothing to it.
 #[derive(Debug, Default)]
-pub(crate) struct Freshness {
+pub(super) struct Freshness {
     /// The revision of that change.
     known: i64,
     /// The revision of the last report.
@@ -11,7 +11,7 @@ pub(crate) struct Freshness {
 
 impl Freshness {
     /// Whether a report of this revision says something.
-    pub(crate) fn is_news(&mut self, revision: i64) -> bool {
+    pub(super) fn is_news(&mut self, revision: i64) -> bool {
         // A store that was put back to an earlier state counts from there.
         if revision < self.shown {
             self.known = 0;
@@ -21,7 +21,7 @@ impl Freshness {
     }
 
     /// The job has changed something, or looked itself.
-    pub(crate) fn changed(&mut self, revision: i64) {
+    pub(super) fn changed(&mut self, revision: i64) {
         self.known = revision;
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use outrider_jobs::{Claim, Leader, Member, Postgres, View, backup, drill};
+use outrider_jobs::{Claim, Leader, Member, Postgres, View, backup, drill, rollback};
 use outrider_wal::{Lsn, TimelineId};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::any::{age, any_view, claim, name};
+use crate::any::{age, any_view, claim, name, timeline};
 
 fn any_backup() -> impl Strategy<Value = backup::Job> {
     use backup::{End, GivenUp, Hand, Job, Request};
@@ -47,6 +47,39 @@ fn any_drill() -> impl Strategy<Value = drill::Job> {
         (bytes(), option::of(bytes())).prop_map(|(size, free)| Job::Confirmed { size, free }),
         (bytes(), option::of(bytes())).prop_map(|(size, free)| Job::Running { size, free }),
     ]
+}
+
+fn any_rollback() -> impl Strategy<Value = rollback::Job> {
+    use rollback::{Hand, Job, Request, Stage};
+    let request = (name(), any::<bool>()).prop_map(|(id, begun)| Request { id, begun });
+    let stage = prop_oneof![Just(Stage::Preparing), Just(Stage::Prepared), age().prop_map(Stage::Offered)];
+    let flags = || (any::<bool>(), any::<bool>());
+    let hand = prop_oneof![
+        Just(Hand::Nothing),
+        (name(), 4_u64..6, timeline(), stage, flags()).prop_map(
+            |(request, term, timeline, stage, (given_up, news))| Hand::Before {
+                request,
+                term,
+                timeline,
+                stage,
+                given_up,
+                news
+            }
+        ),
+        (timeline(), any::<bool>()).prop_map(|(timeline, news)| Hand::Swapped { timeline, news }),
+        name().prop_map(|request| Hand::Ended { request }),
+    ];
+    let request = option::weighted(0.8, request);
+    (claim(), request, flags(), hand, option::weighted(0.2, name())).prop_map(
+        |(claim, request, (recorded, remains), hand, swapped)| Job {
+            claim,
+            request,
+            recorded,
+            hand,
+            remains,
+            swapped,
+        },
+    )
 }
 
 proptest! {
@@ -131,5 +164,51 @@ proptest! {
             !matches!(drill::next(&view, &due), drill::Step::Wait | drill::Step::GiveUp(_))
         });
         prop_assert!(begins.count() <= 1);
+    }
+
+    #[test]
+    fn a_rollback_is_claimed_only_where_nobody_has_the_claim_and_written_only_under_ones_own(
+        view in any_view(), job in any_rollback(),
+    ) {
+        use rollback::{Own, Step};
+        match rollback::next(&view, &job) {
+            Step::Take | Step::TakeAgain => prop_assert_eq!(job.claim, Claim::Free),
+            Step::Refuse | Step::Own(Own::Resume) => prop_assert_ne!(job.claim, Claim::Others),
+            Step::Report | Step::Record => prop_assert_eq!(job.claim, Claim::Mine),
+            Step::Wait | Step::GiveUp(_) | Step::Forget | Step::LeaveUnrecorded | Step::Own(_) => {}
+        }
+    }
+
+    #[test]
+    fn a_rollback_is_begun_once_by_a_running_leader(view in any_view(), job in any_rollback()) {
+        if rollback::next(&view, &job) == rollback::Step::Take {
+            prop_assert!(job.request.is_some_and(|request| !request.begun));
+            prop_assert!(view.leads() && matches!(view.postgres, Postgres::Primary(_)));
+            prop_assert!(!view.terminating && !view.leaving);
+        }
+    }
+
+    /// The swap is the one thing that cannot be taken back.
+    #[test]
+    fn data_is_offered_for_the_swap_only_while_it_is_wanted_by_the_leader_that_prepared_it(
+        view in any_view(), job in any_rollback(),
+    ) {
+        use rollback::{Hand, Own, Step};
+        let Step::Own(Own::Offer) = rollback::next(&view, &job) else { return Ok(()) };
+        let Hand::Before { request, term, given_up: false, .. } = &job.hand else {
+            return Err(TestCaseError::fail("nothing is prepared"));
+        };
+        prop_assert!(job.request.as_ref().is_some_and(|asked| asked.id == *request));
+        prop_assert!(view.leader.as_ref().is_some_and(|leader| leader.mine && leader.term == *term));
+        prop_assert!(!view.terminating && !view.leaving);
+    }
+
+    #[test]
+    fn what_is_swapped_is_never_given_up(view in any_view(), job in any_rollback()) {
+        use rollback::{Hand, Step};
+        if let Hand::Swapped { .. } = job.hand {
+            let step = rollback::next(&view, &job);
+            prop_assert!(matches!(step, Step::Wait | Step::Report | Step::Own(_)), "{step:?}");
+        }
     }
 }

@@ -59,13 +59,13 @@ impl Taker for Played {
     }
 }
 
-/// One member with its keeper.
+/// One member with its job.
 struct Desk {
     dcs: Arc<dyn Dcs>,
     board: watch::Sender<Option<Arc<Report>>>,
     begun: mpsc::Receiver<Begun>,
     cancelled: Arc<Mutex<u32>>,
-    keeper: Task,
+    job: Task,
     is_primary: bool,
 }
 
@@ -89,8 +89,8 @@ impl Desk {
         let cancelled = Arc::new(Mutex::new(0));
         let taker = Arc::new(Played { begun: told, cancelled: cancelled.clone() });
         let schedule = schedule.map(|text| text.parse::<Schedule>().unwrap());
-        let keeper = run(Claimed::new(Backup::new(schedule, taker, QUICK), dcs.clone()), seen);
-        Desk { dcs, board, begun, cancelled, keeper, is_primary }
+        let job = run(Claimed::new(Backup::new(schedule, taker, QUICK), dcs.clone()), seen);
+        Desk { dcs, board, begun, cancelled, job, is_primary }
     }
 
     /// What a round would hang up now.
@@ -101,7 +101,7 @@ impl Desk {
         self.board.send_replace(Some(Arc::new(seen)));
     }
 
-    /// The backup that its keeper begins, within a bounded time of rounds of all.
+    /// The backup that it begins, within a bounded time of rounds of all.
     async fn begins(&mut self, others: &[&Desk]) -> Begun {
         let rounds = async {
             loop {
@@ -246,7 +246,7 @@ async fn an_agent_that_ends_gives_its_backup_back() {
     let mut leader = Desk::new(&cluster, "p1", true, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     let _begun = leader.begins(&[]).await;
-    leader.keeper.end().await;
+    leader.job.end().await;
     let seen = leader.dcs.read().await.unwrap();
     assert!(seen.backup.is_none() && seen.backup_request.is_some() && seen.backup_last.is_none());
 }
