@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn only_a_standby_that_is_there_and_streams_counts_as_one() {
         let seen = |value: Value, lease| {
-            member(&Member { name: "p1".to_owned(), value, lease, created: 1, revision: 1 })
+            member(&Member { name: "p1".to_owned(), value: value.into(), lease, created: 1, revision: 1 })
         };
         let streaming = json!({"role": "replica", "state": "running", "replication_state": "streaming", "xlog_location": 77});
         let good = seen(streaming.clone(), 1);
