@@ -95,8 +95,8 @@ async fn in_scratch(
     cancel: &CancellationToken,
 ) -> Result<DrillReport, RestoreError> {
     let begun = Instant::now();
-    let planner = Restorer::new(store.clone(), layout.clone(), RestoreOptions::default());
-    let plan = planner.plan(&options.goal, options.backup.as_ref()).await?;
+    let restorer = Restorer::new(store, layout);
+    let plan = restorer.plan(&options.goal, options.backup.as_ref()).await?;
     // Never to where the tablespaces of the real server are.
     let outside = plan.backup.tablespaces.iter().filter(|space| space.location.starts_with('/'));
     let tablespaces =
@@ -108,9 +108,8 @@ async fn in_scratch(
         no_sync: true,
         ..RestoreOptions::default()
     };
-    let restorer = Restorer::new(store, layout, restoring);
     let data = scratch.path.join("data");
-    let restored = restorer.run(&plan, &data, progress, cancel).await?;
+    let restored = restorer.run(&plan, &data, &restoring, progress, cancel).await?;
     let programs = Programs::new(options, scratch.path.clone(), scratch.owner);
     tokio::select! {
         () = cancel.cancelled() => Err(RestoreError::Cancelled { removed: true }),

@@ -164,7 +164,7 @@ async fn fill(
     shared.check_complete()?;
     let (backup, manifest) = (plan.backup.clone(), stock.manifest.clone());
     let circumstances = Circumstances {
-        timeline: plan.path.last().copied().unwrap_or_default(),
+        timeline: plan.timeline(),
         standby: options.standby,
         restore_command: &options.restore_command,
         version: backup.version,
