@@ -107,7 +107,7 @@ pub(crate) fn scan(pg_wal: &Path, confirmed: &HashSet<Turn>) -> io::Result<Ready
     ready.oldest = ready.waiting.first().and_then(|turn| {
         let marked =
             fs::metadata(directory.join(format!("{}{SUFFIX}", turn.name()))).ok()?.modified().ok()?;
-        Some(clock::now().duration_since(marked).unwrap_or_default())
+        Some(clock::wall().duration_since(marked).unwrap_or_default())
     });
     Ok(ready)
 }

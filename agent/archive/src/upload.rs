@@ -10,8 +10,8 @@ use std::time::Duration;
 use outrider_wal::{TimelineId, WalFileName};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
+use crate::clock;
 use crate::compression::reader;
 use crate::content::{self, CommitTimes, Expected, Packed};
 use crate::status::Conflict;
@@ -73,7 +73,7 @@ impl Uploader {
         let compression = decided.map_err(UploadError::Store)?;
         let turn = self.packers.clone().acquire_owned().await;
         let turn = turn.map_err(|closed| UploadError::Task(closed.to_string()))?;
-        let started = Instant::now();
+        let started = clock::monotonic();
         let pg_wal = self.pg_wal.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let packed = content::pack(&pg_wal, name, expected, compression);

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::server::{Programs, Running};
+use crate::clock;
 use crate::error::RestoreError;
 use crate::restore::{Progress, RestoreOptions, Restored, Restorer};
 use crate::target::Goal;
@@ -94,7 +95,7 @@ async fn in_scratch(
     progress: &watch::Sender<Progress>,
     cancel: &CancellationToken,
 ) -> Result<DrillReport, RestoreError> {
-    let begun = Instant::now();
+    let begun = clock::monotonic();
     let restorer = Restorer::new(store, layout);
     let plan = restorer.plan(&options.goal, options.backup.as_ref()).await?;
     // Never to where the tablespaces of the real server are.
@@ -127,7 +128,7 @@ async fn look(
     begun: Instant,
 ) -> Result<DrillReport, RestoreError> {
     let control = programs.control_data(data).await?;
-    let starting = Instant::now();
+    let starting = clock::monotonic();
     let mut running = Running::start(programs, data)?;
     running.recovered(options.recovery_limit).await?;
     let recovery_took = starting.elapsed();

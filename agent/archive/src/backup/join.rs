@@ -12,6 +12,7 @@ use super::manifest::Manifest;
 use super::object::Object;
 use super::progress::Progress;
 use super::{BackupError, Inside, MANIFEST, Point, TarIndex};
+use crate::clock;
 use crate::{BackupId, Layout};
 use outrider_store::Store;
 
@@ -105,7 +106,7 @@ impl<'a> Joiner<'a> {
         blocks: &mut mpsc::Receiver<Result<Block, BackupError>>,
         stop: &CancellationToken,
     ) -> Result<(), BackupError> {
-        let begun = Instant::now();
+        let begun = clock::monotonic();
         let text = self.manifest.begin();
         self.manifest_object.push(text.as_bytes()).await?;
         let (mut waiting, mut next) = (BTreeMap::new(), 0);

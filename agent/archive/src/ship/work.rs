@@ -21,6 +21,7 @@ use super::unbroken::Unbroken;
 use super::writer::{self, Claimed};
 use super::{Leadership, NotDurable, Question};
 use crate::Status;
+use crate::clock;
 use crate::content::Expected;
 use crate::queue::{self, Ready, Turn};
 use crate::upload::{UploadError, Uploaded, Uploader};
@@ -103,14 +104,14 @@ impl Work {
             refusals: HashMap::new(),
             conditions: None,
             claim: None,
-            claim_at: Instant::now(),
-            check_at: Instant::now(),
+            claim_at: clock::monotonic(),
+            check_at: clock::monotonic(),
             unbroken: None,
             running: JoinSet::new(),
             jobs: HashMap::new(),
             backoff: Backoff::default(),
             resume_at: None,
-            scan_at: Instant::now(),
+            scan_at: clock::monotonic(),
             growth: Growth::default(),
             watcher: None,
             woken,
@@ -144,7 +145,7 @@ impl Work {
                 }
                 Some(question) = questions.recv() => self.asked(question),
                 Some(done) = self.running.join_next_with_id() => self.finished(done),
-                Some(()) = wakes.recv() => self.scan_at = Instant::now(),
+                Some(()) = wakes.recv() => self.scan_at = clock::monotonic(),
                 () = sleep_until(scan_at), if self.leadership.is_some() && !self.is_running(Job::Scan) => {
                     self.scan();
                 }
@@ -168,10 +169,10 @@ impl Work {
         self.backoff.reset();
         self.conditions = None;
         self.claim = None;
-        self.claim_at = Instant::now();
-        self.check_at = Instant::now();
+        self.claim_at = clock::monotonic();
+        self.check_at = clock::monotonic();
         self.unbroken = None;
-        self.scan_at = Instant::now();
+        self.scan_at = clock::monotonic();
         self.growth = Growth::default();
         self.leadership = leadership;
         self.status = Status { counters: self.status.counters, ..Status::default() };
@@ -224,7 +225,7 @@ impl Work {
     }
 
     fn scan(&mut self) {
-        self.scan_at = Instant::now() + SCAN_INTERVAL;
+        self.scan_at = clock::monotonic() + SCAN_INTERVAL;
         if self.watcher.is_none() {
             match watch::watch(&self.uploader.pg_wal, self.woken.clone()) {
                 Ok(watcher) => self.watcher = Some(watcher),
@@ -251,7 +252,7 @@ impl Work {
             }
             return;
         }
-        if self.claim_at <= Instant::now() && !self.is_running(Job::Claim) {
+        if self.claim_at <= clock::monotonic() && !self.is_running(Job::Claim) {
             let (store, layout) = (self.uploader.store.clone(), self.uploader.layout.clone());
             let member = self.member.clone();
             self.spawn(Job::Claim, async move {
@@ -260,12 +261,12 @@ impl Work {
         }
         // While a look is due nothing new leaves: who stood still for longer than that, or met another's file, may not be
         // the leader any more.
-        if self.claim != Some(Claimed::Ours) || self.claim_at <= Instant::now() {
+        if self.claim != Some(Claimed::Ours) || self.claim_at <= clock::monotonic() {
             return;
         }
         self.send(leadership);
         // Not while holes wait to be filled: they would be found again.
-        if self.check_at <= Instant::now() && !self.is_running(Job::Check) && !self.line.has_holes() {
+        if self.check_at <= clock::monotonic() && !self.is_running(Job::Check) && !self.line.has_holes() {
             let uploader = self.uploader.clone();
             self.spawn(Job::Check, async move { Done::Checked(gaps::check(&uploader, leadership).await) });
         }
@@ -284,7 +285,7 @@ impl Work {
             });
         }
         if self.line.wants_scan() && !self.is_running(Job::Scan) && self.line.in_flight() == 0 {
-            self.scan_at = self.scan_at.min(Instant::now() + Duration::from_millis(200));
+            self.scan_at = self.scan_at.min(clock::monotonic() + Duration::from_millis(200));
         }
     }
 }

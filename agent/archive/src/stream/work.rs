@@ -102,7 +102,7 @@ impl Work<'_> {
     async fn stream(mut self) {
         let mut found = None;
         loop {
-            let (begun, was_found) = (Instant::now(), found.is_some());
+            let (begun, was_found) = (clock::monotonic(), found.is_some());
             let worked = self.look(begun, found.take()).await;
             let failed = worked.err();
             if let Some(failure) = &failed {
@@ -212,7 +212,7 @@ impl Work<'_> {
                 counters.chunks += 1;
                 counters.bytes_in += range.to - range.from;
                 counters.bytes_out += sent.bytes_out;
-                self.status.last_streamed = Some(clock::now());
+                self.status.last_streamed = Some(clock::wall());
                 self.works();
                 self.show();
                 Ok(())
@@ -266,7 +266,7 @@ impl Work<'_> {
         if let ChunkError::Conflict(text) = failure {
             error!(fault = text, "WAL is not streamed: conflict");
             self.status.counters.failures += 1;
-            self.status.last_failure = Some((text.clone(), clock::now()));
+            self.status.last_failure = Some((text.clone(), clock::wall()));
             self.progress.conflict(text);
             return Ok(());
         }
@@ -288,7 +288,7 @@ impl Work<'_> {
                 }
             }
         }
-        self.status.last_failure = Some((text, clock::now()));
+        self.status.last_failure = Some((text, clock::wall()));
     }
 
     fn works(&mut self) {

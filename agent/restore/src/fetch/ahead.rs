@@ -18,6 +18,7 @@ use super::error::FetchError;
 use super::find::{Archive, lock};
 use super::growing::Growing;
 use super::receive::{Received, Temporary, Urgency, receive};
+use crate::clock;
 
 /// What all files together may take, at most; but always one segment.
 const BYTES_MAX: u64 = 1 << 30;
@@ -165,7 +166,7 @@ impl Ahead {
 
     /// Somebody has asked. When nobody does any more what is here goes.
     fn watch(self: &Arc<Self>, run: &mut Run) {
-        run.asked = Some(Instant::now());
+        run.asked = Some(clock::monotonic());
         if run.janitor.is_none() && !run.is_empty() {
             run.janitor = Some(self.clear_when_idle());
         }

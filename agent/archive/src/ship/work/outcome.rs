@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use outrider_wal::WalFileName;
 use tokio::task::{Id, JoinError};
-use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::{CHECK_INTERVAL, CHECK_SOON, CLAIM_INTERVAL, Done, Job, Work};
@@ -55,7 +54,7 @@ impl Work {
         self.line.scanned(ready);
         self.refusals.retain(|turn, _| self.line.is_refused(*turn));
         let waiting = self.waiting_bytes();
-        self.status.full_in = self.growth.seen(Instant::now(), waiting, ready.free);
+        self.status.full_in = self.growth.seen(clock::monotonic(), waiting, ready.free);
     }
 
     fn probed(&mut self, conditions: Conditions) {
@@ -75,13 +74,13 @@ impl Work {
             Ok(claim) => claim,
             // What was known stays so: the guard is that no put overwrites.
             Err(error) if self.claim.is_some() => {
-                self.claim_at = Instant::now() + CLAIM_AGAIN;
+                self.claim_at = clock::monotonic() + CLAIM_AGAIN;
                 return self.failed(None, causes(&error));
             }
             Err(error) => return self.store_failed(None, causes(&error)),
         };
         let interval = if claim == Claimed::Ours { CLAIM_INTERVAL } else { CLAIM_AGAIN };
-        self.claim_at = Instant::now() + interval;
+        self.claim_at = clock::monotonic() + interval;
         self.store_works();
         if self.claim.as_ref() == Some(&claim) {
             return;
@@ -107,7 +106,7 @@ impl Work {
     }
 
     fn checked(&mut self, found: Result<Found, CheckError>) {
-        let now = Instant::now();
+        let now = clock::monotonic();
         let found = match found {
             Ok(found) => found,
             // What PostgreSQL marks as ready leaves meanwhile, also where nobody may list.
@@ -126,7 +125,7 @@ impl Work {
         let Found { holes, gaps, more, .. } = found;
         // The rest is found when these have left; gaps alone are only named.
         self.check_at = if more && !holes.is_empty() { now } else { now + CHECK_INTERVAL };
-        self.status.compared_at = Some(clock::now());
+        self.status.compared_at = Some(clock::wall());
         if let (Some(first), Some(last)) = (holes.first(), holes.last()) {
             info!(
                 files = holes.len(),
@@ -164,7 +163,7 @@ impl Work {
         counters.bytes_out += uploaded.bytes_out;
         counters.compressing += uploaded.compressing;
         debug!(file = %turn.name(), bytes = uploaded.bytes_out, "archived");
-        self.status.last_archived = Some(Archived { name: turn.name(), at: clock::now() });
+        self.status.last_archived = Some(Archived { name: turn.name(), at: clock::wall() });
         if self.status.conflict.as_ref().is_some_and(|conflict| conflict.name == turn.name()) {
             self.status.conflict = None;
         }
@@ -197,7 +196,7 @@ impl Work {
                 self.status.conflict = Some(conflict);
                 self.check_soon();
                 // Whoever wrote the other one may have claimed the archive.
-                self.claim_at = Instant::now();
+                self.claim_at = clock::monotonic();
                 self.refused(turn, text.clone());
                 self.answer(turn, &Err(NotDurable::Conflict(text)));
             }
@@ -205,7 +204,7 @@ impl Work {
     }
 
     fn check_soon(&mut self) {
-        self.check_at = self.check_at.min(Instant::now() + CHECK_SOON);
+        self.check_at = self.check_at.min(clock::monotonic() + CHECK_SOON);
     }
 
     /// Answers everyone who waits for this file.
@@ -222,7 +221,7 @@ impl Work {
 
     fn failed(&mut self, turn: Option<Turn>, text: String) {
         self.status.counters.failures += 1;
-        self.status.last_failure = Some(Failure { name: turn.map(Turn::name), text, at: clock::now() });
+        self.status.last_failure = Some(Failure { name: turn.map(Turn::name), text, at: clock::wall() });
     }
 
     /// The store did not do it: wait longer each time. WAL waits in pg_wal meanwhile.
@@ -237,7 +236,7 @@ impl Work {
         self.failed(turn, text);
         // Files that were under way together fail together: that is one failure.
         if self.resume_at.is_none() {
-            self.resume_at = Some(Instant::now() + self.backoff.next_wait());
+            self.resume_at = Some(clock::monotonic() + self.backoff.next_wait());
         }
     }
 
