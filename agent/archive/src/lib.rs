@@ -13,7 +13,7 @@ mod listing;
 #[cfg(test)]
 mod memory;
 mod owner;
-mod queue;
+mod ready;
 mod ship;
 mod status;
 mod stream;

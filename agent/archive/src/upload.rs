@@ -71,13 +71,13 @@ impl Uploader {
         let (timeline, wanted) = (timeline_of(name), self.compression);
         let decided = self.suffixes.decided(&*self.store, &self.layout, timeline, wanted).await;
         let compression = decided.map_err(UploadError::Store)?;
-        let turn = self.packers.clone().acquire_owned().await;
-        let turn = turn.map_err(|closed| UploadError::Task(closed.to_string()))?;
+        let permit = self.packers.clone().acquire_owned().await;
+        let permit = permit.map_err(|closed| UploadError::Task(closed.to_string()))?;
         let started = clock::monotonic();
         let pg_wal = self.pg_wal.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let packed = content::pack(&pg_wal, name, expected, compression);
-            drop(turn);
+            drop(permit);
             packed
         });
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;

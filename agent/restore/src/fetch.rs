@@ -65,6 +65,9 @@ pub enum Fetched {
 }
 
 /// Reads one server's WAL from its archive. Clones share what is known.
+///
+/// Fetches of several files, and of one file twice, may run beside each other: each writes to a file that only it knows, checks
+/// that, and renames it to its destination.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     archive: Arc<Archive>,

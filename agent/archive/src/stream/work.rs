@@ -65,6 +65,8 @@ pub(super) async fn run(
                 status: StreamStatus { term: Some(now.term), ..idle(&shown.borrow()) },
                 shown: &shown,
             };
+            // Beside each other, since the sweep of a long outage takes many requests. What one puts the other does not remove:
+            // it removes chunks only of segments that the shipper has confirmed, and those are not written any more.
             tokio::join!(work.stream(), sweeper.run());
         };
         // What is under way then is dropped, and may or may not have happened.
@@ -154,6 +156,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.begin_segment().await?;
+        // One after the other, so that what is there never has a gap: a recovery uses the chunks up to the first one.
         while let Some(range) = self.progress.take() {
             self.send(range).await?;
         }

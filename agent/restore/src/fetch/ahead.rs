@@ -36,7 +36,8 @@ pub struct AheadOptions {
     pub segments: usize,
 }
 
-/// The segments that come next.
+/// The segments that come next. Each has a task of its own, which only fills a file that nobody knows but `Coming`: whoever takes
+/// that, or drops it with the run, has the file or removes it, and no lock is held while anything is awaited.
 #[derive(Debug)]
 pub(super) struct Ahead {
     options: AheadOptions,

@@ -114,6 +114,7 @@ pub(super) async fn receive(
         let written = beside(urgency, move || write(&wanted, Source::Whole(packed))).await;
         return written.unwrap_or_else(no_thread);
     }
+    // Both at one time, with a few pieces between them; whichever fails hangs up, and so ends the other.
     let (sender, source) = ObjectReader::channel();
     let writing = beside(urgency, move || write(&wanted, Source::Coming(source)));
     let (written, sent) = tokio::join!(writing, sender.send_all(download));
