@@ -23,6 +23,7 @@ pub mod backup;
 pub mod catalog;
 pub mod compression;
 pub mod content;
+pub mod metadata;
 pub mod retention;
 
 pub use backup::{
