@@ -12,7 +12,8 @@ const SHA256: &str = "outrider-sha256";
 const FIRST_COMMIT: &str = "outrider-first-commit";
 const LAST_COMMIT: &str = "outrider-last-commit";
 
-pub(crate) fn metadata(sha256: &str, commits: Option<CommitTimes>) -> Metadata {
+/// What is put beside an object.
+pub(crate) fn of(sha256: &str, commits: Option<CommitTimes>) -> Metadata {
     let mut metadata = Metadata::from([(SHA256.to_owned(), sha256.to_owned())]);
     if let Some(CommitTimes { first, last }) = commits {
         metadata.insert(FIRST_COMMIT.to_owned(), first.to_string());

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::clock;
 use crate::compression::reader;
 use crate::content::{self, Expected, Packed};
-use crate::metadata::{self, metadata};
+use crate::metadata;
 use crate::status::Conflict;
 use crate::{Compression, Fault, Format, Layout};
 use outrider_store::{self as store, Store, Stored, causes, read_on_a_thread};
@@ -77,7 +77,7 @@ impl Uploader {
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
         let Packed { body, sha256, bytes_in, commits } = packed.map_err(UploadError::Fault)?;
         let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };
-        let beside = metadata(&sha256, commits);
+        let beside = metadata::of(&sha256, commits);
 
         let key = self.layout.wal(name, compression);
         match self.store.put_if_absent(&key, body, &beside).await.map_err(UploadError::Store)? {

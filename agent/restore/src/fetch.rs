@@ -196,7 +196,7 @@ impl Fetcher {
             ahead.begin(segment);
         }
         let wanted = self.archive.wanted(name, key, format, destination.path);
-        let received = receive(download, &self.archive.room, wanted, Urgency::Now).await?;
+        let received = receive(download, &self.archive.budget, wanted, Urgency::Now).await?;
         let fetched = put(received, destination)?;
         if whole {
             self.advance(name, fetched, eager);

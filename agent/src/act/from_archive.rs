@@ -38,8 +38,12 @@ pub(super) async fn bootstrap(
     postgres.prepare_first().await?;
     let directory = postgres.settings().data_directory.clone();
     copied(&origin.archive, &plan, directory, String::new()).await?;
-    let door = if origin.foreign { Some(Door::open(&config, shipper, &origin.archive).await?) } else { None };
-    let socket = door.as_ref().map(|door| door.socket.as_path());
+    let origin_socket = if origin.foreign {
+        Some(OriginSocket::open(&config, shipper, &origin.archive).await?)
+    } else {
+        None
+    };
+    let socket = origin_socket.as_ref().map(|origin_socket| origin_socket.socket.as_path());
     let command = match (socket, &postgres.settings().restore_command) {
         (Some(socket), _) => config::wal_fetch(socket),
         (None, Some(command)) => command.clone(),
@@ -153,12 +157,12 @@ async fn must_be_free(config: &Config, system: Option<u64>) -> Result<(), Error>
 }
 
 /// A socket for `wal-fetch` that reads the other cluster's archive while the recovery lasts.
-struct Door {
+struct OriginSocket {
     socket: std::path::PathBuf,
     _server: Server,
 }
 
-impl Door {
+impl OriginSocket {
     async fn open(config: &Config, shipper: Shipper, read: &config::Archive) -> Result<Self, Error> {
         let store = read.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
         let ahead = AheadOptions {
@@ -170,7 +174,7 @@ impl Door {
         let pg_wal = config.postgres.data_directory.join("pg_wal");
         let options = ServerOptions { socket: socket.clone(), pg_wal };
         let server = Server::start(options, shipper, fetcher).await;
-        Ok(Door { socket, _server: server.map_err(|fault| trouble(&causes(&fault)))? })
+        Ok(OriginSocket { socket, _server: server.map_err(|fault| trouble(&causes(&fault)))? })
     }
 }
 

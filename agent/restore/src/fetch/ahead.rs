@@ -57,7 +57,7 @@ struct Run {
     growing: Option<(SegmentName, Growing)>,
     asked: Option<Instant>,
     /// Ends the run when nobody asks any more.
-    janitor: Option<Aborted<()>>,
+    idle_watch: Option<Aborted<()>>,
 }
 
 impl Run {
@@ -168,8 +168,8 @@ impl Ahead {
     /// Somebody has asked. When nobody does any more what is here goes.
     fn watch(self: &Arc<Self>, run: &mut Run) {
         run.asked = Some(clock::monotonic());
-        if run.janitor.is_none() && !run.is_empty() {
-            run.janitor = Some(self.clear_when_idle());
+        if run.idle_watch.is_none() && !run.is_empty() {
+            run.idle_watch = Some(self.clear_when_idle());
         }
     }
 
@@ -209,11 +209,13 @@ impl Ahead {
             let found = archive.direct(name).await.map_err(|source| FetchError::Store { name, source })?;
             let Some((key, format, download)) = found else { return Ok(None) };
             let wanted = archive.wanted(name, key, format, &beside);
-            receive(download, &archive.room, wanted, Urgency::Ahead).await.map(Some).inspect_err(|failure| {
-                if failure.is_disk_full() {
-                    warn!(%segment, "no room to read WAL ahead: {failure}");
-                }
-            })
+            receive(download, &archive.budget, wanted, Urgency::Ahead).await.map(Some).inspect_err(
+                |failure| {
+                    if failure.is_disk_full() {
+                        warn!(%segment, "no room to read WAL ahead: {failure}");
+                    }
+                },
+            )
         }))
     }
 
