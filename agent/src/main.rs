@@ -7,7 +7,7 @@ mod clock;
 mod config;
 mod heap;
 mod http;
-mod keeper;
+mod jobs;
 mod lag;
 mod metrics;
 mod observe;

@@ -1,15 +1,11 @@
 //! Rolls the running cluster back to a point in time, in its place. The leader prepares the data beside its own while Postgres
 //! goes on, and swaps the two when all is ready; the others find themselves diverged and come back by themselves.
 //!
-//! The keeper is a task of its own beside the round, like that of base backups. The one thing it asks of the round is the
-//! swap, which it offers at the gate: `ha` sees that data is prepared and decides when it takes the place of the old.
+//! Who does it, and what becomes of it, is in `jobs`. The one thing that job asks of the round is the swap, which it offers at the
+//! gate: `ha` sees that data is prepared and decides when it takes the place of the old.
 
 mod goal;
-mod keeper;
-mod offer;
 mod prepare;
-mod run;
-mod taking;
 
 use std::path::PathBuf;
 
@@ -18,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) use goal::{goal, target};
-pub(crate) use keeper::Keeper;
+pub(crate) use prepare::{Ready, Work, prepare};
 
 /// Prepared data that waits for its swap.
 #[derive(Debug)]
@@ -40,7 +36,7 @@ pub(crate) struct Swapped {
     pub(crate) stopping: Instant,
 }
 
-/// Where the keeper leaves an order for the round. Clones are the same one.
+/// Where the job leaves an order for the round. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     order: watch::Sender<Option<Order>>,

@@ -20,18 +20,18 @@ use tracing::{error, info, warn};
 
 pub(crate) use dcs_memory::{DcsMemory, DcsRecord};
 pub(crate) use instruments::{Archive, Instruments};
-pub(crate) use memory::{Failed, Learning, Memory, Rules, Trying};
+pub(crate) use memory::{Failed, Learning, Memory, Promotion, Rules, Trying};
 pub(crate) use term::TermError;
 pub(crate) use wake::{Alarm, Waker};
 
 use self::wake::Wakened;
 use crate::act::{self, Fault};
-use crate::backup::{ArchiveTaker, Driller, Keeper, Pace};
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
+use crate::jobs::Jobs;
 use crate::observe::addresses::Addresses;
 use crate::report::{Reporter, causes};
-use crate::{clock, heap, observe, rollback};
+use crate::{clock, heap, observe};
 
 /// So many rounds a `loop_wait` has when something that should take moments takes longer.
 const PATIENT_ROUNDS: u32 = 10;
@@ -72,7 +72,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         watermark: memory.dcs.watermark(),
         config: config.clone(),
     };
-    let shelf = visitors.shelf.clone();
     let _shelf = visitors.shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
     let local = serve_local(&config, &visitors);
     let server = tokio::spawn(http::serve(visitors, listener));
@@ -84,23 +83,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "the agent makes its rounds"
     );
     let heap = tokio::spawn(heap::keep_small());
-    let keeper = keep_backups(&instruments, &reporter);
-    let driller = shelf.and_then(|shelf| Driller::start(&config, shelf, reporter.board()));
-    let rollbacks = rollback::Keeper::start(&instruments, reporter.board(), alarm.waker(), settled);
+    let jobs = Jobs::start(&instruments, &reporter.board(), alarm.waker(), settled);
     let end = make_rounds(&instruments, &mut memory, &mut reporter, &mut alarm).await;
-    tokio::join!(
-        async {
-            if let Some(keeper) = keeper {
-                keeper.end().await;
-            }
-        },
-        async {
-            if let Some(driller) = driller {
-                driller.end().await;
-            }
-        },
-        rollbacks.end(),
-    );
+    jobs.end().await;
     let last = reporter.board().borrow().clone();
     let view = last.as_ref().map(|report| &report.view);
     match &end {
@@ -160,15 +145,6 @@ fn first_rules(config: &Config) -> anyhow::Result<(Rules, Configuration)> {
     }
     let maximum_lag_on_replica = config::maximum_lag_on_replica(&config.bootstrap_dcs);
     Ok((Rules { maximum_lag_on_replica, ..Rules::of(kept) }, configuration))
-}
-
-/// Where there is an archive, base backups go into it.
-fn keep_backups(instruments: &Instruments, reporter: &Reporter) -> Option<Keeper> {
-    let archive = instruments.config.archive.as_ref()?;
-    let (config, postgres) = (instruments.config.clone(), instruments.postgres.clone());
-    let taker = Arc::new(ArchiveTaker::new(config, postgres, reporter.board()));
-    let (dcs, schedule) = (instruments.dcs.clone(), archive.schedule.clone());
-    Some(Keeper::start(dcs, reporter.board(), schedule, taker, Pace::USUAL))
 }
 
 /// What root writes into a data directory, Postgres cannot read.

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use outrider_dcs::{HistoryRow, Leadership, SyncState};
 use outrider_ha::{MemberName, SystemId, Term, fuse_margin};
+use outrider_wal::TimelineId;
 use tracing::{info, warn};
 
 use super::{Actor, Fault, Gap, HeldLease};
 use crate::clock;
+use crate::observe::cluster::sync_state;
 
 impl Actor<'_> {
     pub(super) async fn acquire_lease(
@@ -87,7 +89,8 @@ impl Actor<'_> {
     /// The keys as this member saw them last, but for `/sync`, which the decision is about.
     pub(super) async fn recreate_cluster(&mut self, standbys: Option<&[MemberName]>) -> Result<(), Fault> {
         let me = self.instruments.dcs.name();
-        let sync = standbys.map(|standbys| self.sync_state(standbys));
+        let given_up = self.memory.dcs.record().sync().given_up;
+        let sync = standbys.map(|standbys| self.sync_state(standbys, given_up));
         let keys = self.memory.dcs.record().rebuilt(me, sync);
         let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
         warn!(
@@ -99,11 +102,12 @@ impl Actor<'_> {
     }
 
     /// The value of `/sync` in which this member leads.
-    fn sync_state(&self, standbys: &[MemberName]) -> SyncState {
+    fn sync_state(&self, standbys: &[MemberName], given_up: TimelineId) -> SyncState {
         SyncState {
             leader: Some(self.instruments.dcs.name().to_owned()),
             quorum: 0,
             sync_standby: standbys.iter().map(MemberName::to_string).collect(),
+            given_up,
         }
     }
 
@@ -124,10 +128,33 @@ impl Actor<'_> {
         standbys: &[MemberName],
         revision: Option<i64>,
     ) -> Result<(), Fault> {
-        let record = self.sync_state(standbys);
+        let before = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.sync.clone());
+        let given_up = before.as_ref().map(|before| before.value.given_up).unwrap_or_default();
+        let record = self.sync_state(standbys, given_up);
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
         self.memory.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
+        // Of a standby: for its promotion.
+        let promotes = self.memory.seen.as_ref().is_some_and(|seen| !seen.is_primary());
+        self.memory.promotion.struck =
+            before.filter(|_| promotes).map(|before| sync_state(&before.value, changed));
+        Ok(())
+    }
+
+    pub(super) async fn restore_sync(&mut self, before: &outrider_ha::SyncState) -> Result<(), Fault> {
+        let record = SyncState {
+            leader: before.leader.as_ref().map(MemberName::to_string),
+            quorum: 0,
+            sync_standby: before.standbys.iter().map(MemberName::to_string).collect(),
+            given_up: before.given_up,
+        };
+        let changed = self.instruments.dcs.write_sync(&record, before.revision).await?;
+        self.memory.promotion.struck = None;
+        self.memory.dcs.changed_sync(&record, changed);
+        warn!(
+            leader = ?record.leader, standbys = ?record.sync_standby,
+            "nothing was written since: recorded again who could be promoted before"
+        );
         Ok(())
     }
 

@@ -20,6 +20,7 @@ impl Actor<'_> {
         }
         self.instruments.postgres.promote(&lease.fuse).await?;
         self.memory.commits_wait_for(&[]);
+        self.memory.promotion.begins();
         let planned = self.memory.snapshot.as_ref().is_some_and(|snapshot| {
             snapshot.intent.as_ref().is_some_and(|intent| intent.value.to == self.instruments.dcs.name())
         });

@@ -92,6 +92,7 @@ pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> Syn
     SyncState {
         leader: record.leader.as_deref().map(MemberName::from),
         standbys: record.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect(),
+        given_up: record.given_up,
         revision,
     }
 }

@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::timelines;
 use crate::clock;
-use crate::round::{Instruments, Memory};
+use crate::round::{Instruments, Memory, Promotion};
 
 /// Of a session that an earlier agent began: it may have lengthened it.
 const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
@@ -119,6 +119,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         frozen: frozen(status.as_ref(), memory),
         shut_out: memory.shut_out_for(),
         recent_crashes: memory.recent_crashes(),
+        promotion: memory.promotion.view(),
         rewind_failed: memory.rewind_failed,
         cooling_down: memory.is_cooling_down(),
         backing_off: memory.failures.waiting(clock::monotonic()),
@@ -170,8 +171,11 @@ fn running(
             }
             memory.start_failure = None;
             memory.adopt(&seen);
-            if seen.is_primary() && memory.proving.is_none() {
-                memory.check_synchronous(&seen);
+            if seen.is_primary() {
+                memory.promotion = Promotion::default();
+                if memory.proving.is_none() {
+                    memory.check_synchronous(&seen);
+                }
             }
             memory.system = Some(seen.system_identifier);
             let timeline = memory.timeline_seen(seen.timeline);
@@ -289,11 +293,13 @@ fn is_made(memory: &Memory) -> bool {
     named.is_some_and(|entry| !entry.value.trim().is_empty())
 }
 
-fn at_rest(control: &ControlData, fresh_backup: bool, memory: &Memory) -> Postgres {
+fn at_rest(control: &ControlData, fresh_backup: bool, memory: &mut Memory) -> Postgres {
     if control.is_standby() || fresh_backup {
         let end = control.recovery_end.max(control.checkpoint).max(memory.last_position);
         return Postgres::Stopped { timeline: control.timeline(), end, shutdown: Shutdown::Standby };
     }
+    // Recovery has ended, and something may have been written since.
+    memory.promotion = Promotion::default();
     let timeline = control.checkpoint_timeline.max(memory.timeline);
     if control.is_clean_primary() {
         Postgres::Stopped { timeline, end: control.clean_end(), shutdown: Shutdown::CleanPrimary }

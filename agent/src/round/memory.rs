@@ -2,6 +2,7 @@
 
 mod failures;
 mod notes;
+mod promotion;
 mod rules;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::failures::Failed;
 use self::failures::Failures;
+pub(crate) use self::promotion::Promotion;
 pub(crate) use self::rules::{Learning, Rules, Trying};
 use super::dcs_memory::DcsMemory;
 use super::member_slots::Retained;
@@ -33,7 +35,7 @@ const CRASH_WINDOW: Duration = Duration::from_secs(60);
 /// More of them than this are not worth remembering.
 const CRASHES_MAX: usize = 16;
 /// As many unexpected exits count as a crash loop (`agent/ha`).
-const GIVEN_UP: usize = 3;
+const GIVEN_UP: u32 = 3;
 
 /// The memory of one agent.
 pub(crate) struct Memory {
@@ -105,6 +107,8 @@ pub(crate) struct Memory {
     pub(crate) refused: Said,
     /// Postgres accepted writes, or was about to, in the last round.
     pub(crate) was_writable: bool,
+    /// The promotion that was begun here and has not ended recovery.
+    pub(crate) promotion: Promotion,
     /// Whether the last rewind failed.
     pub(crate) rewind_failed: bool,
     /// Whether the users were created, or found.
@@ -209,6 +213,7 @@ impl Memory {
             starting_fault: Said::default(),
             refused: Said::default(),
             was_writable: false,
+            promotion: Promotion::default(),
             rewind_failed: false,
             users_ready: false,
             cooling_until: None,
@@ -278,9 +283,10 @@ impl Memory {
         self.timeline
     }
 
-    /// This Postgres had to be given up: it counts as a crash loop.
+    /// This Postgres had to be given up: it counts as a crash loop, and so does its promotion.
     pub(crate) fn gave_up(&mut self) {
-        self.crashes.extend([clock::monotonic(); GIVEN_UP]);
+        self.crashes.extend([clock::monotonic(); GIVEN_UP as usize]);
+        self.promotion.gave_up();
     }
 
     /// Unexpected exits within the last minute.
@@ -311,6 +317,7 @@ impl Memory {
         self.history = TimelineHistory::default();
         self.starts = TimelineStarts::default();
         self.history_of = None;
+        self.promotion = Promotion::default();
         self.rewind_failed = false;
     }
 

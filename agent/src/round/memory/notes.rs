@@ -18,6 +18,9 @@ impl Memory {
         let exit = status.last_exit.as_ref();
         let at = exit.map_or(0, |exit| exit.at_ns);
         let is_news = self.supervisor_pid == Some(status.supervisor_pid) && self.last_exit != Some(at);
+        if is_news {
+            self.promotion.ended(exit.is_some_and(|exit| !exit.expected && !exit.fenced));
+        }
         if let Some(exit) = exit.filter(|exit| is_news && !exit.expected && !exit.fenced) {
             self.crashes.push_back(clock::monotonic());
             if self.crashes.len() > CRASHES_MAX {

@@ -1,4 +1,4 @@
-//! The keeper with a DCS in memory, a board that is written here, and a taker that does as it is told.
+//! Base backups with a DCS in memory, a board that is written here, and a taker that does as it is told.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{BY_SCHEDULE, Keeper, Order, Pace, Progress, Schedule, TakeError, Taken, Taker};
+use super::super::backup::{Backup, Pace};
+use super::super::claimed::Claimed;
+use super::super::runner::{Task, run};
+use crate::backup::{BY_SCHEDULE, Order, Progress, Schedule, TakeError, Taken, Taker};
 use crate::http::tests::stage::{member, observation, report};
 use crate::report::Report;
 
@@ -56,13 +59,13 @@ impl Taker for Played {
     }
 }
 
-/// One member with its keeper.
+/// One member with its job.
 struct Desk {
     dcs: Arc<dyn Dcs>,
     board: watch::Sender<Option<Arc<Report>>>,
     begun: mpsc::Receiver<Begun>,
     cancelled: Arc<Mutex<u32>>,
-    keeper: Keeper,
+    job: Task,
     is_primary: bool,
 }
 
@@ -86,8 +89,8 @@ impl Desk {
         let cancelled = Arc::new(Mutex::new(0));
         let taker = Arc::new(Played { begun: told, cancelled: cancelled.clone() });
         let schedule = schedule.map(|text| text.parse::<Schedule>().unwrap());
-        let keeper = Keeper::start(dcs.clone(), seen, schedule, taker, QUICK);
-        Desk { dcs, board, begun, cancelled, keeper, is_primary }
+        let job = run(Claimed::new(Backup::new(schedule, taker, QUICK), dcs.clone()), seen);
+        Desk { dcs, board, begun, cancelled, job, is_primary }
     }
 
     /// What a round would hang up now.
@@ -98,7 +101,7 @@ impl Desk {
         self.board.send_replace(Some(Arc::new(seen)));
     }
 
-    /// The backup that its keeper begins, within a bounded time of rounds of all.
+    /// The backup that it begins, within a bounded time of rounds of all.
     async fn begins(&mut self, others: &[&Desk]) -> Begun {
         let rounds = async {
             loop {
@@ -243,7 +246,7 @@ async fn an_agent_that_ends_gives_its_backup_back() {
     let mut leader = Desk::new(&cluster, "p1", true, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     let _begun = leader.begins(&[]).await;
-    leader.keeper.end().await;
+    leader.job.end().await;
     let seen = leader.dcs.read().await.unwrap();
     assert!(seen.backup.is_none() && seen.backup_request.is_some() && seen.backup_last.is_none());
 }
