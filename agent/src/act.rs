@@ -2,7 +2,7 @@
 
 mod cluster_keys;
 mod errand;
-pub(crate) mod from_archive;
+mod from_archive;
 mod gap;
 mod job;
 mod postgres;

@@ -11,6 +11,7 @@ mod format;
 mod list;
 mod member;
 mod ours;
+mod progress;
 mod replay;
 mod restart;
 mod restore;

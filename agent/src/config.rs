@@ -45,7 +45,7 @@ pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
 pub(crate) use policy::{
     MEMBER_SLOTS_TTL, first_policy, maximum_lag_on_replica, member_slots_ttl, policy, policy_tags,
 };
-pub(crate) use postgresql::{beside, quoted, wal_fetch};
+pub(crate) use postgresql::{beside, wal_fetch, wal_fetch_from};
 pub(crate) use rest::Rest;
 pub(crate) use rules::Violation;
 pub(crate) use rules::slots::declared as declared_slots;

@@ -12,6 +12,7 @@ mod lag;
 mod metrics;
 mod observe;
 mod report;
+mod restore;
 mod rollback;
 mod round;
 

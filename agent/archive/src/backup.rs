@@ -312,5 +312,5 @@ impl Run<'_> {
 }
 
 fn now() -> Timestamp {
-    Timestamp::try_from(clock::now()).unwrap_or_default()
+    Timestamp::try_from(clock::wall()).unwrap_or_default()
 }

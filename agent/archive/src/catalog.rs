@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use outrider_wal::{Lsn, SegmentSize};
 
-use crate::{BackupId, BackupInfo, BackupStatus, Layout, Owned, ReadBackupInfo};
+use crate::{BackupId, BackupInfo, BackupStatus, Layout, Owned, ReadBackupInfo, metadata};
 use outrider_store::{self as store, Store, each_object, read_small};
 
 pub use path::TimelinePath;
@@ -24,8 +24,6 @@ const PARALLEL: usize = 8;
 const SMALL_MAX: u64 = 1 << 20;
 /// The mark beside a backup that a person wants to keep (barman's annotations.py).
 const KEEP: &str = "annotations/keep";
-/// Microseconds since the Unix epoch of the last commit in a segment; in the metadata of its object.
-const LAST_COMMIT: &str = "outrider-last-commit";
 
 /// An archive at one moment.
 #[derive(Clone, Debug)]
@@ -347,6 +345,6 @@ fn missing(info: &BackupInfo, objects: &[BackupObject], wal: &ArchivedWal) -> Op
 /// `None` when the store keeps no metadata or another program wrote the segment.
 async fn last_commit(store: &dyn Store, key: &str) -> Result<Option<Timestamp>, store::Error> {
     let Some(object) = store.head(key).await? else { return Ok(None) };
-    let micros = object.metadata.get(LAST_COMMIT).and_then(|text| text.parse::<i64>().ok());
-    Ok(micros.and_then(|micros| Timestamp::from_microsecond(micros).ok()))
+    let times = metadata::commit_times(&object.metadata);
+    Ok(times.and_then(|times| Timestamp::from_microsecond(times.last).ok()))
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use outrider_wal::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::commits::CommitTimes;
+pub use self::commits::CommitTimes;
 
 use self::commits::Commits;
 use crate::Compression;

@@ -13,7 +13,7 @@ mod listing;
 #[cfg(test)]
 mod memory;
 mod owner;
-mod queue;
+mod ready;
 mod ship;
 mod status;
 mod stream;
@@ -23,6 +23,7 @@ pub mod backup;
 pub mod catalog;
 pub mod compression;
 pub mod content;
+pub mod metadata;
 pub mod retention;
 
 pub use backup::{

@@ -3,7 +3,7 @@
 
 mod capacity;
 mod gaps;
-mod line;
+mod queue;
 mod unbroken;
 mod work;
 mod writer;

@@ -10,22 +10,16 @@ use std::time::Duration;
 use outrider_wal::{TimelineId, WalFileName};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
+use crate::clock;
 use crate::compression::reader;
-use crate::content::{self, CommitTimes, Expected, Packed};
+use crate::content::{self, Expected, Packed};
+use crate::metadata;
 use crate::status::Conflict;
 use crate::{Compression, Fault, Format, Layout};
-use outrider_store::{self as store, Metadata, Store, Stored, causes, read_on_a_thread};
+use outrider_store::{self as store, Store, Stored, causes, read_on_a_thread};
 
 pub(crate) use suffix::Suffixes;
-
-/// The name under which the SHA-256 of the plain bytes lies beside the object.
-const SHA256: &str = "outrider-sha256";
-/// The times of the first and the last commit of a segment, in microseconds since the Unix epoch: so a restore knows by
-/// them, without the bytes, which segment a time is in.
-const FIRST_COMMIT: &str = "outrider-first-commit";
-const LAST_COMMIT: &str = "outrider-last-commit";
 
 /// What is needed to put any file of one server into its archive.
 #[derive(Clone, Debug)]
@@ -71,22 +65,22 @@ impl Uploader {
         let (timeline, wanted) = (timeline_of(name), self.compression);
         let decided = self.suffixes.decided(&*self.store, &self.layout, timeline, wanted).await;
         let compression = decided.map_err(UploadError::Store)?;
-        let turn = self.packers.clone().acquire_owned().await;
-        let turn = turn.map_err(|closed| UploadError::Task(closed.to_string()))?;
-        let started = Instant::now();
+        let permit = self.packers.clone().acquire_owned().await;
+        let permit = permit.map_err(|closed| UploadError::Task(closed.to_string()))?;
+        let started = clock::monotonic();
         let pg_wal = self.pg_wal.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let packed = content::pack(&pg_wal, name, expected, compression);
-            drop(turn);
+            drop(permit);
             packed
         });
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
         let Packed { body, sha256, bytes_in, commits } = packed.map_err(UploadError::Fault)?;
         let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };
-        let metadata = metadata(&sha256, commits);
+        let beside = metadata::of(&sha256, commits);
 
         let key = self.layout.wal(name, compression);
-        match self.store.put_if_absent(&key, body, &metadata).await.map_err(UploadError::Store)? {
+        match self.store.put_if_absent(&key, body, &beside).await.map_err(UploadError::Store)? {
             Stored::Created => Ok(uploaded),
             Stored::AlreadyThere => {
                 let theirs = self.sha256_of(&key, compression.format()).await?;
@@ -109,8 +103,8 @@ impl Uploader {
             })
         };
         let info = self.store.head(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
-        if let Some(sha256) = info.metadata.get(SHA256) {
-            return Ok(sha256.clone());
+        if let Some(sha256) = metadata::sha256(&info.metadata) {
+            return Ok(sha256.to_owned());
         }
         let download = self.store.get(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
         let sum = read_on_a_thread(download, move |packed| sha256_of(format, packed));
@@ -126,16 +120,6 @@ fn timeline_of(name: WalFileName) -> TimelineId {
         | WalFileName::Partial(segment)
         | WalFileName::BackupHistory { segment, .. } => segment.timeline,
     }
-}
-
-/// What lies beside the object.
-fn metadata(sha256: &str, commits: Option<CommitTimes>) -> Metadata {
-    let mut metadata = Metadata::from([(SHA256.to_owned(), sha256.to_owned())]);
-    if let Some(CommitTimes { first, last }) = commits {
-        metadata.insert(FIRST_COMMIT.to_owned(), first.to_string());
-        metadata.insert(LAST_COMMIT.to_owned(), last.to_string());
-    }
-    metadata
 }
 
 /// Of the plain bytes.

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::dcs::{Changes, Dcs, Leadership, Session};
 use crate::documents::Documents;
 use crate::error::Error;
@@ -74,7 +75,7 @@ impl<S: Store> Keyed<S> {
     }
 
     fn operation(&self, act: &'static str) -> Operation {
-        Operation { act, until: Instant::now() + self.store.operation_limit() }
+        Operation { act, until: clock::monotonic() + self.store.operation_limit() }
     }
 
     /// `key` is what the error names.

@@ -4,6 +4,7 @@
 //! [`Dcs`] is what the agent sees. [`open_etcd`] keeps Patroni's keys in etcd v3, [`MemoryCluster`] keeps them in this
 //! process. One set of rules for the keys (`keyed`) serves both, on the few operations of a key-value store (`store`).
 
+mod clock;
 mod dcs;
 mod documents;
 mod error;

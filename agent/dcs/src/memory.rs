@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::dcs::{Changes, Dcs};
 use crate::keyed::{Identity, Keyed};
 use crate::session::SessionError;
@@ -36,7 +37,7 @@ impl Shared {
     /// The store as of now, without what has expired.
     fn now(&self) -> MutexGuard<'_, Cluster> {
         let mut cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        cluster.expire(Instant::now());
+        cluster.expire(clock::monotonic());
         cluster
     }
 }
@@ -172,11 +173,11 @@ impl Store for MemoryStore {
     }
 
     async fn grant(&self, ttl: Duration, _until: Instant) -> Result<i64, Fault> {
-        self.ask(|cluster| Ok(cluster.grant(&self.name, ttl, Instant::now())))
+        self.ask(|cluster| Ok(cluster.grant(&self.name, ttl, clock::monotonic())))
     }
 
     async fn keep_alive(&self, lease: i64, _until: Instant) -> Result<KeptAlive, Fault> {
-        let (sent_at, sent_at_boottime_ns) = (Instant::now(), (self.boottime_ns)());
+        let (sent_at, sent_at_boottime_ns) = (clock::monotonic(), (self.boottime_ns)());
         let (ttl, epoch) = self.ask(|cluster| cluster.keep_alive(&self.name, lease, sent_at))?;
         Ok(KeptAlive { lease, ttl, sent_at, sent_at_boottime_ns, epoch })
     }

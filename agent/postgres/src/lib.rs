@@ -3,6 +3,7 @@
 
 mod archive_slot;
 mod backup;
+mod clock;
 mod configuration;
 mod conninfo;
 mod control;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use outrider_supervisor::protocol::{Tool, ToolStatus};
 use outrider_supervisor::rollback_directory;
 use outrider_wal::{Lsn, TimelineId};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::warn;
 
+use crate::clock;
 use crate::configuration::Configuration;
 use crate::error::Error;
 use crate::file;
@@ -180,7 +181,7 @@ impl Postgres {
     }
 
     async fn end_recovery(&self) -> Result<(), Error> {
-        let begun = Instant::now();
+        let begun = clock::monotonic();
         loop {
             let status = self.supervisor.status().await?;
             if !status.tool.as_ref().is_some_and(is_recovery) {

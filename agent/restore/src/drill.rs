@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::server::{Programs, Running};
+use crate::clock;
 use crate::error::RestoreError;
 use crate::restore::{Progress, RestoreOptions, Restored, Restorer};
 use crate::target::Goal;
@@ -94,9 +95,9 @@ async fn in_scratch(
     progress: &watch::Sender<Progress>,
     cancel: &CancellationToken,
 ) -> Result<DrillReport, RestoreError> {
-    let begun = Instant::now();
-    let planner = Restorer::new(store.clone(), layout.clone(), RestoreOptions::default());
-    let plan = planner.plan(&options.goal, options.backup.as_ref()).await?;
+    let begun = clock::monotonic();
+    let restorer = Restorer::new(store, layout);
+    let plan = restorer.plan(&options.goal, options.backup.as_ref()).await?;
     // Never to where the tablespaces of the real server are.
     let outside = plan.backup.tablespaces.iter().filter(|space| space.location.starts_with('/'));
     let tablespaces =
@@ -108,9 +109,8 @@ async fn in_scratch(
         no_sync: true,
         ..RestoreOptions::default()
     };
-    let restorer = Restorer::new(store, layout, restoring);
     let data = scratch.path.join("data");
-    let restored = restorer.run(&plan, &data, progress, cancel).await?;
+    let restored = restorer.run(&plan, &data, &restoring, progress, cancel).await?;
     let programs = Programs::new(options, scratch.path.clone(), scratch.owner);
     tokio::select! {
         () = cancel.cancelled() => Err(RestoreError::Cancelled { removed: true }),
@@ -128,7 +128,7 @@ async fn look(
     begun: Instant,
 ) -> Result<DrillReport, RestoreError> {
     let control = programs.control_data(data).await?;
-    let starting = Instant::now();
+    let starting = clock::monotonic();
     let mut running = Running::start(programs, data)?;
     running.recovered(options.recovery_limit).await?;
     let recovery_took = starting.elapsed();

@@ -23,6 +23,7 @@ use self::ahead::Ahead;
 use self::find::{Archive, Found};
 use self::receive::{Received, Urgency, receive};
 use self::stitch::Joined;
+use crate::clock;
 use outrider_archive::Layout;
 use outrider_store::Backoff;
 use outrider_store::{self as store, Store};
@@ -64,6 +65,9 @@ pub enum Fetched {
 }
 
 /// Reads one server's WAL from its archive. Clones share what is known.
+///
+/// Fetches of several files, and of one file twice, may run beside each other: each writes to a file that only it knows, checks
+/// that, and renames it to its destination.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     archive: Arc<Archive>,
@@ -122,18 +126,18 @@ impl Fetcher {
     ) -> Result<Fetched, FetchError> {
         let limit = patience.limit();
         if patience == Patience::Standby
-            && self.silent_until.borrow().is_some_and(|until| Instant::now() < until)
+            && self.silent_until.borrow().is_some_and(|until| clock::monotonic() < until)
         {
             return Err(FetchError::Silent { url: self.archive.store.url().to_owned(), name });
         }
-        let end = Instant::now() + limit;
+        let end = clock::monotonic() + limit;
         let destination = Destination { path: destination, owner };
         let mut backoff = Backoff::default();
         let mut last = None;
         // A recovery surely wants what comes next, unless there is hardly room for what it wants now.
         let mut eager = patience == Patience::Recovery;
         loop {
-            let attempt = timeout(end - Instant::now(), self.attempt(name, destination, eager)).await;
+            let attempt = timeout(end - clock::monotonic(), self.attempt(name, destination, eager)).await;
             let failure = match attempt {
                 Ok(Ok(fetched)) => {
                     self.silent_until.send_replace(None);
@@ -141,7 +145,7 @@ impl Fetcher {
                 }
                 Ok(Err(failure)) => failure,
                 Err(_) => {
-                    self.silent_until.send_replace(Some(Instant::now() + SILENCE));
+                    self.silent_until.send_replace(Some(clock::monotonic() + SILENCE));
                     return Err(FetchError::Late { name, limit, last });
                 }
             };
@@ -152,10 +156,10 @@ impl Fetcher {
             }
             let FetchError::Store { source, .. } = &failure else { return Err(failure) };
             if source.is_silence() {
-                self.silent_until.send_replace(Some(Instant::now() + SILENCE));
+                self.silent_until.send_replace(Some(clock::monotonic() + SILENCE));
             }
             let wait = backoff.next_wait();
-            if patience == Patience::Standby || Instant::now() + wait >= end {
+            if patience == Patience::Standby || clock::monotonic() + wait >= end {
                 return Err(failure);
             }
             last = Some(Box::new(failure));
@@ -192,7 +196,7 @@ impl Fetcher {
             ahead.begin(segment);
         }
         let wanted = self.archive.wanted(name, key, format, destination.path);
-        let received = receive(download, &self.archive.room, wanted, Urgency::Now).await?;
+        let received = receive(download, &self.archive.budget, wanted, Urgency::Now).await?;
         let fetched = put(received, destination)?;
         if whole {
             self.advance(name, fetched, eager);

@@ -72,6 +72,21 @@ pub struct Stop {
 }
 
 impl Plan {
+    /// The timeline along which Postgres recovers.
+    #[must_use]
+    pub fn timeline(&self) -> TimelineId {
+        let of_the_backup = self.backup.timeline.unwrap_or(self.first_wal.timeline);
+        self.path.last().copied().unwrap_or(of_the_backup)
+    }
+
+    /// The settings with which Postgres recovers to the goal: where the WAL comes from, and where it ends.
+    #[must_use]
+    pub fn recovery(&self, restore_command: String) -> Vec<(String, String)> {
+        let command = ("restore_command".to_owned(), restore_command);
+        let target = self.goal.settings(self.timeline()).into_iter();
+        std::iter::once(command).chain(target.map(|(name, value)| (name.to_owned(), value))).collect()
+    }
+
     /// Its name.
     #[must_use]
     pub fn id(&self) -> &BackupId {

@@ -91,14 +91,13 @@ pub struct Restored {
 pub struct Restorer {
     store: Arc<dyn Store>,
     layout: Layout,
-    options: RestoreOptions,
 }
 
 impl Restorer {
     /// From what lies at `layout` in `store`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, layout: Layout, options: RestoreOptions) -> Self {
-        Restorer { store, layout, options }
+    pub fn new(store: Arc<dyn Store>, layout: Layout) -> Self {
+        Restorer { store, layout }
     }
 
     /// Finds out whether and how the goal can be reached, from the backup `wanted` or else the best one. Touches nothing
@@ -119,9 +118,10 @@ impl Restorer {
         &self,
         plan: &Plan,
         directory: &std::path::Path,
+        options: &RestoreOptions,
         progress: &watch::Sender<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Restored, RestoreError> {
-        run::run(&self.store, &self.layout, &self.options, (plan, directory), progress, cancel).await
+        run::run(&self.store, &self.layout, options, (plan, directory), progress, cancel).await
     }
 }

@@ -66,7 +66,7 @@ pub struct Server {
 }
 
 #[derive(Clone, Debug)]
-struct Room {
+struct Service {
     options: ServerOptions,
     shipper: Shipper,
     fetcher: Fetcher,
@@ -106,8 +106,9 @@ impl Server {
         let mode = if own_user == 0 { 0o666 } else { 0o600 };
         fs::set_permissions(&socket, Permissions::from_mode(mode)).map_err(error("protect"))?;
         let (stopping, stopping_seen) = watch::channel(false);
-        let room = Room { options, shipper, fetcher: fetcher.clone(), stopping: stopping_seen, own_user };
-        let accepting = tokio::spawn(accept(listener, room));
+        let service =
+            Service { options, shipper, fetcher: fetcher.clone(), stopping: stopping_seen, own_user };
+        let accepting = tokio::spawn(accept(listener, service));
         Ok(Server { accepting, stopping, fetcher })
     }
 
@@ -128,8 +129,8 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: UnixListener, room: Room) {
-    let room = Arc::new(room);
+async fn accept(listener: UnixListener, service: Service) {
+    let service = Arc::new(service);
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     let mut clients = JoinSet::new();
     loop {
@@ -143,9 +144,9 @@ async fn accept(listener: UnixListener, room: Room) {
                 continue;
             }
         };
-        let room = room.clone();
+        let service = service.clone();
         clients.spawn(async move {
-            if let Err(error) = room.serve(stream).await {
+            if let Err(error) = service.serve(stream).await {
                 debug!(%error, "a client went away");
             }
             drop(place);
@@ -154,7 +155,7 @@ async fn accept(listener: UnixListener, room: Room) {
     }
 }
 
-impl Room {
+impl Service {
     async fn serve(&self, stream: UnixStream) -> io::Result<()> {
         let peer = stream.peer_cred()?;
         let owner = fs::metadata(&self.options.pg_wal).ok().map(|found| (found.uid(), found.gid()));

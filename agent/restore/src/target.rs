@@ -47,7 +47,7 @@ pub enum TargetAction {
     Shutdown,
 }
 
-/// The whole wish.
+/// Where a recovery goes, and what happens there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Goal {
     /// Where the recovery ends.

@@ -1,28 +1,22 @@
 //! Data from an archive: the first of a new cluster, and that of a new member. Jobs beside the round; each ends as initdb
 //! or a clone would, or leaves the mark that it did not.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use outrider_archive::Shipper;
 use outrider_archive::catalog::Catalog;
 use outrider_postgres::{Configuration, Error, Postgres, Upstream};
-use outrider_restore::{AheadOptions, Fetcher, Server, ServerOptions};
-use outrider_restore::{Goal, Phase, Plan, Progress, RestoreOptions, Restorer, Target};
+use outrider_restore::{AheadOptions, Fetcher, Goal, Plan, Progress, Server, ServerOptions, Target};
 use tokio::sync::watch;
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::backup::apart;
 use crate::config::{self, ArchiveOrigin, Config, ReplicaMethod};
 use crate::report::causes;
-
-/// Between two lines in the log on how far a restore is.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
-/// For a plan: it lists the archive, and may look into WAL for a target.
-const PLAN_LIMIT: Duration = Duration::from_secs(1800);
+use crate::restore::{self, PLAN_LIMIT};
 
 /// Makes the first data of a new cluster.
 ///
@@ -35,28 +29,27 @@ pub(super) async fn bootstrap(
     origin: ArchiveOrigin,
     wanted: Configuration,
 ) -> Result<(), Error> {
-    let goal = origin.goal.clone();
-    let plan = planned(&origin.archive, goal.clone(), origin.backup.clone()).await?;
+    let plan = restore::plan(&origin.archive, origin.goal.clone(), origin.backup.clone()).await;
+    let plan = plan.map_err(|problem| trouble(&problem))?;
     if origin.foreign {
         must_be_free(&config, plan.backup.system_identifier).await?;
     }
-    info!(backup = %plan.id(), target = %goal.target, about = %plan.estimate(), "restoring from the archive");
+    info!(backup = %plan.id(), target = %plan.goal.target, about = %plan.estimate(), "restoring from the archive");
     postgres.prepare_first().await?;
     let directory = postgres.settings().data_directory.clone();
-    let (told, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
-    let _stop: DropGuard = cancel.clone().drop_guard();
-    copied(&origin.archive, plan.clone(), directory, String::new(), told, cancel).await?;
-    let door = if origin.foreign { Some(Door::open(&config, shipper, &origin.archive).await?) } else { None };
-    let socket = door.as_ref().map(|door| door.socket.as_path());
+    copied(&origin.archive, &plan, directory, String::new()).await?;
+    let origin_socket = if origin.foreign {
+        Some(OriginSocket::open(&config, shipper, &origin.archive).await?)
+    } else {
+        None
+    };
+    let socket = origin_socket.as_ref().map(|origin_socket| origin_socket.socket.as_path());
     let command = match (socket, &postgres.settings().restore_command) {
         (Some(socket), _) => config::wal_fetch(socket),
         (None, Some(command)) => command.clone(),
         (None, None) => return Err(trouble("there is no restore_command")),
     };
-    let timeline = plan.path.last().copied().or(plan.backup.timeline).unwrap_or(plan.first_wal.timeline);
-    let mut target = vec![("restore_command".to_owned(), command)];
-    target.extend(goal.settings(timeline).into_iter().map(|(name, value)| (name.to_owned(), value)));
-    postgres.recover(&wanted, &target).await?;
+    postgres.recover(&wanted, &plan.recovery(command)).await?;
     if origin.foreign { Ok(()) } else { take_over(&origin.archive).await }
 }
 
@@ -106,7 +99,8 @@ pub(super) async fn clone(
 }
 
 async fn from_backup(postgres: &Postgres, archive: &config::Archive, system: u64) -> Result<(), Error> {
-    let plan = planned(archive, Goal::to(Target::Latest), None).await?;
+    let plan = restore::plan(archive, Goal::to(Target::Latest), None).await;
+    let plan = plan.map_err(|problem| trouble(&problem))?;
     if let Some(found) = plan.backup.system_identifier.filter(|found| *found != system) {
         return Err(Error::ForeignBackup { found, expected: system });
     }
@@ -118,89 +112,21 @@ async fn from_backup(postgres: &Postgres, archive: &config::Archive, system: u64
     let bytes = plan.plain_bytes.filter(|_| spaces.is_empty());
     postgres.prepare_standby(spaces, bytes).await?;
     let directory = postgres.settings().data_directory.clone();
-    let (told, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
-    let _stop: DropGuard = cancel.clone().drop_guard();
-    copied(archive, plan, directory, command, told, cancel).await?;
+    copied(archive, &plan, directory, command).await?;
     postgres.finish_standby(system).await
 }
 
-/// Whether and how the goal can be reached.
-///
-/// # Errors
-/// Why not, with the nearest that can.
-pub(crate) async fn planned(
+/// Brings the files; given up with the job.
+async fn copied(
     archive: &config::Archive,
-    goal: Goal,
-    backup: Option<outrider_archive::BackupId>,
-) -> Result<Plan, Error> {
-    let archive = archive.clone();
-    let planning = apart("restore plan", move || async move {
-        let store = archive.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
-        let restorer = Restorer::new(store, archive.layout, RestoreOptions::default());
-        match timeout(PLAN_LIMIT, restorer.plan(&goal, backup.as_ref())).await {
-            Ok(plan) => plan.map_err(|fault| trouble(&causes(&fault))),
-            Err(_) => Err(trouble(&format!("no plan within {PLAN_LIMIT:?}"))),
-        }
-    });
-    planning.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))
-}
-
-/// Brings the files, and tells how far it is. When `cancel` is called it comes back soon, and nothing of them is left; dropped,
-/// it goes on until then.
-///
-/// # Errors
-/// When they do not all come.
-pub(crate) async fn copied(
-    archive: &config::Archive,
-    plan: Plan,
+    plan: &Plan,
     directory: PathBuf,
     restore_command: String,
-    told: watch::Sender<Progress>,
-    cancel: CancellationToken,
 ) -> Result<(), Error> {
-    let archive = archive.clone();
-    let copying = apart("restore", move || async move {
-        let store = archive.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
-        // What an earlier try left has the mark of the work that this belongs to.
-        let options = RestoreOptions {
-            overwrite_half: true,
-            standby: !restore_command.is_empty(),
-            restore_command,
-            ..RestoreOptions::default()
-        };
-        let restorer = Restorer::new(store, archive.layout, options);
-        let heard = told.subscribe();
-        run(&restorer, &plan, &directory, &told, &cancel, heard).await
-    });
-    copying.await.unwrap_or_else(|broken| Err(trouble(&causes(&broken))))
-}
-
-async fn run(
-    restorer: &Restorer,
-    plan: &Plan,
-    directory: &Path,
-    told: &watch::Sender<Progress>,
-    cancel: &CancellationToken,
-    heard: watch::Receiver<Progress>,
-) -> Result<(), Error> {
-    let mut lines = interval(TOLD_EVERY);
-    let running = restorer.run(plan, directory, told, cancel);
-    tokio::pin!(running);
-    loop {
-        tokio::select! {
-            restored = &mut running => {
-                let restored = restored.map_err(|fault| trouble(&causes(&fault)))?;
-                info!(files = restored.files, bytes = restored.bytes, verified = restored.verified, took = ?restored.took, "the files are there");
-                return Ok(());
-            }
-            _ = lines.tick() => {
-                let Progress { phase, bytes, bytes_total, files, .. } = *heard.borrow();
-                if phase != Phase::Checking {
-                    info!(?phase, bytes, bytes_total, files, "restoring");
-                }
-            }
-        }
-    }
+    let (told, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
+    let _stop: DropGuard = cancel.clone().drop_guard();
+    let copied = restore::files(archive, plan.clone(), directory, restore_command, told, cancel).await;
+    copied.map_err(|problem| trouble(&problem))
 }
 
 /// The archive of the new cluster holds nothing, or only what is of the same system: WAL of two would lie in one place.
@@ -231,12 +157,12 @@ async fn must_be_free(config: &Config, system: Option<u64>) -> Result<(), Error>
 }
 
 /// A socket for `wal-fetch` that reads the other cluster's archive while the recovery lasts.
-struct Door {
+struct OriginSocket {
     socket: std::path::PathBuf,
     _server: Server,
 }
 
-impl Door {
+impl OriginSocket {
     async fn open(config: &Config, shipper: Shipper, read: &config::Archive) -> Result<Self, Error> {
         let store = read.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
         let ahead = AheadOptions {
@@ -248,7 +174,7 @@ impl Door {
         let pg_wal = config.postgres.data_directory.join("pg_wal");
         let options = ServerOptions { socket: socket.clone(), pg_wal };
         let server = Server::start(options, shipper, fetcher).await;
-        Ok(Door { socket, _server: server.map_err(|fault| trouble(&causes(&fault)))? })
+        Ok(OriginSocket { socket, _server: server.map_err(|fault| trouble(&causes(&fault)))? })
     }
 }
 

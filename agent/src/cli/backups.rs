@@ -23,7 +23,7 @@ use super::exit::{self, Refusal};
 use super::format::{self, Format, Rows};
 use super::ours::Ours;
 use crate::clock;
-use crate::config::Archive;
+use crate::config::{Archive, Config};
 
 /// Show the base backups in the archive and from when to when a server can be recovered
 #[derive(Args)]
@@ -77,6 +77,8 @@ enum Act {
 
 /// The archive that a configuration file names.
 pub(super) struct Place {
+    pub(super) file: PathBuf,
+    pub(super) config: Config,
     pub(super) store: Arc<dyn Store>,
     pub(super) layout: Layout,
     pub(super) retention: RetentionPolicy,
@@ -94,12 +96,12 @@ impl Place {
         };
         let config = exit::load(&file)?;
         let ours = Ours::of(&config, system_identifier)?;
-        let Some(archive) = config.archive else {
+        let Some(archive) = &config.archive else {
             return Err(Refusal::Usage(format!("{} has no archive", file.display())));
         };
         let store = archive.open_store()?;
-        let Archive { layout, retention, .. } = archive;
-        Ok(Place { store, layout, retention, ours })
+        let Archive { layout, retention, .. } = archive.clone();
+        Ok(Place { file, config, store, layout, retention, ours })
     }
 
     /// Required before anything in an archive is changed.

@@ -1,31 +1,23 @@
 //! `outrider restore`: restores a server from the archive, to any second, or says beforehand why that is not possible. Needs
 //! no agent and no DCS: it works when the cluster is dead.
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration};
 use outrider_archive::BackupId;
-use outrider_restore::{
-    Goal, Phase, Plan, Point, Progress, RestoreOptions, Restored, Restorer, TargetAction,
-};
+use outrider_restore::{Goal, Plan, Point, RestoreOptions, Restored, Restorer, TargetAction};
 use outrider_store::Location;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Refusal};
 use super::format::{Format, Rows, json as as_json, yaml};
+use super::progress::{say, watched};
 use super::target::TargetOptions;
-use crate::config::{Archive, Config, quoted};
+use crate::config::{self, Archive, Config};
 
-/// Without a terminal a line says how far it is after so much time.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 /// For how long pg_ctl is told to wait for a recovery, in seconds; its own 60 are over before many are.
 const PATIENT_SECONDS: u32 = 86_400;
 
@@ -114,10 +106,10 @@ pub(super) fn run(asked: Restore) -> Result<ExitCode, Refusal> {
         tablespaces: asked.tablespace.clone(),
         overwrite_half: asked.overwrite_half,
         standby: asked.standby,
-        restore_command: restore_command(&asked.config, asked.archive.as_ref(), archive.layout.server())?,
+        restore_command: config::wal_fetch_from(&asked.config, asked.archive.as_ref(), archive.server())?,
         no_sync: asked.no_sync,
     };
-    let restorer = Restorer::new(store, archive.layout.clone(), options);
+    let restorer = Restorer::new(store, archive.layout.clone());
     let into = asked.into.clone().unwrap_or_else(|| config.postgres.data_directory.clone());
     runtime.block_on(async {
         let plan = restorer.plan(&goal, asked.backup.as_ref()).await.map_err(anyhow::Error::new)?;
@@ -125,7 +117,10 @@ pub(super) fn run(asked: Restore) -> Result<ExitCode, Refusal> {
             return exit::print(&show_plan(&plan, asked.format)?);
         }
         say(&format!("restoring the backup {} to {} into {}", plan.id(), plan.goal.target, into.display()));
-        let restored = carry_out(&restorer, &plan, &into).await?;
+        let cancel = CancellationToken::new();
+        let restored =
+            watched(&cancel, async |progress| restorer.run(&plan, &into, &options, progress, &cancel).await);
+        let restored = restored.await?.map_err(anyhow::Error::new)?;
         exit::print(&show_result(&restored, &plan, &asked, &config)?)
     })
 }
@@ -146,48 +141,6 @@ fn archive(asked: &Restore, config: &Config) -> Result<Archive, Refusal> {
     };
     own.elsewhere(asked.archive.as_ref(), asked.from_server.as_deref())
         .map_err(|fault| Refusal::Usage(fault.to_string()))
-}
-
-/// What the restored Postgres runs for each file: this program, without an agent when there is none.
-pub(super) fn restore_command(
-    file: &Path,
-    elsewhere: Option<&Location>,
-    server: &str,
-) -> anyhow::Result<String> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let config = std::path::absolute(file).context("cannot find the configuration file")?;
-    let mut command = format!("{} wal-fetch --config {}", quoted(&program), quoted(&config));
-    if let Some(location) = elsewhere {
-        command.push_str(&format!(" --archive {}", quoted(Path::new(&location.to_string()))));
-    }
-    // By the server's name no agent is asked: the one of this machine only serves its own Postgres.
-    command.push_str(&format!(" --from-server {} %f %p", quoted(Path::new(server))));
-    Ok(command)
-}
-
-async fn carry_out(restorer: &Restorer, plan: &Plan, into: &Path) -> Result<Restored, Refusal> {
-    let progress = watch::Sender::new(Progress::default());
-    let cancel = CancellationToken::new();
-    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    let mut told = progress.subscribe();
-    let mut shown = Shown::new();
-    let work = restorer.run(plan, into, &progress, &cancel);
-    let mut work = std::pin::pin!(work);
-    let done = loop {
-        tokio::select! {
-            done = &mut work => break done,
-            _ = interrupted.recv() => {
-                say("cancelling: what was written is being removed");
-                cancel.cancel();
-            }
-            Ok(()) = told.changed() => {
-                let progress = *told.borrow_and_update();
-                shown.show(&progress);
-            }
-        }
-    };
-    shown.clear();
-    done.map_err(|fault| anyhow::Error::new(fault).into())
 }
 
 fn point(point: &Point) -> String {
@@ -280,68 +233,6 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
     text.push_str(&next);
     text.push_str("archiving is off in it (archive_command = 'false') until you decide where its WAL goes\n");
     Ok(text)
-}
-
-/// A bar on a terminal, and now and then a line elsewhere.
-pub(super) struct Shown {
-    bar: Option<ProgressBar>,
-    phase: Phase,
-    said: Duration,
-}
-
-impl Shown {
-    pub(super) fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {msg}");
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        Shown { bar, phase: Phase::Checking, said: Duration::ZERO }
-    }
-
-    pub(super) fn show(&mut self, progress: &Progress) {
-        let phase = match progress.phase {
-            Phase::Checking => "checking",
-            Phase::Copying => "copying",
-            Phase::Syncing => "making durable",
-            Phase::Done => "done",
-        };
-        let total = progress.bytes_total.max(progress.bytes);
-        let seconds = progress.elapsed.as_secs_f64().max(0.001);
-        let rate = (progress.bytes as f64 / seconds) as u64;
-        let left = match progress.bytes_total.saturating_sub(progress.bytes).checked_div(rate) {
-            Some(left) if progress.phase == Phase::Copying => {
-                format!(", {} left", HumanDuration(Duration::from_secs(left)))
-            }
-            Some(_) | None => String::new(),
-        };
-        let rate = HumanBytes(rate);
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(total.max(1));
-                bar.set_position(progress.bytes);
-                bar.set_prefix(phase);
-                bar.set_message(format!("{rate}/s{left}"));
-            }
-            None if progress.phase != self.phase || progress.elapsed > self.said + LINE_EVERY => {
-                let (done, all) = (HumanBytes(progress.bytes), HumanBytes(total));
-                say(&format!("{phase}: {done} of {all}, {} files, {rate}/s{left}", progress.files));
-                self.said = progress.elapsed;
-            }
-            None => {}
-        }
-        self.phase = progress.phase;
-    }
-
-    pub(super) fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// On standard error; without one there is still the exit status.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Two absolute paths, so that the sign between them is one before a slash. `\\=` stands for one in a path, as in `pg_basebackup`.

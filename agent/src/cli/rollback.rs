@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::Args;
 use outrider_archive::BackupId;
-use outrider_restore::{Goal, RestoreOptions, Restorer};
+use outrider_restore::{Goal, Restorer};
 use serde_json::{Value, json};
 
 use super::confirm::confirm;
@@ -97,7 +97,7 @@ async fn plan(file: &Path, goal: &Goal, backup: Option<&BackupId>) -> Result<Exi
     let Some(archive) = &config.archive else {
         return Err(Refusal::Usage(format!("{} names no archive", file.display())));
     };
-    let restorer = Restorer::new(archive.open_store()?, archive.layout.clone(), RestoreOptions::default());
+    let restorer = Restorer::new(archive.open_store()?, archive.layout.clone());
     let planned = restorer.plan(goal, backup).await.map_err(anyhow::Error::new)?;
     exit::print(&restore::show_plan(&planned, Format::Table)?)
 }

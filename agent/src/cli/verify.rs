@@ -48,17 +48,15 @@ pub(super) struct Verify {
 
 pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let place = Place::of(options.config.clone(), None)?;
+    let place = Place::of(options.config, None)?;
     let wanted = VerifyOptions { backup: options.backup, full: options.full };
     let (found, drilled) = runtime.block_on(async {
         let (mut found, is_ours) = verified(&place, &wanted).await?;
-        let drilled = match options.config {
-            Some(file) if options.drill => {
-                let scratch = options.scratch;
-                let backup = wanted.backup.clone();
-                drill::drill(&file, &place, backup, scratch, options.while_stdin, &mut found).await?
-            }
-            Some(_) | None => None,
+        let drilled = if options.drill {
+            let backup = wanted.backup.clone();
+            drill::drill(&place, backup, options.scratch, options.while_stdin, &mut found).await?
+        } else {
+            None
         };
         if is_ours {
             record(&place, &wanted, &found, drilled.as_ref()).await?;

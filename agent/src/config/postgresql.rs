@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use outrider_postgres::{Password, Settings, User, check_hba_line};
+use outrider_store::Location;
 use serde_json::Value;
 
 use super::address::Address;
@@ -236,8 +238,29 @@ pub(crate) fn wal_fetch(socket: &Path) -> String {
     command(&super::own_program(), "wal-fetch", socket, "%f %p")
 }
 
+/// A `restore_command` that reads an archive itself where no agent serves it: that of the member's file, or the one at
+/// `elsewhere`; and in it the WAL of `server`.
+///
+/// # Errors
+/// When this program or the file cannot be found.
+pub(crate) fn wal_fetch_from(
+    file: &Path,
+    elsewhere: Option<&Location>,
+    server: &str,
+) -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let config = std::path::absolute(file).context("cannot find the configuration file")?;
+    let mut command = format!("{} wal-fetch --config {}", quoted(&program), quoted(&config));
+    if let Some(location) = elsewhere {
+        command.push_str(&format!(" --archive {}", quoted(Path::new(&location.to_string()))));
+    }
+    // By the server's name no agent is asked: the one of this machine only serves its own Postgres.
+    command.push_str(&format!(" --from-server {} %f %p", quoted(Path::new(server))));
+    Ok(command)
+}
+
 /// In a command for Postgres to hand to the shell.
-pub(crate) fn quoted(path: &Path) -> String {
+fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"))
 }
 

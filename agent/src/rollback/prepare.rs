@@ -16,10 +16,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::act::from_archive;
-use crate::clock;
 use crate::config::Archive;
 use crate::report::causes;
+use crate::{clock, restore};
 
 /// For the last segment to come into the archive. It may hold the target; when it does not, nothing depends on it.
 const SHIP_LIMIT: Duration = Duration::from_secs(60);
@@ -94,11 +93,7 @@ async fn plan(work: &Work, told: &watch::Sender<RollbackClaim>) -> Result<Plan, 
     phase(told, "archiving the last WAL", 0);
     ship_the_last(work).await;
     phase(told, "planning", 0);
-    let planned = from_archive::planned(&work.archive, work.goal.clone(), work.backup.clone()).await;
-    let planned = planned.map_err(|fault| match fault {
-        Error::Archive { problem } => problem,
-        other => causes(&other),
-    })?;
+    let planned = restore::plan(&work.archive, work.goal.clone(), work.backup.clone()).await?;
     if let Some(found) = planned.backup.system_identifier.filter(|found| *found != work.system) {
         return Err(causes(&Error::ForeignBackup { found, expected: work.system }));
     }
@@ -144,11 +139,13 @@ async fn copy(
     let far = watch::Sender::new(outrider_restore::Progress::default());
     let mut heard = far.subscribe();
     let directory = work.postgres.rollback_directory();
-    let copying = from_archive::copied(&work.archive, planned, directory, String::new(), far, cancel.clone());
+    let copying = restore::files(&work.archive, planned, directory, String::new(), far, cancel.clone());
     tokio::pin!(copying);
     loop {
         tokio::select! {
-            copied = &mut copying => return copied.map_err(|fault| causes(&fault)),
+            copied = &mut copying => {
+                return copied.map_err(|problem| causes(&Error::Archive { problem }));
+            }
             Ok(()) = heard.changed() => {
                 let now = *heard.borrow_and_update();
                 told.send_modify(|claim| {
@@ -171,10 +168,7 @@ async fn recover(
     let Some(command) = work.postgres.settings().restore_command.clone() else {
         return Err(Error::Archive { problem: "there is no restore_command".to_owned() });
     };
-    let backup = planned.backup.timeline.unwrap_or(planned.first_wal.timeline);
-    let timeline = planned.path.last().copied().unwrap_or(backup);
-    let mut target = vec![("restore_command".to_owned(), command)];
-    target.extend(work.goal.settings(timeline).into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let target = planned.recovery(command);
     let begun = clock::monotonic();
     let mut news = work.postgres.supervisor().news();
     let recovering = work.postgres.recover_beside(&work.wanted, &target);

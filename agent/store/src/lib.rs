@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod clock;
 mod directory;
 mod location;
 mod payload;

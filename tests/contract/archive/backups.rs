@@ -412,9 +412,9 @@ async fn restore(
     options: RestoreOptions,
     progress: &watch::Sender<outrider_restore::Progress>,
 ) -> Result<outrider_restore::Restored, RestoreError> {
-    let restorer = Restorer::new(primary.store.clone(), layout(), options);
+    let restorer = Restorer::new(primary.store.clone(), layout());
     let plan = restorer.plan(&Goal::to(Target::Latest), None).await?;
-    restorer.run(&plan, into, progress, &CancellationToken::new()).await
+    restorer.run(&plan, into, &options, progress, &CancellationToken::new()).await
 }
 
 async fn a_cancelled_backup_leaves_nothing(bench: &Bench) {
@@ -525,7 +525,7 @@ async fn a_backup_of_a_standby_that_rests_at_a_switch_can_be_restored() {
     let backup = primary.backup_of(&standby, plain_options(), &progress, &cancel);
     let (report, ()) = tokio::join!(backup, primary.finish_segment_of(progress.subscribe()));
     report.unwrap();
-    let restorer = Restorer::new(bench.store(), layout(), RestoreOptions::default());
+    let restorer = Restorer::new(bench.store(), layout());
     restorer.plan(&Goal::to(Target::Latest), None).await.unwrap();
 }
 

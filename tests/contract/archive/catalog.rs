@@ -9,7 +9,7 @@ use outrider_archive::{
     BackupId, BackupInfo, BackupStatus, Compression, Layout, Owned, prove_by_hand, sweep_abandoned,
 };
 use outrider_restore::verify::{self, Record, VerifyOptions};
-use outrider_restore::{Goal, RestoreOptions, Restorer, Target};
+use outrider_restore::{Goal, Restorer, Target};
 use outrider_store::{Metadata, Store, Stored};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
@@ -261,7 +261,7 @@ async fn what_another_cluster_took_is_neither_used_nor_counted_nor_removed(bench
         "{found:?}"
     );
     // A restore begins with ours, although theirs is newer.
-    let restorer = Restorer::new(archive.store.clone(), archive.layout.clone(), RestoreOptions::default());
+    let restorer = Restorer::new(archive.store.clone(), archive.layout.clone());
     let goal = Goal::to(Target::Immediate);
     let wanted: BackupId = "20260103T000000".parse().unwrap();
     let refused = restorer.plan(&goal, Some(&wanted)).await.unwrap_err();

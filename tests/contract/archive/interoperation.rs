@@ -269,10 +269,10 @@ async fn restore_ours(
         restore_command: format!("cp {}/%f %p", wal.path().display()),
         ..RestoreOptions::default()
     };
-    let restorer = Restorer::new(barman.store(), layout(), options);
+    let restorer = Restorer::new(barman.store(), layout());
     let plan = restorer.plan(&Goal::to(Target::Latest), Some(id)).await.unwrap();
     let (progress, cancel) = (watch::Sender::default(), CancellationToken::new());
-    restorer.run(&plan, &postgres.data(), &progress, &cancel).await.unwrap();
+    restorer.run(&plan, &postgres.data(), &options, &progress, &cancel).await.unwrap();
     postgres.configure("archive_mode = off");
     postgres.start();
     let client = postgres.connect().await;

@@ -54,9 +54,10 @@ pub(crate) async fn restore(
     into: &Path,
     options: RestoreOptions,
 ) -> Result<Restored, RestoreError> {
-    let restorer = Restorer::new(store, layout(), options);
+    let restorer = Restorer::new(store, layout());
     let plan = restorer.plan(&Goal::to(target), None).await?;
-    restorer.run(&plan, into, &watch::Sender::new(Progress::default()), &CancellationToken::new()).await
+    let (progress, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
+    restorer.run(&plan, into, &options, &progress, &cancel).await
 }
 
 fn layout() -> Layout {
@@ -124,12 +125,12 @@ impl Scene {
         (Scene::new(bench.store()).await, bench)
     }
 
-    fn restorer(&self, options: RestoreOptions) -> Restorer {
-        Restorer::new(self.store.clone(), layout(), options)
+    fn restorer(&self) -> Restorer {
+        Restorer::new(self.store.clone(), layout())
     }
 
     async fn plan(&self, target: Target) -> Result<Plan, RestoreError> {
-        self.restorer(RestoreOptions::default()).plan(&Goal::to(target), None).await
+        self.restorer().plan(&Goal::to(target), None).await
     }
 
     async fn restore(
@@ -315,12 +316,13 @@ async fn a_running_server_is_not_restored_over() {
 async fn a_cancelled_restore_leaves_nothing() {
     let (scene, _bench) = Scene::in_a_directory().await;
     let nowhere = Postgres::nowhere();
-    let restorer = scene.restorer(RestoreOptions::default());
+    let restorer = scene.restorer();
     let plan = scene.plan(Target::Latest).await.unwrap();
     let cancel = CancellationToken::new();
     cancel.cancel();
     let progress = watch::Sender::new(Progress::default());
-    let fault = restorer.run(&plan, &nowhere.data(), &progress, &cancel).await.unwrap_err();
+    let options = RestoreOptions::default();
+    let fault = restorer.run(&plan, &nowhere.data(), &options, &progress, &cancel).await.unwrap_err();
     assert!(matches!(fault, RestoreError::Cancelled { removed: true }), "{fault}");
     assert!(!nowhere.data().exists());
 }

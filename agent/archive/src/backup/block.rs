@@ -14,6 +14,8 @@ use super::BackupError;
 use super::exclude::Relation;
 use super::page;
 
+/// An empty last block, in the fixed code (RFC 1951): it ends a stream of deflate that was cut between two blocks.
+pub(super) const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 /// Bytes of a tar that are compressed together. Larger ones gain nothing in size, smaller ones lose.
 pub(crate) const BLOCK: usize = 1 << 20;
 /// Files in a block at most: each is held open until the block is read.
@@ -281,7 +283,7 @@ mod tests {
 
     fn inflate(blocks: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
-        let whole = [blocks, &super::super::join::LAST_BLOCK].concat();
+        let whole = [blocks, &LAST_BLOCK].concat();
         flate2::read::DeflateDecoder::new(&whole[..]).read_to_end(&mut plain).unwrap();
         plain
     }

@@ -29,7 +29,7 @@ impl Claim {
     /// every reader takes the last name for the newest backup. A name further in the future is that of a clock that was
     /// wrong, and must not stop every backup until then.
     pub(crate) async fn make(store: &dyn Store, layout: &Layout, owned: Owned) -> Result<Self, BackupError> {
-        let now = Timestamp::try_from(clock::now()).unwrap_or_default();
+        let now = Timestamp::try_from(clock::wall()).unwrap_or_default();
         let mut time = now;
         let until = BackupId::beginning_at(now + AHEAD_MAX);
         let newest = newest(store, layout, &BackupId::beginning_at(now), &until).await?;
@@ -115,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_never_go_backwards() {
-        let now = Timestamp::try_from(clock::now()).unwrap();
+        let now = Timestamp::try_from(clock::wall()).unwrap();
         let (claim, other) = claim_beside("20200101T000000").await;
         assert!(claim.unwrap().id > other);
         let soon = BackupId::beginning_at(now + Duration::from_secs(2 * 3600));

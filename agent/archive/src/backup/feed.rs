@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::BackupError;
 use super::block::{BLOCK, Content, FILES, Job, Span, TarFile, TarName};
 use super::walk::{Entry, Visitor};
+use crate::clock;
 
 /// Tars are made of records of this size.
 const RECORD: u64 = 512;
@@ -52,12 +53,12 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(bytes: NonZeroU64) -> Self {
-        Pace { bytes, next: Instant::now() }
+        Pace { bytes, next: clock::monotonic() }
     }
 
     /// When a block of this length may be handed out.
     fn turn(&mut self, length: usize) -> Instant {
-        let turn = self.next.max(Instant::now());
+        let turn = self.next.max(clock::monotonic());
         self.next = turn + Duration::from_secs_f64(length as f64 / self.bytes.get() as f64);
         turn
     }

@@ -7,16 +7,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::block::{Block, Failures, Piece, TarName};
+use super::block::{Block, Failures, LAST_BLOCK, Piece, TarName};
 use super::manifest::Manifest;
 use super::object::Object;
 use super::progress::Progress;
 use super::{BackupError, Inside, MANIFEST, Point, TarIndex};
+use crate::clock;
 use crate::{BackupId, Layout};
 use outrider_store::Store;
 
-/// An empty last block, in the fixed code (RFC 1951).
-pub(crate) const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 /// No name, no time, "unknown" system (RFC 1952).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// Checksum failures that are named; the others are counted.
@@ -105,7 +104,7 @@ impl<'a> Joiner<'a> {
         blocks: &mut mpsc::Receiver<Result<Block, BackupError>>,
         stop: &CancellationToken,
     ) -> Result<(), BackupError> {
-        let begun = Instant::now();
+        let begun = clock::monotonic();
         let text = self.manifest.begin();
         self.manifest_object.push(text.as_bytes()).await?;
         let (mut waiting, mut next) = (BTreeMap::new(), 0);

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::Layout;
 use crate::backup_info::Tablespace;
+use crate::clock;
 use outrider_store::{self as store, Store};
 
 /// Anything that went wrong with the server, in its words.
@@ -138,7 +139,7 @@ const PARTIAL: &str = ".partial";
 #[async_trait]
 impl WalArchived for StoredWal {
     async fn wait(&self, first: SegmentName, last: SegmentName, size: SegmentSize) -> Result<(), WalMissing> {
-        let begun = Instant::now();
+        let begun = clock::monotonic();
         let mut next = first;
         loop {
             let outcome = self.first_missing(next, last, size).await;

@@ -51,7 +51,7 @@ pub async fn sweep_abandoned(
     keep: Option<&BackupId>,
     age: Duration,
 ) -> Result<Vec<BackupId>, store::Error> {
-    let now = jiff::Timestamp::try_from(clock::now()).unwrap_or_default();
+    let now = jiff::Timestamp::try_from(clock::wall()).unwrap_or_default();
     let is_old = |id: &BackupId| id.time().is_some_and(|time| time + age <= now);
     let mut removed = Vec::new();
     for id in unfinished(store, layout).await? {

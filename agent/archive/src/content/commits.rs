@@ -5,9 +5,11 @@ use outrider_wal::{Ending, Notable, PiecewiseScan, Record};
 /// In microseconds since the Unix epoch. Commits lie in the order in which they were written, their times nearly so:
 /// these are the smallest and the largest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CommitTimes {
-    pub(crate) first: i64,
-    pub(crate) last: i64,
+pub struct CommitTimes {
+    /// The smallest.
+    pub first: i64,
+    /// The largest.
+    pub last: i64,
 }
 
 /// Looks for commits in bytes that come in order.

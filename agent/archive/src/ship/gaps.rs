@@ -12,7 +12,7 @@ use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, W
 use super::Leadership;
 use crate::content::{Expected, HEADER, check_header};
 use crate::listing::Listing;
-use crate::queue::Turn;
+use crate::ready::WalFile;
 use crate::upload::Uploader;
 use outrider_store as store;
 
@@ -31,7 +31,7 @@ const HISTORY_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// Files of pg_wal that the archive lacks and that are not marked as ready, oldest first.
-    pub(super) holes: Vec<Turn>,
+    pub(super) holes: Vec<WalFile>,
     /// Segments that neither the archive nor pg_wal has, oldest first; the first and the last of each gap.
     pub(super) gaps: Vec<(SegmentName, SegmentName)>,
     /// Whether there is more of either.
@@ -90,7 +90,9 @@ struct PgWal {
 /// however long ago it was lost, and whoever lost it. What lies before the archive's first segment was removed from it, or never
 /// was in it, and is no gap.
 pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result<Found, CheckError> {
-    // First pg_wal, then the archive: what left between the two is in the archive.
+    // Files leave and PostgreSQL writes, renames and removes meanwhile. First pg_wal, then the archive: what left between the two
+    // is in the archive, and what PostgreSQL finished after the first look lies beyond what is compared. What it removed since
+    // then is only missed when its upload is tried, and looked for again.
     let directory = uploader.pg_wal.clone();
     let looked = tokio::task::spawn_blocking(move || PgWal::look(directory, leadership)).await;
     let pg_wal = looked.map_err(|panicked| CheckError::PgWal(io::Error::other(panicked)))?;
@@ -126,7 +128,7 @@ pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result
         let last = SegmentName::numbered(stretch.timeline, stretch.end, size);
         let shown = pg_wal.partials.contains(&last) && !pg_wal.ready.contains(&last);
         if stretch.partial && shown && stretch.end >= floor && !listing.has_any(last).await? {
-            found.holes.push(Turn::from(WalFileName::Partial(last)));
+            found.holes.push(WalFile::from(WalFileName::Partial(last)));
         }
     }
     found.compared_to = match missing.last() {
@@ -226,7 +228,7 @@ impl PgWal {
                 continue;
             }
             if self.segments.contains(&segment) && self.is_whole(segment) {
-                found.holes.push(Turn::from(WalFileName::Segment(segment)));
+                found.holes.push(WalFile::from(WalFileName::Segment(segment)));
             } else {
                 lost.push(segment);
             }
@@ -409,7 +411,7 @@ mod tests {
         /// What is to be filled, and what is lost: `timeline:number` and `timeline:first-last`.
         async fn expect(&self, holes: &str, gaps: &str) {
             let found = self.found().await;
-            let hole = |turn: &Turn| match turn.name() {
+            let hole = |file: &WalFile| match file.name() {
                 WalFileName::Segment(segment) => format!("{}:{}", segment.timeline, segment.number(SIZE)),
                 WalFileName::Partial(segment) => {
                     format!("{}:{}.partial", segment.timeline, segment.number(SIZE))

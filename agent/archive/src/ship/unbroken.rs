@@ -6,7 +6,7 @@ use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 
 use super::Leadership;
 use super::gaps::Found;
-use crate::queue::Turn;
+use crate::ready::WalFile;
 
 /// What the last comparison with pg_wal left open, and what was confirmed since.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ impl Unbroken {
     pub(super) fn compared(
         leadership: Leadership,
         found: &Found,
-        is_confirmed: impl Fn(Turn) -> bool,
+        is_confirmed: impl Fn(WalFile) -> bool,
     ) -> Option<Self> {
         let (timeline, size) = (leadership.timeline, leadership.segment_size);
-        let holes = found.holes.iter().filter_map(|turn| match turn.name() {
+        let holes = found.holes.iter().filter_map(|file| match file.name() {
             WalFileName::Segment(segment) => Some(segment),
             WalFileName::Partial(_) | WalFileName::BackupHistory { .. } | WalFileName::History(_) => None,
         });
-        let is_open = |segment: &SegmentName| !is_confirmed(Turn::from(WalFileName::Segment(*segment)));
+        let is_open = |segment: &SegmentName| !is_confirmed(WalFile::from(WalFileName::Segment(*segment)));
         let missing = holes.chain(found.ready.iter().copied().filter(is_open));
         let missing = missing.map(|segment| (segment.number(size), segment)).collect();
         let mut unbroken = Unbroken { timeline, size, missing, next: found.compared_to? };
@@ -40,8 +40,8 @@ impl Unbroken {
     }
 
     /// The archive has this one.
-    pub(super) fn confirm(&mut self, turn: Turn, is_confirmed: impl Fn(Turn) -> bool) {
-        if let WalFileName::Segment(segment) = turn.name() {
+    pub(super) fn confirm(&mut self, file: WalFile, is_confirmed: impl Fn(WalFile) -> bool) {
+        if let WalFileName::Segment(segment) = file.name() {
             let number = segment.number(self.size);
             if self.missing.get(&number) == Some(&segment) {
                 self.missing.remove(&number);
@@ -57,9 +57,9 @@ impl Unbroken {
     }
 
     /// Several are on their way at one time, and a later one may be there first.
-    fn advance(&mut self, is_confirmed: impl Fn(Turn) -> bool) {
+    fn advance(&mut self, is_confirmed: impl Fn(WalFile) -> bool) {
         let name = |number| WalFileName::Segment(SegmentName::numbered(self.timeline, number, self.size));
-        while is_confirmed(Turn::from(name(self.next))) {
+        while is_confirmed(WalFile::from(name(self.next))) {
             self.next += 1;
         }
     }
@@ -75,19 +75,19 @@ mod tests {
 
     /// The number of the segment at which it ends, after the comparison and after each that is confirmed.
     fn ends(found: &Found, before: &[&str], confirmed: &[&str]) -> Vec<u64> {
-        let turn = |name: &&str| Turn::from(name.parse::<WalFileName>().unwrap());
-        let mut known: BTreeSet<Turn> = before.iter().map(turn).collect();
+        let file = |name: &&str| WalFile::from(name.parse::<WalFileName>().unwrap());
+        let mut known: BTreeSet<WalFile> = before.iter().map(file).collect();
         let leadership =
             Leadership { term: 1, system_identifier: 1, segment_size: SIZE, timeline: TimelineId::new(2) };
-        let mut unbroken = Unbroken::compared(leadership, found, |turn| known.contains(&turn)).unwrap();
+        let mut unbroken = Unbroken::compared(leadership, found, |file| known.contains(&file)).unwrap();
         let number = |(timeline, lsn): (TimelineId, Lsn)| {
             assert_eq!(timeline, TimelineId::new(2));
             lsn.get() / SIZE.bytes()
         };
         let mut ends = vec![number(unbroken.end())];
         for name in confirmed {
-            known.insert(turn(name));
-            unbroken.confirm(turn(name), |turn| known.contains(&turn));
+            known.insert(file(name));
+            unbroken.confirm(file(name), |file| known.contains(&file));
             ends.push(number(unbroken.end()));
         }
         ends
@@ -100,7 +100,7 @@ mod tests {
             other => panic!("{other}"),
         };
         Found {
-            holes: holes.iter().map(name).map(Turn::from).collect(),
+            holes: holes.iter().map(name).map(WalFile::from).collect(),
             ready: ready.iter().map(segment).collect(),
             compared_to: Some(compared_to),
             ..Found::default()

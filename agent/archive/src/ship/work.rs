@@ -16,13 +16,14 @@ use tracing::{debug, info};
 
 use super::capacity::Growth;
 use super::gaps::{self, CheckError, Found};
-use super::line::Line;
+use super::queue::ShipQueue;
 use super::unbroken::Unbroken;
 use super::writer::{self, Claimed};
 use super::{Leadership, NotDurable, Question};
 use crate::Status;
+use crate::clock;
 use crate::content::Expected;
-use crate::queue::{self, Ready, Turn};
+use crate::ready::{self, Ready, WalFile};
 use crate::upload::{UploadError, Uploaded, Uploader};
 use outrider_store::Backoff;
 use outrider_store::{self as store, Conditions};
@@ -45,15 +46,18 @@ pub(super) struct Work {
     member: String,
     parallelism: usize,
     leadership: Option<Leadership>,
-    line: Line,
-    waiters: HashMap<Turn, Vec<oneshot::Sender<Result<(), NotDurable>>>>,
-    refusals: HashMap<Turn, String>,
+    queue: ShipQueue,
+    waiters: HashMap<WalFile, Vec<oneshot::Sender<Result<(), NotDurable>>>>,
+    refusals: HashMap<WalFile, String>,
     conditions: Option<Conditions>,
     /// Whether the archive is ours to write to; `None` before it was asked.
     claim: Option<Claimed>,
     claim_at: Instant,
     check_at: Instant,
     unbroken: Option<Unbroken>,
+    /// Scan, probe, claim, check and uploads, beside each other; of each but the uploads one at a time. They touch nothing of this
+    /// struct: what they found comes back by the loop. A new term aborts them all, and what the store still takes of them is put
+    /// if absent under names that nobody else may use for other content.
     running: JoinSet<Done>,
     jobs: HashMap<Id, Job>,
     backoff: Backoff,
@@ -74,7 +78,7 @@ enum Job {
     Probe,
     Claim,
     Check,
-    Upload(Turn),
+    Upload(WalFile),
 }
 
 enum Done {
@@ -82,7 +86,7 @@ enum Done {
     Probed(Result<Conditions, store::Error>),
     Claimed(Result<Claimed, store::Error>),
     Checked(Result<Found, CheckError>),
-    Uploaded(Turn, Result<Uploaded, UploadError>),
+    Uploaded(WalFile, Result<Uploaded, UploadError>),
 }
 
 impl Work {
@@ -98,19 +102,19 @@ impl Work {
             member,
             parallelism,
             leadership: None,
-            line: Line::default(),
+            queue: ShipQueue::default(),
             waiters: HashMap::new(),
             refusals: HashMap::new(),
             conditions: None,
             claim: None,
-            claim_at: Instant::now(),
-            check_at: Instant::now(),
+            claim_at: clock::monotonic(),
+            check_at: clock::monotonic(),
             unbroken: None,
             running: JoinSet::new(),
             jobs: HashMap::new(),
             backoff: Backoff::default(),
             resume_at: None,
-            scan_at: Instant::now(),
+            scan_at: clock::monotonic(),
             growth: Growth::default(),
             watcher: None,
             woken,
@@ -144,7 +148,7 @@ impl Work {
                 }
                 Some(question) = questions.recv() => self.asked(question),
                 Some(done) = self.running.join_next_with_id() => self.finished(done),
-                Some(()) = wakes.recv() => self.scan_at = Instant::now(),
+                Some(()) = wakes.recv() => self.scan_at = clock::monotonic(),
                 () = sleep_until(scan_at), if self.leadership.is_some() && !self.is_running(Job::Scan) => {
                     self.scan();
                 }
@@ -161,17 +165,17 @@ impl Work {
         // With another term the promises of the old one are void: begin anew.
         self.running = JoinSet::new();
         self.jobs.clear();
-        self.line.stop();
+        self.queue.stop();
         self.refusals.clear();
         self.watcher = None;
         self.resume_at = None;
         self.backoff.reset();
         self.conditions = None;
         self.claim = None;
-        self.claim_at = Instant::now();
-        self.check_at = Instant::now();
+        self.claim_at = clock::monotonic();
+        self.check_at = clock::monotonic();
         self.unbroken = None;
-        self.scan_at = Instant::now();
+        self.scan_at = clock::monotonic();
         self.growth = Growth::default();
         self.leadership = leadership;
         self.status = Status { counters: self.status.counters, ..Status::default() };
@@ -179,8 +183,8 @@ impl Work {
         match leadership {
             Some(Leadership { term, .. }) => {
                 info!(term, archive = self.uploader.store.url(), "shipping WAL");
-                for turn in self.waiters.keys() {
-                    self.line.ask(*turn);
+                for file in self.waiters.keys() {
+                    self.queue.ask(*file);
                 }
             }
             None => info!("no longer shipping WAL"),
@@ -188,9 +192,9 @@ impl Work {
     }
 
     fn asked(&mut self, Question { name, waits, answer }: Question) {
-        let turn = Turn::from(name);
+        let file = WalFile::from(name);
         let settled = match &self.claim {
-            _ if self.line.is_confirmed(turn) => Some(Ok(())),
+            _ if self.queue.is_confirmed(file) => Some(Ok(())),
             _ if !waits => Some(Err(NotDurable::NotYet)),
             Some(Claimed::Others(text)) => Some(Err(NotDurable::Writer(text.clone()))),
             Some(Claimed::Ours) | None => None,
@@ -208,9 +212,9 @@ impl Work {
             let _ = answer.send(Err(NotDurable::Busy));
             return;
         }
-        self.waiters.entry(turn).or_default().push(answer);
+        self.waiters.entry(file).or_default().push(answer);
         if self.leadership.is_some() {
-            self.line.ask(turn);
+            self.queue.ask(file);
         }
     }
 
@@ -224,16 +228,16 @@ impl Work {
     }
 
     fn scan(&mut self) {
-        self.scan_at = Instant::now() + SCAN_INTERVAL;
+        self.scan_at = clock::monotonic() + SCAN_INTERVAL;
         if self.watcher.is_none() {
             match watch::watch(&self.uploader.pg_wal, self.woken.clone()) {
                 Ok(watcher) => self.watcher = Some(watcher),
                 Err(error) => debug!(%error, "archive_status is not watched, only scanned"),
             }
         }
-        let (pg_wal, confirmed) = (self.uploader.pg_wal.clone(), self.line.confirmed().clone());
+        let (pg_wal, confirmed) = (self.uploader.pg_wal.clone(), self.queue.confirmed().clone());
         self.spawn(Job::Scan, async move {
-            let scan = tokio::task::spawn_blocking(move || queue::scan(&pg_wal, &confirmed));
+            let scan = tokio::task::spawn_blocking(move || ready::scan(&pg_wal, &confirmed));
             Done::Scanned(scan.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked))))
         });
     }
@@ -251,7 +255,7 @@ impl Work {
             }
             return;
         }
-        if self.claim_at <= Instant::now() && !self.is_running(Job::Claim) {
+        if self.claim_at <= clock::monotonic() && !self.is_running(Job::Claim) {
             let (store, layout) = (self.uploader.store.clone(), self.uploader.layout.clone());
             let member = self.member.clone();
             self.spawn(Job::Claim, async move {
@@ -260,31 +264,32 @@ impl Work {
         }
         // While a look is due nothing new leaves: who stood still for longer than that, or met another's file, may not be
         // the leader any more.
-        if self.claim != Some(Claimed::Ours) || self.claim_at <= Instant::now() {
+        if self.claim != Some(Claimed::Ours) || self.claim_at <= clock::monotonic() {
             return;
         }
         self.send(leadership);
         // Not while holes wait to be filled: they would be found again.
-        if self.check_at <= Instant::now() && !self.is_running(Job::Check) && !self.line.has_holes() {
+        if self.check_at <= clock::monotonic() && !self.is_running(Job::Check) && !self.queue.has_holes() {
             let uploader = self.uploader.clone();
             self.spawn(Job::Check, async move { Done::Checked(gaps::check(&uploader, leadership).await) });
         }
     }
 
-    /// Sends as many files as may leave now.
+    /// Sends as many files as may leave now. They may come into the archive in any order: a segment that is there before an
+    /// older one is a gap for a moment only, and what is reported as archived ends before it (`unbroken`).
     fn send(&mut self, leadership: Leadership) {
         let system_identifier = Some(leadership.system_identifier);
         let expected = Expected { system_identifier, segment_size: leadership.segment_size };
         let room = usize::try_from(IN_FLIGHT_MAX / leadership.segment_size.bytes()).unwrap_or(usize::MAX);
-        while self.line.in_flight() < self.parallelism.min(room.max(1)) {
-            let Some(turn) = self.line.take() else { break };
+        while self.queue.in_flight() < self.parallelism.min(room.max(1)) {
+            let Some(file) = self.queue.take() else { break };
             let uploader = self.uploader.clone();
-            self.spawn(Job::Upload(turn), async move {
-                Done::Uploaded(turn, uploader.upload(turn.name(), expected).await)
+            self.spawn(Job::Upload(file), async move {
+                Done::Uploaded(file, uploader.upload(file.name(), expected).await)
             });
         }
-        if self.line.wants_scan() && !self.is_running(Job::Scan) && self.line.in_flight() == 0 {
-            self.scan_at = self.scan_at.min(Instant::now() + Duration::from_millis(200));
+        if self.queue.wants_scan() && !self.is_running(Job::Scan) && self.queue.in_flight() == 0 {
+            self.scan_at = self.scan_at.min(clock::monotonic() + Duration::from_millis(200));
         }
     }
 }

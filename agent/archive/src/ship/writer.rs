@@ -43,7 +43,7 @@ pub(super) async fn claim(
                 Judgement::Later(text) | Judgement::Others(text) => return Ok(Claimed::Others(text)),
             },
         };
-        let claimed_at = jiff::Timestamp::try_from(clock::now()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let claimed_at = jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let claim = Writer {
             term,
             system_identifier: system_identifier.to_string(),

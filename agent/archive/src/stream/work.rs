@@ -65,6 +65,8 @@ pub(super) async fn run(
                 status: StreamStatus { term: Some(now.term), ..idle(&shown.borrow()) },
                 shown: &shown,
             };
+            // Beside each other, since the sweep of a long outage takes many requests. What one puts the other does not remove:
+            // it removes chunks only of segments that the shipper has confirmed, and those are not written any more.
             tokio::join!(work.stream(), sweeper.run());
         };
         // What is under way then is dropped, and may or may not have happened.
@@ -102,7 +104,7 @@ impl Work<'_> {
     async fn stream(mut self) {
         let mut found = None;
         loop {
-            let (begun, was_found) = (Instant::now(), found.is_some());
+            let (begun, was_found) = (clock::monotonic(), found.is_some());
             let worked = self.look(begun, found.take()).await;
             let failed = worked.err();
             if let Some(failure) = &failed {
@@ -154,6 +156,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.begin_segment().await?;
+        // One after the other, so that what is there never has a gap: a recovery uses the chunks up to the first one.
         while let Some(range) = self.progress.take() {
             self.send(range).await?;
         }
@@ -212,7 +215,7 @@ impl Work<'_> {
                 counters.chunks += 1;
                 counters.bytes_in += range.to - range.from;
                 counters.bytes_out += sent.bytes_out;
-                self.status.last_streamed = Some(clock::now());
+                self.status.last_streamed = Some(clock::wall());
                 self.works();
                 self.show();
                 Ok(())
@@ -266,7 +269,7 @@ impl Work<'_> {
         if let ChunkError::Conflict(text) = failure {
             error!(fault = text, "WAL is not streamed: conflict");
             self.status.counters.failures += 1;
-            self.status.last_failure = Some((text.clone(), clock::now()));
+            self.status.last_failure = Some((text.clone(), clock::wall()));
             self.progress.conflict(text);
             return Ok(());
         }
@@ -288,7 +291,7 @@ impl Work<'_> {
                 }
             }
         }
-        self.status.last_failure = Some((text, clock::now()));
+        self.status.last_failure = Some((text, clock::wall()));
     }
 
     fn works(&mut self) {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Credentials;
 use super::failure::{Failure, classify, is_without_authentication};
+use crate::clock;
 
 /// A connection is used only once it has answered a read. A request that fails on it for any reason but a refused
 /// connection must therefore count as sent.
@@ -55,7 +56,7 @@ impl Endpoints {
 
     /// Until when one request may wait for its answer, within the operation's own deadline.
     pub(super) fn request_until(&self, until: Instant) -> Instant {
-        until.min(Instant::now() + self.request_limit)
+        until.min(clock::monotonic() + self.request_limit)
     }
 
     pub(super) fn request_limit(&self) -> Duration {
@@ -110,7 +111,7 @@ impl Endpoints {
     /// A separate connection for a watch: it ends when this endpoint loses contact with etcd's leader.
     pub(super) async fn client_for_watch(&self, index: usize) -> Result<Client, Failure> {
         let connect = self.connect.clone().with_require_leader(true);
-        let until = Instant::now() + self.request_limit;
+        let until = clock::monotonic() + self.request_limit;
         timeout_at(until, self.connect(index, connect)).await.map_err(Failure::late)?
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use etcd_client::{Client, Error as EtcdError};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::clock;
 use crate::error::Cause;
 use crate::store::{Fault, Repeat};
 
@@ -53,7 +54,7 @@ impl Endpoints {
         F: Future<Output = Result<T, EtcdError>>,
     {
         let mut attempts = Attempts::default();
-        while Instant::now() < until {
+        while clock::monotonic() < until {
             let index = self.current();
             let failure = match self.attempt(index, until, &send).await {
                 Ok(answer) => return Ok(answer),
@@ -93,7 +94,7 @@ impl Endpoints {
 
     async fn pause(&self, until: Instant) {
         let pause = PAUSE_MS + random_below(PAUSE_JITTER_MS);
-        sleep_until(until.min(Instant::now() + Duration::from_millis(pause as u64))).await;
+        sleep_until(until.min(clock::monotonic() + Duration::from_millis(pause as u64))).await;
     }
 
     async fn attempt<T, F>(

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::dcs::Changes;
 use crate::keyed::Identity;
 use crate::store::{Committed, Compare, Fault, KeptAlive, KeyValue, Op, Range, Repeat, Store, Transaction};
@@ -53,7 +54,7 @@ impl EtcdStore {
         client: Client,
         lease: i64,
     ) -> Result<KeptAlive, EtcdError> {
-        let (sent_at, sent_at_boottime_ns) = (Instant::now(), (self.boottime_ns)());
+        let (sent_at, sent_at_boottime_ns) = (clock::monotonic(), (self.boottime_ns)());
         let idle = self.idle_stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut stream = match idle.filter(|idle| idle.endpoint == endpoint && idle.lease == lease) {
             Some(idle) => idle,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use etcd_client::{Event, EventType, WatchOptions, WatchStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
+use crate::clock;
 use crate::dcs::Changes;
 use crate::error::Cause;
 use crate::keys::Keys;
@@ -60,7 +61,7 @@ pub(super) async fn watch_for_ever(endpoints: Arc<Endpoints>, base: String, chan
 /// A watch confirmed by etcd: it will report every later change.
 async fn watch_at(endpoints: &Endpoints, index: usize, base: &str) -> Result<WatchStream, Cause> {
     let mut client = endpoints.client_for_watch(index).await.map_err(cause)?;
-    let until = endpoints.request_until(Instant::now() + OPEN_LIMIT);
+    let until = endpoints.request_until(clock::monotonic() + OPEN_LIMIT);
     let opened = async {
         let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix())).await?;
         let first = stream.message().await?;

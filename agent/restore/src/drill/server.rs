@@ -7,9 +7,10 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::DrillOptions;
+use crate::clock;
 use crate::error::RestoreError;
 
 /// No program takes longer that only looks or stops.
@@ -155,7 +156,7 @@ impl<'a> Running<'a> {
 
     /// Waits until it has recovered and takes connections.
     pub(super) async fn recovered(&mut self, limit: Duration) -> Result<(), RestoreError> {
-        let begun = Instant::now();
+        let begun = clock::monotonic();
         loop {
             let exit = self.postmaster.try_wait().map_err(|fault| failed("Postgres", fault.to_string()))?;
             let log = self.log_tail()?;

@@ -18,6 +18,7 @@ use super::error::FetchError;
 use super::find::{Archive, lock};
 use super::growing::Growing;
 use super::receive::{Received, Temporary, Urgency, receive};
+use crate::clock;
 
 /// What all files together may take, at most; but always one segment.
 const BYTES_MAX: u64 = 1 << 30;
@@ -35,7 +36,8 @@ pub struct AheadOptions {
     pub segments: usize,
 }
 
-/// The segments that come next.
+/// The segments that come next. Each has a task of its own, which only fills a file that nobody knows but `Coming`: whoever takes
+/// that, or drops it with the run, has the file or removes it, and no lock is held while anything is awaited.
 #[derive(Debug)]
 pub(super) struct Ahead {
     options: AheadOptions,
@@ -55,7 +57,7 @@ struct Run {
     growing: Option<(SegmentName, Growing)>,
     asked: Option<Instant>,
     /// Ends the run when nobody asks any more.
-    janitor: Option<Aborted<()>>,
+    idle_watch: Option<Aborted<()>>,
 }
 
 impl Run {
@@ -165,9 +167,9 @@ impl Ahead {
 
     /// Somebody has asked. When nobody does any more what is here goes.
     fn watch(self: &Arc<Self>, run: &mut Run) {
-        run.asked = Some(Instant::now());
-        if run.janitor.is_none() && !run.is_empty() {
-            run.janitor = Some(self.clear_when_idle());
+        run.asked = Some(clock::monotonic());
+        if run.idle_watch.is_none() && !run.is_empty() {
+            run.idle_watch = Some(self.clear_when_idle());
         }
     }
 
@@ -207,11 +209,13 @@ impl Ahead {
             let found = archive.direct(name).await.map_err(|source| FetchError::Store { name, source })?;
             let Some((key, format, download)) = found else { return Ok(None) };
             let wanted = archive.wanted(name, key, format, &beside);
-            receive(download, &archive.room, wanted, Urgency::Ahead).await.map(Some).inspect_err(|failure| {
-                if failure.is_disk_full() {
-                    warn!(%segment, "no room to read WAL ahead: {failure}");
-                }
-            })
+            receive(download, &archive.budget, wanted, Urgency::Ahead).await.map(Some).inspect_err(
+                |failure| {
+                    if failure.is_disk_full() {
+                        warn!(%segment, "no room to read WAL ahead: {failure}");
+                    }
+                },
+            )
         }))
     }
 

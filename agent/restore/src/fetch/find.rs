@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use outrider_wal::{SegmentName, WalFileName};
 
-use super::receive::{Room, Wanted};
+use super::receive::{Budget, Wanted};
 use outrider_archive::compression::Format;
 use outrider_archive::{Compression, Layout};
 use outrider_store::{Download, Error, Listed, Store};
@@ -28,7 +28,7 @@ pub(super) struct Archive {
     layout: Layout,
     /// 0: not known.
     system_identifier: AtomicU64,
-    pub(super) room: Room,
+    pub(super) budget: Budget,
     /// The suffix that was seen last, by which the next segments are read ahead. `None`: none yet.
     format: Mutex<Option<Format>>,
     /// The segment that was joined of chunks last, which is told once.
@@ -81,7 +81,7 @@ impl Archive {
             store,
             layout,
             system_identifier: AtomicU64::new(0),
-            room: Room::default(),
+            budget: Budget::default(),
             format: Mutex::default(),
             joined: Mutex::new(None),
         }

@@ -30,18 +30,21 @@ const COLLECTED_KIB: usize = 64 << 10;
 /// How nice the threads are that unpack what is read ahead: a third of the share of others, where all processors are busy.
 const AHEAD_NICE: i32 = 5;
 /// Files unpacked at once at one time, each up to [`outrider_archive::compression::WHOLE_MAX`].
-const DESKS: usize = 2;
+const UNPACKING: usize = 2;
 
 /// The memory that all fetches of one [`super::Fetcher`] share.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
+pub(super) struct Budget {
     collected: Arc<Semaphore>,
-    desks: Arc<Semaphore>,
+    unpacking: Arc<Semaphore>,
 }
 
-impl Default for Room {
+impl Default for Budget {
     fn default() -> Self {
-        Room { collected: Arc::new(Semaphore::new(COLLECTED_KIB)), desks: Arc::new(Semaphore::new(DESKS)) }
+        Budget {
+            collected: Arc::new(Semaphore::new(COLLECTED_KIB)),
+            unpacking: Arc::new(Semaphore::new(UNPACKING)),
+        }
     }
 }
 
@@ -100,7 +103,7 @@ impl Received {
 /// Receives one object.
 pub(super) async fn receive(
     download: Download,
-    room: &Room,
+    budget: &Budget,
     wanted: Wanted,
     urgency: Urgency,
 ) -> Result<Received, FetchError> {
@@ -108,12 +111,13 @@ pub(super) async fn receive(
     let no_thread = |source| Err(FetchError::Write { path, source });
     let store_error = |source| FetchError::Store { name, source };
     if wanted.format == Format::Gzip && download.info.size <= COLLECTED_MAX {
-        let _place = place(room, download.info.size).await;
+        let _place = place(budget, download.info.size).await;
         let packed = collect(download).await.map_err(store_error)?;
-        let _desk = room.desks.acquire().await;
+        let _unpacking = budget.unpacking.acquire().await;
         let written = beside(urgency, move || write(&wanted, Source::Whole(packed))).await;
         return written.unwrap_or_else(no_thread);
     }
+    // Both at one time, with a few pieces between them; whichever fails hangs up, and so ends the other.
     let (sender, source) = ObjectReader::channel();
     let writing = beside(urgency, move || write(&wanted, Source::Coming(source)));
     let (written, sent) = tokio::join!(writing, sender.send_all(download));
@@ -142,9 +146,9 @@ async fn beside<T: Send + 'static>(
 }
 
 /// A place in memory for an object of that size, when one is free. `None` never comes: nobody closes the semaphore.
-pub(super) async fn place(room: &Room, size: u64) -> Option<SemaphorePermit<'_>> {
+pub(super) async fn place(budget: &Budget, size: u64) -> Option<SemaphorePermit<'_>> {
     let kib = u32::try_from(size.min(COLLECTED_MAX) / 1024 + 1).unwrap_or(1);
-    room.collected.acquire_many(kib).await.ok()
+    budget.collected.acquire_many(kib).await.ok()
 }
 
 /// The bytes of an object as they are, of which [`Download::info`] told that they are not too many.

@@ -120,7 +120,7 @@ fn contiguous(chunks: Vec<Chunk>) -> Vec<Chunk> {
 /// `None` when the object is gone.
 async fn load(archive: &Archive, chunk: Chunk) -> Result<(Chunk, Option<Vec<u8>>), Error> {
     // Held until the bytes are here; how many wait after that is bounded by `AT_ONCE`.
-    let _place = receive::place(&archive.room, chunk.to - chunk.from).await;
+    let _place = receive::place(&archive.budget, chunk.to - chunk.from).await;
     let packed = match archive.store.get(&chunk.key).await? {
         Some(download) => Some(receive::collect(download).await?),
         None => None,

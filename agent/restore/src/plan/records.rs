@@ -13,15 +13,13 @@ use crate::error::{Point, RestoreError};
 use crate::fetch::{Fetched, Fetcher, Patience};
 use outrider_archive::Layout;
 use outrider_archive::catalog::{ArchivedWal, TimelinePath};
+use outrider_archive::metadata::{CommitTimes, commit_times};
 use outrider_store::{self as store, Store};
 
 /// Segments that are looked through for the last transaction of a server that rests.
 const RESTING: usize = 8;
 /// Segments fetched ahead of the one that is read.
 const AHEAD: usize = 3;
-/// Where the shipper writes when the first and the last transaction of a segment ended, in microseconds since 1970.
-const FIRST_COMMIT: &str = "outrider-first-commit";
-const LAST_COMMIT: &str = "outrider-last-commit";
 
 /// Bytes of an XLOG_SWITCH record (xlogrecord.h, SizeOfXLogRecord).
 const SWITCH_BYTES: u64 = 24;
@@ -34,14 +32,7 @@ pub(super) struct Reader {
     /// Where segments lie while they are read.
     scratch: tempfile::TempDir,
     /// What is known of whole segments already.
-    times: HashMap<SegmentName, Option<Times>>,
-}
-
-/// When the transactions of a segment ended, in microseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Times {
-    pub(super) first: i64,
-    pub(super) last: i64,
+    times: HashMap<SegmentName, Option<CommitTimes>>,
 }
 
 /// The last of the WAL that can be reached.
@@ -178,21 +169,19 @@ impl Reader {
         &mut self,
         segment: SegmentName,
         wal: &ArchivedWal,
-    ) -> Result<Option<Times>, RestoreError> {
+    ) -> Result<Option<CommitTimes>, RestoreError> {
         if let Some(known) = self.times.get(&segment) {
             return Ok(*known);
         }
         let key = wal.key_of(&self.layout, segment);
-        let noted = self.store.head(&key).await.map_err(RestoreError::Store)?.and_then(|info| {
-            let number = |name: &str| info.metadata.get(name)?.parse::<i64>().ok();
-            Some(Times { first: number(FIRST_COMMIT)?, last: number(LAST_COMMIT)? })
-        });
+        let noted = self.store.head(&key).await.map_err(RestoreError::Store)?;
+        let noted = noted.and_then(|info| commit_times(&info.metadata));
         let times = match noted {
             Some(times) => Some(times),
             None => {
                 let (records, _) = self.scan(segment, None, u64::MAX).await?;
                 let first = records.iter().filter(is_transaction).filter_map(time_of).min();
-                first.zip(latest(&records)).map(|(first, last)| Times { first, last })
+                first.zip(latest(&records)).map(|(first, last)| CommitTimes { first, last })
             }
         };
         self.times.insert(segment, times);
@@ -343,7 +332,7 @@ fn latest(records: &[Record]) -> Option<i64> {
 }
 
 /// The times before and behind a place in a segment.
-type Around = (Option<Times>, Option<Times>);
+type Around = (Option<CommitTimes>, Option<CommitTimes>);
 
 /// Of transactions that ended at these places and times.
 fn around(ends: impl Iterator<Item = (Lsn, i64)>, place: Lsn) -> Around {
@@ -351,8 +340,8 @@ fn around(ends: impl Iterator<Item = (Lsn, i64)>, place: Lsn) -> Around {
     for (start, time) in ends {
         let side = if start < place { &mut around.0 } else { &mut around.1 };
         *side = Some(match side {
-            None => Times { first: time, last: time },
-            Some(times) => Times { first: times.first.min(time), last: times.last.max(time) },
+            None => CommitTimes { first: time, last: time },
+            Some(times) => CommitTimes { first: times.first.min(time), last: times.last.max(time) },
         });
     }
     around
@@ -365,7 +354,7 @@ mod tests {
     #[test]
     fn transactions_are_told_apart_by_the_place() {
         let ends = [(10, 5), (20, 3), (30, 9), (40, 7)].map(|(start, time)| (Lsn::new(start), time));
-        let times = |first, last| Some(Times { first, last });
+        let times = |first, last| Some(CommitTimes { first, last });
         assert_eq!(around(ends.into_iter(), Lsn::new(30)), (times(3, 5), times(7, 9)));
         assert_eq!(around(ends.into_iter(), Lsn::new(5)), (None, times(3, 9)));
         assert_eq!(around([].into_iter(), Lsn::new(5)), (None, None));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::clock;
 use crate::error::RestoreError;
 use outrider_store::Backoff;
 use outrider_store::{self as store, Download, Store};
@@ -85,7 +86,7 @@ pub(super) struct Trouble {
 
 impl Trouble {
     pub(super) async fn wait(&mut self, fault: store::Error) -> Result<(), RestoreError> {
-        let since = *self.since.get_or_insert_with(Instant::now);
+        let since = *self.since.get_or_insert_with(clock::monotonic);
         let wait = self.backoff.next_wait();
         if fault.needs_a_person() || since.elapsed() + wait > PATIENCE {
             return Err(RestoreError::Store(fault));

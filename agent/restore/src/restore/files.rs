@@ -47,7 +47,7 @@ const DIRECTORIES: [&str; 14] = [
 /// Less than that at once is left to the end: most files are small, and many of them lie side by side then.
 const STORED_EARLY_MIN: usize = 1 << 20;
 
-/// What the threads of one restore share.
+/// What the threads of one restore share. Each file is written by who has its bytes; what all of them write to is here.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     manifest: Option<Manifest>,

@@ -91,17 +91,23 @@ fn spans(index: &TarIndex) -> Option<Vec<Span>> {
     (begins && index.stored_end <= index.stored).then_some(spans)
 }
 
-/// The threads of one tar stand in line: each unpacks its span at any time, then in its turn reads the headers in it,
-/// and then writes at any time again.
-struct Line {
-    turn: Mutex<Turn>,
+/// What the threads of one tar share. Three things are done with each span: it is inflated, beside all others, since it was
+/// compressed by itself; the headers in it are read, one span after the other, since only what lies before tells where the next
+/// header is; and its files are written, beside all others again, since no byte of a file is in two spans.
+///
+/// A thread waits for earlier spans only. They are begun in order, so that the earliest that is not read yet always has a
+/// thread, and that one waits for nobody.
+struct Pipeline {
+    headers: Mutex<Headers>,
     moved: Condvar,
     shared: Arc<Shared>,
     /// Memory to be used again.
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
-struct Turn {
+/// How far the headers are read.
+struct Headers {
+    /// The place of the span whose headers are read next.
     next: usize,
     untar: Untar<Arc<Output>>,
     destination: Destination,
@@ -115,8 +121,8 @@ async fn in_parallel(
     cancel: &CancellationToken,
 ) -> Result<(), RestoreError> {
     let shared = destination.shared.clone();
-    let line = Arc::new(Line {
-        turn: Mutex::new(Turn { next: 0, untar: Untar::new(), destination }),
+    let pipeline = Arc::new(Pipeline {
+        headers: Mutex::new(Headers { next: 0, untar: Untar::new(), destination }),
         moved: Condvar::new(),
         shared,
         buffers: Mutex::default(),
@@ -124,6 +130,7 @@ async fn in_parallel(
     let fetches = spans.into_iter().enumerate().map(|(place, span)| {
         let (store, key) = (store.clone(), tar.key.clone());
         async move {
+            // Tasks of their own: while all threads are taken nobody polls the stream, and the network must not rest.
             let fetch =
                 tokio::spawn(
                     async move { range(&*store, &key, span.from, span.to, DEFLATE_END.len()).await },
@@ -132,6 +139,7 @@ async fn in_parallel(
             fetched.map(|stored| (place, span, stored))
         }
     });
+    // In order, or the threads could all be taken by spans that wait for one which has none.
     let mut fetches = stream::iter(fetches).buffered(FETCHES);
     let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_MAX);
     let mut working = JoinSet::new();
@@ -152,23 +160,24 @@ async fn in_parallel(
                 break;
             }
             Some(Ok((place, span, stored))) => {
-                let line = line.clone();
-                working.spawn_blocking(move || line.work(place, span, stored));
+                let pipeline = pipeline.clone();
+                working.spawn_blocking(move || pipeline.work(place, span, stored));
             }
         }
     }
     if outcome.is_err() {
-        line.give_up();
+        pipeline.give_up();
     }
+    // A thread cannot be broken off: whoever removes the files after a failure must not find one that still writes.
     while let Some(done) = working.join_next().await {
         outcome = weightier(outcome, joined(Some(done)));
     }
     outcome?;
-    let turn = line.turn.lock().unwrap_or_else(PoisonError::into_inner);
-    check_end(&turn.untar)
+    let headers = pipeline.headers.lock().unwrap_or_else(PoisonError::into_inner);
+    check_end(&headers.untar)
 }
 
-impl Line {
+impl Pipeline {
     fn work(&self, place: usize, span: Span, stored: Vec<u8>) -> Result<(), RestoreError> {
         self.unpack(place, span, stored).inspect_err(|_| self.give_up())
     }
@@ -177,27 +186,27 @@ impl Line {
         let mut plain = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         plain.resize(span.plain, 0);
         inflate(stored, &mut plain)?;
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        while turn.next != place {
+        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        while headers.next != place {
             if self.shared.stop.load(Ordering::Relaxed) {
                 return Err(RestoreError::Cancelled { removed: false });
             }
-            turn = self.moved.wait(turn).unwrap_or_else(PoisonError::into_inner);
+            headers = self.moved.wait(headers).unwrap_or_else(PoisonError::into_inner);
         }
-        let Turn { next, untar, destination } = &mut *turn;
+        let Headers { next, untar, destination } = &mut *headers;
         let parts = untar.feed(&plain, destination)?;
         *next += 1;
-        drop(turn);
+        drop(headers);
         self.moved.notify_all();
         files::write(&plain, parts, &self.shared)?;
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(plain);
         Ok(())
     }
 
-    /// Wakes those who wait for a turn that never comes.
+    /// Wakes those who wait for a span that is never read.
     fn give_up(&self) {
         // Under the lock, or one that is about to wait would miss it.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.stop.store(true, Ordering::Relaxed);
         self.moved.notify_all();
     }

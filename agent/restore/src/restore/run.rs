@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::control;
@@ -19,6 +19,7 @@ use super::place::Place;
 use super::pull::{Tar, pull};
 use super::settings::{self, Circumstances};
 use super::{Phase, Progress, RestoreOptions, Restored};
+use crate::clock;
 use crate::error::RestoreError;
 use crate::manifest::Manifest;
 use crate::plan::Plan;
@@ -57,7 +58,7 @@ pub(super) async fn run(
     progress: &watch::Sender<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Restored, RestoreError> {
-    let begun = Instant::now();
+    let begun = clock::monotonic();
     let tell = |phase, shared: Option<&Shared>, total: u64| {
         let count = |bytes: &std::sync::atomic::AtomicU64| bytes.load(Ordering::Relaxed);
         let (bytes, files) = shared.map_or((0, 0), |shared| (count(&shared.bytes), count(&shared.files)));
@@ -164,7 +165,7 @@ async fn fill(
     shared.check_complete()?;
     let (backup, manifest) = (plan.backup.clone(), stock.manifest.clone());
     let circumstances = Circumstances {
-        timeline: plan.path.last().copied().unwrap_or_default(),
+        timeline: plan.timeline(),
         standby: options.standby,
         restore_command: &options.restore_command,
         version: backup.version,

@@ -10,14 +10,13 @@ use super::{Meter, Verification};
 use outrider_archive::Layout;
 use outrider_archive::compression::{split_suffix, unpacked};
 use outrider_archive::content::{self, Expected, HEADER};
+use outrider_archive::metadata::sha256;
 use outrider_store::{self as store, Listed, Store, read_on_a_thread};
 
 /// Objects in one page of a listing.
 const PAGE: usize = 1000;
 /// Objects read at one time.
 const PARALLEL: usize = 4;
-/// SHA-256 of the plain bytes in hexadecimal digits, as the shipper writes it beside each object.
-const SHA256: &str = "outrider-sha256";
 /// Bytes of a history that are kept for its check: all of it.
 const TEXT_MAX: usize = 1 << 20;
 
@@ -85,7 +84,7 @@ async fn check_object(
         // Removed since the listing: by a retention that ran meanwhile.
         return Ok((0, None));
     };
-    let stated = download.info.metadata.get(SHA256).cloned();
+    let stated = sha256(&download.info.metadata).map(str::to_owned);
     let expected = Expected { system_identifier: wanted.system_identifier, segment_size: wanted.size };
     let of = key.clone();
     let (checked, bytes) = read_on_a_thread(download, move |reader| {

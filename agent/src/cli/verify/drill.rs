@@ -2,21 +2,20 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use outrider_archive::BackupId;
 use outrider_restore::verify::Verification;
-use outrider_restore::{DrillOptions, DrillReport, Goal, Progress, RestoreError, Target};
+use outrider_restore::{DrillOptions, DrillReport, Goal, RestoreError, Target};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::backups::Place;
-use crate::cli::exit::{self, Refusal};
-use crate::cli::restore::{Shown, restore_command};
+use crate::cli::exit::Refusal;
+use crate::cli::progress::watched;
+use crate::config;
 use crate::report::causes;
 
 /// Time limit for the replay of all WAL since the backup.
@@ -28,53 +27,36 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// # Errors
 /// When the drill cannot start, or was interrupted.
 pub(super) async fn drill(
-    file: &Path,
     place: &Place,
     backup: Option<BackupId>,
     scratch: Option<PathBuf>,
     while_stdin: bool,
     found: &mut Verification,
 ) -> Result<Option<DrillReport>, Refusal> {
-    let config = exit::load(file)?;
-    let server = config.archive.as_ref().map(|archive| archive.server().to_owned()).unwrap_or_default();
+    let postgres = &place.config.postgres;
     let scratch = scratch
         .unwrap_or_else(|| std::env::temp_dir().join(format!("outrider-drill-{}", std::process::id())));
-    let owner = std::fs::metadata(&config.postgres.data_directory).ok();
+    let owner = std::fs::metadata(&postgres.data_directory).ok();
     let options = DrillOptions {
         scratch,
-        bin_dir: config.postgres.bin_directory.clone(),
+        bin_dir: postgres.bin_directory.clone(),
         // What runs as root would start a Postgres that refuses to.
         owner: owner.map(|found| (found.uid(), found.gid())),
-        restore_command: restore_command(file, None, &server)?,
-        user: config.postgres.superuser.name.clone(),
+        restore_command: config::wal_fetch_from(&place.file, None, place.layout.server())?,
+        user: postgres.superuser.name.clone(),
         session_options: outrider_postgres::superuser_options(),
         goal: Goal::to(Target::Latest),
         backup,
         recovery_limit: RECOVERY_LIMIT,
     };
-    let progress = watch::Sender::new(Progress::default());
     let cancel = CancellationToken::new();
     if while_stdin {
         end_with_stdin(cancel.clone())?;
     }
-    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    let mut told = progress.subscribe();
-    let mut shown = Shown::new();
-    let work =
-        outrider_restore::drill(place.store.clone(), place.layout.clone(), &options, &progress, &cancel);
-    let mut work = std::pin::pin!(work);
-    let done = loop {
-        tokio::select! {
-            done = &mut work => break done,
-            _ = interrupted.recv() => cancel.cancel(),
-            Ok(()) = told.changed() => {
-                let progress = *told.borrow_and_update();
-                shown.show(&progress);
-            }
-        }
-    };
-    shown.clear();
-    match done {
+    let drilled = watched(&cancel, async |progress| {
+        outrider_restore::drill(place.store.clone(), place.layout.clone(), &options, progress, &cancel).await
+    });
+    match drilled.await? {
         Ok(report) => {
             if report.pages_checked == Some(false) {
                 found.fault(format!(

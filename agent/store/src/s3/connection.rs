@@ -14,6 +14,7 @@ use super::answer;
 use super::options::{OpenError, S3Options, base};
 use super::signature::{Signer, UNSIGNED};
 use super::trust;
+use crate::clock;
 use crate::{Error, Location, Payload, causes};
 
 /// Limit for connecting: a host that is gone swallows the attempt instead of refusing it.
@@ -126,14 +127,14 @@ impl Connection {
     /// Sends a request that may be carried out twice: retries at most twice, within the time of one request, when the store
     /// did not answer or cannot do it now. Returns the head of the last response, whatever it says.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
-        let deadline = Instant::now() + self.limit(request);
+        let deadline = clock::monotonic() + self.limit(request);
         for pause in PAUSES {
             let sent = self.attempt(request, deadline).await;
             let again = match &sent {
                 Ok(response) => answer::is_passing(response.status().as_u16()),
                 Err(error) => error.is_silence(),
             };
-            if !again || Instant::now() + pause >= deadline {
+            if !again || clock::monotonic() + pause >= deadline {
                 return sent;
             }
             if let Ok(response) = sent {
@@ -147,7 +148,7 @@ impl Connection {
 
     /// Sends a request once, for what must not be carried out twice.
     pub(super) async fn send_once(&self, request: &Request<'_>) -> Result<Response, Error> {
-        self.attempt(request, Instant::now() + self.limit(request)).await
+        self.attempt(request, clock::monotonic() + self.limit(request)).await
     }
 
     fn limit(&self, request: &Request<'_>) -> Duration {

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use outrider_wal::WalFileName;
 use tokio::task::{Id, JoinError};
-use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::{CHECK_INTERVAL, CHECK_SOON, CLAIM_INTERVAL, Done, Job, Work};
-use crate::queue::{Ready, Turn};
+use crate::ready::{Ready, WalFile};
 use crate::ship::NotDurable;
 use crate::ship::gaps::{CheckError, Found};
-use crate::ship::line::Refusal;
+use crate::ship::queue::Refusal;
 use crate::ship::unbroken::Unbroken;
 use crate::ship::writer::Claimed;
 use crate::upload::{UploadError, Uploaded};
@@ -37,14 +36,14 @@ impl Work {
                     Done::Probed(Err(error)) => self.store_failed(None, causes(&error)),
                     Done::Claimed(claim) => self.claimed(claim),
                     Done::Checked(found) => self.checked(found),
-                    Done::Uploaded(turn, Ok(uploaded)) => self.uploaded(turn, uploaded),
-                    Done::Uploaded(turn, Err(error)) => self.upload_failed(turn, error),
+                    Done::Uploaded(file, Ok(uploaded)) => self.uploaded(file, uploaded),
+                    Done::Uploaded(file, Err(error)) => self.upload_failed(file, error),
                 }
             }
             Err(panicked) => {
                 let job = self.jobs.remove(&panicked.id());
-                let turn = if let Some(Job::Upload(turn)) = job { Some(turn) } else { None };
-                self.store_failed(turn, panicked.to_string());
+                let file = if let Some(Job::Upload(file)) = job { Some(file) } else { None };
+                self.store_failed(file, panicked.to_string());
             }
         }
     }
@@ -52,10 +51,10 @@ impl Work {
     fn scanned(&mut self, ready: &Ready) {
         self.status.oldest_waiting = ready.oldest;
         self.status.free_bytes = ready.free;
-        self.line.scanned(ready);
-        self.refusals.retain(|turn, _| self.line.is_refused(*turn));
+        self.queue.scanned(ready);
+        self.refusals.retain(|file, _| self.queue.is_refused(*file));
         let waiting = self.waiting_bytes();
-        self.status.full_in = self.growth.seen(Instant::now(), waiting, ready.free);
+        self.status.full_in = self.growth.seen(clock::monotonic(), waiting, ready.free);
     }
 
     fn probed(&mut self, conditions: Conditions) {
@@ -75,13 +74,13 @@ impl Work {
             Ok(claim) => claim,
             // What was known stays so: the guard is that no put overwrites.
             Err(error) if self.claim.is_some() => {
-                self.claim_at = Instant::now() + CLAIM_AGAIN;
+                self.claim_at = clock::monotonic() + CLAIM_AGAIN;
                 return self.failed(None, causes(&error));
             }
             Err(error) => return self.store_failed(None, causes(&error)),
         };
         let interval = if claim == Claimed::Ours { CLAIM_INTERVAL } else { CLAIM_AGAIN };
-        self.claim_at = Instant::now() + interval;
+        self.claim_at = clock::monotonic() + interval;
         self.store_works();
         if self.claim.as_ref() == Some(&claim) {
             return;
@@ -90,8 +89,8 @@ impl Work {
             Claimed::Ours => {
                 debug!(archive = self.uploader.store.url(), "the archive is claimed");
                 self.status.writer_conflict = None;
-                for turn in self.waiters.keys() {
-                    self.line.ask(*turn);
+                for file in self.waiters.keys() {
+                    self.queue.ask(*file);
                 }
             }
             Claimed::Others(text) => {
@@ -107,7 +106,7 @@ impl Work {
     }
 
     fn checked(&mut self, found: Result<Found, CheckError>) {
-        let now = Instant::now();
+        let now = clock::monotonic();
         let found = match found {
             Ok(found) => found,
             // What PostgreSQL marks as ready leaves meanwhile, also where nobody may list.
@@ -121,12 +120,12 @@ impl Work {
             }
         };
         if let Some(leadership) = self.leadership {
-            self.unbroken = Unbroken::compared(leadership, &found, |turn| self.line.is_confirmed(turn));
+            self.unbroken = Unbroken::compared(leadership, &found, |file| self.queue.is_confirmed(file));
         }
         let Found { holes, gaps, more, .. } = found;
         // The rest is found when these have left; gaps alone are only named.
         self.check_at = if more && !holes.is_empty() { now } else { now + CHECK_INTERVAL };
-        self.status.compared_at = Some(clock::now());
+        self.status.compared_at = Some(clock::wall());
         if let (Some(first), Some(last)) = (holes.first(), holes.last()) {
             info!(
                 files = holes.len(),
@@ -146,98 +145,98 @@ impl Work {
             }
             self.status.gaps = gaps;
         }
-        self.line.fill(&holes);
+        self.queue.fill(&holes);
     }
 
-    fn uploaded(&mut self, turn: Turn, uploaded: Uploaded) {
-        let was_hole = self.line.confirm(turn);
+    fn uploaded(&mut self, file: WalFile, uploaded: Uploaded) {
+        let was_hole = self.queue.confirm(file);
         if let Some(unbroken) = &mut self.unbroken {
-            unbroken.confirm(turn, |turn| self.line.is_confirmed(turn));
+            unbroken.confirm(file, |file| self.queue.is_confirmed(file));
         }
-        self.refusals.remove(&turn);
+        self.refusals.remove(&file);
         self.store_works();
         let counters = &mut self.status.counters;
         counters.files += 1;
         counters.refilled += u64::from(was_hole);
-        counters.segments += u64::from(matches!(turn.name(), WalFileName::Segment(_)));
+        counters.segments += u64::from(matches!(file.name(), WalFileName::Segment(_)));
         counters.bytes_in += uploaded.bytes_in;
         counters.bytes_out += uploaded.bytes_out;
         counters.compressing += uploaded.compressing;
-        debug!(file = %turn.name(), bytes = uploaded.bytes_out, "archived");
-        self.status.last_archived = Some(Archived { name: turn.name(), at: clock::now() });
-        if self.status.conflict.as_ref().is_some_and(|conflict| conflict.name == turn.name()) {
+        debug!(file = %file.name(), bytes = uploaded.bytes_out, "archived");
+        self.status.last_archived = Some(Archived { name: file.name(), at: clock::wall() });
+        if self.status.conflict.as_ref().is_some_and(|conflict| conflict.name == file.name()) {
             self.status.conflict = None;
         }
-        self.answer(turn, &Ok(()));
+        self.answer(file, &Ok(()));
     }
 
-    fn upload_failed(&mut self, turn: Turn, failure: UploadError) {
+    fn upload_failed(&mut self, file: WalFile, failure: UploadError) {
         let text = failure.text();
         match failure {
-            UploadError::Store(_) | UploadError::Task(_) => self.store_failed(Some(turn), text),
-            UploadError::Fault(Fault::Missing { .. }) if matches!(turn, Turn::History(_)) => {
-                warn!(file = %turn.name(), "the timeline history is not in pg_wal and cannot be archived");
-                self.line.go_without_history(turn.timeline());
-                self.answer(turn, &Err(NotDurable::Fault(text)));
+            UploadError::Store(_) | UploadError::Task(_) => self.store_failed(Some(file), text),
+            UploadError::Fault(Fault::Missing { .. }) if matches!(file, WalFile::History(_)) => {
+                warn!(file = %file.name(), "the timeline history is not in pg_wal and cannot be archived");
+                self.queue.go_without_history(file.timeline());
+                self.answer(file, &Err(NotDurable::Fault(text)));
             }
-            UploadError::Fault(Fault::Missing { .. }) if self.line.go_without(turn) => {
+            UploadError::Fault(Fault::Missing { .. }) if self.queue.go_without(file) => {
                 // PostgreSQL may remove what is not marked as ready: now it is a gap, or someone else filled it.
                 self.check_soon();
             }
             UploadError::Fault(_) => {
-                error!(file = %turn.name(), fault = text, "not archived");
-                self.line.refuse(turn, Refusal::Fault);
+                error!(file = %file.name(), fault = text, "not archived");
+                self.queue.refuse(file, Refusal::Fault);
                 self.check_soon();
-                self.refused(turn, text.clone());
-                self.answer(turn, &Err(NotDurable::Fault(text)));
+                self.refused(file, text.clone());
+                self.answer(file, &Err(NotDurable::Fault(text)));
             }
             UploadError::Conflict(conflict) => {
-                error!(file = %turn.name(), fault = text, "not archived: conflict");
-                self.line.refuse(turn, Refusal::Conflict);
+                error!(file = %file.name(), fault = text, "not archived: conflict");
+                self.queue.refuse(file, Refusal::Conflict);
                 self.status.conflict = Some(conflict);
                 self.check_soon();
                 // Whoever wrote the other one may have claimed the archive.
-                self.claim_at = Instant::now();
-                self.refused(turn, text.clone());
-                self.answer(turn, &Err(NotDurable::Conflict(text)));
+                self.claim_at = clock::monotonic();
+                self.refused(file, text.clone());
+                self.answer(file, &Err(NotDurable::Conflict(text)));
             }
         }
     }
 
     fn check_soon(&mut self) {
-        self.check_at = self.check_at.min(Instant::now() + CHECK_SOON);
+        self.check_at = self.check_at.min(clock::monotonic() + CHECK_SOON);
     }
 
     /// Answers everyone who waits for this file.
-    fn answer(&mut self, turn: Turn, answer: &Result<(), NotDurable>) {
-        for waiter in self.waiters.remove(&turn).unwrap_or_default() {
+    fn answer(&mut self, file: WalFile, answer: &Result<(), NotDurable>) {
+        for waiter in self.waiters.remove(&file).unwrap_or_default() {
             let _ = waiter.send(answer.clone());
         }
     }
 
-    fn refused(&mut self, turn: Turn, text: String) {
-        self.failed(Some(turn), text.clone());
-        self.refusals.insert(turn, text);
+    fn refused(&mut self, file: WalFile, text: String) {
+        self.failed(Some(file), text.clone());
+        self.refusals.insert(file, text);
     }
 
-    fn failed(&mut self, turn: Option<Turn>, text: String) {
+    fn failed(&mut self, file: Option<WalFile>, text: String) {
         self.status.counters.failures += 1;
-        self.status.last_failure = Some(Failure { name: turn.map(Turn::name), text, at: clock::now() });
+        self.status.last_failure = Some(Failure { name: file.map(WalFile::name), text, at: clock::wall() });
     }
 
     /// The store did not do it: wait longer each time. WAL waits in pg_wal meanwhile.
-    fn store_failed(&mut self, turn: Option<Turn>, text: String) {
-        if let Some(turn) = turn {
-            self.line.put_back(turn);
+    fn store_failed(&mut self, file: Option<WalFile>, text: String) {
+        if let Some(file) = file {
+            self.queue.put_back(file);
         }
         if !self.status.store_failing {
             self.status.store_failing = true;
             warn!(error = text, "the archive takes no WAL: it waits in pg_wal");
         }
-        self.failed(turn, text);
+        self.failed(file, text);
         // Files that were under way together fail together: that is one failure.
         if self.resume_at.is_none() {
-            self.resume_at = Some(Instant::now() + self.backoff.next_wait());
+            self.resume_at = Some(clock::monotonic() + self.backoff.next_wait());
         }
     }
 
@@ -250,13 +249,13 @@ impl Work {
     }
 
     fn waiting_bytes(&self) -> u64 {
-        let (_, large) = self.line.missing();
+        let (_, large) = self.queue.missing();
         large * self.leadership.map_or(0, |leadership| leadership.segment_size.bytes())
     }
 
     /// Shows the state to the readers, when it changed.
     pub(super) fn show(&mut self) {
-        let (files, _) = self.line.missing();
+        let (files, _) = self.queue.missing();
         self.status.term = self.leadership.map(|leadership| leadership.term);
         self.status.claimed = self.claim == Some(Claimed::Ours);
         self.status.conditions = self.conditions;
@@ -267,9 +266,9 @@ impl Work {
             self.status.oldest_waiting = None;
             self.status.full_in = None;
         }
-        self.status.in_flight = self.line.in_flight();
-        let refused = self.line.refused().take(REFUSED_SHOWN);
-        let text = |turn: Turn| (turn.name(), self.refusals.get(&turn).cloned().unwrap_or_default());
+        self.status.in_flight = self.queue.in_flight();
+        let refused = self.queue.refused().take(REFUSED_SHOWN);
+        let text = |file: WalFile| (file.name(), self.refusals.get(&file).cloned().unwrap_or_default());
         self.status.refused = refused.map(text).collect();
         self.shown.send_replace(self.status.clone());
     }

@@ -17,7 +17,7 @@ const SUFFIX: &str = ".ready";
 /// A file in the order of leaving: histories first, then the oldest timeline and segment, as PostgreSQL's own
 /// archiver goes (pgarch.c, ready_file_comparator).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Turn {
+pub(crate) enum WalFile {
     History(TimelineId),
     Other(SegmentName, Kind),
 }
@@ -30,13 +30,13 @@ pub(crate) enum Kind {
     Partial,
 }
 
-impl Turn {
+impl WalFile {
     pub(crate) fn name(self) -> WalFileName {
         match self {
-            Turn::History(timeline) => WalFileName::History(timeline),
-            Turn::Other(segment, Kind::Whole) => WalFileName::Segment(segment),
-            Turn::Other(segment, Kind::Backup(offset)) => WalFileName::BackupHistory { segment, offset },
-            Turn::Other(segment, Kind::Partial) => WalFileName::Partial(segment),
+            WalFile::History(timeline) => WalFileName::History(timeline),
+            WalFile::Other(segment, Kind::Whole) => WalFileName::Segment(segment),
+            WalFile::Other(segment, Kind::Backup(offset)) => WalFileName::BackupHistory { segment, offset },
+            WalFile::Other(segment, Kind::Partial) => WalFileName::Partial(segment),
         }
     }
 
@@ -46,17 +46,17 @@ impl Turn {
 
     /// Whether it has the size of a segment.
     pub(crate) fn is_large(self) -> bool {
-        matches!(self, Turn::Other(_, Kind::Whole | Kind::Partial))
+        matches!(self, WalFile::Other(_, Kind::Whole | Kind::Partial))
     }
 }
 
-impl From<WalFileName> for Turn {
+impl From<WalFileName> for WalFile {
     fn from(name: WalFileName) -> Self {
         match name {
-            WalFileName::History(timeline) => Turn::History(timeline),
-            WalFileName::Segment(segment) => Turn::Other(segment, Kind::Whole),
-            WalFileName::BackupHistory { segment, offset } => Turn::Other(segment, Kind::Backup(offset)),
-            WalFileName::Partial(segment) => Turn::Other(segment, Kind::Partial),
+            WalFileName::History(timeline) => WalFile::History(timeline),
+            WalFileName::Segment(segment) => WalFile::Other(segment, Kind::Whole),
+            WalFileName::BackupHistory { segment, offset } => WalFile::Other(segment, Kind::Backup(offset)),
+            WalFileName::Partial(segment) => WalFile::Other(segment, Kind::Partial),
         }
     }
 }
@@ -65,7 +65,7 @@ impl From<WalFileName> for Turn {
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     /// Files that the archive has not confirmed, oldest first, at most [`SEEN_MAX`].
-    pub(crate) waiting: Vec<Turn>,
+    pub(crate) waiting: Vec<WalFile>,
     /// How many more there are.
     pub(crate) beyond: u64,
     /// Files that it has confirmed and PostgreSQL has not asked for yet.
@@ -77,7 +77,7 @@ pub(crate) struct Ready {
 }
 
 /// Looks once. Blocks.
-pub(crate) fn scan(pg_wal: &Path, confirmed: &HashSet<Turn>) -> io::Result<Ready> {
+pub(crate) fn scan(pg_wal: &Path, confirmed: &HashSet<WalFile>) -> io::Result<Ready> {
     let directory = pg_wal.join("archive_status");
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
@@ -85,18 +85,18 @@ pub(crate) fn scan(pg_wal: &Path, confirmed: &HashSet<Turn>) -> io::Result<Ready
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ready::default()),
         Err(error) => return Err(error),
     };
-    let mut first: BinaryHeap<Turn> = BinaryHeap::new();
+    let mut first: BinaryHeap<WalFile> = BinaryHeap::new();
     let mut ready = Ready::default();
     for entry in entries {
-        let file = entry?.file_name();
-        let stem = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
+        let entry = entry?.file_name();
+        let stem = entry.to_str().and_then(|entry| entry.strip_suffix(SUFFIX));
         let Some(Ok(name)) = stem.map(str::parse::<WalFileName>) else { continue };
-        let turn = Turn::from(name);
-        if confirmed.contains(&turn) {
+        let file = WalFile::from(name);
+        if confirmed.contains(&file) {
             ready.ahead += 1;
             continue;
         }
-        first.push(turn);
+        first.push(file);
         if first.len() > SEEN_MAX {
             first.pop();
             ready.beyond += 1;
@@ -104,15 +104,15 @@ pub(crate) fn scan(pg_wal: &Path, confirmed: &HashSet<Turn>) -> io::Result<Ready
     }
     ready.free = rustix::fs::statvfs(&directory).ok().map(|system| system.f_bavail * system.f_frsize);
     ready.waiting = first.into_sorted_vec();
-    ready.oldest = ready.waiting.first().and_then(|turn| {
+    ready.oldest = ready.waiting.first().and_then(|file| {
         let marked =
-            fs::metadata(directory.join(format!("{}{SUFFIX}", turn.name()))).ok()?.modified().ok()?;
-        Some(clock::now().duration_since(marked).unwrap_or_default())
+            fs::metadata(directory.join(format!("{}{SUFFIX}", file.name()))).ok()?.modified().ok()?;
+        Some(clock::wall().duration_since(marked).unwrap_or_default())
     });
     Ok(ready)
 }
 
-impl std::hash::Hash for Turn {
+impl std::hash::Hash for WalFile {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.name().hash(state);
     }
@@ -122,8 +122,8 @@ impl std::hash::Hash for Turn {
 mod tests {
     use super::*;
 
-    fn turn(name: &str) -> Turn {
-        Turn::from(name.parse::<WalFileName>().unwrap())
+    fn file(name: &str) -> WalFile {
+        WalFile::from(name.parse::<WalFileName>().unwrap())
     }
 
     #[test]
@@ -138,9 +138,9 @@ mod tests {
             "0000000200000000000000FF",
             "000000020000000100000000",
         ];
-        let mut turns: Vec<Turn> = in_order.iter().rev().map(|name| turn(name)).collect();
-        turns.sort();
-        let names: Vec<String> = turns.iter().map(|turn| turn.name().to_string()).collect();
+        let mut files: Vec<WalFile> = in_order.iter().rev().map(|name| file(name)).collect();
+        files.sort();
+        let names: Vec<String> = files.iter().map(|file| file.name().to_string()).collect();
         assert_eq!(names, in_order);
     }
 
@@ -160,9 +160,9 @@ mod tests {
         ] {
             fs::write(status.join(file), "").unwrap();
         }
-        let confirmed = HashSet::from([turn("000000010000000000000002")]);
+        let confirmed = HashSet::from([file("000000010000000000000002")]);
         let ready = scan(directory.path(), &confirmed).unwrap();
-        assert_eq!(ready.waiting, [turn("00000002.history"), turn("000000010000000000000003")]);
+        assert_eq!(ready.waiting, [file("00000002.history"), file("000000010000000000000003")]);
         assert_eq!((ready.ahead, ready.beyond), (1, 0));
         assert!(ready.oldest.is_some());
         assert!(ready.free.is_some_and(|bytes| bytes > 0));
