@@ -1,5 +1,7 @@
 //! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
 
+use outrider_wal::TimelineId;
+
 use crate::decide::{recreate, went_back};
 use crate::fuse::fuse_life;
 use crate::plan::{Plan, StartAs, Step, StopMode};
@@ -61,11 +63,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::ClearRequest { .. }
         | Step::DateRequest { .. }
         | Step::AnnounceStop { .. } => on_request(cluster, step),
-        Step::SkipTimelines { newest } => {
-            let given_up = cluster.sync.as_ref().is_some_and(|sync| sync.given_up >= *newest);
-            let said_so = given_up || accepts_loss(view, cluster);
-            require(mine && said_so, "a timeline is given up only when somebody said so")
-        }
+        Step::SkipTimelines { newest } => skip_timelines(view, cluster, *newest),
         Step::ClaimInitialize
         | Step::RecordInitialize { .. }
         | Step::ClearSync { .. }
@@ -93,6 +91,13 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::Checkpoint
         | Step::ShortenStop { .. } => Ok(()),
     }
+}
+
+/// A promotion that failed, or a person, has said that nobody needs what is on it.
+fn skip_timelines(view: &View, cluster: &Cluster, newest: TimelineId) -> Result<(), Violation> {
+    let failed = cluster.sync.as_ref().is_some_and(|sync| sync.given_up >= newest);
+    let said_so = failed || accepts_loss(view, cluster);
+    require(cluster.lease == Lease::Mine && said_so, "a timeline is given up only when somebody said so")
 }
 
 /// Whoever takes the lease as a standby has all that was acknowledged, or somebody has given up what it lacks.
