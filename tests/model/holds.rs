@@ -1,7 +1,7 @@
 //! What the shipped decision promises, in whole worlds. The numbers of states are pinned: a world that has become smaller
 //! or larger was changed, and whoever changes it says so here.
 
-use outrider_world::{ALL_BACK, FAILOVER, Fuse, ROLLBACK, SWITCHOVER, Setup, search};
+use outrider_world::{ALL_BACK, COPIED_ANEW, FAILOVER, Fuse, ROLLBACK, SWITCHOVER, Setup, search};
 
 /// Searches all of it: nothing is violated, and what must be reachable is, so that the rest does not hold for nothing.
 #[track_caller]
@@ -280,4 +280,11 @@ fn a_restart_of_two_members_survives_two_faults() {
 fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
     let setup = Setup { restores: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 913_661, &[FAILOVER, ALL_BACK]);
+}
+
+/// Away is a member whose turn does not come.
+#[test]
+fn members_that_are_away_find_their_wal_at_whoever_leads() {
+    let setup = Setup { slots: true, ..Setup::new(3, 1, 1) };
+    holds(&setup, 1_210_917, &[FAILOVER, COPIED_ANEW]);
 }

@@ -7,6 +7,11 @@ use outrider_world::{Fuse, Mutant, Setup, catches, search, search_for};
 fn caught(mutant: Mutant, setup: Setup) {
     let shipped = search(&setup);
     assert_eq!(shipped.violated, [], "without a mutant nothing is violated in {setup:?}");
+    is_found(mutant, setup);
+}
+
+#[track_caller]
+fn is_found(mutant: Mutant, setup: Setup) {
     let property = catches(mutant);
     let finding = search_for(&Setup { mutant: Some(mutant), ..setup }, property);
     assert!(
@@ -126,6 +131,21 @@ fn keys_must_be_written_anew_only_while_the_fuse_lives() {
 #[test]
 fn keys_must_be_rebuilt_for_who_has_seen_the_most() {
     caught(Mutant::RebuildsOnLess, Setup { restores: true, rebuilds: true, ..Setup::new(2, 1, 2) });
+}
+
+/// In the world of which `holds` shows that nothing is violated there.
+#[test]
+fn the_wal_of_members_that_are_away_must_be_kept() {
+    let mutants = [
+        Mutant::MakesNoSlots,
+        Mutant::HoldsNoCopies,
+        Mutant::DropsCopies,
+        Mutant::MovesCopiesTooFar,
+        Mutant::NeverClones,
+    ];
+    for mutant in mutants {
+        is_found(mutant, Setup { slots: true, ..Setup::new(3, 1, 1) });
+    }
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub enum Act {
     Promote,
     Follow(NodeId),
     SetSynchronous(Nodes),
+    CreateSlots(Nodes),
     Checkpoint,
     /// Afterwards the node has what its source has.
     Rewind(NodeId),
@@ -81,6 +82,7 @@ impl Act {
             | Act::Promote
             | Act::Follow(_)
             | Act::SetSynchronous(_)
+            | Act::CreateSlots(_)
             | Act::Checkpoint
             | Act::Rewind(_)
             | Act::Clone(_)
@@ -119,6 +121,7 @@ impl Act {
             Step::Promote => Act::Promote,
             Step::Follow { upstream } => Act::Follow(look::number(upstream)),
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
+            Step::CreateSlots { names } => Act::CreateSlots(numbers(names)),
             Step::Checkpoint | Step::ShortenStop { .. } => Act::Checkpoint,
             Step::Rewind { from } => Act::Rewind(look::number(from)),
             Step::Clone { from } => Act::Clone(look::number(from)),
@@ -135,9 +138,8 @@ impl Act {
             | Step::PostBootstrap
             | Step::ClearSync { .. }
             | Step::DateRequest { .. }
-            | Step::SkipTimelines { .. }
-            | Step::CreateSlots { .. } => {
-                panic!("{step:?} in a cluster that is made, has its slots and keeps its mode")
+            | Step::SkipTimelines { .. } => {
+                panic!("{step:?} in a cluster that is made and keeps its mode")
             }
         })
     }

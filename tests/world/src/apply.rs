@@ -11,6 +11,7 @@ use crate::rebuild;
 use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
+use crate::slots;
 use crate::state::{NodeId, Nodes, Request, State, Wrong};
 use crate::wal::Record;
 
@@ -30,6 +31,13 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
         Event::AskForRollback(node) => rollback::prepare(&mut state, *node),
         Event::RollbackGoesOn(turn) => rollback::take(setup, &mut state, *turn),
+        Event::PublishSlots => slots::publish(setup, &mut state),
+        Event::RemoveWal(node) => slots::remove(setup, &mut state, *node),
+        Event::SlotExpires(node) => slots::expire(&mut state, *node),
+        Event::EmptyData(node) => {
+            lose_data(&mut state, *node);
+            slots::emptied(&mut state);
+        }
         Event::AskForRestart { primary_first } => restart::ask(&mut state, *primary_first),
         Event::CopyDcs => past::copy(&mut state),
         Event::RestoreDcs => past::restore(&mut state),
@@ -76,6 +84,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
     }
     past::settle(&mut state);
+    slots::settle(&mut state);
     oracle::watch(&mut state);
     (state != *before).then_some(state)
 }
@@ -117,7 +126,8 @@ fn round(setup: &Setup, state: &mut State, node: NodeId, plan: Acts, rule_broken
         state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::RuleBroken));
     }
     restart::judge_plan(state, node, plan);
-    state.node_mut(node).plan = if setup.broken_data { plan } else { plan.with_copies_alike() };
+    state.node_mut(node).plan =
+        if setup.broken_data || setup.slots { plan } else { plan.with_copies_alike() };
     state.node_mut(node).read = None;
     if plan.only_renews() {
         step(setup, state, node);

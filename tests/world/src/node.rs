@@ -264,6 +264,14 @@ impl Node {
         self.struck = None;
     }
 
+    /// Its data is now that of a primary with this WAL.
+    pub fn is_copied(&mut self, wal: Wal) {
+        self.wal = wal;
+        self.forget_promotion();
+        self.has_replayed_all();
+        self.becomes(Postgres::StoppedStandby);
+    }
+
     /// Nothing is left that could be relied on.
     pub fn loses_data(&mut self, left: Postgres) {
         self.wal = Wal::default();

@@ -9,6 +9,7 @@ use crate::rebuild;
 use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
+use crate::slots;
 use crate::state::{NodeId, Request, State, Sync, Wrong};
 use crate::wal::Record;
 
@@ -32,7 +33,11 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
             past::at_its_store(state, node, |state| perform_there(setup, state, node, act))
                 .unwrap_or(Err(Refused))
         }
-        _ => perform_there(setup, state, node, act),
+        _ => {
+            perform_there(setup, state, node, act)?;
+            slots::copied(state, node, act);
+            Ok(())
+        }
     }
 }
 
@@ -84,6 +89,7 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         | Act::Checkpoint
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
+        Act::CreateSlots(names) => require(slots::create(state, node, names)),
         Act::Recreate => unreachable!("the caller has done it"),
         Act::AskSwitchover => {
             state.dcs.request = Some(Request { from: Some(node), to: None, failover: false });
@@ -246,10 +252,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         }
         Act::Rewind(_) | Act::Clone(_) => {
             require(may_start)?;
-            here.wal = copy.ok_or(Refused)?;
-            here.forget_promotion();
-            here.has_replayed_all();
-            here.becomes(Postgres::StoppedStandby);
+            here.is_copied(copy.ok_or(Refused)?);
         }
         Act::AcquireLease { .. }
         | Act::RenewLease
@@ -261,6 +264,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::ClearRequest
         | Act::AnnounceSwitchover(_)
         | Act::ClearSwitchover
+        | Act::CreateSlots(_)
         | Act::Initdb
         | Act::Recreate
         | Act::Rollback
@@ -285,6 +289,7 @@ fn watch_over(state: &mut State, node: NodeId, act: Act) {
 /// A promotion is done: a timeline is born.
 pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
     oracle::judge_promotion(setup, state, node);
+    slots::promoted(setup, state, node);
     let birth = state.oracle.births;
     state.oracle.births += 1;
     state.oracle.born_this_term = true;
