@@ -5,13 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// Now, by the clock that does not jump; it may not count sleep.
+/// Now, by the monotonic clock; it may not count sleep.
 #[must_use]
 pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
-/// Now, by the clock on the wall; for people only.
+/// Now, by the wall clock; for people only.
 #[must_use]
 pub(crate) fn wall() -> Timestamp {
     Timestamp::now()

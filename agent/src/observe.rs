@@ -21,17 +21,17 @@ use self::cluster::Remembered;
 use crate::clock;
 use crate::round::{Instruments, Memory, TermError};
 
-/// However little time the fuse has left, the DCS gets this long to answer.
+/// Minimum time that the DCS gets to answer, however little the fuse has left.
 const READ_LIMIT_LEAST: Duration = Duration::from_millis(50);
 
-/// One look at everything.
+/// Observes everything.
 ///
 /// # Errors
-/// When the term that the DCS shows could not be kept on disk: without it a DCS that goes back would not be noticed.
+/// When the term that the DCS shows could not be saved: without it a DCS that goes back would not be noticed.
 pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> Result<View, TermError> {
     let limit = read_limit(instruments, memory);
     let tool_runs = memory.job.is_some();
-    // Whoever is to be restarted only when that is pending must know whether it is.
+    // A member that restarts only when a restart is pending must know whether one is.
     let thoroughly = memory.snapshot.as_ref().and_then(|snapshot| snapshot.restart.as_ref());
     let thoroughly = thoroughly.is_some_and(|entry| entry.value.is_open());
     let (read, local) = tokio::join!(
@@ -63,7 +63,9 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
     view.local.short_for = short_for(memory, &snapshot);
     view.members = members::others(&snapshot, &view.me);
     if cluster.blank {
-        members::add_remembered(&mut view.members, &memory.dcs.record(), &view.me);
+        let record = memory.dcs.record();
+        members::add_remembered(&mut view.members, &record, &view.me);
+        view.local.recorded = cluster::sync_state(&record.sync(), 0).standbys;
     }
     view.dcs = Dcs::Seen(cluster);
     timelines::take_over(instruments, memory, &mut view);
@@ -77,14 +79,14 @@ pub(crate) async fn observe(instruments: &Instruments, memory: &mut Memory) -> R
     Ok(view)
 }
 
-/// A member has seen more than this read shows: mostly because it has looked later. What the DCS shows now tells.
+/// A member has seen more than this read shows: usually because it looked later, so the DCS is read again.
 async fn read_again(
     instruments: &Instruments,
     memory: &mut Memory,
     view: &mut View,
 ) -> Result<(), TermError> {
     let Ok(Ok(snapshot)) = timeout(read_limit(instruments, memory), instruments.dcs.read()).await else {
-        // The decision is made on the earlier read, which forbids to stand.
+        // The decision uses the earlier read, which forbids standing for election.
         return Ok(());
     };
     if !remember(instruments, memory, Ok(snapshot.clone())) {
@@ -96,7 +98,7 @@ async fn read_again(
     Ok(())
 }
 
-/// The cluster as this read shows it; what it shows is remembered.
+/// The cluster as this read shows it, which is also remembered.
 fn seen(memory: &mut Memory, snapshot: &Snapshot) -> Result<Cluster, TermError> {
     let request = snapshot.failover.as_ref().map(|entry| entry.revision);
     memory.sees_request(request);
@@ -113,7 +115,7 @@ fn seen(memory: &mut Memory, snapshot: &Snapshot) -> Result<Cluster, TermError> 
     Ok(cluster)
 }
 
-/// How long this standby has had less than its primary of what it must not have less of.
+/// How long this standby has had less than its primary of the parameters it must not have less of.
 fn short_for(memory: &mut Memory, snapshot: &Snapshot) -> Option<Duration> {
     let leader = limits::of_leader(snapshot);
     let is_short = memory.seen.as_ref().is_some_and(|seen| limits::is_short_here(seen, &leader));
@@ -122,13 +124,13 @@ fn short_for(memory: &mut Memory, snapshot: &Snapshot) -> Option<Duration> {
     memory.short_since.map(|since| now.saturating_duration_since(since))
 }
 
-/// Where a member's REST API is: as it says now, or as it said last.
+/// A member's REST API address: the current one, or the last known.
 fn api_url(memory: &Memory, name: &MemberName) -> Option<String> {
     let said = memory.snapshot.as_ref().and_then(|snapshot| snapshot.member(name.as_str())?.api_url());
     said.or_else(|| memory.dcs.api_url(name.as_str())).map(str::to_owned)
 }
 
-/// A primary must have time to stop in good order before its fuse blows.
+/// A primary needs time to stop cleanly before its fuse blows.
 fn read_limit(instruments: &Instruments, memory: &Memory) -> Duration {
     let usual = instruments.config.etcd.retry_timeout;
     match memory.fuse_left() {
@@ -139,7 +141,7 @@ fn read_limit(instruments: &Instruments, memory: &Memory) -> Duration {
     }
 }
 
-/// Notes what the DCS answered; whether it did.
+/// Records what the DCS answered; returns whether it did.
 fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapshot, Error>) -> bool {
     match read {
         Ok(snapshot) => {
@@ -168,7 +170,7 @@ fn remember(instruments: &Instruments, memory: &mut Memory, read: Result<Snapsho
     }
 }
 
-/// Whom `pg_hba.conf` lets in from where.
+/// Which addresses `pg_hba.conf` lets in.
 fn follow_addresses(memory: &mut Memory, snapshot: &Snapshot) {
     let members = memory.addresses.of(snapshot);
     if members != memory.configuration.members {
@@ -177,11 +179,12 @@ fn follow_addresses(memory: &mut Memory, snapshot: &Snapshot) {
     }
 }
 
-/// What a standby must not have less of. A leader that says nothing, as its Postgres is down, has what it had.
+/// The parameters that a standby must not have less of. A leader that publishes none, because its Postgres is down, keeps
+/// its last values.
 fn follow_limits(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
     let least = &mut memory.configuration.least;
     if snapshot.leader.as_ref().is_some_and(|leader| leader.name == instruments.dcs.name()) {
-        // Its file is written anew soon enough, and not in the moment of its promotion.
+        // Its file is rewritten soon enough, but not at the moment of its promotion.
         least.clear();
         return;
     }
@@ -196,7 +199,7 @@ fn follow_limits(instruments: &Instruments, memory: &mut Memory, snapshot: &Snap
     }
 }
 
-/// This member keeps count of its own part in a switchover that was announced.
+/// Tracks this member's part in an announced switchover.
 fn follow_switchover(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
     let me = instruments.dcs.name();
     let announced = snapshot.intent.as_ref().map(|entry| &entry.value);
@@ -210,9 +213,9 @@ fn follow_switchover(instruments: &Instruments, memory: &mut Memory, snapshot: &
     }
 }
 
-/// The highest term ever seen is on disk before anything is decided on it.
+/// The highest term ever seen is on disk before any decision is based on it.
 fn note_watermark(memory: &mut Memory, snapshot: &Snapshot, cluster: &Cluster) -> Result<(), TermError> {
-    // A lease that was handed over to this member counts from the moment that it is seen.
+    // A lease handed over to this member counts from the moment it is seen.
     if cluster.lease == Lease::Mine {
         memory.held_term = memory.held_term.max(cluster.term);
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_ha::{Dcs, Plan, Step, View, decide, invariant};
+use outrider_ha::{Dcs, Plan, View, decide, invariant};
 use outrider_postgres::{Configuration, KeptParameters, Postgres};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -101,9 +101,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         },
         rollbacks.end(),
     );
+    let last = reporter.board().borrow().clone();
+    let view = last.as_ref().map(|report| &report.view);
     match &end {
-        Ok(()) => act::leave(&instruments, &mut memory).await,
-        Err(_) => act::withdraw(&instruments, &mut memory).await,
+        Ok(()) => act::leave(&instruments, &mut memory, view).await,
+        Err(_) => act::withdraw(&instruments, &mut memory, view).await,
     }
     server.abort();
     local.inspect(tokio::task::JoinHandle::abort);
@@ -204,12 +206,7 @@ async fn turn(
     let plan = decide(&view);
     let decided = clock::monotonic();
     reporter.note_plan(&plan);
-    let mut allowed = plan.clone();
-    if !memory.is_member {
-        // Whoever has not entered takes no part: another agent may live under this name.
-        allowed.steps.retain(|step| matches!(step, Step::Stop(_)));
-    }
-    let outcome = carry_out(&view, &allowed, instruments, memory).await;
+    let outcome = carry_out(&view, &plan, instruments, memory).await;
     let failed = outcome.is_err();
     let entered = !memory.is_member;
     let dcs_answers = matches!(view.dcs, Dcs::Seen(_));
@@ -220,9 +217,6 @@ async fn turn(
     let entered = entered && memory.is_member;
     act::configure(instruments, memory).await;
     act::learn(instruments, memory);
-    if dcs_answers {
-        act::follow_ttl(instruments, memory).await;
-    }
     if let Some(archive) = &instruments.archive {
         archive.follow(memory.lease.map(|lease| lease.term.0), memory.seen.as_ref());
     }

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use outrider_dcs::{HistoryRow, Leadership, SyncState};
-use outrider_ha::{MemberName, SynchronousMode, SystemId, Term};
+use outrider_ha::{MemberName, SystemId, Term, fuse_margin};
+use outrider_wal::TimelineId;
 use tracing::{info, warn};
 
 use super::{Actor, Fault, Gap, HeldLease};
 use crate::clock;
 use crate::observe::cluster::sync_state;
-
-/// Time that the supervisor may need to kill a busy Postgres.
-pub(super) const KILL_BUDGET: Duration = Duration::from_millis(500);
 
 impl Actor<'_> {
     pub(super) async fn acquire_lease(
@@ -31,10 +29,6 @@ impl Actor<'_> {
     }
 
     pub(super) async fn renew_lease(&mut self) -> Result<(), Fault> {
-        // Without a supervisor there is no Postgres and no fuse: the lease runs out, and somebody else may have it.
-        if self.memory.supervisor_is_gone {
-            return Err(Fault::NoSupervisor);
-        }
         let started = clock::monotonic();
         let leadership = self.instruments.dcs.renew_leader().await?;
         self.memory.counters.last_renewal = Some(started.elapsed());
@@ -44,12 +38,28 @@ impl Actor<'_> {
     /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
     async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
         self.memory.dcs.relies_on(Term(leadership.term))?;
-        let margin = leadership.ttl / 10 + KILL_BUDGET;
         let until_ns = leadership.until_boottime_ns();
-        let fuse_ns = until_ns.saturating_sub(u64::try_from(margin.as_nanos()).unwrap_or(u64::MAX));
+        let fuse_ns = until_ns.saturating_sub(nanos(fuse_margin(leadership.ttl)));
         let fuse = self.instruments.postgres.supervisor().arm_fuse(fuse_ns, leadership.term).await?;
         self.memory.held_term = Term(leadership.term);
         self.memory.lease = Some(HeldLease { term: Term(leadership.term), fuse, until_ns });
+        Ok(())
+    }
+
+    pub(super) async fn shorten_fuse(&mut self, within: Duration) -> Result<(), Fault> {
+        let lease = self.live_lease("shorten its fuse")?;
+        let deadline_ns = clock::boottime_ns().saturating_add(nanos(within));
+        if deadline_ns < lease.fuse.deadline_ns() {
+            let fuse = self.instruments.postgres.supervisor().arm_fuse(deadline_ns, lease.term.0).await?;
+            self.memory.lease = Some(HeldLease { fuse, ..lease });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn set_ttl(&mut self, ttl: Duration) -> Result<(), Fault> {
+        self.instruments.dcs.set_ttl(ttl).await?;
+        info!(?ttl, "this member's session, and the lease with it, has another ttl");
+        self.memory.session_ttl = Some(ttl);
         Ok(())
     }
 
@@ -76,10 +86,12 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// The keys as this member has them: the record of the last look, and in `/sync` whom commits still wait for.
-    pub(super) async fn recreate_cluster(&mut self) -> Result<(), Fault> {
+    /// The keys as this member saw them last, but for `/sync`, which the decision is about.
+    pub(super) async fn recreate_cluster(&mut self, standbys: Option<&[MemberName]>) -> Result<(), Fault> {
         let me = self.instruments.dcs.name();
-        let keys = self.memory.dcs.record().rebuilt(me, self.waited_for());
+        let given_up = self.memory.dcs.record().sync().given_up;
+        let sync = standbys.map(|standbys| self.sync_state(standbys, given_up));
+        let keys = self.memory.dcs.record().rebuilt(me, sync);
         let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
         warn!(
             generation = keys.generation.generation,
@@ -89,17 +101,14 @@ impl Actor<'_> {
         self.confirm(&leadership).await
     }
 
-    /// In synchronous mode: the standbys that were recorded as promotable when the DCS was last seen, and for which every commit
-    /// has waited since. One that was taken out of either may lack commits.
-    fn waited_for(&self) -> Option<SyncState> {
-        if self.memory.policy.synchronous_mode == SynchronousMode::Off {
-            return None;
+    /// The value of `/sync` in which this member leads.
+    fn sync_state(&self, standbys: &[MemberName], given_up: TimelineId) -> SyncState {
+        SyncState {
+            leader: Some(self.instruments.dcs.name().to_owned()),
+            quorum: 0,
+            sync_standby: standbys.iter().map(MemberName::to_string).collect(),
+            given_up,
         }
-        let recorded = self.memory.dcs.record().sync();
-        let waits = |name: &String| self.memory.synchronous.names.iter().any(|set| set.as_str() == name);
-        let sync_standby = recorded.sync_standby.into_iter().filter(waits).collect();
-        let leader = Some(self.instruments.dcs.name().to_owned());
-        Some(SyncState { leader, quorum: 0, sync_standby, given_up: recorded.given_up })
     }
 
     /// The configuration goes first: members that see the identifier rely on it.
@@ -120,12 +129,8 @@ impl Actor<'_> {
         revision: Option<i64>,
     ) -> Result<(), Fault> {
         let before = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.sync.clone());
-        let record = SyncState {
-            leader: Some(self.instruments.dcs.name().to_owned()),
-            quorum: 0,
-            sync_standby: standbys.iter().map(MemberName::to_string).collect(),
-            given_up: before.as_ref().map(|before| before.value.given_up).unwrap_or_default(),
-        };
+        let given_up = before.as_ref().map(|before| before.value.given_up).unwrap_or_default();
+        let record = self.sync_state(standbys, given_up);
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
         self.memory.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
@@ -176,4 +181,8 @@ impl Actor<'_> {
             .collect();
         Ok(self.instruments.dcs.write_history(&rows).await?)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -4,21 +4,19 @@ use std::time::Duration;
 
 use outrider_archive::Status;
 use outrider_dcs::{ArchivedTo, Session};
-use outrider_ha::{Job, Plan, Postgres, Reason, View};
+use outrider_ha::{Job, Plan, Postgres, Step, View};
 use outrider_postgres::{ARCHIVE_SLOT, Role};
 use outrider_wal::{Lsn, SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::Actor;
+use super::{Actor, Fault};
 use crate::clock;
 use crate::observe::{local, members};
 use crate::report::{causes, pending_restart_reason};
 use crate::round::{Instruments, Learning, Memory};
 
-/// An agent that ends on purpose leaves its successor this much time.
-const HANDOVER_TTL: Duration = Duration::from_secs(30);
 /// An entry that has not changed is written again after so many rounds, should somebody have deleted it.
 const ENTRY_ROUNDS: u32 = 30;
 /// For the farewell.
@@ -38,21 +36,15 @@ impl Published {
     /// nobody's session runs out within a third of its ttl.
     fn stands(&self, entry: &Value, memory: &Memory) -> bool {
         let kept = memory.lease.is_some() && self.rounds < ENTRY_ROUNDS;
-        self.entry == *entry && (kept || self.at.elapsed() < memory.policy.ttl / 3)
+        let ttl = memory.session_ttl.map_or(memory.policy.ttl, |ttl| ttl.min(memory.policy.ttl));
+        self.entry == *entry && (kept || self.at.elapsed() < ttl / 3)
     }
 }
 
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
 pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
-    // The entry and the leader key hang on one session; a leader without a supervisor, or whose Postgres cannot be
-    // stopped, lets it run out.
-    let leads = memory
-        .snapshot
-        .as_ref()
-        .and_then(|snapshot| snapshot.leader.as_ref())
-        .is_some_and(|leader| leader.mine);
-    let lets_go = memory.supervisor_is_gone || plan.reason == Reason::LettingGo;
-    if leads && lets_go {
+    // The entry and the leader key hang on one session.
+    if plan.steps.contains(&Step::LetLeaseRunOut) {
         return;
     }
     let entry = entry(view, plan, instruments, memory);
@@ -246,16 +238,19 @@ pub(crate) fn state(view: &View) -> &'static str {
     }
 }
 
-/// The agent ends and Postgres goes on: a leader leaves its successor time to come up before the fuse blows.
-pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
-    if memory.lease.is_none() {
+/// The agent ends and Postgres goes on. `view`: the last one.
+pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory, view: Option<&View>) {
+    let plan = view.filter(|_| memory.lease.is_some()).map(outrider_ha::leave);
+    let Some(plan) = plan.filter(|plan| !plan.steps.is_empty()) else {
         info!("the agent ends; Postgres goes on under its supervisor");
         return;
-    }
+    };
     let mut actor = Actor { instruments, memory, reason: None };
     let farewell = async {
-        instruments.dcs.set_ttl(HANDOVER_TTL).await?;
-        actor.renew_lease().await
+        for step in &plan.steps {
+            actor.step(step).await?;
+        }
+        Ok::<(), Fault>(())
     };
     match timeout(FAREWELL_LIMIT, farewell).await {
         Ok(Ok(())) => {
@@ -272,8 +267,8 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory) {
 }
 
 /// The agent ends because its member may take no part: its entry goes, but for a leader's, whose lease hangs on the same session.
-pub(crate) async fn withdraw(instruments: &Instruments, memory: &mut Memory) {
-    leave(instruments, memory).await;
+pub(crate) async fn withdraw(instruments: &Instruments, memory: &mut Memory, view: Option<&View>) {
+    leave(instruments, memory, view).await;
     if memory.lease.is_some() {
         return;
     }
@@ -309,38 +304,6 @@ pub(crate) fn learn(instruments: &Instruments, memory: &mut Memory) {
     let observer = instruments.postgres.observer();
     let task = tokio::spawn(async move { observer.known_parameters().await });
     memory.rules.learning = Some(Learning { of: seen.postmaster_start_time.clone(), task });
-}
-
-/// Follows the ttl of the cluster.
-pub(crate) async fn follow_ttl(instruments: &Instruments, memory: &mut Memory) {
-    let wanted = memory.policy.ttl;
-    if memory.session_ttl == Some(wanted) || !memory.is_member {
-        return;
-    }
-    // A shorter lease under a longer fuse could be another's while this Postgres still writes: first the fuse.
-    if memory.session_ttl.is_none_or(|ttl| wanted < ttl)
-        && let Some(lease) = memory.lease
-    {
-        let now = clock::boottime_ns();
-        let short = wanted.saturating_sub(wanted / 10 + super::cluster_keys::KILL_BUDGET);
-        let deadline = now.saturating_add(u64::try_from(short.as_nanos()).unwrap_or(u64::MAX));
-        if deadline < lease.fuse.deadline_ns() {
-            match instruments.postgres.supervisor().arm_fuse(deadline, lease.term.0).await {
-                Ok(fuse) => memory.lease = Some(super::HeldLease { fuse, ..lease }),
-                Err(fault) => {
-                    warn!(fault = %causes(&fault), "cannot shorten the fuse, so the lease stays as long as it is");
-                    return;
-                }
-            }
-        }
-    }
-    match instruments.dcs.set_ttl(wanted).await {
-        Ok(()) => {
-            info!(ttl = ?wanted, "the lease has the ttl of the cluster");
-            memory.session_ttl = Some(wanted);
-        }
-        Err(fault) => warn!(fault = %causes(&fault), ttl = ?wanted, "cannot change the ttl of the lease"),
-    }
 }
 
 #[cfg(test)]

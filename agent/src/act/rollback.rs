@@ -25,7 +25,7 @@ impl Actor<'_> {
         self.set_stopping(true);
         self.memory.errand = None;
         // What the standbys do not have yet is thrown away.
-        let cut_off = self.cut_off(Some(String::new()));
+        let cut_off = self.walsenders_but(&[]);
         self.memory.forget_synchronous();
         self.begin(Job::Rollback, async move {
             let stopping = clock::monotonic();

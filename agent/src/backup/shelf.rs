@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use outrider_archive::Layout;
 use outrider_archive::catalog::Catalog;
-use outrider_archive::verify::read_record;
+use outrider_restore::verify::read_record;
 use outrider_store::{self as store, Store};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;

@@ -1,5 +1,5 @@
-//! `outrider rollback`: asks the cluster to roll itself back, shows how far it is, and says in the end where the old data lies.
-//! The leader does it, whoever watches.
+//! `outrider rollback`: requests a rollback of the running cluster, shows progress, and reports at the end where the old data
+//! is. The leader carries it out, even if this command ends.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::Args;
 use outrider_archive::BackupId;
-use outrider_archive::restore::{Goal, RestoreOptions, Restorer};
+use outrider_restore::{Goal, RestoreOptions, Restorer};
 use serde_json::{Value, json};
 
 use super::confirm::confirm;
@@ -145,7 +145,7 @@ fn ended(last: &Value) -> Result<ExitCode, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use outrider_archive::restore::Target;
+    use outrider_restore::Target;
 
     use super::*;
 

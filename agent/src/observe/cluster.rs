@@ -1,4 +1,4 @@
-//! Turns what the DCS holds into the cluster of the view. Does not read the DCS.
+//! Turns the keys of the DCS into the cluster of the view. Does not read the DCS.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use outrider_wal::{Lsn, TimelineHistory};
 use super::restart;
 use crate::clock;
 
-/// What this member remembers beside the snapshot.
+/// What this member remembers besides the snapshot.
 pub(super) struct Remembered<'memory> {
     /// How long the lease has been free.
     pub(super) free_for: Duration,
-    /// How long it has seen the request as it stands.
+    /// How long it has seen this request unchanged.
     pub(super) request_seen_for: Duration,
     /// The rules of the cluster.
     pub(super) policy: &'memory Policy,
     /// The switchover in progress, when this member takes part in it.
     pub(super) switchover: Option<&'memory SwitchoverProgress>,
-    /// How long the present turn of a restart has been seen.
+    /// How long the current turn of a restart has been seen.
     pub(super) turn_for: Duration,
-    /// For a turn, when the request names no time.
+    /// Time limit for a turn when the request names none.
     pub(super) turn_limit: Duration,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
     }
 }
 
-/// How far the DCS is.
+/// How far the DCS has come.
 pub(crate) fn watermark(snapshot: &Snapshot) -> Watermark {
     Watermark {
         store: Some(StoreId(snapshot.store)),
@@ -87,7 +87,7 @@ pub(crate) fn watermark(snapshot: &Snapshot) -> Watermark {
     }
 }
 
-/// The record of who may be promoted, as it was last changed at `revision`.
+/// The record of who may be promoted, last changed at `revision`.
 pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> SyncState {
     SyncState {
         leader: record.leader.as_deref().map(MemberName::from),
@@ -97,7 +97,7 @@ pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> Syn
     }
 }
 
-/// An identifier that is no number is not this cluster's, whatever it is: 0 is no system identifier.
+/// An identifier that is not a number is not this cluster's: 0 is no system identifier.
 pub(super) fn initialize(snapshot: &Snapshot) -> Initialize {
     match snapshot.initialize.as_ref().map(|entry| entry.value.trim()) {
         None => Initialize::Absent,
@@ -112,7 +112,7 @@ fn history(snapshot: &Snapshot) -> TimelineHistory {
         .iter()
         .map(|row| format!("{}\t{}\t{}\n", row.timeline, row.lsn, row.reason.replace('\n', " ")))
         .collect();
-    // Rows that do not ascend were written by no leader of this cluster: nothing is concluded from them.
+    // Rows that do not ascend were written by no leader of this cluster: they are ignored.
     lines.parse().unwrap_or_default()
 }
 
@@ -130,13 +130,13 @@ fn request(wish: &Failover, revision: i64, remembered: &Remembered<'_>) -> Reque
     }
 }
 
-/// What cannot be read is never due: it stays visible in the DCS until somebody takes it away.
+/// An unreadable time is never due: it stays visible in the DCS until somebody removes it.
 pub(super) fn due_in(scheduled_at: Option<&str>) -> Duration {
     scheduled_at.map_or(Duration::ZERO, |at| at.parse().map_or(FOREVER, until))
 }
 
-/// How long a wish still holds. By its deadline, and by this member's own count: the clocks of members differ, and the one that is
-/// behind must not do what all others have given up. A schedule is a time of the clock, and says until when it holds itself.
+/// How long a request is still valid: by its deadline and by this member's own count. The clocks of members differ, and one that
+/// is behind must not do what all others have abandoned. A schedule is a wall-clock time, and limits its own validity.
 pub(crate) fn expires_in(wish: &Failover, seen_for: Duration, policy: &Policy) -> Duration {
     let limit = policy.request_limit();
     match (wish.scheduled_at.as_deref(), &wish.outrider) {
@@ -153,7 +153,7 @@ pub(crate) fn expires_in(wish: &Failover, seen_for: Duration, policy: &Policy) -
     }
 }
 
-/// As long as a recorded view can tell.
+/// The longest that a recorded view can express.
 const FOREVER: Duration = Duration::from_millis(u64::MAX);
 
 fn until(at: Timestamp) -> Duration {

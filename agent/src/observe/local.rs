@@ -1,4 +1,4 @@
-//! Looks at the local Postgres through its supervisor, by SQL and on disk. Concludes nothing beyond the state of the view.
+//! Observes the local Postgres through its supervisor, by SQL and on disk. Draws no conclusions beyond the view.
 
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use super::timelines;
 use crate::clock;
 use crate::round::{Instruments, Memory, Promotion};
 
+/// Of a session that an earlier agent began: it may have lengthened it.
+const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
+
 /// What was found, before it is put in order.
 pub(super) struct Look {
     status: Result<Status, Error>,
@@ -22,15 +25,16 @@ pub(super) struct Look {
 }
 
 enum Found {
-    /// The supervisor does not answer, so nobody knows.
+    /// The supervisor does not answer, so the state is unknown.
     Nothing,
-    /// A postmaster runs; what it says.
+    /// A postmaster runs; its answers.
     Running(Result<Box<Observation>, Error>),
-    /// None runs, and the data directory is like this.
+    /// No postmaster runs; the state of the data directory.
     Directory(Result<Directory, Error>, Option<Result<ControlData, Error>>),
 }
 
-/// Asks the supervisor, then Postgres or the disk. Two seconds at most. `thoroughly`: also what is mostly asked now and then.
+/// Asks the supervisor, then Postgres or the disk, within two seconds. `thoroughly`: including what is otherwise asked only
+/// now and then.
 pub(super) async fn look(
     instruments: &Instruments,
     known: Option<&ControlData>,
@@ -67,12 +71,13 @@ pub(super) async fn look(
     Look { status, found }
 }
 
-/// Whether a program works on the data directory. A recovery beside it does not, and ends when another one is asked for.
+/// Whether a program works on the data directory. A recovery beside it does not, and ends when another program is
+/// requested.
 fn is_kept_busy(status: &Status) -> bool {
     status.tool.as_ref().is_some_and(|running| running.tool != Tool::PostgresRecovery)
 }
 
-/// The local part of the view, and what is to be remembered of it.
+/// The local part of the view; updates what is remembered of it.
 pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memory) -> Local {
     let status = match look.status {
         Ok(status) => {
@@ -84,7 +89,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
             None
         }
     };
-    // A program that an earlier agent began still works on the data directory: what it leaves is looked at when it has ended.
+    // A program started by an earlier agent still works on the data directory: its result is read when it has ended.
     let tool_of_another = memory.job.is_none() && status.as_ref().is_some_and(is_kept_busy);
     let postgres = match look.found {
         Found::Nothing => unresponsive(memory, memory.was_writable),
@@ -102,8 +107,11 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
     let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
     Local {
         system: memory.system.map(SystemId),
+        entered: memory.is_member,
+        session_ttl: memory.is_member.then(|| memory.session_ttl.unwrap_or(ANY_TTL)),
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
         watermark: memory.dcs.watermark(),
+        recorded: Vec::new(),
         held_term: memory.held_term,
         last_position: memory.last_position,
         history: memory.history.clone(),
@@ -116,12 +124,14 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
         cooling_down: memory.is_cooling_down(),
         backing_off: memory.failures.waiting(clock::monotonic()),
         hopeless: memory.failures.hopeless(),
+        trying_parameters: memory.rules.keeps_from_starting(),
         unrecorded: instruments.postgres.is_unrecorded(),
         users_ready: memory.users_ready,
         awaiting_checkpoint: memory
             .seen
             .as_ref()
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
+        unsupervised: memory.supervisor_is_gone,
         terminating: memory.terminating,
         faulty_files: memory.seen.as_ref().is_some_and(|seen| !seen.file_faults.is_empty()),
         rollback_prepared: instruments.rollback.is_offered(),
@@ -134,7 +144,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memor
     }
 }
 
-/// How long the postmaster has stood still, by the supervisor that is its parent.
+/// How long the postmaster has been stopped by a signal, according to its parent, the supervisor.
 fn frozen(status: Option<&Status>, memory: &mut Memory) -> Option<Duration> {
     let since = status.and_then(|status| status.postmaster.as_ref()?.frozen_ns);
     memory.note_frozen(since.is_some());
@@ -200,7 +210,7 @@ fn running(
                 memory.note_starting_fault(&fault);
                 let started =
                     Duration::from_nanos(clock::boottime_ns().saturating_sub(postmaster.started_ns));
-                // To an agent that has just been started itself, one slow answer is not the silence of days.
+                // To an agent that has just started, one slow answer does not mean days of silence.
                 let silent = silent_for(memory);
                 let since = if fault.is_not_yet_up() { started } else { started.min(silent) };
                 Postgres::Starting { writable: postmaster.writable, since }
@@ -211,7 +221,7 @@ fn running(
     }
 }
 
-/// It has not answered since its start, or says itself that it is not there yet.
+/// It has not answered since its start, or says that it is still starting.
 fn is_starting(postmaster: &PostmasterStatus, fault: &Error, answered_pid: Option<i32>) -> bool {
     let on_its_way_down = postmaster.stopping || postmaster.died;
     !on_its_way_down && (fault.is_not_yet_up() || answered_pid != Some(postmaster.pid))
@@ -221,7 +231,7 @@ fn unresponsive(memory: &mut Memory, writable: bool) -> Postgres {
     Postgres::Unresponsive { writable, since: silent_for(memory) }
 }
 
-/// How long Postgres has not answered, from the first time on that it did not.
+/// How long Postgres has not answered, since it first failed to.
 fn silent_for(memory: &mut Memory) -> Duration {
     let since = *memory.silent_postgres_since.get_or_insert_with(clock::monotonic);
     clock::monotonic().saturating_duration_since(since)
@@ -251,7 +261,7 @@ fn stopped(
         Ok(Directory::HalfInitialized) => Postgres::Unusable(Unusable::HalfInitialized),
         Ok(Directory::HalfCloned) => Postgres::Unusable(Unusable::HalfCloned),
         Ok(Directory::HalfRewound) => Postgres::Unusable(Unusable::HalfRewound),
-        // Made to begin the cluster, which another member then did: as good as half a clone.
+        // Made to start the cluster, which another member then did: worth no more than half a clone.
         Ok(Directory::Complete) if instruments.postgres.is_unrecorded() && is_made(memory) => {
             memory.system = None;
             Postgres::Unusable(Unusable::HalfInitialized)
@@ -267,7 +277,7 @@ fn stopped(
             Some(Err(fault @ (Error::Tool { .. } | Error::ControlData { .. }))) => {
                 refused(memory, fault.to_string())
             }
-            // Nobody could look: one of Postgres' programs is missing or runs, or the supervisor went away.
+            // Nobody could check: one of Postgres' programs is missing or running, or the supervisor went away.
             Some(Err(fault)) => {
                 memory.note_starting_fault(&fault);
                 unresponsive(memory, false)

@@ -1,5 +1,5 @@
-//! Reads the other members' states: from the JSON they publish in the DCS and from the JSON of their `GET /patroni`.
-//! Both are Patroni's shapes, so a Patroni member is read as well as one of ours.
+//! Reads the other members' states from the JSON they publish in the DCS and from their `GET /patroni`. Both are in
+//! Patroni's format, so Patroni members are understood too.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
     members
 }
 
-/// Adds those that were in the DCS before its keys were lost.
+/// Adds the members that were in the DCS before its keys were lost.
 pub(super) fn add_remembered(members: &mut Vec<Member>, record: &DcsRecord, me: &MemberName) {
     for name in record.members.keys().map(|name| MemberName::from(name.as_str())) {
         if name != *me && members.iter().all(|member| member.name != name) {
@@ -45,12 +45,13 @@ pub(super) fn add_remembered(members: &mut Vec<Member>, record: &DcsRecord, me: 
     members.sort_by(|one, other| one.name.cmp(&other.name));
 }
 
-/// Patroni's tags: the booleans win over the priorities.
+/// Patroni's tags; booleans override priorities.
 pub(crate) fn tags(tags: &Value) -> Tags {
     tags.as_object().map(config::policy_tags).unwrap_or_default()
 }
 
-/// The state in a member's key of the DCS. `leader`: what the leader has of what standbys must not have less of.
+/// The state in a member's key in the DCS. `leader`: the leader's values of the parameters that a standby must not have
+/// less of.
 fn published(member: &Value, leader: &Limits) -> MemberState {
     let replay = member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn")));
     let lacks = replay.as_ref().is_some_and(|replay| matches!(replay.hold, Some(Hold::Parameters { .. })));
@@ -70,7 +71,7 @@ fn published(member: &Value, leader: &Limits) -> MemberState {
 }
 
 /// The state in the answer to `GET /patroni`; `None` when it is not one. Without positions its Postgres did not answer.
-pub(super) fn answered(status: &Value) -> Option<MemberState> {
+pub(crate) fn answered(status: &Value) -> Option<MemberState> {
     text(status, "state")?;
     let xlog = status.get("xlog").or_else(|| status.get("wal"));
     let position = |key| xlog.map_or(Lsn::INVALID, |xlog| lsn(xlog, key));
@@ -96,7 +97,7 @@ pub(super) fn answered(status: &Value) -> Option<MemberState> {
     })
 }
 
-/// What only members of ours say.
+/// What only Outrider's members publish.
 fn ours<T: DeserializeOwned>(member: &Value, key: &str) -> Option<T> {
     T::deserialize(member.get("outrider")?.get(key)?).ok()
 }
@@ -151,7 +152,7 @@ pub(crate) fn shown(replay: &Replay) -> Value {
     Value::Object(shown)
 }
 
-/// The same for the DCS: with ages that double, as others would change each second.
+/// The same for the DCS, with ages that double, because others would change every second.
 pub(crate) fn shown_seldom(mut replay: Replay) -> Value {
     if let Some(Hold::Conflict { queries }) = &mut replay.hold {
         for query in queries {

@@ -1,4 +1,4 @@
-//! A restart that somebody asked for, as the DCS has it, for the view; and how long its present turn has been seen.
+//! A requested restart, from the DCS for the view, and how long its current turn has been seen.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::cluster::{Remembered, due_in};
 use super::limits;
 use crate::clock;
 
-/// However short a primary's start may be: a member must also stop, and catch up.
+/// Minimum time for a turn, however short a primary's start may be: a member must also stop, and catch up.
 const TIMEOUT_LEAST: Duration = Duration::from_secs(60);
 
-/// The turn that was seen last: what stands in the DCS about it, and since when.
+/// The turn last seen: its key in the DCS, and since when.
 #[derive(Debug, Default)]
 pub(crate) struct TurnSeen(Option<(i64, Instant)>);
 
 impl TurnSeen {
-    /// How long it has been the same. Every turn that begins or ends changes the key; before it is due nobody's time runs.
+    /// How long it has been the same. Every turn that begins or ends changes the key; before it is due, no time counts.
     pub(super) fn seen(&mut self, snapshot: &Snapshot) -> Duration {
         let due = |entry: &&outrider_dcs::Entry<RestartRequest>| {
             entry.value.is_open() && due_in(entry.value.scheduled_at.as_deref()).is_zero()
@@ -34,7 +34,7 @@ impl TurnSeen {
     }
 }
 
-/// The restart, while it has not ended.
+/// The restart, until it has ended.
 pub(super) fn restart(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Option<Restart> {
     let entry = snapshot.restart.as_ref().filter(|entry| entry.value.is_open())?;
     let asked = &entry.value;

@@ -1,5 +1,5 @@
-//! Follows the rules of the cluster in the DCS: the policy at once, parameters once they are known to be good. What cannot be
-//! followed keeps its last good value and is named.
+//! Follows the rules of the cluster in the DCS: the policy at once, parameters once they are known to be good. A rule that
+//! cannot be followed keeps its last good value and is reported.
 
 use outrider_dcs::Snapshot;
 use outrider_postgres::KeptParameters;
@@ -9,7 +9,7 @@ use crate::config::{self, Judged, Violation};
 use crate::report::causes;
 use crate::round::{Instruments, Memory, Trying};
 
-/// When the document has changed, or what is known of it.
+/// When the document, or what is known of it, has changed.
 pub(super) fn follow(instruments: &Instruments, memory: &mut Memory, snapshot: &Snapshot) {
     let Some(entry) = &snapshot.config else { return };
     let is_new = memory.rules.revision != Some(entry.revision);
@@ -62,7 +62,7 @@ fn without_refused(judged: &mut Judged, memory: &mut Memory) {
     }
 }
 
-/// Lines at once, as they were checked one by one; parameters when the program `postgres` has nothing against them.
+/// Lines at once, because each was checked; parameters when the program `postgres` accepts them.
 fn take(instruments: &Instruments, memory: &mut Memory, judged: &mut Judged) {
     if judged.pg_hba != memory.configuration.pg_hba {
         memory.configuration.pg_hba.clone_from(&judged.pg_hba);
@@ -75,7 +75,7 @@ fn take(instruments: &Instruments, memory: &mut Memory, judged: &mut Judged) {
             judged.violations.extend(tried.violations(wanted));
             tried.taken(wanted, &good)
         }
-        // Good once, good for ever: also where there is nobody to ask.
+        // What was good once stays good, also when there is nobody to ask.
         _ if *wanted == good => wanted.clone(),
         _ => {
             if memory.rules.trying.as_ref().is_none_or(|trying| trying.wanted != *wanted) {
@@ -97,7 +97,7 @@ fn take(instruments: &Instruments, memory: &mut Memory, judged: &mut Judged) {
     }
 }
 
-/// A line in the log for each that is new, and one when all is well again.
+/// Logs each new one, and once when all is well again.
 fn tell(memory: &mut Memory, violations: &[Violation]) {
     let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
     for line in lines.iter().filter(|line| !memory.rules.not_honoured.contains(line)) {
@@ -109,7 +109,7 @@ fn tell(memory: &mut Memory, violations: &[Violation]) {
     memory.rules.not_honoured = lines;
 }
 
-/// What Postgres says of its files; what it took is kept on disk.
+/// What Postgres says of its files; what it accepted is kept on disk.
 pub(super) fn note_files(instruments: &Instruments, memory: &mut Memory) {
     let Some(seen) = &memory.seen else { return };
     let told = memory.configuration_changed || memory.rules.revision.is_none();
@@ -119,7 +119,7 @@ pub(super) fn note_files(instruments: &Instruments, memory: &mut Memory) {
     keep(instruments, memory);
 }
 
-/// Writes what is good, once the server has said what it knows.
+/// Saves what is good, once the server has said what it knows.
 pub(crate) fn keep(instruments: &Instruments, memory: &mut Memory) {
     let (Some((parameters, pg_hba)), Some(known)) = (&memory.rules.good, &memory.rules.known) else { return };
     let kept = KeptParameters {

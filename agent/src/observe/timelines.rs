@@ -1,4 +1,4 @@
-//! Where the timelines of the local data came from, and when each was begun: from its files, and from the leader whose WAL it is.
+//! Where the timelines of the local data came from, and when each began: from its files, and from the leader whose WAL it is.
 //! Compares nothing.
 
 use outrider_ha::{Dcs, Initialize, Lease, Postgres, Role, Streaming, View};
@@ -9,13 +9,13 @@ use super::cluster;
 use crate::report::causes;
 use crate::round::{Instruments, Memory};
 
-/// Reads where the timeline came from when it has changed, and when it was begun, as soon as its first record is there.
+/// Reads the timeline's history when it has changed, and when it began as soon as its first record is there.
 pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
     let Some(timeline) = postgres.timeline() else { return };
     if memory.history_of != Some(timeline) {
         match instruments.postgres.history(timeline) {
             Ok(history) => {
-                // A timeline that was just begun may not have its file yet.
+                // A timeline that has just begun may not have its file yet.
                 let complete = timeline.get() <= 1 || !history.switches().is_empty();
                 memory.history = history;
                 memory.history_of = complete.then_some(timeline);
@@ -23,11 +23,11 @@ pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &
             Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
         }
     }
-    // It is kept in the data directory: nothing is written to that of another cluster, nor before there is one.
+    // This is written to the data directory, so not to another cluster's, nor before there is a cluster.
     if !memory.starts.lists(timeline) && is_of_the_cluster(memory) {
         let starts = match memory.history_of {
             Some(of) if of == timeline => instruments.postgres.timeline_starts(timeline, &memory.history),
-            // What came with the data, until the history is known as well.
+            // What came with the data, until the history is known too.
             Some(_) | None => instruments.postgres.kept_timeline_starts().map(Option::unwrap_or_default),
         };
         match starts {
@@ -42,14 +42,14 @@ pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &
     }
 }
 
-/// Whether the data is that of the cluster in the DCS, as it was seen last.
+/// Whether the data belongs to the cluster in the DCS, as last seen.
 fn is_of_the_cluster(memory: &Memory) -> bool {
     let Some(snapshot) = &memory.snapshot else { return false };
     matches!(cluster::initialize(snapshot), Initialize::Done(system) if memory.system == Some(system.0))
 }
 
-/// A standby that streams from the leader has the leader's timelines: those that it passed through faster than anybody looked, as
-/// on the way from an archive, have begun when the leader says.
+/// A standby that streams from the leader has the leader's timelines. For those it passed through faster than anybody looked, as
+/// when it recovers from an archive, the leader says when they began.
 pub(super) fn take_over(instruments: &Instruments, memory: &mut Memory, view: &mut View) {
     let Some(missing) = missing(view) else { return };
     for timeline in missing.timelines() {
@@ -61,7 +61,7 @@ pub(super) fn take_over(instruments: &Instruments, memory: &mut Memory, view: &m
     }
 }
 
-/// What the leader knows of this standby's own timelines, and it does not; `None` when that is nothing.
+/// What the leader knows of this standby's timelines and the standby does not; `None` when that is nothing.
 fn missing(view: &View) -> Option<TimelineStarts> {
     let Dcs::Seen(cluster) = &view.dcs else { return None };
     let Lease::Theirs { holder } = &cluster.lease else { return None };
@@ -98,7 +98,7 @@ mod tests {
         starts
     }
 
-    /// A standby on timeline 3 that knows when 1 and 3 were begun, and a leader on `timeline` that knows of all.
+    /// A standby on timeline 3 that knows when 1 and 3 began, and a leader on `timeline` that knows all.
     fn standby(active: bool, timeline: u32) -> View {
         let mut view = stage::report().view;
         view.local.history = "1\t0/1\tx\n2\t0/2\tx\n".parse().unwrap();

@@ -1,11 +1,11 @@
-//! What was logged last about one thing, so that the same is not said in every round.
+//! Remembers the last log message about one thing, so that it is not repeated in every round.
 
-/// The last words about it.
+/// The last message about it.
 #[derive(Debug, Default)]
 pub(crate) struct Said(Option<String>);
 
 impl Said {
-    /// Whether `text` differs from what was said last; from now on it is that.
+    /// Whether `text` differs from the last message; it becomes the last one.
     pub(crate) fn is_news(&mut self, text: &str) -> bool {
         let news = self.0.as_deref() != Some(text);
         if news {
@@ -14,7 +14,7 @@ impl Said {
         news
     }
 
-    /// It is over: the same would be news again.
+    /// Forgets it: the same text would be news again.
     pub(crate) fn forget(&mut self) {
         self.0 = None;
     }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use outrider_archive::BackupId;
 use outrider_archive::Shipper;
-use outrider_archive::restore::{Goal, Phase, Plan};
-use outrider_archive::{BackupId, restore};
 use outrider_dcs::RollbackClaim;
 use outrider_postgres::{Configuration, Error, News, Postgres, Prepared};
+use outrider_restore::{Goal, Phase, Plan};
 use outrider_supervisor::protocol::Event;
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use tokio::sync::broadcast::error::RecvError;
@@ -141,7 +141,7 @@ async fn copy(
     cancel: &CancellationToken,
 ) -> Result<(), String> {
     phase(told, "copying", planned.plain_bytes.unwrap_or_default());
-    let far = watch::Sender::new(restore::Progress::default());
+    let far = watch::Sender::new(outrider_restore::Progress::default());
     let mut heard = far.subscribe();
     let directory = work.postgres.rollback_directory();
     let copying = from_archive::copied(&work.archive, planned, directory, String::new(), far, cancel.clone());

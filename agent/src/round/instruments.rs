@@ -8,12 +8,12 @@ use anyhow::Context;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use outrider_archive::{
-    AheadOptions, Fetcher, FlushPosition, Leadership, Server, ServerOptions, ShipOptions, Shipper,
-    StreamOptions, StreamStatus, Streamer,
+    FlushPosition, Leadership, ShipOptions, Shipper, StreamOptions, StreamStatus, Streamer,
 };
 use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
 use outrider_postgres::{FlushedWal, Observation, Observer, Postgres, Settings, Supervisor};
+use outrider_restore::{AheadOptions, Fetcher, Server, ServerOptions};
 use outrider_wal::{Lsn, SegmentSize, TimelineId, WalFileName};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -368,8 +368,9 @@ fn log_path(config: &Config) -> PathBuf {
 mod tests {
     use std::time::Duration;
 
-    use outrider_archive::{Compression, Fetched, Patience};
+    use outrider_archive::Compression;
     use outrider_postgres::Role;
+    use outrider_restore::{Fetched, Patience};
     use outrider_store::Location;
     use outrider_wal::SegmentName;
 

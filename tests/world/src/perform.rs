@@ -10,7 +10,7 @@ use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
 use crate::slots;
-use crate::state::{NodeId, Request, State, Sync, Wrong};
+use crate::state::{NodeId, Nodes, Request, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -25,8 +25,8 @@ fn require(holds: bool) -> Outcome {
 
 pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
     match act {
-        Act::Recreate => {
-            require(rebuild::recreate(setup, state, node))?;
+        Act::Recreate(standbys) => {
+            require(rebuild::recreate(setup, state, node, standbys))?;
             renew(setup, state, node)
         }
         _ if act.is_write() => {
@@ -51,14 +51,17 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
             state.dcs.holder = None;
             Ok(())
         }
-        Act::HandOverLease(to) => hand_over(state, node, to),
-        Act::RecordSync { standbys, seen_last } => {
-            let promotes = setup.promotions_fail && state.node(node).postgres != Postgres::Primary;
-            let before = state.dcs.sync.filter(|_| promotes);
-            write_sync(state, node, Sync { leader: node, standbys }, seen_last)?;
-            state.node_mut(node).struck = before;
+        Act::ShortenFuse => {
+            require(state.node(node).fuse)?;
+            state.node_mut(node).long_fuse = false;
             Ok(())
         }
+        Act::SetTtl => {
+            state.node_mut(node).short_session = true;
+            Ok(())
+        }
+        Act::HandOverLease(to) => hand_over(state, node, to),
+        Act::RecordSync { standbys, seen_last } => record_sync(setup, state, node, standbys, seen_last),
         Act::RestoreSync { before, seen_last } => write_sync(state, node, before, seen_last),
         Act::RecordHistory => {
             require(leads)?;
@@ -90,7 +93,7 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
         Act::CreateSlots(names) => require(slots::create(state, node, names)),
-        Act::Recreate => unreachable!("the caller has done it"),
+        Act::Recreate(_) => unreachable!("the caller has done it"),
         Act::AskSwitchover => {
             state.dcs.request = Some(Request { from: Some(node), to: None, failover: false });
             Ok(())
@@ -105,12 +108,14 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
             rollback::begin(state, node);
             Ok(())
         }
-        Act::Initdb => {
-            oracle::judge(state, Wrong::SecondCluster);
-            state.node_mut(node).loses_data(Postgres::StoppedClean);
-            Ok(())
-        }
+        Act::Initdb => initdb(state, node),
     }
+}
+
+fn initdb(state: &mut State, node: NodeId) -> Outcome {
+    oracle::judge(state, Wrong::SecondCluster);
+    state.node_mut(node).loses_data(Postgres::StoppedClean);
+    Ok(())
 }
 
 fn hand_over(state: &mut State, node: NodeId, to: NodeId) -> Outcome {
@@ -122,6 +127,15 @@ fn hand_over(state: &mut State, node: NodeId, to: NodeId) -> Outcome {
     }
     state.dcs.holder = Some(to);
     begin_term(state);
+    Ok(())
+}
+
+/// Of one that is to be promoted: who was struck is remembered.
+fn record_sync(setup: &Setup, state: &mut State, node: NodeId, standbys: Nodes, seen_last: bool) -> Outcome {
+    let promotes = setup.promotions_fail && state.node(node).postgres != Postgres::Primary;
+    let before = state.dcs.sync.filter(|_| promotes);
+    write_sync(state, node, Sync { leader: node, standbys }, seen_last)?;
+    state.node_mut(node).struck = before;
     Ok(())
 }
 
@@ -155,6 +169,7 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
     require(state.dcs.holder == Some(node))?;
     let here = state.node_mut(node);
     here.fuse = true;
+    here.long_fuse = setup.shortens && !here.short_session;
     here.held_this_term = true;
     here.knows_lease = true;
     if let Some(past) = &mut state.past {
@@ -257,6 +272,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         Act::AcquireLease { .. }
         | Act::RenewLease
         | Act::ReleaseLease
+        | Act::ShortenFuse
+        | Act::SetTtl
         | Act::HandOverLease(_)
         | Act::RecordSync { .. }
         | Act::RestoreSync { .. }
@@ -266,7 +283,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::ClearSwitchover
         | Act::CreateSlots(_)
         | Act::Initdb
-        | Act::Recreate
+        | Act::Recreate(_)
         | Act::Rollback
         | Act::AskSwitchover
         | Act::RecordRestart { .. } => unreachable!("the caller has done these"),

@@ -5,17 +5,15 @@ use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 
-use super::{bootstrap, election, restart, switchover, synchronous};
+use super::failing::{is_never_promoted, never_comes_up, struck};
+use super::standbys::{has_all, recorded};
+use super::{bootstrap, election, restart, switchover, synchronous, went_back};
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, SyncState};
 use crate::view::local::{Postgres, Shutdown};
-use crate::view::member::{Member, MemberName, MemberState, Role};
+use crate::view::member::{Member, MemberName, Role};
 use crate::view::{Job, View};
-
-/// So many unexpected exits within a minute are a crash loop: a standby is preferred whatever it lacks within the
-/// limits of the policy.
-const CRASH_LOOP: u32 = 3;
 
 /// Whether this Postgres accepts writes, or will once it is up.
 pub(super) fn is_writable(postgres: &Postgres) -> bool {
@@ -164,7 +162,7 @@ pub(super) fn reclaim(view: &View, cluster: &Cluster) -> Plan {
     let fuse_lives = view.local.fuse.is_some_and(|left| !left.is_zero());
     let other_primary =
         view.members.iter().any(|member| member.answered().is_some_and(|state| state.role == Role::Primary));
-    let shows_all = election::knows_more(view, cluster).is_none();
+    let shows_all = went_back::knows_more(view, cluster).is_none();
     if nobody_between && mine_in_sync && known && fuse_lives && shows_all && !other_primary {
         let sync_revision = cluster.sync.as_ref().map(|sync| sync.revision);
         return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision, request: None });
@@ -209,7 +207,7 @@ pub(super) fn wait_for_answer(view: &View, cluster: &Cluster, since: Duration) -
     // It could not even be killed (storage that hangs). In synchronous mode nothing that it still does can be
     // acknowledged once its standby is promoted; in asynchronous mode it could, so there the lease is kept.
     if overdue && since > view.policy.ttl * 4 && cluster.sync.is_some() {
-        return Plan::wait(Reason::LettingGo);
+        return Plan::step(Reason::LettingGo, Step::LetLeaseRunOut);
     }
     wait_or_give_up(view, Reason::Unresponsive, Reason::GivingUpOnHang, overdue)
 }
@@ -289,38 +287,11 @@ fn give_way(view: &View, cluster: &Cluster, timeline: TimelineId) -> Plan {
     }
 }
 
-/// `/sync` as it was before this member struck all others from it, while nobody has written it since.
-pub(super) fn struck<'view>(view: &'view View, cluster: &Cluster) -> Option<&'view SyncState> {
-    let now = cluster.sync.as_ref()?;
-    let alone = now.leader.as_ref() == Some(&view.me) && now.standbys.is_empty();
-    view.local.promotion.struck.as_ref().filter(|struck| alone && struck.revision == now.revision)
-}
-
-/// Whether this member's promotion has failed so often in a row that it may never succeed.
-pub(super) fn is_never_promoted(view: &View) -> bool {
-    view.local.promotion.failures >= CRASH_LOOP
-}
-
-/// The standbys that are recorded as synchronous with this member.
-pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
-    cluster
-        .sync
-        .as_ref()
-        .filter(|sync| sync.leader.as_ref() == Some(&view.me))
-        .map(|sync| sync.standbys.clone())
-        .unwrap_or_default()
-}
-
 /// The best member that can lead in my place without losing an acknowledged commit, or in a crash loop within the
 /// limits of the policy; only one that answered a moment ago. `exact_end`: on which timeline and where my WAL ends, when
 /// that is certain.
 fn successor(view: &View, cluster: &Cluster, exact_end: Option<(TimelineId, Lsn)>) -> Option<MemberName> {
     best(view, cluster, exact_end, never_comes_up(view))
-}
-
-/// Whether Postgres has ended, or could not even be started, again and again.
-fn never_comes_up(view: &View) -> bool {
-    view.local.recent_crashes >= CRASH_LOOP || view.local.hopeless.contains(&Job::Start)
 }
 
 /// Whether the lease would be of use to somebody else.
@@ -359,11 +330,4 @@ fn best(
         })
         .max_by_key(|(member, state)| election::order(member, state))
         .map(|(member, _)| member.name.clone())
-}
-
-/// Whether a standby has all of this member's WAL, which ends on `timeline` at `end`. The position alone does not tell: a member
-/// that diverged before this timeline was begun may be further on in its own; nor does the number of the timeline.
-pub(super) fn has_all(view: &View, state: &MemberState, timeline: TimelineId, end: Lsn) -> bool {
-    let same = state.timeline == timeline && view.local.starts.begun_twice(&state.lineage).is_none();
-    state.role == Role::Standby && same && state.position >= end
 }

@@ -7,9 +7,10 @@ use core::time::Duration;
 use outrider_wal::{Lsn, TimelineId};
 
 use super::election;
-use super::primary;
+use super::failing::struck;
 use super::raise;
 use super::rejoin::{self, Lineage};
+use super::request;
 use super::restart;
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
@@ -60,7 +61,7 @@ pub(super) fn promote(
     // The lease was taken on an older view; others may have led and left since. In synchronous mode their change of
     // /sync would have forbidden it, in asynchronous mode nothing did.
     let newest = election::newest_timeline(view, cluster);
-    let given_up = election::asked_for(view, cluster).is_some_and(|request| request.accept_data_loss);
+    let given_up = request::asked_for(view, cluster).is_some_and(|request| request.accept_data_loss);
     if timeline < newest && !given_up {
         return Plan::step(Reason::TimelineBehind { own: timeline, cluster: newest }, Step::ReleaseLease);
     }
@@ -90,8 +91,7 @@ fn lasts_too_long(view: &View, cluster: &Cluster) -> bool {
             .iter()
             .any(|member| member.published.is_some() && member.tags.may_lead() && before.covers(&member.name))
     };
-    view.local.promotion.lasts > view.policy.primary_start_timeout
-        && primary::struck(view, cluster).is_some_and(could)
+    view.local.promotion.lasts > view.policy.primary_start_timeout && struck(view, cluster).is_some_and(could)
 }
 
 /// Another member leads: stream from it.

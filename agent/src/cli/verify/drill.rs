@@ -1,4 +1,4 @@
-//! `outrider verify --drill`: restores a backup into a scratch directory, lets a real Postgres recover it, and looks at it.
+//! `outrider verify --drill`: restores a backup into a scratch directory, lets a real Postgres recover it, and checks it.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use outrider_archive::BackupId;
-use outrider_archive::restore::{self, DrillOptions, DrillReport, Goal, Progress, RestoreError, Target};
-use outrider_archive::verify::Verification;
+use outrider_restore::verify::Verification;
+use outrider_restore::{DrillOptions, DrillReport, Goal, Progress, RestoreError, Target};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,14 +19,14 @@ use crate::cli::exit::{self, Refusal};
 use crate::cli::restore::{Shown, restore_command};
 use crate::report::causes;
 
-/// For the replay of all WAL since the backup.
+/// Time limit for the replay of all WAL since the backup.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
-/// Restores, recovers and looks; the scratch directory is gone afterwards. That the server does not come back, or not
-/// whole, is a fault of the archive and among what was `found`.
+/// Restores, recovers and checks; the scratch directory is removed afterwards. If the server does not come up, or not
+/// complete, that is an error of the archive and added to `found`.
 ///
 /// # Errors
-/// When the drill cannot begin, or was interrupted.
+/// When the drill cannot start, or was interrupted.
 pub(super) async fn drill(
     file: &Path,
     place: &Place,
@@ -60,7 +60,8 @@ pub(super) async fn drill(
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut told = progress.subscribe();
     let mut shown = Shown::new();
-    let work = restore::drill(place.store.clone(), place.layout.clone(), &options, &progress, &cancel);
+    let work =
+        outrider_restore::drill(place.store.clone(), place.layout.clone(), &options, &progress, &cancel);
     let mut work = std::pin::pin!(work);
     let done = loop {
         tokio::select! {
@@ -94,10 +95,10 @@ pub(super) async fn drill(
     }
 }
 
-/// On a thread that nobody waits for: a read of standard input cannot be broken off.
+/// On a thread that nobody waits for: reading standard input cannot be interrupted.
 fn end_with_stdin(cancel: CancellationToken) -> anyhow::Result<()> {
     let read = move || {
-        // Whatever comes or fails: when there is no more, nobody wants the drill.
+        // When reading ends or fails, nobody wants the drill any more.
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         cancel.cancel();
     };
