@@ -301,3 +301,10 @@ fn a_ttl_that_is_shortened_leaves_one_writable_primary() {
     let setup = Setup { shortens: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 837_336, &[FAILOVER, ALL_BACK]);
 }
+
+/// Together, or one after the other.
+#[test]
+fn three_agents_that_are_led_to_an_empty_dcs_make_no_second_primary() {
+    let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(3, 0, 0) };
+    holds(&setup, 3_176_510, &[FAILOVER]);
+}
