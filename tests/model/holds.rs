@@ -1,7 +1,7 @@
 //! What the shipped decision promises, in whole worlds. The numbers of states are pinned: a world that has become smaller
 //! or larger was changed, and whoever changes it says so here.
 
-use outrider_world::{ALL_BACK, FAILOVER, Fuse, ROLLBACK, SWITCHOVER, Setup, search};
+use outrider_world::{ALL_BACK, COPIED_ANEW, FAILOVER, Fuse, ROLLBACK, SWITCHOVER, Setup, search};
 
 /// Searches all of it: nothing is violated, and what must be reachable is, so that the rest does not hold for nothing.
 #[track_caller]
@@ -282,6 +282,13 @@ fn a_dcs_that_goes_back_to_an_old_copy_loses_no_acknowledged_commit() {
     holds(&setup, 913_661, &[FAILOVER, ALL_BACK]);
 }
 
+/// Away is a member whose turn does not come.
+#[test]
+fn members_that_are_away_find_their_wal_at_whoever_leads() {
+    let setup = Setup { slots: true, ..Setup::new(3, 1, 1) };
+    holds(&setup, 1_210_917, &[FAILOVER, COPIED_ANEW]);
+}
+
 /// Until its entry stands, an agent that begins only stops Postgres; its lease may run out meanwhile.
 #[test]
 fn agents_that_enter_late_lose_no_acknowledged_commit() {
@@ -293,4 +300,11 @@ fn agents_that_enter_late_lose_no_acknowledged_commit() {
 fn a_ttl_that_is_shortened_leaves_one_writable_primary() {
     let setup = Setup { shortens: true, ..Setup::new(2, 1, 2) };
     holds(&setup, 837_336, &[FAILOVER, ALL_BACK]);
+}
+
+/// Together, or one after the other.
+#[test]
+fn three_agents_that_are_led_to_an_empty_dcs_make_no_second_primary() {
+    let setup = Setup { led_elsewhere: true, rebuilds: true, ..Setup::new(3, 0, 0) };
+    holds(&setup, 3_176_510, &[FAILOVER]);
 }

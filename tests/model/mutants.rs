@@ -7,6 +7,12 @@ use outrider_world::{Fuse, Mutant, Setup, catches, search, search_for};
 fn caught(mutant: Mutant, setup: Setup) {
     let shipped = search(&setup);
     assert_eq!(shipped.violated, [], "without a mutant nothing is violated in {setup:?}");
+    is_found(mutant, setup);
+}
+
+/// The same where `holds` searches the unbroken world.
+#[track_caller]
+fn is_found(mutant: Mutant, setup: Setup) {
     let property = catches(mutant);
     let finding = search_for(&Setup { mutant: Some(mutant), ..setup }, property);
     assert!(
@@ -125,7 +131,22 @@ fn keys_must_be_written_anew_only_while_the_fuse_lives() {
 
 #[test]
 fn keys_must_be_rebuilt_for_who_has_seen_the_most() {
-    caught(Mutant::RebuildsOnLess, Setup { restores: true, rebuilds: true, ..Setup::new(2, 1, 2) });
+    is_found(Mutant::RebuildsOnLess, Setup { restores: true, rebuilds: true, ..Setup::new(2, 1, 2) });
+}
+
+/// In the world of which `holds` shows that nothing is violated there.
+#[test]
+fn the_wal_of_members_that_are_away_must_be_kept() {
+    let mutants = [
+        Mutant::MakesNoSlots,
+        Mutant::HoldsNoCopies,
+        Mutant::DropsCopies,
+        Mutant::MovesCopiesTooFar,
+        Mutant::NeverClones,
+    ];
+    for mutant in mutants {
+        is_found(mutant, Setup { slots: true, ..Setup::new(3, 1, 1) });
+    }
 }
 
 #[test]
@@ -161,7 +182,7 @@ fn a_primary_with_lowered_settings_must_be_restarted_first() {
 /// The copy names a standby that had been replaced since, or a primary that had gone on alone.
 #[test]
 fn nobody_must_stand_while_a_member_that_answers_has_seen_more_of_the_dcs() {
-    caught(Mutant::IgnoresWhoKnowsMore, Setup { restores: true, ..Setup::new(2, 1, 2) });
+    is_found(Mutant::IgnoresWhoKnowsMore, Setup { restores: true, ..Setup::new(2, 1, 2) });
 }
 
 #[test]

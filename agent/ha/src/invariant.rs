@@ -93,13 +93,6 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     }
 }
 
-/// A promotion that failed, or a person, has said that nobody needs what is on it.
-fn skip_timelines(view: &View, cluster: &Cluster, newest: TimelineId) -> Result<(), Violation> {
-    let failed = cluster.sync.as_ref().is_some_and(|sync| sync.given_up >= newest);
-    let said_so = failed || accepts_loss(view, cluster);
-    require(cluster.lease == Lease::Mine && said_so, "a timeline is given up only when somebody said so")
-}
-
 /// Whoever takes the lease as a standby has all that was acknowledged, or somebody has given up what it lacks.
 fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     require(matches!(cluster.lease, Lease::Free { .. }), "only a free lease is taken")?;
@@ -185,6 +178,13 @@ fn on_request(cluster: &Cluster, step: &Step) -> Result<(), Violation> {
         require(asked, "Postgres is stopped for a switchover only while it is asked for, and not too late")?;
     }
     Ok(())
+}
+
+/// Somebody has given the timelines up to `newest` up, by a request or because nobody led on them.
+fn skip_timelines(view: &View, cluster: &Cluster, newest: TimelineId) -> Result<(), Violation> {
+    let given_up = cluster.sync.as_ref().is_some_and(|sync| sync.given_up >= newest);
+    let said_so = given_up || accepts_loss(view, cluster);
+    require(cluster.lease == Lease::Mine && said_so, "a timeline is given up only when somebody said so")
 }
 
 /// Whether a failover to this member was asked for that is due, not void, and gives up what it lacks.

@@ -43,6 +43,7 @@ pub enum Act {
     Promote,
     Follow(NodeId),
     SetSynchronous(Nodes),
+    CreateSlots(Nodes),
     Checkpoint,
     /// Afterwards the node has what its source has.
     Rewind(NodeId),
@@ -87,6 +88,7 @@ impl Act {
             | Act::Promote
             | Act::Follow(_)
             | Act::SetSynchronous(_)
+            | Act::CreateSlots(_)
             | Act::Checkpoint
             | Act::Rewind(_)
             | Act::Clone(_)
@@ -127,6 +129,7 @@ impl Act {
             Step::Promote => Act::Promote,
             Step::Follow { upstream } => Act::Follow(look::number(upstream)),
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
+            Step::CreateSlots { names } => Act::CreateSlots(numbers(names)),
             Step::Checkpoint | Step::ShortenStop { .. } => Act::Checkpoint,
             Step::Rewind { from } => Act::Rewind(look::number(from)),
             Step::Clone { from } => Act::Clone(look::number(from)),
@@ -148,9 +151,8 @@ impl Act {
             | Step::PostBootstrap
             | Step::ClearSync { .. }
             | Step::DateRequest { .. }
-            | Step::SkipTimelines { .. }
-            | Step::CreateSlots { .. } => {
-                panic!("{step:?} in a cluster that is made, has its slots and keeps its mode")
+            | Step::SkipTimelines { .. } => {
+                panic!("{step:?} in a cluster that is made and keeps its mode")
             }
         })
     }

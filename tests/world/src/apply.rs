@@ -11,6 +11,7 @@ use crate::rebuild;
 use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
+use crate::slots;
 use crate::state::{NodeId, Nodes, Request, State, Wrong};
 use crate::wal::Record;
 
@@ -30,6 +31,10 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
         Event::AskForRollback(node) => rollback::prepare(&mut state, *node),
         Event::RollbackGoesOn(turn) => rollback::take(setup, &mut state, *turn),
+        Event::PublishSlots => slots::publish(setup, &mut state),
+        Event::RemoveWal(node) => slots::remove(setup, &mut state, *node),
+        Event::SlotExpires(node) => slots::expire(&mut state, *node),
+        Event::EmptyData(node) => empty_data(setup, &mut state, *node),
         Event::AskForRestart { primary_first } => restart::ask(&mut state, *primary_first),
         Event::CopyDcs => past::copy(&mut state),
         Event::RestoreDcs => past::restore(&mut state),
@@ -65,10 +70,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
         Event::PostgresCrashes(node) => state.node_mut(*node).crash(),
         Event::PromotionsFail(node) => state.node_mut(*node).never_promoted = true,
-        Event::PromotionFails(node) => {
-            state.node_mut(*node).crash();
-            state.node_mut(*node).promotion_failed = true;
-        }
+        Event::PromotionFails(node) => fail_promotion(&mut state, *node),
         Event::CopyBreaksOff(node) => break_off_plan(&mut state, *node),
         Event::DataIsLost(node) => lose_data(setup, &mut state, *node),
         Event::NodeIsLost(node) => lose_node(setup, &mut state, *node),
@@ -78,6 +80,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         }
     }
     past::settle(&mut state);
+    slots::settle(&mut state);
     oracle::watch(&mut state);
     (state != *before).then_some(state)
 }
@@ -119,7 +122,8 @@ fn round(setup: &Setup, state: &mut State, node: NodeId, plan: Acts, rule_broken
         state.oracle.wrong = state.oracle.wrong.or(Some(Wrong::RuleBroken));
     }
     restart::judge_plan(state, node, plan);
-    state.node_mut(node).plan = if setup.broken_data { plan } else { plan.with_copies_alike() };
+    state.node_mut(node).plan =
+        if setup.broken_data || setup.slots { plan } else { plan.with_copies_alike() };
     state.node_mut(node).read = None;
     if plan.only_renews() {
         step(setup, state, node);
@@ -195,6 +199,16 @@ fn blow_fuse(setup: &Setup, state: &mut State, node: NodeId) {
 fn break_off_plan(state: &mut State, node: NodeId) {
     let plan = std::mem::take(&mut state.node_mut(node).plan);
     break_off(state, node, plan.next().expect("there is a step to take"));
+}
+
+fn fail_promotion(state: &mut State, node: NodeId) {
+    state.node_mut(node).crash();
+    state.node_mut(node).promotion_failed = true;
+}
+
+fn empty_data(setup: &Setup, state: &mut State, node: NodeId) {
+    lose_data(setup, state, node);
+    slots::emptied(state);
 }
 
 fn lose_data(setup: &Setup, state: &mut State, node: NodeId) {

@@ -12,6 +12,7 @@ use crate::perform::may_reload;
 use crate::rebuild;
 use crate::rollback::{self, Turn};
 use crate::setup::{Fuse, Setup};
+use crate::slots;
 use crate::state::{NodeId, Nodes, State};
 
 /// One thing that happens.
@@ -93,6 +94,14 @@ pub enum Event {
     NodeIsLost(NodeId),
     /// An agent dies and its successor begins anew: a fault.
     AgentRestarts(NodeId),
+    /// The leader publishes where its slots are.
+    PublishSlots,
+    /// A checkpoint or a restart point removes the WAL that no slot keeps.
+    RemoveWal(NodeId),
+    /// A member has been away for too long, and its slot is not kept any longer: a fault.
+    SlotExpires(NodeId),
+    /// Somebody empties the data directory of a member whose WAL is gone.
+    EmptyData(NodeId),
     /// Somebody asks for a restart of all, or with the primary first.
     AskForRestart {
         /// The primary first.
@@ -157,6 +166,9 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         }
     }
     events.extend(rollback::next(state).map(Event::RollbackGoesOn));
+    if slots::may_be_published(state) {
+        events.push(Event::PublishSlots);
+    }
     if expiry(setup, state) == Some(Cost::Paid) {
         events.push(Event::LeaseExpires);
     }
@@ -181,6 +193,12 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         }
         if past::may_be_led_back(state, node) {
             events.push(Event::LedBack(node));
+        }
+        if slots::may_remove(setup, state, node) {
+            events.push(Event::RemoveWal(node));
+        }
+        if state.slots.is_some() && state.is_cut_off(node) {
+            events.push(Event::EmptyData(node));
         }
         if setup.early_reads && here.plan.is_empty() && here.read.is_none() {
             events.push(Event::Read(node));
@@ -235,6 +253,9 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         }
         if here.fuse && setup.fuse == Fuse::Live && !lets_go(setup, state, node) {
             events.push(Event::FuseBlows(node));
+        }
+        if slots::may_expire(state, node) {
+            events.push(Event::SlotExpires(node));
         }
         if setup.promotions_fail && !here.never_promoted {
             events.push(Event::PromotionsFail(node));
@@ -319,7 +340,8 @@ fn may_receive(state: &State, node: NodeId) -> bool {
     let Postgres::Standby { upstream: Some(upstream) } = here.postgres else { return false };
     let source = state.node(upstream);
     let sends = source.postgres.accepts_connections() || source.postgres == Postgres::StoppedClean;
-    sends && here.wal.is_prefix_of(source.wal) && here.wal != source.wal
+    let follows = here.wal.is_prefix_of(source.wal) && here.wal != source.wal;
+    sends && follows && state.keeps_what_follows(upstream, node)
 }
 
 /// Whether it is one of the faults that are counted.
@@ -330,6 +352,7 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::ReplyIsLost(_)
         | Event::Hangs(_)
         | Event::PromotionsFail(_)
+        | Event::SlotExpires(_)
         | Event::CopyBreaksOff(_)
         | Event::DataIsLost(_)
         | Event::PostgresCrashes(_)
@@ -353,6 +376,9 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::Stops(_)
         | Event::Up(_)
         | Event::PromotionFails(_)
+        | Event::PublishSlots
+        | Event::RemoveWal(_)
+        | Event::EmptyData(_)
         | Event::Terminate(_)
         | Event::SupervisorStops(_)
         | Event::CopyDcs

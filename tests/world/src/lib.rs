@@ -28,8 +28,10 @@
 //! - **A rollback** begins with its data ready, restored to where the primary is at that moment; it is given up at any moment before the swap.
 //!   Its two renames are one: an agent that ends between them puts the old data back.
 //! - **A restart** is of all members, of which each waits for one; `--pending` and schedules have situations.
-//! - **Slots** are not in it, and no WAL is ever removed. All that `ha` decides of them is that a primary makes those that are missing;
-//!   what they keep is PostgreSQL's, which of a standby's are made anew is in `outrider_postgres`, and tested with it (`tests/system/slots.rs`).
+//! - **Slots** are in it where `Setup::slots` says so; elsewhere no WAL is ever removed. `ha` decides that a primary makes those that are
+//!   missing. What a leader publishes, what standbys hold for it and what servers remove is written here anew, as `agent/src/round/member_slots.rs`
+//!   and PostgreSQL have it (`tests/system/slots.rs` tests those); copies follow at once what is published. A slot goes while its member is away: one
+//!   fault. Nobody of ours clones a member whose WAL is gone: a person empties its data directory.
 //! - **Promotions** fail for ever, one node a fault, where `Setup::promotions_fail` says so: Postgres ends before recovery does, and the agent has
 //!   seen that so often that it gives up. A promotion that hangs, and one that has begun a timeline before it failed, have situations.
 //! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and a
@@ -52,6 +54,7 @@ mod restart;
 mod rollback;
 mod search;
 mod setup;
+mod slots;
 mod state;
 mod wal;
 
@@ -61,14 +64,15 @@ pub use mutant::{Mutant, catches};
 pub use node::{Hang, Node, Postgres, Published, Read};
 pub use past::{Elsewhere, Keys, Mark, Past, Seen};
 pub use properties::{
-    ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, ELIGIBLE, FAILOVER, HANDED_OVER_READY, IN_ORDER, NOTHING_LOST,
-    ONE_AT_A_TIME, ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLBACK, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER,
-    SWITCHED_FIRST, SWITCHOVER, TERMS_ASCEND,
+    ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, COPIED_ANEW, ELIGIBLE, FAILOVER, HANDED_OVER_READY, IN_ORDER,
+    NOTHING_LOST, ONE_AT_A_TIME, ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLBACK, ROLLED_BACK, RULES_KEPT,
+    SINGLE_WRITER, SWITCHED_FIRST, SWITCHOVER, TERMS_ASCEND, WAL_KEPT,
 };
 pub use recovery::{Recovery, search_recovery};
 pub use restart::{Note, Restart, Turn as RestartTurn};
 pub use rollback::{Rollback, Stage, Turn};
 pub use search::{Finding, World, search, search_for};
 pub use setup::{Fuse, Setup};
+pub use slots::Slots;
 pub use state::{Budget, NodeId, Nodes, Oracle, Request, State, Store, Sync, Wrong};
 pub use wal::{Branches, Record, Wal};

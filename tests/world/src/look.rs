@@ -14,6 +14,7 @@ use crate::past::{self, Mark, Seen};
 use crate::restart;
 use crate::rollback::Stage;
 use crate::setup::Setup;
+use crate::slots;
 use crate::state::{NodeId, Nodes, State, Sync};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -234,7 +235,7 @@ fn local(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> Local {
         short_for: None,
         hastened: false,
         faulty_files: false,
-        slots: state.ids().map(name).collect(),
+        slots: names(slots::present(state, node)),
     }
 }
 

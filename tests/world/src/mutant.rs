@@ -9,7 +9,7 @@ use outrider_ha::{
 
 use crate::properties::{
     COMES_TO_REST_WHOLE, HANDED_OVER_READY, IN_ORDER, NOTHING_LOST, ONE_AT_A_TIME, ONE_CLUSTER,
-    ONLY_WHOLE_DATA, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER, SWITCHED_FIRST,
+    ONLY_WHOLE_DATA, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER, SWITCHED_FIRST, WAL_KEPT,
 };
 
 /// A rule that is broken on purpose, to see that the search finds it.
@@ -63,6 +63,16 @@ pub enum Mutant {
     RecreatesWithoutFuse,
     /// Keys are rebuilt for the member that has seen the least.
     RebuildsOnLess,
+    /// A primary makes no slots for members that have none.
+    MakesNoSlots,
+    /// A standby keeps no WAL for the members that follow its leader.
+    HoldsNoCopies,
+    /// A standby that is promoted drops its copies.
+    DropsCopies,
+    /// A standby moves its copies on to where its leader is.
+    MovesCopiesTooFar,
+    /// A member whose data directory was emptied is not cloned.
+    NeverClones,
     /// Data is swapped for a rollback while another member may still be promoted.
     SwapsBeforeRelaxing,
     /// In asynchronous mode a member stands although a rollback may have swapped the data of the leader that was lost.
@@ -98,8 +108,11 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         Mutant::NeverStepsDown
         | Mutant::TrustsItsMemory
         | Mutant::NeverPutsBack
+        | Mutant::MakesNoSlots
+        | Mutant::NeverClones
         | Mutant::FollowsDiverged
         | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
+        Mutant::HoldsNoCopies | Mutant::DropsCopies | Mutant::MovesCopiesTooFar => WAL_KEPT,
         Mutant::PassesOver => NOTHING_LOST,
         Mutant::RestartsTogether => ONE_AT_A_TIME,
         Mutant::RestartsThePrimary => SWITCHED_FIRST,
@@ -190,6 +203,10 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::RestartsThePrimary, Reason::Restarting) if plan.steps.contains(&Step::AskSwitchover) => {
             plan.steps = begin_restart(view);
         }
+        (Mutant::MakesNoSlots, Reason::Leading) => {
+            plan.steps.retain(|step| !matches!(step, Step::CreateSlots { .. }));
+        }
+        (Mutant::NeverClones, Reason::Cloning) => plan.steps.clear(),
         (Mutant::ShortensLeaseFirst, _) => {
             plan.steps.sort_by_key(|step| matches!(step, Step::ShortenFuse { .. }));
         }

@@ -218,6 +218,14 @@ impl Node {
         self.replayed = self.replayed.map(|_| self.wal.position());
     }
 
+    /// One that was stopped as a primary has replayed its own WAL.
+    pub(crate) fn starts_as_standby(&mut self, upstream: Option<NodeId>) {
+        if self.postgres != Postgres::StoppedStandby {
+            self.has_replayed_all();
+        }
+        self.becomes(Postgres::Standby { upstream });
+    }
+
     /// What its agent would publish now.
     #[must_use]
     pub fn to_publish(&self) -> Published {
@@ -277,6 +285,14 @@ impl Node {
     pub fn forget_promotion(&mut self) {
         self.promotion_failed = false;
         self.struck = None;
+    }
+
+    /// Its data is now that of a primary with this WAL.
+    pub fn is_copied(&mut self, wal: Wal) {
+        self.wal = wal;
+        self.forget_promotion();
+        self.has_replayed_all();
+        self.becomes(Postgres::StoppedStandby);
     }
 
     /// Nothing is left that could be relied on.

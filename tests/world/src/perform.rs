@@ -9,7 +9,8 @@ use crate::rebuild;
 use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
-use crate::state::{NodeId, Request, State, Sync, Wrong};
+use crate::slots;
+use crate::state::{NodeId, Nodes, Request, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -32,7 +33,11 @@ pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) 
             past::at_its_store(state, node, |state| perform_there(setup, state, node, act))
                 .unwrap_or(Err(Refused))
         }
-        _ => perform_there(setup, state, node, act),
+        _ => {
+            perform_there(setup, state, node, act)?;
+            slots::copied(state, node, act);
+            Ok(())
+        }
     }
 }
 
@@ -41,11 +46,7 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
     match act {
         Act::AcquireLease { seen_last } => acquire(setup, state, node, seen_last),
         Act::RenewLease => renew(setup, state, node),
-        Act::ReleaseLease => {
-            require(leads)?;
-            state.dcs.holder = None;
-            Ok(())
-        }
+        Act::ReleaseLease => release(state, node),
         Act::ShortenFuse => {
             require(state.node(node).fuse)?;
             state.node_mut(node).long_fuse = false;
@@ -56,19 +57,9 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
             Ok(())
         }
         Act::HandOverLease(to) => hand_over(state, node, to),
-        Act::RecordSync { standbys, seen_last } => {
-            let promotes = setup.promotions_fail && state.node(node).postgres != Postgres::Primary;
-            let before = state.dcs.sync.filter(|_| promotes);
-            write_sync(state, node, Sync { leader: node, standbys }, seen_last)?;
-            state.node_mut(node).struck = before;
-            Ok(())
-        }
+        Act::RecordSync { standbys, seen_last } => record_sync(setup, state, node, standbys, seen_last),
         Act::RestoreSync { before, seen_last } => write_sync(state, node, before, seen_last),
-        Act::RecordHistory => {
-            require(leads)?;
-            state.dcs.branches = state.node(node).wal.branches();
-            Ok(())
-        }
+        Act::RecordHistory => record_history(state, node),
         Act::ClearRequest => {
             state.dcs.request = None;
             Ok(())
@@ -93,6 +84,7 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         | Act::Checkpoint
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
+        Act::CreateSlots(names) => require(slots::create(state, node, names)),
         Act::Recreate(_) => unreachable!("the caller has done it"),
         Act::AskSwitchover => {
             state.dcs.request = Some(Request { from: Some(node), to: None, failover: false });
@@ -108,12 +100,14 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
             rollback::begin(state, node);
             Ok(())
         }
-        Act::Initdb => {
-            oracle::judge(state, Wrong::SecondCluster);
-            state.node_mut(node).loses_data(Postgres::StoppedClean);
-            Ok(())
-        }
+        Act::Initdb => initdb(state, node),
     }
+}
+
+fn initdb(state: &mut State, node: NodeId) -> Outcome {
+    oracle::judge(state, Wrong::SecondCluster);
+    state.node_mut(node).loses_data(Postgres::StoppedClean);
+    Ok(())
 }
 
 fn hand_over(state: &mut State, node: NodeId, to: NodeId) -> Outcome {
@@ -125,6 +119,15 @@ fn hand_over(state: &mut State, node: NodeId, to: NodeId) -> Outcome {
     }
     state.dcs.holder = Some(to);
     begin_term(state);
+    Ok(())
+}
+
+/// Of one that is to be promoted: who was struck is remembered.
+fn record_sync(setup: &Setup, state: &mut State, node: NodeId, standbys: Nodes, seen_last: bool) -> Outcome {
+    let promotes = setup.promotions_fail && state.node(node).postgres != Postgres::Primary;
+    let before = state.dcs.sync.filter(|_| promotes);
+    write_sync(state, node, Sync { leader: node, standbys }, seen_last)?;
+    state.node_mut(node).struck = before;
     Ok(())
 }
 
@@ -189,6 +192,18 @@ pub(crate) fn lookers(state: &State) -> Vec<NodeId> {
     state.ids().filter(|node| state.looks_here(*node)).collect()
 }
 
+fn release(state: &mut State, node: NodeId) -> Outcome {
+    require(state.dcs.holder == Some(node))?;
+    state.dcs.holder = None;
+    Ok(())
+}
+
+fn record_history(state: &mut State, node: NodeId) -> Outcome {
+    require(state.dcs.holder == Some(node))?;
+    state.dcs.branches = state.node(node).wal.branches();
+    Ok(())
+}
+
 fn begin_term(state: &mut State) {
     for node in lookers(state) {
         state.node_mut(node).held_this_term = false;
@@ -229,10 +244,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         }
         Act::StartStandby(upstream) => {
             require(may_start)?;
-            if here.postgres != Postgres::StoppedStandby {
-                here.has_replayed_all();
-            }
-            here.becomes(Postgres::Standby { upstream });
+            here.starts_as_standby(upstream);
         }
         Act::StopFast if setup.slow => here.begin_to_stop(true),
         Act::StopImmediate if setup.slow => here.begin_to_stop(false),
@@ -256,10 +268,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         }
         Act::Rewind(_) | Act::Clone(_) => {
             require(may_start)?;
-            here.wal = copy.ok_or(Refused)?;
-            here.forget_promotion();
-            here.has_replayed_all();
-            here.becomes(Postgres::StoppedStandby);
+            here.is_copied(copy.ok_or(Refused)?);
         }
         Act::AcquireLease { .. }
         | Act::RenewLease
@@ -273,6 +282,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::ClearRequest
         | Act::AnnounceSwitchover(_)
         | Act::ClearSwitchover
+        | Act::CreateSlots(_)
         | Act::Initdb
         | Act::Recreate(_)
         | Act::Rollback
@@ -297,6 +307,7 @@ fn watch_over(state: &mut State, node: NodeId, act: Act) {
 /// A promotion is done: a timeline is born.
 pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
     oracle::judge_promotion(setup, state, node);
+    slots::promoted(setup, state, node);
     let birth = state.oracle.births;
     state.oracle.births += 1;
     state.oracle.born_this_term = true;

@@ -7,6 +7,7 @@ use crate::World;
 use crate::event;
 use crate::node::{Hang, Node, Postgres};
 use crate::setup::Fuse;
+use crate::slots;
 use crate::state::{NodeId, State, Wrong};
 use crate::wal::Record;
 
@@ -36,6 +37,10 @@ pub const IN_ORDER: &str = "a restart keeps its order";
 pub const ROLLED_BACK: &str = "what was rolled back stays so";
 /// A rollback is done.
 pub const ROLLBACK: &str = "a rollback completes";
+/// A member that was away does not find at the leader what was kept for it.
+pub const WAL_KEPT: &str = "WAL that was promised is kept";
+/// A member whose WAL was gone follows again.
+pub const COPIED_ANEW: &str = "a member whose WAL is gone is copied anew";
 /// The agent would have refused its own plan.
 pub const RULES_KEPT: &str = "no plan breaks a rule";
 /// Nothing more happens and the cluster is not whole.
@@ -74,6 +79,10 @@ pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
     if setup.rollbacks > 0 {
         properties.push(Property::always(ROLLED_BACK, |_, state| what_was_rolled_back_stays_so(state)));
         properties.push(Property::sometimes(ROLLBACK, |_, state| a_rollback_completes(state)));
+    }
+    if setup.slots {
+        properties.push(Property::always(WAL_KEPT, |_, state| slots::promises_are_kept(state)));
+        properties.push(Property::sometimes(COPIED_ANEW, |_, state| was_copied_anew(state)));
     }
     if setup.restarts > 0 {
         properties.push(Property::always(ONE_AT_A_TIME, |_, state| one_is_restarted_at_a_time(state)));
@@ -155,6 +164,11 @@ fn what_was_rolled_back_stays_so(state: &State) -> bool {
 }
 
 /// It must be reachable.
+fn was_copied_anew(state: &State) -> bool {
+    slots::was_copied_anew(state) && is_whole(state)
+}
+
+/// It must be reachable.
 fn a_rollback_completes(state: &State) -> bool {
     state.oracle.rolled_back.is_some() && state.dcs.swapping.is_none() && is_whole(state)
 }
@@ -185,7 +199,9 @@ fn no_second_cluster_is_made(state: &State) -> bool {
 /// history, have timelines that nothing in a view tells apart.
 fn comes_to_rest_whole(world: &World, state: &State) -> bool {
     let awaits_a_person = state.past.as_ref().is_some_and(|past| past.awaits_a_person());
-    awaits_a_person || is_whole(state) || goes_on(world, state)
+    // Somebody must empty its data directory.
+    let is_cut_off = state.slots.is_some() && state.ids().any(|node| state.is_cut_off(node));
+    awaits_a_person || is_cut_off || is_whole(state) || goes_on(world, state)
 }
 
 fn goes_on(world: &World, state: &State) -> bool {
@@ -208,6 +224,7 @@ pub(crate) fn is_whole(state: &State) -> bool {
         && leader.fuse
         && followed
         && all_answer
+        && slots::are_complete(state, holder)
         && nothing_waits
         && state.dcs.request.is_none()
         && state.rollback.is_none()

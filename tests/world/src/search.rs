@@ -12,6 +12,7 @@ use crate::node::{Node, Postgres};
 use crate::past::Past;
 use crate::properties;
 use crate::setup::Setup;
+use crate::slots::Slots;
 use crate::state::{Budget, Nodes, Oracle, State, Store, Sync};
 use crate::wal::Branches;
 
@@ -59,7 +60,8 @@ impl Model for World {
         };
         let left = Budget { faults, commits, requests, failovers, terminations, rollbacks, restarts };
         let past = Past::of(&self.setup);
-        vec![State { dcs, nodes, left, past, rollback: None, oracle }]
+        let slots = Slots::of(&self.setup);
+        vec![State { dcs, nodes, left, past, slots, rollback: None, oracle }]
     }
 
     fn actions(&self, state: &State, events: &mut Vec<Event>) {

@@ -43,6 +43,8 @@ pub struct Setup {
     pub broken_data: bool,
     /// Whether the promotions of a node may fail from some moment on for ever.
     pub promotions_fail: bool,
+    /// Whether servers remove WAL that no slot of a member keeps.
+    pub slots: bool,
     /// Whether agents are led to another, empty DCS, and back.
     pub led_elsewhere: bool,
     /// Whether somebody has keys rebuilt that were lost.
@@ -78,6 +80,7 @@ impl Setup {
             restores: false,
             slow: false,
             promotions_fail: false,
+            slots: false,
             led_elsewhere: false,
             rebuilds: false,
             broken_data: false,

@@ -6,6 +6,7 @@ use crate::node::{Node, Postgres};
 use crate::past::Past;
 use crate::restart::Restart;
 use crate::rollback::Rollback;
+use crate::slots::Slots;
 use crate::wal::Branches;
 
 /// A node, by number: 0 is member a.
@@ -59,6 +60,8 @@ pub struct State {
     pub left: Budget,
     /// Where the DCS may go back: what it was, and who has seen what of it.
     pub past: Option<Box<Past>>,
+    /// Slots, and the WAL that they keep.
+    pub slots: Option<Box<Slots>>,
     /// The rollback that is being done.
     pub rollback: Option<Rollback>,
     /// What the oracle remembers.
@@ -93,7 +96,7 @@ impl State {
         let Postgres::Standby { upstream: Some(upstream) } = self.node(node).postgres else { return None };
         let source = self.node(upstream);
         let flows = source.postgres.accepts_connections() && self.node(node).wal.is_prefix_of(source.wal);
-        flows.then_some(upstream)
+        (flows && self.keeps_what_follows(upstream, node)).then_some(upstream)
     }
 }
 
