@@ -1,6 +1,8 @@
 //! The rules of the house that can be checked by reading the sources. Not a linter: clippy and rustfmt do that work.
 #![expect(clippy::unwrap_used, reason = "a test ends where it meets what it did not expect")]
 
+mod circles;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
