@@ -4,12 +4,10 @@
 //! The keeper is a task of its own beside the round: it reads the board like every visitor, and however long a backup takes,
 //! the renewal of the lease does not wait for it.
 
-mod apart;
 mod drill;
 mod hopeless;
 mod keeper;
 mod run;
-mod schedule;
 mod shelf;
 mod take;
 mod turn;
@@ -21,16 +19,11 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use apart::apart;
 pub(crate) use drill::{Driller, Drills};
 pub(crate) use keeper::{Keeper, Pace};
-pub(crate) use schedule::Schedule;
 use shelf::ShelfError;
 pub(crate) use shelf::{Seen, Shelf};
 pub(crate) use take::ArchiveTaker;
-
-/// Who asked, when it was the schedule.
-pub(crate) const BY_SCHEDULE: &str = "schedule";
 
 /// Takes one base backup, from the beginning to its place in the archive.
 #[async_trait]

@@ -6,8 +6,9 @@ use outrider_dcs::{HistoryRow, Leadership, SyncState};
 use outrider_ha::{MemberName, SynchronousMode, SystemId, Term};
 use tracing::{info, warn};
 
-use super::{Actor, Fault, Gap, HeldLease};
+use super::{Actor, Fault, gap};
 use crate::clock;
+use crate::state::HeldLease;
 
 /// Time that the supervisor may need to kill a busy Postgres.
 pub(super) const KILL_BUDGET: Duration = Duration::from_millis(500);
@@ -31,45 +32,45 @@ impl Actor<'_> {
 
     pub(super) async fn renew_lease(&mut self) -> Result<(), Fault> {
         // Without a supervisor there is no Postgres and no fuse: the lease runs out, and somebody else may have it.
-        if self.memory.supervisor_is_gone {
+        if self.state.supervisor.is_gone() {
             return Err(Fault::NoSupervisor);
         }
         let started = clock::monotonic();
         let leadership = self.instruments.dcs.renew_leader().await?;
-        self.memory.counters.last_renewal = Some(started.elapsed());
+        self.state.counters.last_renewal = Some(started.elapsed());
         self.confirm(&leadership).await
     }
 
     /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
     async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
-        self.memory.dcs.relies_on(Term(leadership.term))?;
+        self.state.dcs.relies_on(Term(leadership.term))?;
         let margin = leadership.ttl / 10 + KILL_BUDGET;
         let until_ns = leadership.until_boottime_ns();
         let fuse_ns = until_ns.saturating_sub(u64::try_from(margin.as_nanos()).unwrap_or(u64::MAX));
         let fuse = self.instruments.postgres.supervisor().arm_fuse(fuse_ns, leadership.term).await?;
-        self.memory.held_term = Term(leadership.term);
-        self.memory.lease = Some(HeldLease { term: Term(leadership.term), fuse, until_ns });
+        self.state.lease.confirmed(HeldLease { term: Term(leadership.term), fuse, until_ns });
         Ok(())
     }
 
     pub(super) async fn release_lease(&mut self) -> Result<(), Fault> {
-        self.memory.lease = None;
+        self.state.lease.given_up();
         self.instruments.dcs.release_leader().await?;
         info!("released the leader lease");
         Ok(())
     }
 
     pub(super) async fn hand_over_lease(&mut self, to: &MemberName) -> Result<(), Fault> {
-        self.memory.lease = None;
-        self.memory.dcs.hands_over(to.as_str());
+        self.state.lease.given_up();
+        self.state.dcs.hands_over(to.as_str());
         let term = self.instruments.dcs.hand_over_leader(to.as_str()).await?;
         info!(%to, term, "handed the leader lease over");
-        if let Some(since) = self.memory.write_gap_since.take() {
-            self.memory.counters.switchovers += 1;
-            let member = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.member(to.as_str()));
+        if let Some(since) = self.state.jobs.take_write_gap() {
+            self.state.counters.switchovers += 1;
+            let member = self.state.cluster.snapshot().and_then(|snapshot| snapshot.member(to.as_str()));
             if let Some(api_url) = member.and_then(|member| member.api_url()) {
                 let peers = self.instruments.peers.clone();
-                self.memory.gap = Some(Gap::measure(since, peers, api_url.to_owned()));
+                let measurement = gap::measure(since, peers, api_url.to_owned());
+                self.state.jobs.measure_write_gap(measurement);
             }
         }
         Ok(())
@@ -78,7 +79,7 @@ impl Actor<'_> {
     /// The keys as this member has them: the record of the last look, and in `/sync` whom commits still wait for.
     pub(super) async fn recreate_cluster(&mut self) -> Result<(), Fault> {
         let me = self.instruments.dcs.name();
-        let keys = self.memory.dcs.record().rebuilt(me, self.waited_for());
+        let keys = self.state.dcs.record().rebuilt(me, self.waited_for());
         let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
         warn!(
             generation = keys.generation.generation,
@@ -91,18 +92,19 @@ impl Actor<'_> {
     /// In synchronous mode: the standbys that were recorded as promotable when the DCS was last seen, and for which every commit
     /// has waited since. One that was taken out of either may lack commits.
     fn waited_for(&self) -> Option<SyncState> {
-        if self.memory.policy.synchronous_mode == SynchronousMode::Off {
+        if self.state.rules.policy().synchronous_mode == SynchronousMode::Off {
             return None;
         }
-        let recorded = self.memory.dcs.record().sync();
-        let waits = |name: &String| self.memory.synchronous.names.iter().any(|set| set.as_str() == name);
+        let recorded = self.state.dcs.record().sync();
+        let waits =
+            |name: &String| self.state.commits.wait_for().names.iter().any(|set| set.as_str() == name);
         let sync_standby = recorded.sync_standby.into_iter().filter(waits).collect();
         Some(SyncState { leader: Some(self.instruments.dcs.name().to_owned()), quorum: 0, sync_standby })
     }
 
     /// The configuration goes first: members that see the identifier rely on it.
     pub(super) async fn record_initialize(&mut self, system: SystemId) -> Result<(), Fault> {
-        if self.memory.snapshot.as_ref().is_none_or(|snapshot| snapshot.config.is_none()) {
+        if self.state.cluster.snapshot().is_none_or(|snapshot| snapshot.config.is_none()) {
             self.instruments.dcs.create_config(&self.instruments.config.bootstrap_dcs).await?;
         }
         // Before it can be known: from then on others rely on this data.
@@ -123,18 +125,19 @@ impl Actor<'_> {
             sync_standby: standbys.iter().map(MemberName::to_string).collect(),
         };
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
-        self.memory.dcs.changed_sync(&record, changed);
+        self.state.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
         Ok(())
     }
 
     /// The rows that the DCS has already keep their time and leader.
     pub(super) async fn record_history(&mut self) -> Result<(), Fault> {
-        let known = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.history.as_ref());
+        let known = self.state.cluster.snapshot().and_then(|snapshot| snapshot.history.as_ref());
         let known = known.map(|entry| entry.value.as_slice()).unwrap_or_default();
         let rows: Vec<HistoryRow> = self
-            .memory
-            .history
+            .state
+            .data
+            .history()
             .switches()
             .iter()
             .map(|switch| {

@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::child::{Child, Outcome};
-use super::{Schedule, Shelf, ShelfError, turn};
+use super::{Shelf, ShelfError, turn};
 use crate::clock;
 use crate::config::Config;
-use crate::report::{Board, Report, Said, causes};
+use crate::log::{Said, causes};
+use crate::report::{Board, Report};
+use crate::schedule::Schedule;
 
 /// How old what is known of the backups may be.
 const AGE_MAX: Duration = Duration::from_secs(300);
@@ -311,7 +313,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::tests::stage::{observation, report};
+    use crate::report::sample::report;
+    use crate::sample::observation;
 
     /// What `me` sees: `p2` leads, the others stream.
     fn seen(members: &[&str], me: &str) -> Report {

@@ -11,10 +11,12 @@ use tracing::{error, info, warn};
 
 use super::hopeless::Hopeless;
 use super::run::{GivenUp, Run};
-use super::{BY_SCHEDULE, Order, Schedule, TakeError, Taken, Taker, turn};
+use super::{Order, TakeError, Taken, Taker, turn};
 use crate::clock;
 use crate::keeper::{Freshness, Task};
-use crate::report::{Board, Report, causes};
+use crate::log::causes;
+use crate::report::{Board, Report};
+use crate::schedule::{BY_SCHEDULE, Schedule};
 
 /// A request that was begun with so often is given up: whoever takes it dies of it.
 const ATTEMPTS_MAX: u32 = 5;

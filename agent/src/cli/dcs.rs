@@ -26,7 +26,7 @@ use super::member::{Member, Whom};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::observe::cluster::{sync_state, watermark};
-use crate::round::DcsRecord;
+use crate::state::DcsRecord;
 
 /// After the keys are there, somebody leads within moments, or what keeps it is in `outrider list`.
 const LEADER_LIMIT: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ use super::Visitors;
 use super::answer::text;
 use super::backup::document;
 use crate::backup::{Drills, Seen, Shelf};
-use crate::report::causes;
+use crate::log::causes;
 
 /// How old what is shown may be.
 const AGE_MAX: Duration = Duration::from_secs(10);

@@ -13,11 +13,13 @@ use tracing::{error, info, warn};
 
 use super::offer::why_not;
 use super::run::{GivenUp, Happened, Run, Stage};
-use super::{Gate, Swapped};
 use crate::config::Config;
+use crate::gate::{Gate, Swapped};
+use crate::instruments::{Archive, Instruments};
 use crate::keeper::{Freshness, Task};
-use crate::report::{Board, Report, causes};
-use crate::round::{Archive, Instruments, Waker};
+use crate::log::causes;
+use crate::report::{Board, Report};
+use crate::wake::Waker;
 
 /// At the most so often how far it is is written.
 const PACE: Duration = Duration::from_secs(1);

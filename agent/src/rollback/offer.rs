@@ -10,7 +10,8 @@ use super::keeper::Desk;
 use super::prepare::Ready;
 use super::run::{GivenUp, Run, Stage};
 use crate::clock;
-use crate::report::{Report, causes};
+use crate::log::causes;
+use crate::report::Report;
 
 /// For the round to begin the swap: it relaxes `/sync` and the setting first.
 const OFFER_LIMIT: Duration = Duration::from_secs(30);

@@ -16,10 +16,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::act::from_archive;
-use crate::clock;
 use crate::config::Archive;
-use crate::report::causes;
+use crate::log::causes;
+use crate::{clock, from_archive};
 
 /// For the last segment to come into the archive. It may hold the target; when it does not, nothing depends on it.
 const SHIP_LIMIT: Duration = Duration::from_secs(60);

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::prepare::{Ready, Work, prepare};
-use super::{Gate, Swapped};
 use crate::clock;
+use crate::gate::{Gate, Swapped};
 
 /// Why it is given up before the swap.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use super::keeper::{Desk, Ended};
 use super::prepare::Work;
 use super::run::{Run, outcome_of};
 use crate::clock;
-use crate::report::{Report, causes};
+use crate::log::causes;
+use crate::report::Report;
 
 impl Desk {
     /// This member does none: whether one was left, or is to be taken up.

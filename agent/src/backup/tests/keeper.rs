@@ -12,9 +12,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{BY_SCHEDULE, Keeper, Order, Pace, Progress, Schedule, TakeError, Taken, Taker};
-use crate::http::tests::stage::{member, observation, report};
+use super::super::{Keeper, Order, Pace, Progress, TakeError, Taken, Taker};
 use crate::report::Report;
+use crate::report::sample::report;
+use crate::sample::{member, observation};
+use crate::schedule::{BY_SCHEDULE, Schedule};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const QUICK: Pace = Pace {

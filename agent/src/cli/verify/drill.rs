@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::backups::Place;
 use crate::cli::exit::{self, Refusal};
 use crate::cli::restore::{Shown, restore_command};
-use crate::report::causes;
+use crate::log::causes;
 
 /// For the replay of all WAL since the backup.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);

@@ -14,7 +14,8 @@ use super::super::Visitors;
 use super::super::answer::text;
 use super::wish::{Action, Wish};
 use crate::clock;
-use crate::report::{Board, Report, causes};
+use crate::log::causes;
+use crate::report::{Board, Report};
 
 /// For the end of a switchover that had begun to stop the old primary when its deadline passed, beyond `switchover_timeout`.
 const END_LIMIT: Duration = Duration::from_secs(10);

@@ -1,6 +1,20 @@
-//! What was logged last about one thing, so that the same is not said in every round.
+//! What the log says of an error, and that it says the same thing once: not in every round.
 
-/// The last words about it.
+use std::fmt::Write as _;
+
+/// An error with everything that caused it, in one line.
+pub(crate) fn causes(fault: &dyn std::error::Error) -> String {
+    let mut text = fault.to_string();
+    let mut next = fault.source();
+    while let Some(cause) = next {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// What was logged last about one thing.
 #[derive(Debug, Default)]
 pub(crate) struct Said(Option<String>);
 

@@ -1,5 +1,9 @@
 //! The instruments of one member, made once at the start: DCS, Postgres, peers, archive. Decides nothing.
 
+mod archive_slot;
+mod member_slots;
+mod peers;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,19 +18,19 @@ use outrider_archive::{
 use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
 use outrider_ha::Policy;
 use outrider_postgres::{FlushedWal, Observation, Observer, Postgres, Settings, Supervisor};
+use outrider_store::Store;
 use outrider_wal::{Lsn, SegmentSize, TimelineId, WalFileName};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
-use super::Memory;
-use super::archive_slot::SlotKeeper;
-use super::member_slots::MemberSlots;
-use crate::backup::Shelf;
+use self::archive_slot::SlotKeeper;
+use self::member_slots::MemberSlots;
+pub(crate) use self::peers::Peers;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::observe::peers::Peers;
-use crate::rollback::Gate;
+use crate::gate::Gate;
+use crate::state;
 
 /// A log of Postgres that is larger is put aside when a supervisor starts.
 const LOG_MAX: u64 = 64 << 20;
@@ -55,7 +59,7 @@ pub(crate) struct Instruments {
 
 /// The shipping and streaming of WAL, and the door for `wal-push` and `wal-fetch`.
 pub(crate) struct Archive {
-    shelf: Shelf,
+    store: Arc<dyn Store>,
     shipper: Shipper,
     /// `None` when `archive.stream_interval` is 0.
     streamer: Option<Streamer>,
@@ -110,14 +114,11 @@ impl Instruments {
     }
 
     /// Starts the supervisor again when it is gone and this agent is the one who starts it.
-    pub(crate) fn keep_supervisor(&self, memory: &mut Memory) {
-        if !self.config.supervisor.start || !memory.supervisor_is_gone {
+    pub(crate) fn keep_supervisor(&self, supervisor: &mut state::Supervisor) {
+        if !self.config.supervisor.start || !supervisor.is_to_be_started(SUPERVISOR_LIMIT) {
             return;
         }
-        if memory.supervisor_started.is_some_and(|started| started.elapsed() < SUPERVISOR_LIMIT) {
-            return;
-        }
-        memory.supervisor_started = Some(clock::monotonic());
+        supervisor.was_started();
         if let Err(fault) = start_supervisor(&self.config) {
             tracing::error!("{fault:#}");
         }
@@ -129,8 +130,7 @@ impl Archive {
         let pg_wal = settings.data_directory.join("pg_wal");
         let flushed = FlushedWal::new(settings.clone());
         let (looked, _) = watch::channel(None);
-        let store = config.open_store()?;
-        let shelf = Shelf::new(store.clone(), config.layout.clone());
+        let store: Arc<dyn Store> = config.open_store()?;
         let ahead = AheadOptions {
             directory: settings.state_directory.join("wal-ahead"),
             segments: config.fetch_ahead,
@@ -148,11 +148,11 @@ impl Archive {
             let (pg_wal, layout) = (pg_wal.to_owned(), config.layout.clone());
             let options = StreamOptions { pg_wal, layout, interval };
             let position = Flushed { asked: flushed, looked: looked.clone() };
-            Streamer::start(options, store, Arc::new(position), shipper.clone())
+            Streamer::start(options, store.clone(), Arc::new(position), shipper.clone())
         });
         let options = ServerOptions { socket: config.socket.clone(), pg_wal: pg_wal.to_owned() };
         let server = Server::start(options, shipper.clone(), fetcher.clone()).await?;
-        Ok(Archive { shelf, shipper, streamer, looked, fetcher, server, pg_wal, counted: Mutex::default() })
+        Ok(Archive { store, shipper, streamer, looked, fetcher, server, pg_wal, counted: Mutex::default() })
     }
 
     /// Ships while this member leads, and only then. `term`: of the lease that is held.
@@ -195,9 +195,9 @@ impl Archive {
         self.shipper.clone()
     }
 
-    /// What it holds, for visitors.
-    pub(crate) fn shelf(&self) -> Shelf {
-        self.shelf.clone()
+    /// Where it is kept.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 
     /// What it does. A queue that is off, as while another writes to the archive, has seen nothing: then what waits is what
@@ -374,7 +374,7 @@ mod tests {
     use outrider_wal::SegmentName;
 
     use super::*;
-    use crate::http::tests::stage;
+    use crate::sample;
 
     const SIZE: SegmentSize = SegmentSize::new(1 << 20).expect("it is one");
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn seen(role: Role) -> Observation {
-        Observation { role, wal_segment_size: SIZE.bytes(), ..stage::observation() }
+        Observation { role, wal_segment_size: SIZE.bytes(), ..sample::observation() }
     }
 
     #[test]
@@ -420,7 +420,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_queue_that_is_off_has_not_seen_is_counted_all_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let config = stage::config(None);
+        let config = config::sample::config(None);
         let mut settings = config.postgres;
         settings.state_directory = directory.path().join("state");
         settings.data_directory = directory.path().join("data");
@@ -434,13 +434,13 @@ mod tests {
         let primary = seen(Role::Primary { flushed: Lsn::new(8 << 20) });
         assert_eq!(archive.status(Some(&primary)).waiting, 1);
         // A standby archives nothing; its marks are of a time when it led, and its primary's to ship.
-        assert_eq!(archive.status(Some(&seen(stage::observation().role))).waiting, 0);
+        assert_eq!(archive.status(Some(&seen(sample::observation().role))).waiting, 0);
     }
 
     #[tokio::test]
     async fn a_promoted_member_throws_away_what_it_has_read_ahead() {
         let directory = tempfile::tempdir().unwrap();
-        let config = stage::config(None);
+        let config = config::sample::config(None);
         let mut settings = config.postgres;
         settings.state_directory = directory.path().join("state");
         let mut archive = config.archive.unwrap();
@@ -455,7 +455,7 @@ mod tests {
             std::fs::write(path, content(segment(number))).unwrap();
         }
         let archive = Archive::open(&archive, "p1", &Arc::new(settings)).await.unwrap();
-        archive.follow(None, Some(&seen(stage::observation().role)));
+        archive.follow(None, Some(&seen(sample::observation().role)));
         for number in 1..=3 {
             let name = WalFileName::Segment(segment(number));
             let to = directory.path().join("fetched");

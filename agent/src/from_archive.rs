@@ -14,9 +14,9 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use crate::backup::apart;
+use crate::apart::apart;
 use crate::config::{self, ArchiveOrigin, Config, ReplicaMethod};
-use crate::report::causes;
+use crate::log::causes;
 
 /// Between two lines in the log on how far a restore is.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const PLAN_LIMIT: Duration = Duration::from_secs(1800);
 ///
 /// # Errors
 /// When it does not come to that. Nothing is touched before it is known that the target can be reached.
-pub(super) async fn bootstrap(
+pub(crate) async fn bootstrap(
     postgres: Postgres,
     config: Arc<Config>,
     shipper: Shipper,
@@ -76,7 +76,7 @@ async fn take_over(archive: &config::Archive) -> Result<(), Error> {
 ///
 /// # Errors
 /// Of the last one.
-pub(super) async fn clone(
+pub(crate) async fn clone(
     postgres: Postgres,
     config: Arc<Config>,
     system: Option<u64>,
