@@ -9,8 +9,9 @@
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
 
-use crate::{Source, hold, sources};
+use crate::{Source, hold, sources, workspace};
 
 use source::{Crate, Path, crates};
 
@@ -42,8 +43,8 @@ struct Arrow {
 /// What the modules of one parent use of each other: the first place for each pair.
 type Level = BTreeMap<String, BTreeMap<String, Arrow>>;
 
-/// The circles of one crate, a line for each: its modules, and the places that tie it.
-fn circles(of: &Crate) -> Vec<String> {
+/// What the modules of one crate use of each other, by their parent.
+fn levels(of: &Crate) -> BTreeMap<Path, Level> {
     let mut levels: BTreeMap<Path, Level> = BTreeMap::new();
     for used in of.uses() {
         let shared = used.by.iter().zip(&used.what).take_while(|(one, other)| one == other).count();
@@ -52,6 +53,12 @@ fn circles(of: &Crate) -> Vec<String> {
         let level = levels.entry(used.by[..shared].to_vec()).or_default();
         level.entry(from.clone()).or_default().entry(to.clone()).or_insert(arrow);
     }
+    levels
+}
+
+/// The circles of one crate, a line for each: its modules, and the places that tie it.
+fn circles(of: &Crate) -> Vec<String> {
+    let levels = levels(of);
     let lines = levels.iter().flat_map(|(parent, level)| {
         let parent = if parent.is_empty() { "crate".to_owned() } else { parent.join("::") };
         in_level(level).into_iter().map(move |line| format!("{} {parent}: {line}", of.root))
@@ -104,6 +111,33 @@ fn modules_do_not_import_each_other_in_a_circle() {
     let is_known = |line: &String| TIED.iter().any(|tied| line.starts_with(&format!("{tied}: ")));
     let broken = crates.iter().flat_map(circles).filter(|line| !is_known(line));
     hold("modules beside each other are used in one direction", broken.collect());
+}
+
+/// The table in ARCHITECTURE.md: each line uses only what is below it, and every module stands there.
+#[test]
+fn the_map_of_the_program_is_true() {
+    let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
+    let map =
+        text.split("## Inside the program").nth(1).expect("it has a map").split("\n## ").next().unwrap();
+    let lines = map.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let floors: BTreeMap<&str, usize> = lines
+        .enumerate()
+        .flat_map(|(at, names)| names.split(['`', ',', ' ']).map(move |name| (name, at)))
+        .collect();
+    let crates = crates(&sources());
+    let program = crates.iter().find(|of| of.root == "agent/src/main.rs").expect("the program is a crate");
+    let mut broken = Vec::new();
+    for (from, arrows) in &levels(program)[&Path::new()] {
+        for (to, arrow) in arrows {
+            match (floors.get(from.as_str()), floors.get(to.as_str())) {
+                (Some(above), Some(below)) if above < below => {}
+                (Some(_), Some(_)) => broken.push(format!("{from} -> {to}: {}", arrow.place)),
+                (None, _) => broken.push(format!("{from} is not in it")),
+                (_, None) => broken.push(format!("{to} is not in it")),
+            }
+        }
+    }
+    hold("the map in ARCHITECTURE.md shows which module uses which", broken);
 }
 
 fn sample(files: &[(&str, &str)]) -> Vec<String> {
