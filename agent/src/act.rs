@@ -16,7 +16,7 @@ use crate::instruments::Instruments;
 use crate::state::{State, TermError};
 
 pub(crate) use job::{conclude, finished};
-pub(crate) use publish::{configure, follow_ttl, learn, leave, publish, withdraw};
+pub(crate) use publish::{configure, learn, leave, publish, withdraw};
 
 /// A step that failed; the steps after it were not tried.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +36,6 @@ pub(crate) enum Fault {
         /// Its name.
         member: MemberName,
     },
-    /// Nobody listens on the supervisor's socket.
-    #[error("the lease is not renewed without a supervisor; it runs out for somebody else to take")]
-    NoSupervisor,
-    /// It is not known yet whether Postgres would start with the parameters of the cluster.
-    #[error("the parameters of the cluster are being tried before Postgres starts with them")]
-    ParametersBeingTried,
     /// The lease in hand has run out meanwhile.
     #[error("the leader lease was confirmed too long ago to {act}")]
     LeaseTooOld {
@@ -77,12 +71,17 @@ impl Actor<'_> {
             }
             Step::RenewLease => self.renew_lease().await,
             Step::ReleaseLease => self.release_lease().await,
+            // This member's entry hangs on the same session, and `publish` leaves it alone.
+            Step::LetLeaseRunOut => Ok(()),
+            Step::ShortenFuse { within } => self.shorten_fuse(*within).await,
+            Step::SetTtl { ttl } => self.set_ttl(*ttl).await,
             Step::HandOverLease { to } => self.hand_over_lease(to).await,
             Step::ClaimInitialize => Ok(self.instruments.dcs.claim_initialize().await?),
             Step::RecordInitialize { system } => self.record_initialize(*system).await,
             Step::RecordSync { standbys, revision } => self.record_sync(standbys, *revision).await,
             Step::ClearSync { revision } => Ok(self.instruments.dcs.clear_sync(*revision).await?),
             Step::RecordHistory => self.record_history().await,
+            Step::FinishRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),
             Step::ClearRequest { revision } => self.clear_request(*revision).await,
             Step::DateRequest { revision } => self.date_request(*revision).await,
             Step::AnnounceSwitchover { to } => self.announce_switchover(to).await,
@@ -92,7 +91,7 @@ impl Actor<'_> {
                 self.record_restart(member, change, *revision).await
             }
             Step::ClearSwitchover => self.clear_switchover().await,
-            Step::RecreateCluster => self.recreate_cluster().await,
+            Step::RecreateCluster { standbys } => self.recreate_cluster(standbys.as_deref()).await,
             Step::Initdb => {
                 self.make_first_data();
                 Ok(())
@@ -103,7 +102,7 @@ impl Actor<'_> {
             }
             Step::Start(start_as) => self.start(start_as),
             Step::Stop(mode) => {
-                self.stop(*mode);
+                self.stop(mode);
                 Ok(())
             }
             Step::SkipTimelines { newest } => {

@@ -1,4 +1,4 @@
-//! The command line: which commands there are, and their help. What each does is in its own file.
+//! The command line: the commands and their help. What each does is in its own file.
 
 mod agent;
 mod backup;
@@ -140,12 +140,12 @@ struct WalFetch {
     path: PathBuf,
 }
 
-/// Runs the command that the process was started with.
+/// Runs the command given on the command line.
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            // Help and version are no errors, and go to standard output. A closed pipe leaves nobody to tell.
+            // Help and version are not errors, and go to standard output. If that is closed there is nobody to tell.
             let _ = usage.print();
             return if usage.use_stderr() { wrong_usage() } else { ExitCode::SUCCESS };
         }
@@ -153,7 +153,7 @@ pub(crate) fn main() -> ExitCode {
     run(cli.command).unwrap_or_else(|refusal| refusal.report())
 }
 
-/// A recovery would take [`USAGE`] of a mistyped `restore_command` for the end of all WAL, and open for writing there.
+/// A recovery would take the [`USAGE`] of a mistyped `restore_command` for the end of all WAL, and become a primary there.
 fn wrong_usage() -> ExitCode {
     let fetches = std::env::args_os().nth(1).is_some_and(|command| command == "wal-fetch");
     if fetches { wal::unusable() } else { ExitCode::from(USAGE) }

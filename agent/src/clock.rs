@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// Now, by the clock that does not jump; it may not count sleep.
+/// Now, by the monotonic clock; it may not count sleep.
 #[must_use]
 pub(crate) fn monotonic() -> Instant {
     Instant::now()
@@ -17,7 +17,7 @@ pub(crate) fn since(at: Instant) -> Duration {
     Instant::now().saturating_duration_since(at)
 }
 
-/// Now, by the clock on the wall; for people only.
+/// Now, by the wall clock; for people only.
 #[must_use]
 pub(crate) fn wall() -> Timestamp {
     Timestamp::now()

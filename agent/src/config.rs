@@ -1,5 +1,5 @@
-//! A member's configuration: one YAML file with Patroni's keys, and the environment. Valid once it is here: every fault
-//! is found at the start and all are named at once.
+//! A member's configuration: one YAML file with Patroni's keys, and the environment. Validated when it is loaded: all
+//! errors are reported at once.
 
 mod address;
 mod archive;
@@ -56,24 +56,24 @@ pub(crate) use supervisor::{SOCKET as SUPERVISOR_SOCKET, Supervised};
 pub(crate) use tried::{foreign, try_file};
 pub(crate) use values::maximum_lag_on_replica;
 
-/// Tags that say whether something is so.
+/// Tags with a boolean.
 const BOOLEAN_TAGS: [&str; 5] = ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"];
 /// Tags with a number.
 const NUMBER_TAGS: [&str; 2] = ["failover_priority", "sync_priority"];
 /// Tags with a text.
 const TEXT_TAGS: [&str; 1] = ["replicatefrom"];
 
-/// A larger file is not a configuration.
+/// Largest configuration file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Everything that one member is told when it starts.
+/// Everything that a member is configured with.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// The file that it was read from.
+    /// The file it was read from.
     pub(crate) file: PathBuf,
     /// The cluster's name.
     pub(crate) scope: String,
-    /// What stands before it in the DCS.
+    /// Prefix of its keys in the DCS.
     pub(crate) namespace: String,
     /// The member's name.
     pub(crate) name: String,
@@ -85,25 +85,25 @@ pub(crate) struct Config {
     pub(crate) postgres: Settings,
     /// `host:port` by which others reach the local Postgres.
     pub(crate) connect_address: String,
-    /// Where WAL goes.
+    /// The archive for WAL.
     pub(crate) archive: Option<Archive>,
-    /// How the cluster is made while there is none.
+    /// How the cluster is created when there is none.
     pub(crate) origin: Origin,
-    /// How this member is made while it has no data, the first that does it.
+    /// How this member gets its data when it has none: the first method that works.
     pub(crate) replica_methods: Vec<ReplicaMethod>,
     /// The supervisor.
     pub(crate) supervisor: Supervised,
-    /// The rules that a new cluster begins with.
+    /// The rules that a new cluster starts with.
     pub(crate) bootstrap_dcs: Value,
     /// Patroni's tags, published as they are.
     pub(crate) tags: Map<String, Value>,
     /// The log.
     pub(crate) log: Log,
-    /// Files that passwords and keys are read from, this one among them when it has any.
+    /// Files that passwords and keys are read from, including the configuration file when it has any.
     pub(crate) secret_files: Vec<PathBuf>,
 }
 
-/// A configuration, and what in it has no effect.
+/// A configuration, and its keys without effect.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     /// The configuration.
@@ -115,7 +115,7 @@ pub(crate) struct Loaded {
 /// Reads the file and the environment.
 ///
 /// # Errors
-/// For a file that cannot be read, and for all faults in it at once.
+/// For a file that cannot be read, and for all errors in it at once.
 pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigError> {
     let text = read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let mut document = parse(path, &text)?;
@@ -126,7 +126,7 @@ pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, Con
     let mut config = config(&Section::root(&document), environment, &mut findings);
     config.secret_files = in_file;
     check_ports(&config, &mut findings);
-    // Whoever is told of it may run elsewhere.
+    // A reader of this path may run in another directory.
     config.file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if !findings.faults.0.is_empty() {
         return Err(ConfigError::Faults { path: path.to_owned(), faults: findings.faults });
@@ -178,7 +178,7 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
     }
 }
 
-/// The file itself when it has a secret, and those that it names for one.
+/// The configuration file when it holds a secret, and the files it names for secrets.
 fn secret_files(file: &Path, document: &Value) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![document];
@@ -201,7 +201,7 @@ fn secret_files(file: &Path, document: &Value) -> Vec<PathBuf> {
     files
 }
 
-/// Two servers cannot have one port.
+/// Two servers cannot share a port.
 fn check_ports(config: &Config, findings: &mut Findings) {
     let (rest, postgres) = (config.rest.listen, &config.postgres);
     let hosts: Vec<&str> = postgres.listen_addresses.split(',').map(str::trim).collect();
@@ -221,7 +221,7 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("outrider"))
 }
 
-/// A name that can stand in a DCS key, in `/sync`'s list and in `application_name`.
+/// A name that is valid in a DCS key, in `/sync`'s list and in `application_name`.
 fn name(root: &Section<'_>, key: &str, meaning: &str, findings: &mut Findings) -> String {
     if root.get(key).is_none() {
         findings.missing(key, format!("is missing: {meaning}"));
@@ -239,7 +239,7 @@ fn tags(root: &Section<'_>, findings: &mut Findings) -> Map<String, Value> {
     let section = root.section("tags", findings);
     let mut tags: Map<String, Value> =
         section.entries().map(|(key, value)| (key.clone(), value.clone())).collect();
-    // The other members read them as what they are, however they are written here.
+    // Other members read them by type, however they are written here.
     for key in BOOLEAN_TAGS {
         if let Some(truth) = section.boolean(key, findings) {
             tags.insert(key.to_owned(), Value::Bool(truth));
@@ -251,7 +251,7 @@ fn tags(root: &Section<'_>, findings: &mut Findings) -> Map<String, Value> {
             tags.insert(key.to_owned(), Value::from(number));
         }
     }
-    // Names of one's own are what tags are for; a name that is nearly one that counts is none of those.
+    // Tags are for arbitrary names, but one that nearly matches a known tag is a mistake.
     for key in section.entries().map(|(key, _)| key) {
         let counts = BOOLEAN_TAGS.iter().chain(&NUMBER_TAGS).chain(&TEXT_TAGS).copied();
         if let Some(meant) = keys::misspelt(key, counts) {

@@ -16,13 +16,13 @@ pub(crate) fn terms(id: String, after: Duration, valid: Duration) -> FailoverTer
     FailoverTerms { id, deadline_unix_ms, valid_ms: millis(valid), accept_data_loss: false, wait: false }
 }
 
-/// What cannot be read is never due: it stays visible in the DCS until somebody takes it away.
+/// An unreadable time is never due: it stays visible in the DCS until somebody removes it.
 pub(crate) fn due_in(scheduled_at: Option<&str>) -> Duration {
     scheduled_at.map_or(Duration::ZERO, |at| at.parse().map_or(FOREVER, until))
 }
 
-/// How long a wish still holds. By its deadline, and by this member's own count: the clocks of members differ, and the one that is
-/// behind must not do what all others have given up. A schedule is a time of the clock, and says until when it holds itself.
+/// How long a request is still valid: by its deadline and by this member's own count. The clocks of members differ, and one that
+/// is behind must not do what all others have abandoned. A schedule is a wall-clock time, and limits its own validity.
 pub(crate) fn expires_in(wish: &Failover, seen_for: Duration, policy: &Policy) -> Duration {
     let limit = policy.request_limit();
     match (wish.scheduled_at.as_deref(), &wish.outrider) {
@@ -39,7 +39,7 @@ pub(crate) fn expires_in(wish: &Failover, seen_for: Duration, policy: &Policy) -
     }
 }
 
-/// As long as a recorded view can tell.
+/// The longest that a recorded view can express.
 const FOREVER: Duration = Duration::from_millis(u64::MAX);
 
 fn until(at: Timestamp) -> Duration {

@@ -1,21 +1,21 @@
-//! Keeps the heap of a process that runs for years small.
+//! Keeps the heap of a long-running process small.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// What hard work leaves behind stays for so long at most.
+/// Interval at which freed memory is given back.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// One heap for all threads. The C library gives each thread that allocates one of its own, up to eight for each core
-/// (`M_ARENA_MAX` in mallopt(3)), and a MiB of what the shipping of WAL or a backup has freed stays in each. What is large
-/// is mapped, and given back anyway. To be called before there is another thread.
+/// Makes all threads share one heap. The C library gives each thread that allocates one of its own, up to eight per core
+/// (`M_ARENA_MAX` in mallopt(3)), and a MiB that shipping WAL or a backup has freed stays in each. Large blocks are mapped,
+/// and given back anyway. Call it before there is another thread.
 pub(crate) fn share() {
     system::share();
 }
 
-/// Gives back to the system, now and then, what is free in the middle; the C library does so by itself only at the end.
-/// It takes less than a millisecond.
+/// Gives free memory in the middle of the heap back to the system, now and then; the C library itself does so only at the
+/// end. It takes less than a millisecond.
 pub(crate) async fn keep_small() {
     loop {
         sleep(INTERVAL).await;
@@ -27,7 +27,7 @@ pub(crate) async fn keep_small() {
 #[expect(unsafe_code, reason = "mallopt(3) and malloc_trim(3) have no safe wrapper")]
 mod system {
     pub(super) fn share() {
-        // SAFETY: no pointers; it sets a number. Where it refuses, the heaps are as they were.
+        // SAFETY: no pointers; it sets a number. If it is refused, the heaps stay as they were.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     }
 
@@ -37,7 +37,7 @@ mod system {
     }
 }
 
-/// Other C libraries have one heap, and nothing like it.
+/// Other C libraries have one heap, and no such call.
 #[cfg(not(target_env = "gnu"))]
 mod system {
     pub(super) fn share() {}

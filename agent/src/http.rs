@@ -1,5 +1,5 @@
-//! The REST API: Patroni's paths, keys and texts. Its visitors read the board and leave requests in the DCS; no handler
-//! changes Postgres or takes a lease.
+//! The REST API: Patroni's paths, keys and texts. Handlers read the report and write requests into the DCS; none changes
+//! Postgres or takes a lease.
 
 mod admission;
 mod answer;
@@ -53,25 +53,25 @@ use crate::wake::Waker;
 /// What the handlers may use.
 #[derive(Clone)]
 pub(crate) struct Visitors {
-    /// What the last round said.
+    /// The report of the last round.
     pub(crate) board: Board,
-    /// Asks for a round.
+    /// Triggers a round.
     pub(crate) waker: Waker,
-    /// For requests, and for the configuration of the cluster.
+    /// For requests, and for the rules of the cluster.
     pub(crate) dcs: Arc<dyn Dcs>,
-    /// Looks at Postgres at this moment: an answer in an election must not be a round old.
+    /// Queries Postgres now: an answer in an election must not be a round old.
     pub(crate) looks: Looks,
     /// How far this member had seen the DCS when its agent started.
     pub(crate) watermark: Watermark,
     /// What the archive holds; `None` without one.
     pub(crate) shelf: Option<Shelf>,
-    /// Under which it may be asked.
+    /// The names that requests may use for this member.
     pub(crate) names: Arc<[String]>,
-    /// This member's.
+    /// This member's configuration.
     pub(crate) config: Arc<Config>,
 }
 
-/// Serves until the task is dropped, and every connection with it.
+/// Serves until the task is dropped, and all its connections with it.
 pub(crate) async fn serve(visitors: Visitors, listener: TcpListener) {
     if let Some(open) = visitors.config.rest.open_to() {
         warn!("{open}");
@@ -79,13 +79,13 @@ pub(crate) async fn serve(visitors: Visitors, listener: TcpListener) {
     door::open(listener, router(visitors, Way::Network)).await;
 }
 
-/// The same for the machine's own people.
+/// The same on the unix socket.
 pub(crate) async fn serve_local(visitors: Visitors, listener: UnixListener) {
     door::open(listener, router(visitors, Way::Socket)).await;
 }
 
-/// Opens the port of the REST API. As many as the kernel allows may wait in front of it: for whom its queue has no room, the next
-/// try is a second later.
+/// Opens the port of the REST API, with the longest backlog that the kernel allows: a client that finds no room in it tries again
+/// only a second later.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     const QUEUE: u32 = 4096;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -97,7 +97,7 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Opens the unix socket of the REST API, which only the agent's user and root may use.
 pub(crate) fn listen_local(state_directory: &Path) -> std::io::Result<UnixListener> {
     let path = Rest::socket(state_directory);
-    // The state directory is this agent's alone: what lies there is of one that has ended.
+    // The state directory belongs to this agent alone: a socket in it is left from one that has ended.
     match std::fs::remove_file(&path) {
         Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => return Err(fault),
         Ok(()) | Err(_) => {}
@@ -107,7 +107,7 @@ pub(crate) fn listen_local(state_directory: &Path) -> std::io::Result<UnixListen
     Ok(listener)
 }
 
-/// The names by which this member may be asked besides its addresses.
+/// The names of this member besides its addresses.
 pub(crate) fn names(config: &Config) -> Arc<[String]> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     admission::names(&config.rest, hostname.as_deref()).into()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// An error with everything that caused it, in one line.
+/// An error and all its causes, in one line.
 pub(crate) fn causes(fault: &dyn std::error::Error) -> String {
     let mut text = fault.to_string();
     let mut next = fault.source();
@@ -19,7 +19,7 @@ pub(crate) fn causes(fault: &dyn std::error::Error) -> String {
 pub(crate) struct Said(Option<String>);
 
 impl Said {
-    /// Whether `text` differs from what was said last; from now on it is that.
+    /// Whether `text` differs from the last message; it becomes the last one.
     pub(crate) fn is_news(&mut self, text: &str) -> bool {
         let news = self.0.as_deref() != Some(text);
         if news {
@@ -28,7 +28,7 @@ impl Said {
         news
     }
 
-    /// It is over: the same would be news again.
+    /// Forgets it: the same text would be news again.
     pub(crate) fn forget(&mut self) {
         self.0 = None;
     }

@@ -27,7 +27,7 @@ pub(crate) fn state(view: &View) -> &'static str {
     }
 }
 
-/// Patroni's shape: each parameter with the value in effect and the one that waits.
+/// Patroni's format: each parameter with the value in effect and the pending one.
 pub(crate) fn pending_restart_reason(pending: &[PendingRestart]) -> Value {
     let parameter = |one: &PendingRestart| {
         (one.name.clone(), json!({"old_value": one.old_value, "new_value": one.new_value}))

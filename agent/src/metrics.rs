@@ -1,5 +1,5 @@
-//! `GET /metrics`: what the last round said, as OpenMetrics text or in the older format. One table of families; nothing is
-//! counted here.
+//! `GET /metrics`: the report of the last round, as OpenMetrics or in the older text format. One table of families; nothing
+//! is counted here.
 
 mod backups;
 mod cnpg;
@@ -29,7 +29,7 @@ pub(crate) enum Exposition {
 }
 
 impl Exposition {
-    /// What a request asks for with this `Accept`; whoever does not ask for OpenMetrics gets what everybody reads.
+    /// The format for a request with this `Accept`: OpenMetrics only if it asks for it.
     pub(crate) fn asked_for(accept: Option<&str>) -> Self {
         let wants = |part: &str| {
             let mut parameters = part.split(';').map(str::trim);
@@ -57,7 +57,7 @@ impl Exposition {
 /// All metrics of this member; each sample has the labels `scope` and `name`.
 ///
 /// # Errors
-/// When a metric cannot be written, which is a defect.
+/// When a metric cannot be written, which is a bug.
 pub(crate) fn encode(
     report: &Report,
     config: &Config,

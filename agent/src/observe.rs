@@ -4,7 +4,7 @@
 pub(crate) mod cluster;
 mod limits;
 mod local;
-mod members;
+pub(crate) mod members;
 mod remembered;
 mod restart;
 mod rules;
@@ -20,17 +20,17 @@ use self::remembered::Remembered;
 use crate::instruments::Instruments;
 use crate::state::{self, DcsMemory, Lease, Postgres, Settings, State, TermError};
 
-/// However little time the fuse has left, the DCS gets this long to answer.
+/// Minimum time that the DCS gets to answer, however little the fuse has left.
 const READ_LIMIT_LEAST: Duration = Duration::from_millis(50);
 
-/// One look at everything.
+/// Observes everything.
 ///
 /// # Errors
-/// When the term that the DCS shows could not be kept on disk: without it a DCS that goes back would not be noticed.
+/// When the term that the DCS shows could not be saved: without it a DCS that goes back would not be noticed.
 pub(crate) async fn observe(instruments: &Instruments, state: &mut State) -> Result<View, TermError> {
     let limit = read_limit(instruments, state);
     let tool_runs = state.jobs.kind().is_some();
-    // Whoever is to be restarted only when that is pending must know whether it is.
+    // A member that restarts only when a restart is pending must know whether one is.
     let thoroughly = state.cluster.snapshot().and_then(|snapshot| snapshot.restart.as_ref());
     let thoroughly = thoroughly.is_some_and(|entry| entry.value.is_open());
     let (read, local) = tokio::join!(
@@ -62,7 +62,9 @@ pub(crate) async fn observe(instruments: &Instruments, state: &mut State) -> Res
     view.local.short_for = short_for(&mut state.postgres, &snapshot);
     view.members = members::others(&snapshot, &view.me);
     if cluster.blank {
-        members::add_remembered(&mut view.members, &state.dcs.record(), &view.me);
+        let record = state.dcs.record();
+        members::add_remembered(&mut view.members, &record, &view.me);
+        view.local.recorded = cluster::sync_state(&record.sync(), 0).standbys;
     }
     view.dcs = Dcs::Seen(cluster);
     timelines::take_over(instruments, &mut state.data, &mut view);
@@ -81,10 +83,10 @@ pub(crate) async fn observe(instruments: &Instruments, state: &mut State) -> Res
     Ok(view)
 }
 
-/// A member has seen more than this read shows: mostly because it has looked later. What the DCS shows now tells.
+/// A member has seen more than this read shows: usually because it looked later, so the DCS is read again.
 async fn read_again(instruments: &Instruments, state: &mut State, view: &mut View) -> Result<(), TermError> {
     let Ok(Ok(snapshot)) = timeout(read_limit(instruments, state), instruments.dcs.read()).await else {
-        // The decision is made on the earlier read, which forbids to stand.
+        // The decision uses the earlier read, which forbids standing for election.
         return Ok(());
     };
     if !remember(instruments, state, Ok(snapshot.clone())) {
@@ -96,7 +98,7 @@ async fn read_again(instruments: &Instruments, state: &mut State, view: &mut Vie
     Ok(())
 }
 
-/// The cluster as this read shows it; what it shows is remembered.
+/// The cluster as this read shows it, which is also remembered.
 fn seen(state: &mut State, snapshot: &Snapshot) -> Result<Cluster, TermError> {
     let request = snapshot.failover.as_ref().map(|entry| entry.revision);
     state.cluster.sees_request(request);
@@ -115,20 +117,20 @@ fn seen(state: &mut State, snapshot: &Snapshot) -> Result<Cluster, TermError> {
     Ok(cluster)
 }
 
-/// How long this standby has had less than its primary of what it must not have less of.
+/// How long this standby has had less than its primary of the parameters it must not have less of.
 fn short_for(postgres: &mut Postgres, snapshot: &Snapshot) -> Option<Duration> {
     let leader = limits::of_leader(snapshot);
     let is_short = postgres.seen().is_some_and(|seen| limits::is_short_here(seen, &leader));
     postgres.short_for(is_short)
 }
 
-/// Where a member's REST API is: as it says now, or as it said last.
+/// A member's REST API address: the current one, or the last known.
 fn api_url(state: &State, name: &MemberName) -> Option<String> {
     let said = state.cluster.snapshot().and_then(|snapshot| snapshot.member(name.as_str())?.api_url());
     said.or_else(|| state.dcs.api_url(name.as_str())).map(str::to_owned)
 }
 
-/// A primary must have time to stop in good order before its fuse blows.
+/// A primary needs time to stop cleanly before its fuse blows.
 fn read_limit(instruments: &Instruments, state: &State) -> Duration {
     let usual = instruments.config.etcd.retry_timeout;
     match state.lease.fuse_left() {
@@ -139,7 +141,7 @@ fn read_limit(instruments: &Instruments, state: &State) -> Duration {
     }
 }
 
-/// Notes what the DCS answered; whether it did.
+/// Records what the DCS answered; returns whether it did.
 fn remember(instruments: &Instruments, state: &mut State, read: Result<Snapshot, Error>) -> bool {
     match read {
         Ok(snapshot) => {
@@ -164,7 +166,8 @@ fn remember(instruments: &Instruments, state: &mut State, read: Result<Snapshot,
     }
 }
 
-/// What a standby must not have less of. A leader that says nothing, as its Postgres is down, has what it had.
+/// The parameters that a standby must not have less of. A leader that publishes none, because its Postgres is down, keeps
+/// its last values.
 fn follow_limits(instruments: &Instruments, settings: &mut Settings, snapshot: &Snapshot) {
     if snapshot.leader.as_ref().is_some_and(|leader| leader.name == instruments.dcs.name()) {
         settings.forget_least();
@@ -178,7 +181,7 @@ fn follow_limits(instruments: &Instruments, settings: &mut Settings, snapshot: &
     settings.set_least(if lowers { limits::Limits::new() } else { of_leader });
 }
 
-/// This member keeps count of its own part in a switchover that was announced.
+/// Tracks this member's part in an announced switchover.
 fn follow_switchover(instruments: &Instruments, cluster: &mut state::Cluster, snapshot: &Snapshot) {
     let me = instruments.dcs.name();
     let announced = snapshot.intent.as_ref().map(|entry| &entry.value);
@@ -188,7 +191,7 @@ fn follow_switchover(instruments: &Instruments, cluster: &mut state::Cluster, sn
     }
 }
 
-/// The highest term ever seen is on disk before anything is decided on it.
+/// The highest term ever seen is on disk before any decision is based on it.
 fn note_watermark(
     lease: &mut Lease,
     dcs: &mut DcsMemory,

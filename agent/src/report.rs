@@ -1,4 +1,4 @@
-//! The board on which the round says what it saw, decided and did. Visitors read it; nobody but the round writes it.
+//! The report of the round: what it saw, decided and did. Written only by the round, read by HTTP handlers and tasks.
 
 pub(crate) mod recorder;
 #[cfg(test)]
@@ -24,10 +24,10 @@ use crate::log::Said;
 use crate::state::{Counters, DcsRecord, Failed, State};
 use crate::{clock, member};
 
-/// What visitors hold; `None` before the first round has ended.
+/// Receives the report; `None` until the first round has ended.
 pub(crate) type Board = watch::Receiver<Option<Arc<Report>>>;
 
-/// One round, and what has added up since the start.
+/// One round, and sums since the start.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     /// When the round ended.
@@ -38,49 +38,49 @@ pub(crate) struct Report {
     pub(crate) plan: Plan,
     /// The error of the step that failed; the steps after it were not tried.
     pub(crate) failure: Option<String>,
-    /// The last snapshot that the DCS gave, however old.
+    /// The last snapshot of the DCS, however old.
     pub(crate) cluster: Option<Snapshot>,
     /// When that was.
     pub(crate) dcs_last_seen: Option<Timestamp>,
     /// What this member remembers of the DCS.
     pub(crate) dcs_record: Arc<DcsRecord>,
-    /// Until when the leader lease is surely held, in nanoseconds since boot; `None` when it is not.
+    /// Until when the leader lease is certainly held, in nanoseconds since boot; `None` when it is not.
     pub(crate) lease_until_boottime_ns: Option<u64>,
     /// What Postgres says of itself; `None` when it does not answer.
     pub(crate) postgres: Option<Observation>,
     /// Patroni's word for the state of Postgres, such as `running` or `creating replica`.
     pub(crate) state: &'static str,
-    /// The long work that failed last, and has not succeeded since.
+    /// The long work that failed last and has not succeeded since.
     pub(crate) failing: Option<Failed>,
-    /// When the next round begins at the latest.
+    /// Longest wait until the next round.
     pub(crate) next_round: Duration,
-    /// What the archive does; `None` when none is configured.
+    /// Status of the archive; `None` when none is configured.
     pub(crate) archive: Option<outrider_archive::Status>,
-    /// How far the segment that is being written is streamed; `None` when it is not to be.
+    /// How far the unfinished segment is streamed; `None` when it is not.
     pub(crate) stream: Option<outrider_archive::StreamStatus>,
-    /// Where the WAL begins that this member keeps because it may fill a gap of the archive.
+    /// Start of the WAL that this member keeps because it may fill a gap in the archive.
     pub(crate) kept_for_gap: Option<Lsn>,
-    /// What is amiss at this member: `archive_gaps`, `not_honoured`, `file_faults`, `start_failure`.
+    /// What is wrong at this member: `archive_gaps`, `not_honoured`, `file_faults`, `start_failure`.
     pub(crate) troubles: Vec<(&'static str, Vec<String>)>,
-    /// How many bytes a standby may have still to replay and count as a healthy replica; `None` for any number.
+    /// Most bytes that a healthy replica may have left to replay; `None` for no limit.
     pub(crate) maximum_lag_on_replica: Option<u64>,
-    /// What is given to Postgres of the cluster's parameters and lines of `pg_hba.conf`.
+    /// The cluster's parameters and lines of `pg_hba.conf` that Postgres is given.
     pub(crate) configuration: Configuration,
-    /// What Postgres knows of parameters; `None` before it ran for the first time.
+    /// What Postgres knows of parameters; `None` before it first ran.
     pub(crate) known: Option<Arc<KnownParameters>>,
-    /// Sizes of the databases in bytes, by name; a minute old at most.
+    /// Sizes of the databases in bytes, by name; at most a minute old.
     pub(crate) database_sizes: BTreeMap<String, u64>,
     /// Sums since the start of the agent.
     pub(crate) counters: Counters,
 }
 
-/// Sizes of databases are asked this often: it reads directories.
+/// Interval between queries for the sizes of databases, which read directories.
 const SIZES_INTERVAL: Duration = Duration::from_secs(60);
 
-/// While Postgres does not answer.
+/// The same while Postgres does not answer.
 const SIZES_RETRY: Duration = Duration::from_secs(2);
 
-/// Writes the board, the log and the flight recorder.
+/// Writes the report, the log and the flight recorder.
 pub(crate) struct Reporter {
     board: watch::Sender<Option<Arc<Report>>>,
     recorder: Recorder,
@@ -96,7 +96,7 @@ impl Drop for Reporter {
 }
 
 impl Reporter {
-    /// An empty board.
+    /// No report yet.
     pub(crate) fn new(instruments: &Instruments) -> Self {
         let (sizes_seen, sizes) = watch::channel(BTreeMap::new());
         let sizing = tokio::spawn(size(instruments.postgres.observer(), sizes_seen));
@@ -104,7 +104,7 @@ impl Reporter {
         Reporter { board: watch::Sender::new(None), recorder, sizes, sizing, last_reason: Said::default() }
     }
 
-    /// For visitors.
+    /// For readers.
     pub(crate) fn board(&self) -> Board {
         self.board.subscribe()
     }
@@ -120,7 +120,7 @@ impl Reporter {
         }
     }
 
-    /// Hangs up what this round saw, decided and did.
+    /// Publishes what this round saw, decided and did.
     #[expect(clippy::too_many_arguments, reason = "all that a round has is what the board shows")]
     pub(crate) fn post(
         &mut self,

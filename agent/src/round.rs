@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_ha::{Dcs, Plan, Policy, Step, View, decide, invariant};
+use outrider_ha::{Dcs, Plan, Policy, View, decide, invariant};
 use outrider_postgres::{Configuration, KeptParameters, Postgres};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -93,10 +93,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         },
         rollbacks.end(),
     );
-    let Rounds { instruments, state, .. } = &mut rounds;
+    let Rounds { instruments, state, reporter, .. } = &mut rounds;
+    let last = reporter.board().borrow().clone();
+    let view = last.as_ref().map(|report| &report.view);
     match &end {
-        Ok(()) => act::leave(instruments, state).await,
-        Err(_) => act::withdraw(instruments, state).await,
+        Ok(()) => act::leave(instruments, state, view).await,
+        Err(_) => act::withdraw(instruments, state, view).await,
     }
     server.abort();
     local.inspect(tokio::task::JoinHandle::abort);
@@ -210,12 +212,7 @@ impl Rounds {
         let plan = decide(&view);
         let decided = clock::monotonic();
         self.reporter.note_plan(&plan);
-        let mut allowed = plan.clone();
-        if !self.state.entry.is_member() {
-            // Whoever has not entered takes no part: another agent may live under this name.
-            allowed.steps.retain(|step| matches!(step, Step::Stop(_)));
-        }
-        let outcome = self.carry_out(&view, &allowed).await;
+        let outcome = self.carry_out(&view, &plan).await;
         let entered = self.follow(&view, &plan).await;
         let Rounds { instruments, state, .. } = self;
         let loop_wait = state.rules.policy().loop_wait;
@@ -266,9 +263,6 @@ impl Rounds {
         let entered = !was_member && state.entry.is_member();
         act::configure(instruments, state).await;
         act::learn(instruments, &mut state.rules, &state.postgres);
-        if dcs_answers {
-            act::follow_ttl(instruments, state).await;
-        }
         if let Some(archive) = &instruments.archive {
             archive.follow(state.lease.held().map(|lease| lease.term.0), state.postgres.seen());
         }

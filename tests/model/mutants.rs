@@ -158,3 +158,13 @@ fn a_primary_with_lowered_settings_must_be_restarted_first() {
 fn nobody_must_stand_while_a_member_that_answers_has_seen_more_of_the_dcs() {
     caught(Mutant::IgnoresWhoKnowsMore, Setup { restores: true, ..Setup::new(2, 1, 2) });
 }
+
+#[test]
+fn whoever_has_not_entered_must_take_no_part() {
+    caught(Mutant::ActsFromOutside, Setup { enters: true, ..Setup::new(2, 1, 1) });
+}
+
+#[test]
+fn the_fuse_must_be_shortened_before_the_lease() {
+    caught(Mutant::ShortensLeaseFirst, Setup { shortens: true, ..Setup::new(2, 1, 1) });
+}

@@ -1,4 +1,5 @@
-//! What the agent can ask of a DCS. Every call ends within the store's own deadline, and every failure is one of four.
+//! What the agent can ask of a DCS. Every call ends within the store's own deadline, and every failure is one of four
+//! kinds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,24 +19,24 @@ use crate::values::{
 /// A confirmed hold on the leader lease, and the time from which it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
-    /// Grows with every change of holder, never with a renewal.
+    /// Increases with every change of holder, never with a renewal.
     pub term: u64,
     /// When the request that confirmed it was sent, by this process's monotonic clock.
     pub sent_at: Instant,
     /// The same moment by the clock in [`crate::Identity::boottime_ns`]: CLOCK_BOOTTIME in nanoseconds.
     pub sent_at_boottime_ns: u64,
-    /// How long after `sent_at` the store keeps the lease when nothing more is heard.
+    /// How long after `sent_at` the store keeps the lease if it hears nothing more.
     pub ttl: Duration,
 }
 
 impl Leadership {
-    /// When the lease ends if it is not renewed, by the monotonic clock.
+    /// When the lease ends unless it is renewed, by the monotonic clock.
     #[must_use]
     pub fn until(&self) -> Instant {
         self.sent_at + self.ttl
     }
 
-    /// When the lease ends if it is not renewed, in nanoseconds of CLOCK_BOOTTIME.
+    /// When the lease ends unless it is renewed, in nanoseconds of CLOCK_BOOTTIME.
     #[must_use]
     pub fn until_boottime_ns(&self) -> u64 {
         let ttl = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
@@ -43,23 +44,23 @@ impl Leadership {
     }
 }
 
-/// Whether the agent's session (its etcd lease) went on.
+/// Whether the agent's session (its etcd lease) continued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Session {
     /// The session is the one that was there before.
     Same,
-    /// There was none, or it had expired and everything that hung on it is gone, the leader key too.
+    /// There was none, or it had expired and everything attached to it is gone, including the leader key.
     New,
 }
 
-/// Counters that grow with what happened below the base path. They also grow when the watch had to start anew, since
-/// something may have been missed.
+/// Counters of changes below the base path. They also increase when the watch had to restart, since something may have been
+/// missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Every change, this agent's own writes too.
     pub all: u64,
-    /// Every change but a member's refresh of its entry and of `status`, and the progress of a backup. The first move with
-    /// the WAL: a round that wakes on them would wake the others, and they it, without end.
+    /// Every change except a member's refresh of its entry and of `status`, and the progress of a backup. The first two
+    /// change with the WAL: rounds that wake on them would wake the others, which would wake them, without end.
     pub urgent: u64,
 }
 
@@ -76,10 +77,10 @@ pub trait Dcs: Send + Sync {
     /// Everything below the base path at one moment. Linearizable: it shows every write confirmed before it began.
     async fn read(&self) -> Result<Snapshot, Error>;
 
-    /// Keeps the session alive and publishes this member's entry, unless it stands there already.
+    /// Keeps the session alive and publishes this member's entry, unless it is already there.
     ///
     /// # Errors
-    /// `Conflict` when another live agent runs under this name: it is never pushed out.
+    /// `Conflict` when another live agent runs under this name: it is never displaced.
     async fn touch_member(&self, value: &Value) -> Result<Session, Error>;
 
     /// Takes the leader lease if nobody holds it. Needs this member's entry ([`Dcs::touch_member`]).
@@ -90,10 +91,11 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when someone holds it, when `/sync` has changed, or when this member's entry is not on its session.
     async fn acquire_leader(&self, sync_revision: Option<i64>) -> Result<Leadership, Error>;
 
-    /// The same for a member that may have it only because of a wish for a failover: the wish must still be the one `seen`.
+    /// The same for a member that may have it only because of a requested failover: the request must still be the one
+    /// `seen`.
     ///
     /// # Errors
-    /// `Conflict` also when that was taken back.
+    /// `Conflict` also when the request was cancelled.
     async fn acquire_leader_on_wish(
         &self,
         sync_revision: Option<i64>,
@@ -106,7 +108,7 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when the lease is not held (any more): Postgres must not be writable.
     async fn renew_leader(&self) -> Result<Leadership, Error>;
 
-    /// Gives the leader lease back. Done, too, when nobody holds it. Postgres must not be writable any more.
+    /// Releases the leader lease. Also succeeds when nobody holds it. Postgres must not be writable any more.
     ///
     /// # Errors
     /// `Conflict` when someone else holds it; nothing is changed.
@@ -119,7 +121,7 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when `to` has no live entry, or it changed sessions meanwhile.
     async fn hand_over_leader(&self, to: &str) -> Result<u64, Error>;
 
-    /// Claims the right to run initdb: writes an empty `initialize` that goes with this session until
+    /// Claims the right to run initdb: writes an empty `initialize` that is attached to this session until
     /// [`Dcs::write_initialize`].
     async fn claim_initialize(&self) -> Result<(), Error>;
 
@@ -127,10 +129,10 @@ pub trait Dcs: Send + Sync {
     /// only claimed.
     ///
     /// # Errors
-    /// `Conflict` when another identifier stands there, or another's claim and this member does not lead.
+    /// `Conflict` when there is another identifier, or another's claim and this member does not lead.
     async fn write_initialize(&self, system_identifier: &str) -> Result<(), Error>;
 
-    /// Takes this session's claim back after a failed bootstrap; `Conflict` when it is not this session's.
+    /// Withdraws this session's claim after a failed bootstrap; `Conflict` when it is not this session's.
     async fn clear_initialize(&self) -> Result<(), Error>;
 
     /// Writes the dynamic configuration if there is none. Returns its revision.
@@ -139,16 +141,16 @@ pub trait Dcs: Send + Sync {
     /// Replaces the dynamic configuration that was `seen`. Returns its new revision.
     async fn replace_config(&self, value: &Value, seen: i64) -> Result<i64, Error>;
 
-    /// Asks for a manual failover or switchover, in place of any earlier wish, as Patroni does. Returns its revision.
+    /// Requests a manual failover or switchover, replacing any earlier request, as Patroni does. Returns its revision.
     async fn write_failover(&self, value: &Failover) -> Result<i64, Error>;
 
-    /// Puts a wish in the place of the one that was `seen`. Returns its revision.
+    /// Replaces the request that was `seen`. Returns the new revision.
     async fn replace_failover(&self, value: &Failover, seen: i64) -> Result<i64, Error>;
 
-    /// Puts the wish that was `seen` away: writes `{}`, as Patroni does.
+    /// Removes the request that was `seen`: writes `{}`, as Patroni does.
     async fn clear_failover(&self, seen: i64) -> Result<(), Error>;
 
-    /// The same, and says what became of it.
+    /// The same, with an answer.
     async fn answer_failover(&self, answer: &FailoverAnswer, seen: i64) -> Result<(), Error>;
 
     /// As leader: records who may be promoted. Returns the new revision.
@@ -169,10 +171,10 @@ pub trait Dcs: Send + Sync {
     /// As leader: records a planned switchover. Returns its revision.
     async fn write_intent(&self, value: &SwitchoverIntent, seen: i64) -> Result<i64, Error>;
 
-    /// The same, while the wish for it is still the one that was `wished`. Returns its revision.
+    /// The same, provided that the request is still the one that was `wished`. Returns its revision.
     ///
     /// # Errors
-    /// `Conflict` when the wish was taken back.
+    /// `Conflict` when the request was cancelled.
     async fn write_intent_on_wish(
         &self,
         value: &SwitchoverIntent,
@@ -189,7 +191,7 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when one was asked for already and has not ended.
     async fn request_backup(&self, value: &BackupRequest) -> Result<i64, Error>;
 
-    /// Takes back the request that was `seen`; whoever takes the backup gives it up then.
+    /// Withdraws the request that was `seen`; the member that takes the backup then stops.
     async fn withdraw_backup(&self, seen: i64) -> Result<(), Error>;
 
     /// Takes up the request that was `seen`: the claim goes on this session, and `request`, with one more attempt, in the
@@ -230,7 +232,7 @@ pub trait Dcs: Send + Sync {
     /// `Conflict` when one was asked for already and has not ended.
     async fn request_rollback(&self, value: &RollbackRequest) -> Result<i64, Error>;
 
-    /// Takes back the request that was `seen`; whoever prepares the rollback gives it up then.
+    /// Withdraws the request that was `seen`; the leader then stops preparing the rollback.
     async fn withdraw_rollback(&self, seen: i64) -> Result<(), Error>;
 
     /// Takes up the request that was `seen`, as [`Dcs::claim_backup`] does.
@@ -259,23 +261,23 @@ pub trait Dcs: Send + Sync {
     /// Ends this member's rollback, as [`Dcs::finish_backup`] does.
     async fn finish_rollback(&self, outcome: &RollbackOutcome, seen: i64) -> Result<i64, Error>;
 
-    /// As the primary of a cluster whose keys are all gone: writes them anew and takes the leader lease, in one transaction.
+    /// As the primary of a cluster whose keys are all gone: rewrites them and takes the leader lease, in one transaction.
     /// Needs this member's entry ([`Dcs::touch_member`]).
     ///
     /// # Errors
-    /// `Conflict` when anything of a cluster stands there, or when this member's entry is not on its session.
+    /// `Conflict` when there is any key of a cluster, or when this member's entry is not on its session.
     async fn recreate_cluster(&self, keys: &RebuiltKeys) -> Result<Leadership, Error>;
 
-    /// While nobody leads: writes the keys of the cluster anew, in one transaction, and takes away every request and everything
-    /// that was under way. `seen` is the revision of the generation.
+    /// While nobody leads: rewrites the keys of the cluster, in one transaction, and removes every request and everything in
+    /// progress. `seen` is the revision of the generation.
     ///
     /// # Errors
-    /// `Conflict` when somebody holds the leader lease, when another system identifier stands there, or when somebody else has
+    /// `Conflict` when somebody holds the leader lease, when there is another system identifier, or when somebody else has
     /// rebuilt the keys meanwhile.
     async fn rebuild_cluster(&self, keys: &RebuiltKeys, seen: i64) -> Result<(), Error>;
 
-    /// Moves all that hangs on this session to a new session with this ttl, in one transaction: a new `ttl` setting, or
-    /// a longer lease for a planned restart. Renew afterwards to learn the new deadline.
+    /// Moves everything attached to this session to a new session with this ttl, in one transaction: for a new `ttl`
+    /// setting, or a longer lease for a planned restart. Renew afterwards to learn the new deadline.
     ///
     /// Before shortening, arm the fuse for the shorter ttl: from here on the store counts by it.
     ///
@@ -283,10 +285,10 @@ pub trait Dcs: Send + Sync {
     /// After `Unknown` the next call finds out by itself which of the two sessions holds the keys.
     async fn set_ttl(&self, ttl: Duration) -> Result<(), Error>;
 
-    /// Ends the session: this member's entry goes, and the leader key if it was held. The next
-    /// [`Dcs::touch_member`] would begin a new one. Postgres must not be writable any more.
+    /// Ends the session: this member's entry goes, and the leader key if it was held. The next [`Dcs::touch_member`] would
+    /// start a new one. Postgres must not be writable any more.
     async fn close(&self) -> Result<(), Error>;
 
-    /// Counters to wait on; see [`Changes`]. Read after every change: the counters say that, not what.
+    /// Counters to wait on; see [`Changes`]. Read after every change: the counters say that something changed, not what.
     fn watch(&self) -> watch::Receiver<Changes>;
 }

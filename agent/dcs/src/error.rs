@@ -1,19 +1,19 @@
 //! What can go wrong between the agent and the DCS. Tells apart what did not happen, what lost, and what nobody knows.
 
-/// What stood behind an error: a gRPC status, a deadline, a lost connection.
+/// The source of an error: a gRPC status, a deadline, a lost connection.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// The variants differ in what the caller may do next. Merging `Unknown` with `Unreachable` is what loses data.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It did not happen and will not: no request left, or nothing was to be changed. Trying again is safe.
+    /// It did not happen and will not: no request was sent, or there was nothing to change. Trying again is safe.
     #[error("cannot {act} {object}: the DCS is unreachable")]
     Unreachable {
         /// What was tried, as a verb: "acquire", "read".
         act: &'static str,
-        /// On what: the key.
+        /// The key it was tried on.
         object: String,
-        /// Why the last endpoint did not serve.
+        /// Why the last endpoint failed.
         #[source]
         source: Cause,
     },
@@ -27,18 +27,18 @@ pub enum Error {
         /// What the store holds instead, in words.
         found: String,
     },
-    /// Sent, and no answer: it may have happened, or may still. Read before acting on either.
+    /// Sent without an answer: it may have happened, or may still happen. Read before acting on either.
     #[error("cannot tell whether it was possible to {act} {object}: no answer")]
     Unknown {
         /// What was tried.
         act: &'static str,
         /// On which key.
         object: String,
-        /// What came in place of the answer.
+        /// What came instead of the answer.
         #[source]
         source: Cause,
     },
-    /// The store refuses this agent (password, permission, certificate) or the request itself. No retry mends it.
+    /// The store refuses this agent (password, permission, certificate) or the request itself. No retry helps.
     #[error("cannot {act} {object}: the DCS refuses")]
     Refused {
         /// What was tried.

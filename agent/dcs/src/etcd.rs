@@ -24,20 +24,20 @@ use store::EtcdStore;
 /// How to reach etcd.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
-    /// The members of the etcd cluster, `host:port` or a URL. The first to be asked is chosen at random.
+    /// The members of the etcd cluster, as `host:port` or URL. The first one to ask is chosen at random.
     pub endpoints: Vec<String>,
     /// How long one operation may take, over all endpoints.
     pub retry_timeout: Duration,
-    /// How long one endpoint may take to answer one request; a third of `retry_timeout` when absent. A frozen endpoint
-    /// costs this once.
+    /// Time limit for one endpoint to answer one request; a third of `retry_timeout` when absent. A frozen endpoint costs
+    /// this once.
     pub request_timeout: Option<Duration>,
-    /// When etcd asks for a user.
+    /// For an etcd that requires a user.
     pub credentials: Option<Credentials>,
-    /// When etcd is reached by TLS. Without a CA no server could be verified, so TLS needs one.
+    /// For an etcd reached by TLS. Without a CA no server could be verified, so TLS needs one.
     pub tls: Option<TlsFiles>,
 }
 
-/// A user of etcd. Printed without the password.
+/// A user of etcd. Not printed with the password.
 #[derive(Clone)]
 pub struct Credentials {
     /// The user's name.
@@ -58,9 +58,9 @@ impl fmt::Debug for Credentials {
 /// PEM files, read when the DCS is opened.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The authority that signed etcd's certificates.
+    /// The CA that signed etcd's certificates.
     pub ca: PathBuf,
-    /// The client's own certificate and its key, when etcd asks for one.
+    /// The client's certificate and key, for an etcd that requires them.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
@@ -70,7 +70,7 @@ pub enum OpenEtcdError {
     /// The list is empty.
     #[error("no etcd endpoint is given")]
     NoEndpoint,
-    /// A URL that is neither http nor https, or does not go with the TLS options.
+    /// A URL that is neither http nor https, or does not match the TLS options.
     #[error("cannot use the etcd endpoint {endpoint}: {rule}")]
     Endpoint {
         /// As given.
@@ -92,10 +92,10 @@ pub enum OpenEtcdError {
     Session(#[from] SessionError),
 }
 
-/// Opens the DCS in etcd. Talks to nobody yet: an etcd that is down shows at the first operation.
+/// Opens the DCS in etcd. Sends no request yet: an etcd that is down shows at the first operation.
 ///
 /// # Errors
-/// For what no waiting mends.
+/// For errors that waiting does not fix.
 ///
 /// # Panics
 /// Outside a tokio runtime: the watch runs as a task of it until the DCS is dropped.

@@ -1,5 +1,5 @@
-//! The DCS on any key-value store: which keys are compared before which is written. Does not know the store, and does
-//! not decide: each call is one intention of the agent.
+//! The DCS on any key-value store: which keys are compared before which is written. Does not know the store and does not
+//! decide: each call is one intention of the agent.
 
 mod entries;
 mod leader;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::dcs::{Changes, Dcs, Leadership, Session};
+use crate::documents::Documents;
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::session::{SessionError, SessionFile};
@@ -35,11 +36,11 @@ use lease::Lease;
 pub struct Identity {
     /// The member's name, unique in the cluster.
     pub name: String,
-    /// Where the cluster's keys are: see [`crate::base_path`].
+    /// Prefix of the cluster's keys: see [`crate::base_path`].
     pub base_path: String,
     /// How long the session lives without being kept alive. Stores count whole seconds and round up.
     pub ttl: Duration,
-    /// Where the session is remembered across restarts of the agent. Without it every restart waits for the ttl.
+    /// File that keeps the session across restarts of the agent. Without it every restart waits for the ttl.
     pub session_file: Option<PathBuf>,
     /// Reads CLOCK_BOOTTIME, in nanoseconds: the clock of the fuse.
     pub boottime_ns: fn() -> u64,
@@ -49,10 +50,11 @@ pub struct Identity {
 pub(crate) struct Keyed<S> {
     store: S,
     keys: Keys,
+    documents: Documents,
     lease: Lease,
 }
 
-/// One operation: what it is for, and until when.
+/// One operation: its purpose, and its deadline.
 #[derive(Clone, Copy)]
 struct Operation {
     act: &'static str,
@@ -60,21 +62,22 @@ struct Operation {
 }
 
 impl<S: Store> Keyed<S> {
-    /// Opens the session file; does not talk to the store.
+    /// Opens the session file. Sends no request yet.
     pub(crate) fn open(identity: &Identity, store: S) -> Result<Self, SessionError> {
         let (file, leases) = match &identity.session_file {
             Some(path) => SessionFile::open(path).map(|(file, leases)| (Some(file), leases))?,
             None => (None, Vec::new()),
         };
         let keys = Keys::new(&identity.base_path, &identity.name);
-        Ok(Keyed { store, keys, lease: Lease::resumed(file, &leases, identity.ttl) })
+        let documents = Documents::default();
+        Ok(Keyed { store, keys, documents, lease: Lease::resumed(file, &leases, identity.ttl) })
     }
 
     fn operation(&self, act: &'static str) -> Operation {
         Operation { act, until: Instant::now() + self.store.operation_limit() }
     }
 
-    /// `key` is what the error shall name.
+    /// `key` is what the error names.
     async fn commit(
         &self,
         operation: Operation,
@@ -86,7 +89,7 @@ impl<S: Store> Keyed<S> {
         outcome.map_err(|fault| fault.on(operation.act, key))
     }
 
-    /// Reads one key, before the act.
+    /// Reads one key before the operation.
     async fn look(&self, operation: Operation, key: &str) -> Result<Option<KeyValue>, Error> {
         let look = Transaction { then: vec![Op::Get(key.to_owned())], ..Transaction::default() };
         let outcome = self.store.commit(look, Repeat::Harmless, operation.until).await;
@@ -109,7 +112,7 @@ impl<S: Store> Dcs for Keyed<S> {
         let operation = self.operation("read");
         let range = self.store.range(self.keys.base(), operation.until).await;
         let range = range.map_err(|fault| fault.on(operation.act, self.keys.base()))?;
-        Ok(self.keys.snapshot(&range, &self.lease.mine()))
+        Ok(self.keys.snapshot(&range, &self.lease.mine(), &self.documents))
     }
 
     async fn touch_member(&self, value: &Value) -> Result<Session, Error> {

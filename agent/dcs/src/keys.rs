@@ -1,8 +1,9 @@
-//! Where each thing is kept: Patroni's keys below the base path, ours under `outrider/`. Reads them into a snapshot.
+//! The path of every key: Patroni's below the base path, Outrider's own under `outrider/`. Reads them into a snapshot.
 
 use serde_json::Value;
 
 use crate::dcs::Changes;
+use crate::documents::Documents;
 use crate::snapshot::{BackupTaken, Entry, Leader, Member, RollbackTaken, Snapshot};
 use crate::store::{KeyValue, Range};
 use crate::values::{
@@ -81,8 +82,8 @@ impl Keys {
         self.at("failsafe")
     }
 
-    /// Put at every change of holder. A hand-over does not change the leader key's create_revision, this key's
-    /// mod_revision it does: that is the term.
+    /// Put at every change of holder. A hand-over does not change the leader key's create_revision, but it changes this
+    /// key's mod_revision: that is the term.
     pub(crate) fn term(&self) -> String {
         self.at("outrider/term")
     }
@@ -92,7 +93,7 @@ impl Keys {
         self.at("outrider/generation")
     }
 
-    /// Put when a leader deletes `sync`, so that its absence is known to be meant.
+    /// Put when a leader deletes `sync`, so that its absence is known to be intended.
     pub(crate) fn sync_cleared(&self) -> String {
         self.at("outrider/sync-cleared")
     }
@@ -133,18 +134,15 @@ impl Keys {
         format!("{}{key}", self.base)
     }
 
-    /// `mine`: the leases that are this agent's.
-    pub(crate) fn snapshot(&self, range: &Range, mine: &[i64]) -> Snapshot {
+    /// `mine`: this agent's leases. `documents`: what was parsed last time.
+    pub(crate) fn snapshot(&self, range: &Range, mine: &[i64], documents: &Documents) -> Snapshot {
         let mut seen = Snapshot { store: range.store, revision: range.revision, ..Snapshot::default() };
         let mut older_status = None;
         for pair in &range.keys {
             let Some(key) = pair.key.strip_prefix(&self.base) else { continue };
             match key {
                 "initialize" => seen.initialize = Some(entry(pair, pair.text())),
-                "config" => {
-                    seen.config =
-                        Some(entry(pair, serde_json::from_slice(&pair.value).unwrap_or(Value::Null)));
-                }
+                "config" => seen.config = Some(entry(pair, documents.read(pair, |_| Value::Null))),
                 "leader" => seen.leader = Some(self.leader_of(pair, mine)),
                 "status" => seen.status = Some(entry(pair, Status::parse(&pair.text()))),
                 "optime/leader" => older_status = Some(entry(pair, Status::parse(&pair.text()))),
@@ -188,11 +186,14 @@ impl Keys {
                 "outrider/rollback-last" => {
                     seen.rollback_last = Some(entry(pair, parse_record(&pair.text())));
                 }
-                other => seen.members.extend(other.strip_prefix("members/").map(|name| member(pair, name))),
+                other => seen
+                    .members
+                    .extend(other.strip_prefix("members/").map(|name| member(pair, name, documents))),
             }
         }
+        documents.keep_only(range);
         seen.status = seen.status.or(older_status);
-        // A leader that Patroni put does not know our term; it has then created the key later than we ever put ours.
+        // A leader written by Patroni does not know our term; it then created the key later than we last put ours.
         let base = seen.generation.as_ref().map_or(0, |entry| entry.value.term_base);
         if seen.term > 0 {
             seen.term += base;
@@ -211,12 +212,12 @@ impl Keys {
         Leader { name, term, revision: pair.mod_revision, lease: pair.lease, mine }
     }
 
-    /// Counts a change of this key. `fresh`: it was created or deleted, not refreshed.
+    /// Counts a change of this key. `fresh`: created or deleted, not refreshed.
     pub(crate) fn count(base: &str, key: &str, fresh: bool, changes: &mut Changes) {
         changes.all = changes.all.wrapping_add(1);
         let key = key.strip_prefix(base).unwrap_or(key);
         let moves_with_the_wal = key.starts_with("members/") || key == "status" || key == "optime/leader";
-        // How far a backup or a rollback is changes no decision; that one begins or ends does.
+        // The progress of a backup or rollback changes no decision; its start and end do.
         let moves_with_work = key.starts_with("outrider/backup") || key == "outrider/rollback";
         if fresh || !(moves_with_the_wal || moves_with_work) {
             changes.urgent = changes.urgent.wrapping_add(1);
@@ -233,14 +234,16 @@ fn entry<T>(pair: &KeyValue, value: T) -> Entry<T> {
     Entry { value, revision: pair.mod_revision }
 }
 
-fn member(pair: &KeyValue, name: &str) -> Member {
-    let value = serde_json::from_slice(&pair.value).unwrap_or_else(|_| Value::String(pair.text()));
+fn member(pair: &KeyValue, name: &str, documents: &Documents) -> Member {
+    let value = documents.read(pair, |pair| Value::String(pair.text()));
     let (created, revision) = (pair.create_revision, pair.mod_revision);
     Member { name: name.to_owned(), value, lease: pair.lease, created, revision }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -261,9 +264,29 @@ mod tests {
                 mod_revision: 9,
                 lease,
             };
-            keys.snapshot(&Range { store: 1, revision: 9, keys: vec![key] }, &[0, 5]).leader.unwrap()
+            let range = Range { store: 1, revision: 9, keys: vec![key] };
+            keys.snapshot(&range, &[0, 5], &Documents::default()).leader.unwrap()
         };
         assert!(leader(5).mine && !leader(6).mine && !leader(0).mine);
         assert_eq!(leader(5).term, 3);
+    }
+
+    #[test]
+    fn a_document_is_read_again_when_it_has_changed() {
+        let keys = Keys::new("/service/a/", "p1");
+        let documents = Documents::default();
+        let read = |value: &str| {
+            let key = keys.config();
+            let pair = KeyValue { key, value: value.into(), create_revision: 3, mod_revision: 9, lease: 0 };
+            let range = Range { store: 1, revision: 9, keys: vec![pair] };
+            keys.snapshot(&range, &[], &documents).config.unwrap().value
+        };
+        let first = read(r#"{"ttl":5}"#);
+        assert!(Arc::ptr_eq(&first, &read(r#"{"ttl":5}"#)));
+        // At the same revision, as in a store that was restored.
+        assert_eq!(*read(r#"{"ttl":6}"#), serde_json::json!({"ttl": 6}));
+        assert_eq!(*read("no JSON"), Value::Null);
+        keys.snapshot(&Range { store: 1, revision: 10, keys: Vec::new() }, &[], &documents);
+        assert!(!Arc::ptr_eq(&first, &read(r#"{"ttl":5}"#)));
     }
 }

@@ -1,10 +1,11 @@
-//! The distributed configuration store (DCS): the leader lease and everything the members of a cluster tell each other.
-//! Does not decide anything: it reads, it changes what it is told to change, and it says honestly what happened.
+//! The distributed configuration store (DCS): the leader lease and everything that the members of a cluster tell each
+//! other. Decides nothing: it reads, changes what it is told to, and reports honestly what happened.
 //!
 //! [`Dcs`] is what the agent sees. [`open_etcd`] keeps Patroni's keys in etcd v3, [`MemoryCluster`] keeps them in this
-//! process. One set of rules for the keys (`keyed`) serves both, on the few words of a key-value store (`store`).
+//! process. One set of rules for the keys (`keyed`) serves both, on the few operations of a key-value store (`store`).
 
 mod dcs;
+mod documents;
 mod error;
 mod snapshot;
 mod values;

@@ -1,5 +1,5 @@
-//! A DCS in this process: an instrument for tests that need no etcd, with its faults as plain methods. It passes the same
-//! contract as etcd. Nothing outlives the process.
+//! A DCS in this process, for tests that need no etcd, with its faults as methods. It passes the same contract as etcd.
+//! Nothing outlives the process.
 
 mod cluster;
 
@@ -18,8 +18,8 @@ use crate::store::{Committed, Fault, KeptAlive, Op, Range, Repeat, Store, Transa
 
 use cluster::Cluster;
 
-/// The store that several members share; clones are the same store. Leases count by tokio's clock, so they obey paused
-/// time. What it is asked for by a member, it answers at once.
+/// The store that several members share; clones are the same store. Leases use tokio's clock, so they obey paused time. It
+/// answers a member's requests at once.
 #[derive(Clone, Default)]
 pub struct MemoryCluster {
     shared: Arc<Shared>,
@@ -28,12 +28,12 @@ pub struct MemoryCluster {
 #[derive(Default)]
 struct Shared {
     cluster: Mutex<Cluster>,
-    /// A lease was granted, prolonged or revoked: the next one to expire may be another.
+    /// A lease was granted, renewed or revoked: the next one to expire may be another.
     leases_changed: Notify,
 }
 
 impl Shared {
-    /// The store as of now: what has expired is gone.
+    /// The store as of now, without what has expired.
     fn now(&self) -> MutexGuard<'_, Cluster> {
         let mut cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
         cluster.expire(Instant::now());
@@ -70,13 +70,13 @@ impl MemoryCluster {
         self.shared.now().faults(name).unreachable = !reachable;
     }
 
-    /// The next `count` transactions of the members of this name are carried out, and their answers lost.
+    /// The next `count` transactions of the members of this name are carried out, but their answers are lost.
     pub fn lose_replies(&self, name: &str, count: u32) {
         self.shared.now().faults(name).lost_replies = count;
     }
 
-    /// The next `count` times, the sessions of the members of this name are said to be kept alive by a leader of the
-    /// store that has been deposed: it prolongs nothing.
+    /// For the next `count` times, a deposed leader of the store claims to have kept alive the sessions of the members of
+    /// this name: it renews nothing.
     pub fn keep_alive_by_a_deposed_leader(&self, name: &str, count: u32) {
         self.shared.now().faults(name).deposed_answers = count;
     }
@@ -87,7 +87,7 @@ impl MemoryCluster {
         self.shared.leases_changed.notify_waiters();
     }
 
-    /// The bytes under a key, and the lease that it hangs on (0 for none).
+    /// The bytes under a key, and the lease it is attached to (0 for none).
     #[must_use]
     pub fn get(&self, key: &str) -> Option<(String, i64)> {
         self.shared.now().get(key).map(|pair| (pair.text(), pair.lease))
@@ -104,7 +104,7 @@ impl MemoryCluster {
     }
 }
 
-/// Lets leases expire when their time has come, so that the others' watches see it. One for each member.
+/// Expires leases when their time has come, so that the others' watches see it. One per member.
 async fn expire_in_time(shared: Arc<Shared>) {
     loop {
         let changed = shared.leases_changed.notified();
@@ -120,7 +120,7 @@ async fn expire_in_time(shared: Arc<Shared>) {
     }
 }
 
-/// One member's way to the store.
+/// One member's connection to the store.
 struct MemoryStore {
     shared: Arc<Shared>,
     name: String,

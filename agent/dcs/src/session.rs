@@ -1,5 +1,5 @@
-//! The session file: the id of the etcd lease, so that a restarted agent goes on with the lease of its predecessor and a
-//! second agent under the same name does not. Holds no secret that would open the DCS, but is private all the same.
+//! The session file: the id of the etcd lease, so that a restarted agent continues with its predecessor's lease and a
+//! second agent with the same name does not. Holds no secret that would open the DCS, but is private all the same.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -22,7 +22,7 @@ pub enum SessionError {
         #[source]
         source: io::Error,
     },
-    /// Another agent of this machine has it open: two agents must not share a session.
+    /// Another agent on this machine has it open: two agents must not share a session.
     #[error("the session file {path} is in use by another agent")]
     InUse {
         /// Which file.
@@ -30,7 +30,7 @@ pub enum SessionError {
     },
 }
 
-/// A disk that does not answer must not hold up the lease.
+/// Time limit for writing: a disk that does not answer must not hold up the lease.
 const WRITE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The file, locked for as long as this lives.
@@ -46,8 +46,8 @@ struct Content {
 }
 
 impl SessionFile {
-    /// Opens or creates it, and reads the leases in it. A file that cannot be read as such holds none: the agent then
-    /// waits until the old lease has expired, as any other agent under this name would.
+    /// Opens or creates it, and reads the leases in it. An unreadable file holds none: the agent then waits until the old
+    /// lease has expired, like any other agent with this name.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<i64>), SessionError> {
         let failed = |source| SessionError::Open { path: path.to_owned(), source };
         let mut options = OpenOptions::new();
@@ -66,8 +66,8 @@ impl SessionFile {
         Ok((SessionFile { path: path.to_owned(), file: Arc::new(file) }, leases))
     }
 
-    /// Writes the leases and waits until the disk has them. A failure is only logged: the price is that a successor
-    /// waits for the lease to expire, while refusing the lease would cost the cluster a member.
+    /// Writes the leases and waits until they are on disk. A failure is only logged: its price is that a successor waits
+    /// for the lease to expire, while refusing the lease would cost the cluster a member.
     pub(crate) async fn write(&self, leases: Vec<i64>) {
         let file = Arc::clone(&self.file);
         let written = tokio::task::spawn_blocking(move || overwrite(&file, leases));

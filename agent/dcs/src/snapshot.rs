@@ -1,6 +1,8 @@
-//! What the DCS holds at one moment. Does not judge it: an entry of a member that is long gone is shown like any other.
+//! The contents of the DCS at one moment. Does not judge them: the entry of a member that is long gone is shown like any
+//! other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use outrider_wal::Lsn;
 use serde_json::Value;
@@ -10,7 +12,7 @@ use crate::values::{
     RestartRequest, RollbackClaim, RollbackOutcome, RollbackRequest, Status, SwitchoverIntent, SyncState,
 };
 
-/// A value with the revision of its last change, to be handed back as `seen`.
+/// A value with the revision of its last change, to be passed back as `seen`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry<T> {
     /// The value.
@@ -24,13 +26,13 @@ pub struct Entry<T> {
 pub struct Leader {
     /// The member's name.
     pub name: String,
-    /// Grows with every change of holder, also when the lease is handed over.
+    /// Increases with every change of holder, also when the lease is handed over.
     pub term: u64,
     /// When the key was last written.
     pub revision: i64,
-    /// The session (etcd lease) that the key hangs on; 0 when on none.
+    /// The session (etcd lease) that the key is attached to; 0 for none.
     pub lease: i64,
-    /// It is my name *and* it hangs on my session. A namesake's is not mine.
+    /// It has my name *and* is attached to my session. A namesake's is not mine.
     pub mine: bool,
 }
 
@@ -39,11 +41,11 @@ pub struct Leader {
 pub struct Member {
     /// The member's name.
     pub name: String,
-    /// Patroni's member JSON, with every key that stands there; a JSON string when it is not JSON.
-    pub value: Value,
-    /// The session that the entry hangs on; 0 when on none.
+    /// Patroni's member JSON with all its keys; a JSON string when it is not JSON.
+    pub value: Arc<Value>,
+    /// The session that the entry is attached to; 0 for none.
     pub lease: i64,
-    /// When it was put for the first time since it was last gone: what is smaller came first.
+    /// The revision at which it was created: smaller means earlier.
     pub created: i64,
     /// When it was last changed.
     pub revision: i64,
@@ -74,7 +76,7 @@ impl Member {
         self.text("api_url")
     }
 
-    /// `timeline`: what its Postgres is on.
+    /// `timeline`: the timeline of its Postgres.
     #[must_use]
     pub fn timeline(&self) -> Option<u32> {
         self.value.get("timeline")?.as_u64()?.try_into().ok()
@@ -100,65 +102,65 @@ impl Member {
 /// The base backup that is being taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupTaken {
-    /// How far it is.
+    /// How far it has come.
     pub claim: BackupClaim,
-    /// It hangs on my session. It may be left from an agent that has died, which was resumed with the session.
+    /// Attached to my session. It may be left over from an agent that died and whose session was resumed.
     pub mine: bool,
 }
 
 /// The rollback that is being prepared or carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollbackTaken {
-    /// How far it is.
+    /// How far it has come.
     pub claim: RollbackClaim,
-    /// It hangs on my session. It may be left from an agent that has died, which was resumed with the session.
+    /// Attached to my session. It may be left over from an agent that died and whose session was resumed.
     pub mine: bool,
 }
 
-/// All that the DCS holds for one cluster, at one revision.
+/// Everything that the DCS holds for one cluster, at one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Which store this was read from: etcd's cluster id.
     pub store: u64,
-    /// The store's revision that this was read at. It going backwards means that the store was restored from a backup.
+    /// The store's revision of this read. If it goes backwards, the store was restored from a backup.
     pub revision: i64,
-    /// Which writing of the cluster's keys this is; `None` when they were never rebuilt.
+    /// The generation of the cluster's keys; `None` when they were never rebuilt.
     pub generation: Option<Entry<Generation>>,
     /// Empty while the cluster is bootstrapped, then the system identifier in decimal.
     pub initialize: Option<Entry<String>>,
-    /// The dynamic configuration with every key that stands there; `Null` when it is not JSON.
-    pub config: Option<Entry<Value>>,
+    /// The dynamic configuration with all its keys; `Null` when it is not JSON.
+    pub config: Option<Entry<Arc<Value>>>,
     /// The holder of the leader lease; none when it is free.
     pub leader: Option<Leader>,
-    /// The highest term there ever was in this cluster, also while the lease is free. 0 for none.
+    /// The highest term that this cluster ever had, also while the lease is free; 0 for none.
     pub term: u64,
     /// The members, by name.
     pub members: Vec<Member>,
     /// Last known position and slots; also from the older key `optime/leader`.
     pub status: Option<Entry<Status>>,
-    /// A wish for a manual failover or switchover. `{}` is none.
+    /// A request for a manual failover or switchover; `{}` is none.
     pub failover: Option<Entry<Failover>>,
-    /// What became of the last one, where that was said.
+    /// The answer to the last one, if there is any.
     pub failover_answer: Option<FailoverAnswer>,
     /// Who may be promoted in synchronous modes. When unreadable: a record that names nobody.
     pub sync: Option<Entry<SyncState>>,
     /// When `sync` was last written, or deleted by a leader; 0 for never.
     pub sync_revision: i64,
-    /// The timelines and who began them.
+    /// The timelines and their first leaders.
     pub history: Option<Entry<Vec<HistoryRow>>>,
     /// The failsafe set: member names with the URL of their API.
     pub failsafe: Option<Entry<BTreeMap<String, String>>>,
-    /// A planned switchover under way.
+    /// A planned switchover in progress.
     pub intent: Option<Entry<SwitchoverIntent>>,
-    /// A base backup that somebody wants, until it has ended.
+    /// A requested base backup, until it has ended.
     pub backup_request: Option<Entry<BackupRequest>>,
     /// The base backup that is being taken.
     pub backup: Option<BackupTaken>,
     /// How the last one ended.
     pub backup_last: Option<Entry<BackupOutcome>>,
-    /// The restart of members that was asked for last, also when it has ended.
+    /// The last requested restart of members, also when it has ended.
     pub restart: Option<Entry<RestartRequest>>,
-    /// A rollback that somebody wants, until it has ended.
+    /// A requested rollback, until it has ended.
     pub rollback_request: Option<Entry<RollbackRequest>>,
     /// The rollback that is being prepared or carried out.
     pub rollback: Option<RollbackTaken>,
@@ -167,7 +169,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether nothing of a cluster stands there, but perhaps members that wait for one.
+    /// Whether there are no keys of a cluster, except perhaps of members that wait for one.
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.initialize.is_none()

@@ -1,4 +1,4 @@
-//! The few words of a key-value store with leases and transactions. Knows nothing of leaders and members.
+//! The few operations of a key-value store with leases and transactions. Knows nothing of leaders and members.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use tokio::time::Instant;
 use crate::dcs::Changes;
 use crate::error::{Cause, Error};
 
-/// The lease id that no key hangs on. A key without a lease compares equal to 0, so 0 must not stand for "none of mine".
+/// A lease id that no key is attached to. A key without a lease compares equal to 0, so 0 must not mean "none of mine".
 pub(crate) const NO_LEASE: i64 = -1;
 
-/// A key with all that is compared.
+/// A key with everything that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyValue {
     pub(crate) key: String,
     pub(crate) value: Vec<u8>,
     pub(crate) create_revision: i64,
     pub(crate) mod_revision: i64,
-    /// 0 when it hangs on none.
+    /// 0 when it has none.
     pub(crate) lease: i64,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Compare {
     Revision(String, i64),
     /// It exists and holds these bytes.
     Value(String, String),
-    /// It hangs on this lease.
+    /// It is attached to this lease.
     Lease(String, i64),
 }
 
@@ -57,7 +57,7 @@ pub(crate) enum Op {
         /// 0 for none.
         lease: i64,
     },
-    /// Hangs an existing key on another lease and leaves its value.
+    /// Attaches an existing key to another lease and leaves its value.
     Move {
         key: String,
         lease: i64,
@@ -73,7 +73,7 @@ impl Op {
     }
 }
 
-/// `then` when every comparison holds, else `otherwise`; all at one revision.
+/// `then` if every comparison holds, else `otherwise`; all at one revision.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transaction {
     pub(crate) when: Vec<Compare>,
@@ -88,13 +88,13 @@ pub(crate) struct Committed {
     pub(crate) succeeded: bool,
     /// The store's revision afterwards: the mod_revision of what was put.
     pub(crate) revision: i64,
-    /// What each `Get` found, in order, nested ones too.
+    /// The results of each `Get`, in order, nested ones too.
     pub(crate) found: Vec<Option<KeyValue>>,
     /// See [`KeptAlive::epoch`].
     pub(crate) epoch: u64,
 }
 
-/// A lease whose life was prolonged.
+/// A renewed lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptAlive {
     pub(crate) lease: i64,
@@ -103,32 +103,33 @@ pub(crate) struct KeptAlive {
     /// Before the request was sent.
     pub(crate) sent_at: Instant,
     pub(crate) sent_at_boottime_ns: u64,
-    /// The store's own leadership (etcd's raft term). Keeping alive does not go through consensus: a deposed etcd leader
-    /// that does not know it yet would confirm it. A transaction committed afterwards in the same epoch proves it was not.
+    /// The store's own leadership (etcd's raft term). Keepalives do not go through consensus: a deposed etcd leader that
+    /// does not know it yet would confirm one. A transaction committed afterwards in the same epoch proves that it was not
+    /// deposed.
     pub(crate) epoch: u64,
 }
 
-/// Whether sending a request twice is the same as once.
+/// Whether a request may be sent twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// Yes: an answer that is missing is fetched at the next endpoint.
+    /// Yes: if an answer is missing, the next endpoint is asked.
     Harmless,
-    /// No: an answer that is missing is `Unknown`.
+    /// No: a missing answer is `Unknown`.
     Never,
 }
 
-/// Why a request has no answer that counts.
+/// Why a request has no usable answer.
 #[derive(Debug)]
 pub(crate) enum Fault {
     Unreachable(Cause),
     Unknown(Cause),
     Refused(Cause),
-    /// The lease that was named has expired or never was.
+    /// The named lease has expired or never existed.
     LeaseGone,
 }
 
 impl Fault {
-    /// For a step before the one that matters: whatever became of it, what was asked for did not happen.
+    /// For a step before the one that matters: whatever happened to it, the operation itself was not carried out.
     pub(crate) fn before_the_act(self) -> Self {
         match self {
             Fault::Unknown(cause) => Fault::Unreachable(cause),

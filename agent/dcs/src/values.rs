@@ -1,4 +1,4 @@
-//! The JSON values of Patroni's keys, to the byte, and of our own. Does not know where they are kept.
+//! The JSON values of Patroni's keys, to the byte, and of Outrider's own. Does not know where they are stored.
 
 mod backup;
 mod failover;

@@ -11,8 +11,10 @@ pub(crate) mod recreate;
 mod rejoin;
 mod restart;
 mod standby;
+mod stop;
 mod switchover;
 mod synchronous;
+mod ttl;
 
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
@@ -22,6 +24,8 @@ use crate::view::member::Replay;
 use crate::view::{Dcs, Job, View};
 
 pub(crate) use self::restart::is_my_turn;
+pub use self::switchover::may_take_over;
+pub use self::ttl::leave;
 
 /// How many bytes a standby may be behind and still count as caught up, whatever `maximum_lag_on_failover` says: between two
 /// looks at a busy server more than that is written, and it arrives within milliseconds. Nothing is promoted on it.
@@ -47,13 +51,23 @@ pub fn decide(view: &View) -> Plan {
     if let Dcs::Seen(cluster) = &view.dcs
         && refusal(view, cluster).is_none()
     {
+        ttl::follow(view, cluster, &mut plan);
         restart::give_up(view, cluster, &mut plan);
+    }
+    stop::wait_for_successors(view, &mut plan);
+    // Another agent may live under this name: two would pass for one another in `/sync`.
+    if !view.local.entered {
+        plan.steps.retain(Step::is_for_those_outside);
     }
     plan
 }
 
 fn is_put_off(view: &View, step: &Step) -> bool {
-    let waits = |job| view.local.cooling_down || view.local.backing_off.contains(&job);
+    let waits = |job| {
+        view.local.cooling_down
+            || view.local.backing_off.contains(&job)
+            || (job == Job::Start && view.local.trying_parameters)
+    };
     step.job().is_some_and(|job| job != Job::Stop && waits(job))
 }
 
@@ -62,6 +76,11 @@ fn choose(view: &View) -> Plan {
         Dcs::Silent { .. } => return without_dcs(view),
         Dcs::Seen(cluster) => cluster,
     };
+    // What is left of a Postgres whose supervisor is gone, nobody here can stop.
+    if cluster.lease == Lease::Mine && view.local.unsupervised {
+        let plan = Plan::step(Reason::NoSupervisor, Step::LetLeaseRunOut);
+        return plan.and_look_again_in(view.policy.loop_wait / 4);
+    }
     if let Some(plan) = give_up_what_another_made(view, cluster) {
         return plan;
     }

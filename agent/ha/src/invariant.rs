@@ -1,7 +1,8 @@
 //! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
 
 use crate::decide::{election, recreate};
-use crate::plan::{Plan, StartAs, Step};
+use crate::fuse::fuse_life;
+use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::view::cluster::{Cluster, Initialize, Lease};
 use crate::view::local::{Postgres, Shutdown};
 use crate::view::member::Role;
@@ -27,21 +28,19 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             "while the DCS is silent nothing is done but stopping Postgres",
         );
     };
+    takes_part(view, cluster, step)?;
     let mine = cluster.lease == Lease::Mine;
-    let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
-    if foreign {
-        return require(
-            matches!(step, Step::Stop(_) | Step::ReleaseLease),
-            "a data directory of another cluster is not touched",
-        );
-    }
     match step {
         Step::AcquireLease { .. } => acquire_lease(view, cluster),
-        Step::RecreateCluster => recreate_cluster(view, cluster),
+        Step::RecreateCluster { standbys } => recreate_cluster(view, cluster, standbys.as_deref()),
         Step::Promote => promote(view, cluster, plan),
         Step::Start(StartAs::Primary { synchronous }) => start_primary(view, plan, synchronous),
         Step::HandOverLease { to } => hand_over(view, to),
-        Step::RenewLease | Step::ReleaseLease => require(mine, "only one's own lease is renewed or released"),
+        Step::RenewLease
+        | Step::ReleaseLease
+        | Step::LetLeaseRunOut
+        | Step::ShortenFuse { .. }
+        | Step::SetTtl { .. } => on_session(view, plan, mine, step),
         Step::RecordSync { standbys, .. } => record_sync(view, standbys),
         Step::SetSynchronous { names } => set_synchronous(view, names),
         Step::Initdb => {
@@ -57,9 +56,10 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             matches!(view.local.postgres, Postgres::Stopped { .. }),
             "only a stopped Postgres is rewound",
         ),
-        Step::ClearRequest { .. } | Step::DateRequest { .. } | Step::AnnounceStop { .. } => {
-            on_request(cluster, step)
-        }
+        Step::FinishRequest { .. }
+        | Step::ClearRequest { .. }
+        | Step::DateRequest { .. }
+        | Step::AnnounceStop { .. } => on_request(cluster, step),
         Step::SkipTimelines { .. } => {
             require(mine && accepts_loss(view, cluster), "a timeline is given up only when somebody said so")
         }
@@ -78,10 +78,13 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
             let candidate = cluster.switchover.as_ref().is_some_and(|announced| announced.to == view.me);
             require(mine || candidate, "queries are cancelled only on a member that is to be promoted")
         }
+        Step::Stop(StopMode::FastAwaiting { standbys }) => {
+            require(!standbys.is_empty(), "a stop waits for somebody who could take over")
+        }
         Step::RelaxReplay
         | Step::PostBootstrap
         | Step::Start(StartAs::Standby { .. })
-        | Step::Stop(_)
+        | Step::Stop(StopMode::Fast | StopMode::Immediate)
         | Step::Follow { .. }
         | Step::CreateSlots { .. }
         | Step::Checkpoint
@@ -115,11 +118,54 @@ fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     )
 }
 
+/// Whoever is not of this cluster does it no harm.
+fn takes_part(view: &View, cluster: &Cluster, step: &Step) -> Result<(), Violation> {
+    require(
+        view.local.entered || step.is_for_those_outside(),
+        "whoever has not entered the cluster takes no part",
+    )?;
+    let foreign = matches!((cluster.initialize, view.local.system), (Initialize::Done(theirs), Some(own)) if theirs != own);
+    require(
+        !foreign || matches!(step, Step::Stop(_) | Step::ReleaseLease | Step::LetLeaseRunOut),
+        "a data directory of another cluster is not touched",
+    )
+}
+
+/// What becomes of one's own session, of the lease that hangs on it, and of the fuse. A lease is never shorter than the fuse that is armed
+/// for it.
+fn on_session(view: &View, plan: &Plan, mine: bool, step: &Step) -> Result<(), Violation> {
+    let Step::SetTtl { ttl } = step else {
+        require(
+            mine,
+            "only one's own lease is renewed, released or let run out, and only a leader has a fuse",
+        )?;
+        let renews = plan.steps.contains(&Step::RenewLease);
+        require(
+            !renews || !view.local.unsupervised,
+            "no lease is renewed without a supervisor, who holds the fuse",
+        )?;
+        return require(!renews || *step != Step::LetLeaseRunOut, "a lease that runs out is not renewed");
+    };
+    require(
+        !plan.steps.iter().any(Step::takes_lease),
+        "a lease is taken with the ttl that its fuse is armed for",
+    )?;
+    let shorter = view.local.session_ttl.is_none_or(|session| *ttl < session);
+    let fuse_first = [Step::ShortenFuse { within: fuse_life(*ttl) }, Step::SetTtl { ttl: *ttl }];
+    require(
+        !mine || !shorter || plan.steps.windows(2).any(|pair| *pair == fuse_first),
+        "the lease is shortened right after its fuse",
+    )
+}
+
 /// What answers a request, or rests on it.
 fn on_request(cluster: &Cluster, step: &Step) -> Result<(), Violation> {
     let mine = cluster.lease == Lease::Mine;
     let seen = |revision: i64| cluster.request.as_ref().filter(|request| request.revision == revision);
-    if let Step::ClearRequest { revision } | Step::DateRequest { revision } = step {
+    if let Step::FinishRequest { revision }
+    | Step::ClearRequest { revision }
+    | Step::DateRequest { revision } = step
+    {
         require(seen(*revision).is_some(), "only the request that was seen is changed")?;
         let free = matches!(cluster.lease, Lease::Free { .. });
         return require(mine || free, "only the leader, or without one its candidate, answers a request");
@@ -152,9 +198,20 @@ fn promote(view: &View, cluster: &Cluster, plan: &Plan) -> Result<(), Violation>
 
 /// The keys of a cluster are written anew only by the primary that led it last, where all of them are gone, and while no member
 /// is unheard that could be electing elsewhere.
-fn recreate_cluster(view: &View, cluster: &Cluster) -> Result<(), Violation> {
+fn recreate_cluster(
+    view: &View,
+    cluster: &Cluster,
+    standbys: Option<&[crate::MemberName]>,
+) -> Result<(), Violation> {
     require(cluster.blank, "keys are written anew only where all of them are gone")?;
-    require(matches!(view.local.postgres, Postgres::Primary { .. }), "only a primary writes its keys anew")?;
+    let Postgres::Primary { synchronous, .. } = &view.local.postgres else {
+        return Err("only a primary writes its keys anew");
+    };
+    let covered = |name| view.local.recorded.contains(name) && synchronous.names.contains(name);
+    require(
+        standbys.unwrap_or_default().iter().all(covered),
+        "keys that are written anew name only who was recorded, and whom commits have waited for since",
+    )?;
     require(
         view.local.fuse.is_some_and(|left| !left.is_zero()),
         "keys are written anew only while the fuse lives",

@@ -11,6 +11,7 @@ extern crate alloc;
 
 mod ask;
 mod decide;
+mod fuse;
 pub mod invariant;
 mod millis;
 mod plan;
@@ -19,11 +20,13 @@ mod rebuild;
 mod view;
 
 pub use ask::{Patience, must_read_again, whom_to_ask};
-pub use decide::decide;
+pub use decide::{decide, leave, may_take_over};
+pub use fuse::{KILL_BUDGET, fuse_margin};
 pub use plan::{Plan, StartAs, Step, StopMode};
 pub use reason::{Lack, Reason, Unfit};
 pub use rebuild::{NotRebuilt, Rebuilding, Testimony, Witness, rebuild};
-pub use view::cluster::{Cluster, Initialize, Lease, SyncState, SystemId, Term};
+pub use view::cluster::{Cluster, Initialize, Lease, SyncState};
+pub use view::identity::{SystemId, Term};
 pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusable, WalSender};
 pub use view::member::{
     Answer, Cause, Hold, Lacking, Member, MemberName, MemberState, Query, Replay, Role, Tags,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reason::Reason;
 use crate::view::Job;
-use crate::view::cluster::SystemId;
+use crate::view::identity::SystemId;
 use crate::view::member::MemberName;
 use crate::view::restart::TurnChange;
 
@@ -67,6 +67,20 @@ pub enum Step {
     RenewLease,
     /// Give up the leader lease.
     ReleaseLease,
+    /// Keep neither the lease nor the session that it hangs on alive: this member writes nothing on it in this round.
+    LetLeaseRunOut,
+    /// Let the fuse blow within this time, or sooner where it would anyhow.
+    ShortenFuse {
+        /// From now on.
+        #[serde(with = "crate::millis")]
+        within: Duration,
+    },
+    /// Give this member's session another ttl, and with it the lease that hangs on it.
+    SetTtl {
+        /// How long the session lives after each renewal.
+        #[serde(with = "crate::millis")]
+        ttl: Duration,
+    },
     /// Make another member the holder in one transaction.
     HandOverLease {
         /// The new holder.
@@ -93,7 +107,12 @@ pub enum Step {
     },
     /// Record where this primary's timeline came from.
     RecordHistory,
-    /// Take away the `/failover` request: it is done, refused or given up. The reason of the plan is left in its place.
+    /// Take away the `/failover` request: it is done.
+    FinishRequest {
+        /// Its revision.
+        revision: i64,
+    },
+    /// Take away the `/failover` request: it is refused or given up. The reason of the plan is left in its place.
     ClearRequest {
         /// Its revision.
         revision: i64,
@@ -130,7 +149,10 @@ pub enum Step {
     /// Take the announcement away.
     ClearSwitchover,
     /// Write the keys of the cluster anew where all of them are gone, and take the leader lease with them.
-    RecreateCluster,
+    RecreateCluster {
+        /// Who may be promoted besides this member; `None` for no `/sync`, in asynchronous mode.
+        standbys: Option<Vec<MemberName>>,
+    },
     /// Make a new cluster: `initdb`.
     Initdb,
     /// Create users and rights in the new cluster.
@@ -205,12 +227,16 @@ impl Step {
             Step::AcquireLease { .. }
             | Step::RenewLease
             | Step::ReleaseLease
+            | Step::LetLeaseRunOut
+            | Step::ShortenFuse { .. }
+            | Step::SetTtl { .. }
             | Step::HandOverLease { .. }
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::RecordSync { .. }
             | Step::ClearSync { .. }
             | Step::RecordHistory
+            | Step::FinishRequest { .. }
             | Step::ClearRequest { .. }
             | Step::DateRequest { .. }
             | Step::AnnounceSwitchover { .. }
@@ -221,12 +247,24 @@ impl Step {
             | Step::SkipTimelines { .. }
             | Step::HastenReplay { .. }
             | Step::RelaxReplay
-            | Step::RecreateCluster
+            | Step::RecreateCluster { .. }
             | Step::Promote
             | Step::Follow { .. }
             | Step::SetSynchronous { .. }
             | Step::CreateSlots { .. } => None,
         }
+    }
+
+    /// Whether this member holds the lease from it on.
+    #[must_use]
+    pub(crate) const fn takes_lease(&self) -> bool {
+        matches!(self, Step::AcquireLease { .. } | Step::RecreateCluster { .. })
+    }
+
+    /// Whether it is also for a member whose entry does not stand in the DCS.
+    #[must_use]
+    pub const fn is_for_those_outside(&self) -> bool {
+        matches!(self, Step::Stop(_) | Step::LetLeaseRunOut)
     }
 
     /// Whether it begins long work.
@@ -253,11 +291,16 @@ pub enum StartAs {
 }
 
 /// How Postgres is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopMode {
     /// Clients are cut off, a shutdown checkpoint is written and sent to the standbys.
     Fast,
+    /// The same, and standbys that hold it up are cut off, but for these.
+    FastAwaiting {
+        /// Names ascending.
+        standbys: Vec<MemberName>,
+    },
     /// At once, as in a crash.
     Immediate,
 }

@@ -8,7 +8,7 @@ use core::fmt;
 use outrider_wal::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::view::cluster::SystemId;
+use crate::view::identity::SystemId;
 use crate::view::member::MemberName;
 use crate::view::watermark::Lost;
 
@@ -194,6 +194,8 @@ reasons! {
     TakesNoConnection => "takes_no_connection", "the leader with the lease, but Postgres takes no new connection; those that are open go on";
     /// Postgres hangs and cannot be stopped: the lease runs out.
     LettingGo => "letting_go", "Postgres hangs and cannot be stopped; letting the lease run out in favour of a standby";
+    /// There is no supervisor, and so no Postgres and no fuse: the lease runs out.
+    NoSupervisor => "no_supervisor", "no supervisor answers here; letting the lease run out for another member to take";
     /// Postgres stopped unexpectedly and is started where it is.
     Reviving => "reviving", "Postgres is down; starting it here";
     /// Postgres stopped unexpectedly and a standby has all that was acknowledged.

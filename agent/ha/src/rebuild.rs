@@ -6,7 +6,8 @@ use core::fmt;
 
 use outrider_wal::{Lsn, TimelineId};
 
-use crate::view::cluster::{SyncState, SystemId, Term};
+use crate::view::cluster::SyncState;
+use crate::view::identity::{SystemId, Term};
 use crate::view::member::{MemberName, Role};
 use crate::view::policy::SynchronousMode;
 use crate::view::watermark::Watermark;

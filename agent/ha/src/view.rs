@@ -1,6 +1,7 @@
 //! All that a member knows when it decides: the one door in. Holds no rule.
 
 pub(crate) mod cluster;
+pub(crate) mod identity;
 pub(crate) mod local;
 pub(crate) mod member;
 pub(crate) mod policy;

@@ -3,7 +3,7 @@
 #[path = "properties/any_view.rs"]
 mod any_view;
 
-use outrider_ha::{Dcs, Lease, Plan, Postgres, Step, View, decide, invariant, whom_to_ask};
+use outrider_ha::{Dcs, Lease, Plan, Postgres, Step, View, decide, invariant, leave, whom_to_ask};
 use proptest::prelude::*;
 
 use any_view::any_view;
@@ -14,6 +14,11 @@ proptest! {
     #[test]
     fn every_view_has_a_plan_that_breaks_no_rule(view in any_view()) {
         prop_assert_eq!(invariant::check(&view, &decide(&view)), Ok(()));
+    }
+
+    #[test]
+    fn an_agent_that_ends_breaks_no_rule(view in any_view()) {
+        prop_assert_eq!(invariant::check(&view, &leave(&view)), Ok(()));
     }
 
     #[test]
@@ -34,7 +39,9 @@ proptest! {
             Dcs::Silent { .. } => true,
             Dcs::Seen(cluster) => cluster.blank,
         };
-        let goes_on_rightly = leads || view.job.is_some() || fuse_lives && (reclaims || says_nothing);
+        // Whoever has not entered yet reclaims when it has.
+        let may_reclaim = reclaims || !view.local.entered;
+        let goes_on_rightly = leads || view.job.is_some() || fuse_lives && (may_reclaim || says_nothing);
         prop_assert!(goes_on_rightly || stops);
     }
 

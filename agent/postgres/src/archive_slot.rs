@@ -1,4 +1,4 @@
-//! The replication slot that keeps on this member the WAL which the archive does not have yet. Does not know what the
+//! The replication slot that keeps the WAL on this member that the archive does not have yet. Does not know what the
 //! archive has.
 
 use std::fs;
@@ -15,10 +15,10 @@ use crate::settings::Settings;
 /// Its name on every member.
 pub const ARCHIVE_SLOT: &str = "outrider_archive";
 
-/// For each statement; none waits for anybody.
+/// Time limit for each statement; none waits for anybody.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What became of the slot.
+/// The state of the slot after an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArchiveSlot {
     /// It keeps all WAL from here on.
@@ -26,16 +26,16 @@ pub enum ArchiveSlot {
         /// Its `restart_lsn`.
         from: Lsn,
     },
-    /// It keeps what the archive has long had, because a gap of the archive begins here and this server still has what is
-    /// missing.
+    /// It keeps WAL that has long been in the archive, because a gap in the archive begins here and this server still has
+    /// what is missing.
     KeptForGap {
         /// Its `restart_lsn`.
         from: Lsn,
     },
-    /// It was not there, and keeps WAL from the last checkpoint on.
+    /// It did not exist, and keeps WAL from the last checkpoint on.
     Made,
-    /// It had kept as much as `max_slot_wal_keep_size` allows, or stood where this server has not come to, and was made
-    /// anew: WAL from before the last checkpoint is kept by nobody.
+    /// It had exceeded `max_slot_wal_keep_size`, or was ahead of this server, and was created anew: nothing keeps WAL from
+    /// before the last checkpoint.
     MadeAnew,
 }
 
@@ -43,14 +43,14 @@ pub enum ArchiveSlot {
 struct Found {
     /// `None` when it keeps nothing.
     restart: Option<Lsn>,
-    /// How far the server is: replayed by a standby, flushed by a primary.
+    /// Position of the server: replayed on a standby, flushed on a primary.
     position: Lsn,
 }
 
 impl Postgres {
-    /// Makes the slot where it is missing, and moves it on to `archived`, up to where the archive has everything but for
-    /// `gaps`, each by its begin. It is never moved back, nor beyond what this server has, nor past a gap that begins where it
-    /// still keeps the WAL.
+    /// Creates the slot if it is missing, and advances it to `archived`, the position up to which the archive has everything
+    /// except `gaps`, each given by its beginning. It is never moved back, nor beyond what this server has, nor past a gap
+    /// whose WAL it still keeps.
     ///
     /// # Errors
     /// When Postgres does not do it.
@@ -60,7 +60,7 @@ impl Postgres {
             create(&session).await?;
             return Ok(ArchiveSlot::Made);
         };
-        // Ahead of the server it would keep nothing of what comes next: its data was put back to an earlier state.
+        // Ahead of the server it would keep none of the coming WAL: the data was put back to an earlier state.
         let Some(from) = found.restart.filter(|restart| *restart <= found.position) else {
             drop_slot(&session).await?;
             create(&session).await?;
@@ -76,7 +76,7 @@ impl Postgres {
         Ok(if gap.is_some() { ArchiveSlot::KeptForGap { from } } else { ArchiveSlot::Kept { from } })
     }
 
-    /// Drops the slot where it is: without an archive it would keep WAL for ever.
+    /// Drops the slot, if it exists: without an archive it would keep WAL forever.
     ///
     /// # Errors
     /// When Postgres does not do it.
@@ -85,11 +85,11 @@ impl Postgres {
     }
 }
 
-/// Removes the slot from a data directory on which nothing runs. It speaks of WAL that the server is about to give up:
-/// what comes in its place may be in no archive.
+/// Removes the slot from a data directory on which nothing runs. It refers to WAL that the server is about to abandon: what
+/// replaces that may be in no archive.
 pub(crate) fn forget(settings: &Settings) -> Result<(), Error> {
     let slot = settings.data_directory.join("pg_replslot").join(ARCHIVE_SLOT);
-    // As PostgreSQL does it (slot.c, ReplicationSlotDropPtr): what has this ending is removed at the next start.
+    // As PostgreSQL does it (slot.c, ReplicationSlotDropPtr): a directory with this suffix is removed at the next start.
     let gone = slot.with_extension("tmp");
     match fs::rename(&slot, &gone) {
         Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(()),

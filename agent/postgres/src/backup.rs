@@ -8,24 +8,24 @@ use crate::error::Error;
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// For statements that only look.
+/// Time limit for statements that only read.
 const LIMIT: Duration = Duration::from_secs(5);
-/// For the checkpoint at the beginning: that of a busy server with much memory writes for minutes.
+/// Time limit for the initial checkpoint: on a busy server with much memory it writes for minutes.
 const START_LIMIT: Duration = Duration::from_secs(600);
-/// For the end, which writes a record and a small file.
+/// Time limit for the end, which writes a record and a small file.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// A session that may begin a base backup and ends it; of a primary or a standby. When it is dropped before, PostgreSQL
-/// ends the backup, which is void then.
+/// A session that can begin a base backup and ends it, on a primary or a standby. If it is dropped before, PostgreSQL ends
+/// the backup, which is then void.
 #[derive(Debug)]
 pub struct BackupSession {
     session: Session,
 }
 
-/// The server when the backup began.
+/// The server at the beginning of the backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupBegun {
-    /// Replay begins here.
+    /// Replay starts here.
     pub start: Lsn,
     /// Whether it is a standby.
     pub in_recovery: bool,
@@ -43,11 +43,11 @@ pub struct BackupBegun {
     pub pages_per_file: u32,
     /// Whether pages have checksums.
     pub data_checksums: bool,
-    /// Those outside the data directory, and those inside with a relative location (allow_in_place_tablespaces).
+    /// Those outside the data directory, and those inside it with a relative location (allow_in_place_tablespaces).
     pub tablespaces: Vec<TablespaceLocation>,
 }
 
-/// A tablespace and where it is.
+/// A tablespace and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablespaceLocation {
     /// Its OID.
@@ -58,14 +58,14 @@ pub struct TablespaceLocation {
     pub location: String,
 }
 
-/// The server when the backup ended.
+/// The server at the end of the backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupEnded {
     /// The copy is consistent from here on.
     pub stop: Lsn,
-    /// On which the checkpoint was with which replay begins.
+    /// Timeline of the checkpoint where replay starts.
     pub start_timeline: TimelineId,
-    /// On which it becomes consistent.
+    /// Timeline on which it becomes consistent.
     pub stop_timeline: TimelineId,
     /// The content of `backup_label`.
     pub label: String,
@@ -88,10 +88,10 @@ impl BackupSession {
         Ok(BackupSession { session: Session::open(settings).await? })
     }
 
-    /// Begins: with a checkpoint at once, not one that is spread over time.
+    /// Begins, with an immediate checkpoint, not a spread one.
     ///
     /// # Errors
-    /// When Postgres does not: a standby whose primary has `full_page_writes` off, for one.
+    /// When Postgres does not: for example on a standby whose primary has `full_page_writes` off.
     pub async fn begin(&self, label: &str) -> Result<BackupBegun, Error> {
         const SERVER: &str = "SELECT pg_is_in_recovery(), current_setting('server_version_num')::int, \
             s.catalog_version_no, s.system_identifier, i.bytes_per_wal_segment, i.database_block_size, \
@@ -124,10 +124,11 @@ impl BackupSession {
         })
     }
 
-    /// Ends, without waiting for the archive: after the last file was read.
+    /// Ends the backup, after the last file was read, without waiting for the archive.
     ///
     /// # Errors
-    /// When Postgres refuses, as when the standby was promoted meanwhile, or the session is gone: the backup is void.
+    /// When Postgres refuses, for example because the standby was promoted meanwhile, or the session is gone: the backup is
+    /// void.
     pub async fn end(&self) -> Result<BackupEnded, Error> {
         const STOP: &str = "SELECT pg_wal_lsn_diff(lsn, '0/0')::bigint, labelfile \
             FROM pg_backup_stop(wait_for_archive => false)";
@@ -147,7 +148,7 @@ impl BackupSession {
         })
     }
 
-    /// Whether the connection is there.
+    /// Whether the connection is still there.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         !self.session.is_closed()

@@ -1,6 +1,6 @@
-//! The files that Postgres reads: `postgresql.conf` generated beside the kept `postgresql.base.conf`, `pg_hba.conf`,
-//! `standby.signal`, the password file. What changes while Postgres runs is in the file; what needs a restart is given as
-//! an argument at the start, so that nothing can overrule it.
+//! The files that Postgres reads: `postgresql.conf` generated beside the preserved `postgresql.base.conf`, `pg_hba.conf`,
+//! `standby.signal`, the password file. What can change while Postgres runs is in the file; what needs a restart is passed
+//! as an argument, so that nothing can override it.
 
 mod auto_conf;
 mod hba;
@@ -26,29 +26,29 @@ pub(crate) use in_effect::waiting;
 pub use parameters::slot_name;
 pub(crate) use password_file::write as write_password_file;
 
-/// What the agent wants Postgres to be configured as, beside the member's own settings.
+/// The wanted configuration of Postgres, besides the member's own settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// Parameters of the whole cluster.
     pub parameters: BTreeMap<String, String>,
-    /// Lines for `pg_hba.conf` of the whole cluster.
+    /// Lines of `pg_hba.conf` for the whole cluster.
     pub pg_hba: Vec<String>,
-    /// From where the members of the cluster connect, ascending.
+    /// The addresses of the cluster's members, ascending.
     pub members: Vec<IpAddr>,
-    /// The standbys that a commit waits for, every one of them, in the order of the setting.
+    /// The standbys that every commit waits for, all of them, in the order of the setting.
     pub synchronous: Vec<String>,
-    /// Where a standby streams from.
+    /// The upstream of a standby.
     pub upstream: Option<Upstream>,
-    /// No query holds up replay, whatever the parameters say.
+    /// Queries must not hold up replay, whatever the parameters say.
     pub hastened: bool,
-    /// Of a standby: what its primary has of what it must not have less of, by parameter. It gets no less, whatever the parameters
-    /// say. Empty of a primary.
+    /// For a standby: its primary's values of the parameters it must not have less of. It gets at least these, whatever the
+    /// parameters say. Empty for a primary.
     pub least: BTreeMap<String, u32>,
 }
 
 /// The generated file.
 const MAIN: &str = "postgresql.conf";
-/// What was there before.
+/// The file that was there before.
 const BASE: &str = "postgresql.base.conf";
 
 impl Configuration {
@@ -62,8 +62,8 @@ impl Configuration {
         format!("{} ({})", names.len(), names.join(","))
     }
 
-    /// Makes commits wait for these standbys. The order says nothing, as each of them is waited for; it is chosen so that
-    /// every one that stays changes its place, and with it the priority that its walsender shows once it knows.
+    /// Makes commits wait for these standbys. Their order means nothing, since commits wait for each of them. It is chosen
+    /// so that every one that stays changes place, and with it the priority that its walsender shows once it knows.
     pub fn set_synchronous(&mut self, names: &[String]) {
         let mut order = names.to_vec();
         let before = std::mem::take(&mut self.synchronous);
@@ -77,7 +77,7 @@ impl Configuration {
         self.synchronous = order;
     }
 
-    /// Takes over whom commits wait for, and where it streams from, of a Postgres that runs already.
+    /// Adopts from a running Postgres whom commits wait for, and where it streams from.
     pub fn adopt(&mut self, seen: &Observation) {
         self.synchronous = names(&seen.synchronous_standby_names);
         if let Role::Standby { upstream: Some((host, port)), .. } = &seen.role {
@@ -85,9 +85,9 @@ impl Configuration {
         }
     }
 
-    /// Writes everything but `standby.signal`, for a Postgres that is not about to start. What only a restart changes stays
-    /// as it was given at the last one: whoever copies the files has WAL that was written with that, and may start them
-    /// without our arguments. What is unchanged is not touched.
+    /// Writes everything but `standby.signal`, for a Postgres that is not about to start. What needs a restart stays as it
+    /// was at the last one: whoever copies the files has WAL written with those values, and may start them without our
+    /// arguments. Unchanged files are not touched.
     pub(crate) fn write(&self, settings: &Settings) -> Result<(), Error> {
         let mut wanted = parameters::fixed(settings, self);
         parameters::raise(&mut wanted, &self.least);
@@ -99,8 +99,8 @@ impl Configuration {
         self.write_with(settings, &fixed, &waiting)
     }
 
-    /// Writes the same for a start, and returns the arguments of the postmaster: what only a restart changes. `least`: what a
-    /// standby must not have less of, as it would not start, or its replay would soon stand.
+    /// Writes the same for a start, and returns the postmaster's arguments: everything that needs a restart. `least`: the
+    /// minimum values for a standby, which otherwise would not start, or whose replay would soon pause.
     pub(crate) fn write_for_start(
         &self,
         settings: &Settings,
@@ -128,7 +128,7 @@ impl Configuration {
         file::replace(&directory.join(hba::FILE), &hba::text(settings, self)?, 0o600)
     }
 
-    /// Whether a restart would leave this server with less than now of what standbys must not have less of than their primary.
+    /// Whether a restart would lower one of this server's parameters that standbys must not have less of than their primary.
     #[must_use]
     pub fn lowers(&self, settings: &Settings, limits: &BTreeMap<String, u32>) -> bool {
         let wanted = parameters::fixed(settings, self);
@@ -138,7 +138,7 @@ impl Configuration {
         limits.iter().any(less)
     }
 
-    /// Every parameter that is given to Postgres, but for whom it waits for and where it streams from.
+    /// Every parameter for Postgres, except whom it waits for and where it streams from.
     pub(crate) fn all_parameters(&self, settings: &Settings) -> BTreeMap<String, String> {
         let mut all = parameters::changeable(settings, self);
         all.extend(parameters::fixed(settings, self));
@@ -160,12 +160,13 @@ impl Configuration {
             }
         }
         add(format_args!("include {}\n", parameters::quote(BASE)));
-        // What only the arguments decide on is written too, for whoever starts Postgres without them: pg_rewind, or a person.
+        // What is passed as an argument is written too, for whoever starts Postgres without arguments: pg_rewind, or a
+        // person.
         for (name, value) in fixed.iter().chain(&parameters::changeable(settings, self)) {
             add(format_args!("{name} = {}", parameters::quote(value)));
         }
         if has_tablespace_in_place(&settings.data_directory) {
-            // Else no recovery comes to its end (PostgreSQL, CheckTablespaceDirectory).
+            // Otherwise no recovery would finish (PostgreSQL, CheckTablespaceDirectory).
             add(format_args!("allow_in_place_tablespaces = 'on'"));
         }
         add(format_args!(
@@ -191,13 +192,13 @@ impl Configuration {
     }
 }
 
-/// Whether a tablespace is a directory in the data directory itself: made with `allow_in_place_tablespaces`.
+/// Whether a tablespace is a directory inside the data directory: created with `allow_in_place_tablespaces`.
 fn has_tablespace_in_place(data_directory: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(data_directory.join("pg_tblspc")) else { return false };
     entries.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
-/// The standbys in a `synchronous_standby_names`, as this agent or Patroni writes it: every name quoted.
+/// The standbys in a `synchronous_standby_names` as this agent or Patroni writes it: every name is quoted.
 fn names(setting: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = setting;
@@ -221,13 +222,13 @@ fn names(setting: &str) -> Vec<String> {
     names
 }
 
-/// Makes the next start one as standby, or as primary.
+/// Makes the next start a standby's or a primary's.
 pub(crate) fn set_standby_signal(data_directory: &Path, standby: bool) -> Result<(), Error> {
     let path = data_directory.join("standby.signal");
     if standby { file::replace(&path, "", 0o600) } else { file::remove(&path) }
 }
 
-/// Puts the file aside as the base, once; without a file the base is empty.
+/// Saves the file as the base, once; if there is no file, the base is empty.
 fn keep_base(directory: &Path, name: &str, base: &str) -> Result<(), Error> {
     let (path, base) = (directory.join(name), directory.join(base));
     if base.exists() {

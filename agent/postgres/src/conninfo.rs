@@ -1,4 +1,4 @@
-//! libpq connection strings: the ones that standbys, `pg_basebackup` and `pg_rewind` get, and the address in one.
+//! libpq connection strings: those for standbys, `pg_basebackup` and `pg_rewind`, and the address in one.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// From the `conn_url` that a member publishes, such as `postgres://10.0.0.1:5432/postgres`; `None` when it is not one.
+    /// From the `conn_url` that a member publishes, such as `postgres://10.0.0.1:5432/postgres`; `None` when it is invalid.
     #[must_use]
     pub fn from_url(url: &str) -> Option<Self> {
         let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
@@ -30,7 +30,7 @@ impl Upstream {
     }
 }
 
-/// A connection string. The password is in `password_file`, never in here. `options`: what the session sets for itself.
+/// A connection string. The password is in `password_file`, never in here. `options`: the session's own settings.
 pub(crate) fn conninfo(
     upstream: &Upstream,
     user: &User,
@@ -53,7 +53,7 @@ pub(crate) fn conninfo(
     add("application_name", application_name);
     add("options", options);
     user.tls.given().iter().for_each(|(key, value)| add(key, value));
-    // A dead host swallows connections instead of refusing them: not for longer than it takes to elect another.
+    // A dead host swallows connections instead of refusing them: do not wait longer than an election takes.
     add("connect_timeout", "3");
     add("tcp_user_timeout", "5000");
     add("keepalives_idle", "5");
@@ -62,7 +62,7 @@ pub(crate) fn conninfo(
     text
 }
 
-/// Host and port of a `primary_conninfo`; `None` when it names no host.
+/// Host and port of a `primary_conninfo`; `None` when it has no host.
 pub(crate) fn address(conninfo: &str) -> Option<(String, u16)> {
     let host = value(conninfo, "host")?;
     let port = value(conninfo, "port").and_then(|port| port.parse().ok()).unwrap_or(5432);

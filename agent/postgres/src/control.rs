@@ -1,10 +1,10 @@
-//! The control file of a Postgres that does not run, as `pg_controldata` shows it.
+//! The control file of a stopped Postgres, as shown by `pg_controldata`.
 
 use outrider_wal::{Lsn, TimelineId};
 
 use crate::error::Error;
 
-/// What matters of it.
+/// The relevant values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlData {
     /// `Database system identifier`.
@@ -19,15 +19,15 @@ pub struct ControlData {
     pub recovery_end: Lsn,
     /// `Min recovery ending loc's timeline`; 0 when there is none.
     pub recovery_end_timeline: TimelineId,
-    /// The least that a standby must have, by parameter.
+    /// Minimum values for a standby, by parameter.
     pub hot_standby_minimum: Vec<(String, u32)>,
 }
 
-/// The record of a shutdown checkpoint is at least this long in every version that is supported: a 24-byte header, 2 bytes
-/// of length, the 88 bytes of PostgreSQL 15's `CheckPoint`.
+/// Minimum length of a shutdown checkpoint's record in every supported version: a 24-byte header, 2 bytes of length, the 88
+/// bytes of PostgreSQL 15's `CheckPoint`.
 const CHECKPOINT_RECORD: u64 = 24 + 2 + 88;
 
-/// The lines with what a standby must have at least, and the parameters that they are about.
+/// The lines with a standby's minimum values, and their parameters.
 const HOT_STANDBY: &[(&str, &str)] = &[
     ("max_connections setting", "max_connections"),
     ("max_worker_processes setting", "max_worker_processes"),
@@ -36,13 +36,13 @@ const HOT_STANDBY: &[(&str, &str)] = &[
     ("max_locks_per_xact setting", "max_locks_per_transaction"),
 ];
 
-/// Whether a standby needs at least as much of it as its primary has.
+/// Whether a standby needs at least its primary's value of this parameter.
 pub(crate) fn is_hot_standby_minimum(parameter: &str) -> bool {
     HOT_STANDBY.iter().any(|(_, name)| *name == parameter)
 }
 
 impl ControlData {
-    /// Reads the output of `pg_controldata` in the C locale.
+    /// Parses the output of `pg_controldata` in the C locale.
     pub(crate) fn parse(output: &[String]) -> Result<Self, Error> {
         let lines = Lines(output);
         let mut hot_standby_minimum = Vec::new();
@@ -60,20 +60,20 @@ impl ControlData {
         })
     }
 
-    /// It was a primary and ended in good order: its last record is a shutdown checkpoint.
+    /// Whether it was a primary and shut down cleanly: its last record is a shutdown checkpoint.
     #[must_use]
     pub fn is_clean_primary(&self) -> bool {
         self.state == "shut down"
     }
 
-    /// It was in recovery.
+    /// Whether it was in recovery.
     #[must_use]
     pub fn is_standby(&self) -> bool {
         matches!(self.state.as_str(), "shut down in recovery" | "in archive recovery")
     }
 
-    /// A position within the last record of a cleanly stopped primary: who has received up to here has every record.
-    /// Postgres sends and keeps whole records, so that the bytes of padding after it do not matter.
+    /// A position within the last record of a cleanly stopped primary: whoever has received up to here has every record.
+    /// Postgres sends and keeps whole records, so that the padding after it does not matter.
     #[must_use]
     pub fn clean_end(&self) -> Lsn {
         self.checkpoint.advanced(CHECKPOINT_RECORD)

@@ -10,8 +10,7 @@ use outrider_wal::{TimelineHistory, TimelineId};
 
 use crate::error::Error;
 use crate::file;
-use crate::rollback;
-use crate::room::RESTORING;
+use crate::journal;
 use crate::settings::Settings;
 
 /// What is in the place of the data directory.
@@ -31,6 +30,8 @@ pub enum Directory {
     Refused(String),
 }
 
+/// In the data directory and its tablespaces, while `outrider restore` fills them.
+pub(crate) const RESTORING: &str = "outrider.restoring";
 /// In the state directory.
 const UNRECORDED: &str = "unrecorded";
 
@@ -94,7 +95,7 @@ pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
     let failed = |source| Error::Read { path: path.clone(), source };
     let metadata = match fs::metadata(path) {
         // Whoever took it for an empty member would clone over a swap that was broken off.
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound && rollback::is_swapping(settings)? => {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound && journal::is_swapping(settings)? => {
             let why = "is missing in the middle of a rollback: restart the agent, which puts the data back";
             return Ok(Directory::Refused(format!("{}: {why}", path.display())));
         }

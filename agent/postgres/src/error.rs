@@ -1,4 +1,4 @@
-//! What goes wrong with a Postgres, its files, its programs and its supervisor: one variant per act.
+//! Errors of a Postgres, its files, its programs and its supervisor: one variant per operation.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outrider_supervisor::protocol::{Exit, Refusal, RefusalCode};
 
-/// An act that did not succeed.
+/// A failed operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody listens on the socket.
@@ -17,7 +17,7 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// It was asked and did not answer: the act may have happened.
+    /// It was asked and did not answer: the operation may have happened.
     #[error("the supervisor at {socket} did not answer when asked to {act}; it may have been done")]
     SupervisorSilent {
         /// Its socket.
@@ -73,7 +73,7 @@ pub enum Error {
         /// What is in the way.
         problem: String,
     },
-    /// The unix socket takes no connection.
+    /// The unix socket accepts no connection.
     #[error("cannot connect to Postgres at {place}")]
     Connect {
         /// The socket.
@@ -87,7 +87,7 @@ pub enum Error {
         /// Why not.
         source: rustls::Error,
     },
-    /// The Postgres of another member takes no connection.
+    /// The Postgres of another member accepts no connection.
     #[error("cannot reach Postgres at {place}")]
     Reach {
         /// Host and port.
@@ -98,7 +98,7 @@ pub enum Error {
     /// A statement failed.
     #[error("Postgres refused to {act}")]
     Statement {
-        /// What it was for.
+        /// Its purpose.
         act: &'static str,
         /// Why.
         source: tokio_postgres::Error,
@@ -106,7 +106,7 @@ pub enum Error {
     /// Postgres did not answer in time.
     #[error("Postgres did not {act} within {limit:?}")]
     TooSlow {
-        /// What it was to do.
+        /// What it was asked to do.
         act: &'static str,
         /// The deadline.
         limit: Duration,
@@ -121,7 +121,7 @@ pub enum Error {
         /// Its last lines.
         tail: Vec<String>,
     },
-    /// What the supervisor told of one of Postgres' programs was missed, or it went away: how that ended is not known.
+    /// Events about one of Postgres' programs were missed, or the supervisor went away: its outcome is not known.
     #[error(
         "it is not known how {tool} ended: the supervisor went away, or told more than could be kept up with"
     )]
@@ -129,7 +129,7 @@ pub enum Error {
         /// Which.
         tool: &'static str,
     },
-    /// What `pg_backup_stop` gave for the file `backup_label` misses a line.
+    /// The `backup_label` from `pg_backup_stop` lacks a line.
     #[error("the backup label does not say {what:?}; it was: {label}")]
     BackupLabel {
         /// The line's beginning.
@@ -137,7 +137,7 @@ pub enum Error {
         /// All of it.
         label: String,
     },
-    /// The output of `pg_controldata` misses a line.
+    /// The output of `pg_controldata` lacks a line.
     #[error("pg_controldata does not say {what:?}; its output was: {output}")]
     ControlData {
         /// The line's beginning.
@@ -145,7 +145,7 @@ pub enum Error {
         /// All of it.
         output: String,
     },
-    /// A new cluster was to be made where there is data.
+    /// A new cluster was to be made in a directory with data.
     #[error("{path} holds data already, and no new cluster is made in its place")]
     NotEmpty {
         /// The data directory.
@@ -171,10 +171,10 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
-    /// The files could not be had from the archive.
+    /// The files could not be fetched from the archive.
     #[error("cannot restore from the archive: {problem}")]
     Archive {
-        /// Why not, with everything that caused it.
+        /// Why not, with all causes.
         problem: String,
     },
 }
@@ -209,13 +209,13 @@ impl Error {
         }
     }
 
-    /// Whether Postgres itself says that it takes no connections: it starts, recovers or shuts down.
+    /// Whether Postgres itself says that it accepts no connections: it is starting, recovering or shutting down.
     #[must_use]
     pub fn is_not_yet_up(&self) -> bool {
         self.sql_state() == Some(&tokio_postgres::error::SqlState::CANNOT_CONNECT_NOW)
     }
 
-    /// The SQL state, when Postgres itself refused.
+    /// The SQLSTATE, when Postgres itself refused.
     #[must_use]
     pub(crate) fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
         match self {

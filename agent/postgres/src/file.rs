@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-/// Replaces the file, unless it holds exactly this already.
+/// Replaces the file, unless it already has exactly this content.
 pub(crate) fn replace(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let same = fs::read(path).is_ok_and(|old| old == text.as_bytes())
         && fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o777 == mode);
@@ -19,7 +19,7 @@ pub(crate) fn replace(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
 
 fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let fresh = beside(path);
-    // Its mode counts from the first moment on; an old one would keep its own.
+    // It needs its mode from the start; an existing one would keep its own.
     drop(fs::remove_file(&fresh));
     let mut file = File::options().write(true).create_new(true).mode(mode).open(&fresh)?;
     file.write_all(text.as_bytes())?;
@@ -34,7 +34,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Makes what happened to the names in the file's directory durable.
+/// Makes changes to names in the file's directory durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
@@ -42,7 +42,7 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the file; one that is not there is no fault.
+/// Removes the file; a missing one is not an error.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     match fs::remove_file(path) {
@@ -52,7 +52,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Its text; `None` when it is not there.
+/// Its content; `None` when it does not exist.
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -1,4 +1,4 @@
-//! Asks the local primary how far its WAL is safe on its disk. Keeps one session; changes nothing.
+//! How far the local primary's WAL is flushed to disk. Keeps one session; changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// For one answer, a connection included.
+/// Time limit for one answer, including the connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const ACT: &str = "tell how far its WAL is flushed";
 
@@ -21,7 +21,7 @@ SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint,
        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
 WHERE NOT pg_is_in_recovery()";
 
-/// Where WAL is flushed. Asks for that alone, many times cheaper than a look of the [`crate::Observer`].
+/// Queries the flushed position. Queries nothing else, so it is much cheaper than the [`crate::Observer`].
 #[derive(Debug)]
 pub struct FlushedWal {
     settings: Arc<Settings>,
@@ -29,21 +29,21 @@ pub struct FlushedWal {
 }
 
 impl FlushedWal {
-    /// With a session of its own, opened at the first question.
+    /// With its own session, opened with the first query.
     #[must_use]
     pub fn new(settings: Arc<Settings>) -> Self {
         FlushedWal { settings, session: Mutex::default() }
     }
 
-    /// The timeline on which the primary writes, and the end of what it has flushed; `None` when it is a standby.
-    /// Takes a second at most.
+    /// The timeline on which the primary writes, and the end of what it has flushed; `None` for a standby. Takes a second
+    /// at most.
     ///
     /// # Errors
     /// When Postgres does not let us in, or does not answer in time.
     pub async fn position(&self) -> Result<Option<(TimelineId, Lsn)>, Error> {
         let asking = async {
             let mut kept = self.session.lock().await;
-            // Taken out: whatever goes wrong, the next question begins with a new session.
+            // Taken out: whatever goes wrong, the next query starts with a new session.
             let (session, statement) = match kept.take().filter(|(session, _)| !session.is_closed()) {
                 Some(open) => open,
                 None => self.open().await?,

@@ -18,18 +18,18 @@ use crate::settings::Settings;
 use crate::special;
 use crate::supervisor::{ArmedFuse, News, Supervisor};
 
-/// A fast stop waits until every connected standby has everything; for one that hangs, not longer than this.
+/// How long a fast stop waits for a hanging standby to receive everything.
 const WALSENDER_LIMIT: Duration = Duration::from_millis(300);
-/// Between two looks for walsenders that are to be cut off.
+/// Interval between checks for walsenders to be cut off.
 const WALSENDER_INTERVAL: Duration = Duration::from_millis(100);
-/// For `pg_controldata`, which reads one small file.
+/// Time limit for `pg_controldata`, which reads one small file.
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
-/// For a fast stop; a shutdown checkpoint of a large server takes its time. Then an immediate one follows.
+/// Time limit for a fast stop, whose shutdown checkpoint takes its time on a large server. An immediate one follows.
 const FAST_LIMIT: Duration = Duration::from_secs(60);
-/// For an immediate stop, which writes nothing; then every process is killed.
+/// Time limit for an immediate stop, which writes nothing; then every process is killed.
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(1);
 
-/// One Postgres and its supervisor. Clones are the same one.
+/// One Postgres and its supervisor. Clones refer to the same one.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pub(crate) settings: Arc<Settings>,
@@ -37,14 +37,14 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// The Postgres of these settings.
+    /// The Postgres with these settings.
     #[must_use]
     pub fn new(settings: Arc<Settings>) -> Self {
         let supervisor = Supervisor::new(settings.supervisor_socket.clone());
         Postgres { settings, supervisor }
     }
 
-    /// What its member's file says.
+    /// Its settings from the member's file.
     #[must_use]
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
@@ -56,7 +56,7 @@ impl Postgres {
         &self.supervisor
     }
 
-    /// Somebody to look at it, with a session of its own.
+    /// An observer of it, with a session of its own.
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer::new(self.settings.clone())
@@ -65,7 +65,7 @@ impl Postgres {
     /// The control file. Only while nothing runs on the data directory.
     ///
     /// # Errors
-    /// When `pg_controldata` does not run or says something else.
+    /// When `pg_controldata` does not run or its output is not understood.
     pub async fn control_data(&self) -> Result<ControlData, Error> {
         let arguments = vec!["-D".to_owned(), self.settings.data_directory.display().to_string()];
         let environment = vec![("LC_ALL".to_owned(), "C".to_owned())];
@@ -75,13 +75,13 @@ impl Postgres {
         ControlData::parse(&run.output)
     }
 
-    /// Whether its data is a base backup that was not started yet: its control file is still that of the primary.
+    /// Whether its data is a base backup that was never started: its control file is still the primary's.
     #[must_use]
     pub fn is_fresh_backup(&self) -> bool {
         directory::has_backup_label(&self.settings)
     }
 
-    /// Starts it, accepting writes while the fuse lives. Returns long before it accepts connections.
+    /// Starts it, accepting writes while the fuse is live. Returns long before it accepts connections.
     ///
     /// # Errors
     /// When a file cannot be written or the supervisor refuses.
@@ -92,11 +92,11 @@ impl Postgres {
         self.supervisor.start(true, arguments).await
     }
 
-    /// Starts it in recovery, with no less of what a standby must not have less of than its primary has, and had by the control
-    /// file. Returns long before it accepts connections.
+    /// Starts it in recovery, with at least the primary's values of the parameters that a standby must not have less of,
+    /// current and from the control file. Returns long before it accepts connections.
     ///
     /// # Errors
-    /// When a file cannot be written, the control file not be read, or the supervisor refuses.
+    /// When a file cannot be written, the control file cannot be read, or the supervisor refuses.
     pub async fn start_standby(&self, wanted: &Configuration) -> Result<(), Error> {
         special::clear(&self.settings).await;
         let control = self.control_data().await?;
@@ -111,7 +111,7 @@ impl Postgres {
         self.supervisor.start(false, arguments).await
     }
 
-    /// Makes it read changed settings; what needs a restart waits for one.
+    /// Makes it read changed settings; those that need a restart stay pending.
     ///
     /// # Errors
     /// When a file cannot be written or the supervisor refuses.
@@ -120,7 +120,7 @@ impl Postgres {
         self.supervisor.reload().await
     }
 
-    /// Ends recovery. Returns when it is told so.
+    /// Ends recovery. Returns once it has been told.
     ///
     /// # Errors
     /// When the supervisor refuses.
@@ -128,9 +128,9 @@ impl Postgres {
         self.supervisor.promote(fuse).await
     }
 
-    /// Stops it and waits until every process of it is gone. A fast stop waits for every standby that is
-    /// connected: the walsenders in `cut_off` are ended when they hold it up. A stop that hangs is made an immediate one, and
-    /// then a kill; a postmaster that stands still because of a signal hears neither, and is killed.
+    /// Stops it and waits until all its processes are gone. A fast stop waits for every connected standby: the walsenders in
+    /// `cut_off` are ended if they hold it up. If a stop hangs it becomes an immediate one, and then a kill. A postmaster
+    /// stopped by a signal hears neither, and is killed.
     ///
     /// # Errors
     /// When the supervisor refuses or goes away.
@@ -169,20 +169,20 @@ impl Postgres {
             }
             match news.recv().await {
                 Ok(News::Event(Event::PostmasterExited { .. })) => return Ok(()),
-                // Whatever else it was: it may have been the end.
+                // Whatever else it was, it may have been the end.
                 Ok(News::Event(_) | News::LineBroke) | Err(RecvError::Lagged(_) | RecvError::Closed) => {}
             }
         }
     }
 
-    /// Ends the walsenders after their time; itself it never ends.
+    /// Ends the walsenders after their time; never ends by itself.
     async fn cut_off<Never>(&self, pids: &[i32], mode: StopMode) -> Never {
         if mode == StopMode::Fast {
             tokio::time::sleep(WALSENDER_LIMIT).await;
             for pid in pids {
                 match self.supervisor.terminate_process(*pid).await {
                     Ok(()) => info!(pid, "cut off a standby that held up the stop"),
-                    // Gone already, as most of them are by now.
+                    // Already gone, as most of them are by now.
                     Err(Error::SupervisorRefused { .. }) => {}
                     Err(fault) => warn!(pid, %fault, "cannot cut off a standby that holds up the stop"),
                 }
@@ -195,7 +195,7 @@ impl Postgres {
     /// The ancestors of the timeline of its data.
     ///
     /// # Errors
-    /// When the history file is there and cannot be read.
+    /// When the history file exists and cannot be read.
     pub fn history(
         &self,
         timeline: outrider_wal::TimelineId,

@@ -1,5 +1,5 @@
-//! What a member keeps of its configuration on disk: the last parameters that its server took, and what that server knows, so
-//! that a wrong value in the DCS is told also while nothing runs.
+//! What a member keeps of its configuration on disk: the last parameters that its server accepted, and what that server
+//! knows, so that a wrong value in the DCS is reported even while nothing runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 const FILE: &str = "parameters.json";
 
-/// The last good configuration of the cluster, as far as this member has it.
+/// The last good configuration of the cluster, as far as this member knows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KeptParameters {
     /// Parameters of the whole cluster.
@@ -25,17 +25,17 @@ pub struct KeptParameters {
 }
 
 impl KeptParameters {
-    /// From the state directory; `None` when there are none yet.
+    /// Reads it from the state directory; `None` when there is none yet.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists and cannot be read.
     pub fn read(settings: &Settings) -> Result<Option<Self>, Error> {
         let text = file::read_if_there(&path(settings))?;
-        // One of another version is as good as none: it is written anew as soon as Postgres runs.
+        // A file of another version is ignored: it is rewritten as soon as Postgres runs.
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Into the state directory.
+    /// Writes it to the state directory.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -1,9 +1,4 @@
-//! What a server knows of its parameters, as its `pg_settings` shows it, and whether it would take a value. Changes nothing.
-
-mod number;
-
-pub(crate) use number::integer;
-pub use number::memory_bytes;
+//! What a server knows of its parameters, from `pg_settings`, and whether it would accept a value. Changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
 use crate::error::Error;
+use crate::number;
 use crate::observer::Observer;
 use crate::session::Session;
 
-/// For the one question.
+/// Time limit for the one query.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 const ASK: &str = "
@@ -22,7 +18,7 @@ SELECT current_setting('server_version_num')::int, current_setting('server_versi
        lower(name), context, vartype, unit, min_val, max_val, coalesce(enumvals, '{}')
 FROM pg_settings";
 
-/// What no file may set, though `pg_settings` does not say so.
+/// Parameters that no file may set, though `pg_settings` does not say so.
 const NEVER_IN_A_FILE: &[&str] = &[
     "config_file",
     "is_superuser",
@@ -34,7 +30,7 @@ const NEVER_IN_A_FILE: &[&str] = &[
     "transaction_read_only",
 ];
 
-/// Names of earlier versions that the server still takes.
+/// Names of earlier versions that the server still accepts.
 const FORMER_NAMES: &[&str] = &["sort_mem", "vacuum_mem", "force_parallel_mode", "ssl_ecdh_curve"];
 
 /// All parameters of one server.
@@ -58,17 +54,17 @@ struct Parameter {
     values: Vec<String>,
 }
 
-/// Why a server would not take a parameter.
+/// Why a server would reject a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParameterFault {
-    /// It has none of this name.
+    /// There is no parameter of this name.
     Unknown,
-    /// The value, or that it is set at all.
+    /// The value is wrong, or it may not be set at all.
     Refused(String),
 }
 
 impl Observer {
-    /// Asks the running server for all that it knows.
+    /// Queries the running server.
     ///
     /// # Errors
     /// When it does not let us in, or does not answer in time.
@@ -110,12 +106,12 @@ impl KnownParameters {
         &self.version
     }
 
-    /// The names of all of them, small letters.
+    /// All their names, in lower case.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parameters.keys().map(String::as_str)
     }
 
-    /// Whether the server would take this value from its files. Of a text only the server itself can tell more.
+    /// Whether the server would accept this value from its files. For a text only the server itself can say more.
     ///
     /// # Errors
     /// Why not.
@@ -135,7 +131,7 @@ impl KnownParameters {
     }
 }
 
-/// Of an extension, which may not be loaded: names with a dot, as the server takes them.
+/// For a parameter of an extension, which may not be loaded: names with a dot, as the server accepts them.
 fn is_custom(name: &str) -> bool {
     let is_part = |part: &str| {
         let mut characters = part.chars();
@@ -171,7 +167,7 @@ impl Parameter {
         Err(format!("{number}{unit} is outside the range from {} to {}", end(self.min), end(self.max)))
     }
 
-    /// Beside the values that it shows, a server takes the older words for some of them.
+    /// Besides the values that it shows, a server accepts older words for some of them.
     fn has(&self, value: &str) -> bool {
         const FORMER_VALUES: &[(&str, &str)] =
             &[("logical", "archive"), ("logical", "hot_standby"), ("debug1", "debug")];
@@ -183,12 +179,12 @@ impl Parameter {
     }
 }
 
-/// What an enumeration takes for on and off.
+/// What an enumeration accepts for on and off.
 fn is_word(value: &str) -> bool {
     ["true", "false", "yes", "no", "1", "0"].iter().any(|word| word.eq_ignore_ascii_case(value))
 }
 
-/// Any beginning of these words that can be told from the others.
+/// Any unambiguous prefix of these words.
 fn is_boolean(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);

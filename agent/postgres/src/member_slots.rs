@@ -1,5 +1,5 @@
-//! The physical replication slots by which this member keeps WAL for the others, so that they find it whoever leads. Does not
-//! know who is away. What somebody else made is never dropped.
+//! The physical replication slots with which this member keeps WAL for the others, so that they find it whoever leads. Does
+//! not know who is away. Slots made by somebody else are never dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,49 +15,48 @@ use crate::instrument::Postgres;
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// In the state directory: what is dropped one day.
+/// In the state directory: the slots that may be dropped some day.
 const FILE: &str = "slots.json";
-/// For each statement; none waits for anybody.
+/// Time limit for each statement; none waits for anybody.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What a standby holds for others.
+/// The slots that a standby holds for others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldSlots {
-    /// The slots that are to be here, each with the position up to which its WAL is not needed any more; `None` for one that
-    /// keeps nothing.
+    /// The wanted slots, each with the position before which WAL is no longer needed; `None` for one that keeps nothing.
     pub slots: BTreeMap<String, Option<Lsn>>,
-    /// Those among them that are of members, which are ours whoever made them.
+    /// Those of members, which are ours whoever made them.
     pub of_members: BTreeSet<String>,
 }
 
-/// What the leader keeps for others.
+/// The slots that the leader keeps for others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptSlots {
     /// Slots of members that are here, which are ours from now on.
     pub present: BTreeSet<String>,
     /// Those, and the slots of members that have not been away for too long.
     pub retained: BTreeSet<String>,
-    /// Slots that the rules of the cluster ask for.
+    /// Slots declared in the rules of the cluster.
     pub declared: BTreeSet<String>,
 }
 
-/// What became of them.
+/// The result of an update.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotsHeld {
-    /// Dropped, since nobody needs them.
+    /// Slots dropped because nobody needs them.
     pub dropped: Vec<String>,
-    /// Some keep more than is needed, until this server has replayed as much.
+    /// Whether some keep more than is needed until this server has replayed as much.
     pub behind: bool,
 }
 
-/// The slots that this member has made, or uses for members.
+/// The slots that this member made, or uses for members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Ours {
     members: BTreeSet<String>,
     /// Copies of others that the primary had.
     copies: BTreeSet<String>,
-    /// Made because the rules of the cluster asked for them.
+    /// Slots made because the rules of the cluster declare them.
     declared: BTreeSet<String>,
 }
 
@@ -69,9 +68,8 @@ struct Found {
 }
 
 impl Postgres {
-    /// Makes the slots of a standby as they are wanted: those that are missing keep WAL from the last restart point on, each is moved on
-    /// as far as this server has replayed, never back, and what this member once made and nobody wants is dropped. Does nothing
-    /// on a primary.
+    /// Makes a standby's slots as wanted: missing ones keep WAL from the last restart point on, each is advanced as far as this
+    /// server has replayed, never back, and unwanted ones that this member made are dropped. Does nothing on a primary.
     ///
     /// # Errors
     /// When Postgres does not do it, or a file cannot be read or written.
@@ -84,13 +82,13 @@ impl Postgres {
         let missing = wanted.slots.keys().filter(|name| !found.contains_key(*name));
         ours.copies.extend(missing.filter(|name| !wanted.of_members.contains(*name)).cloned());
         ours.copies.retain(|name| !ours.members.contains(name) && !ours.declared.contains(name));
-        // Before they are made: one that nobody remembers would be kept for ever.
+        // Before they are made: one that is not recorded would be kept forever.
         write(&self.settings, &ours, &before)?;
         let mut held = SlotsHeld::default();
         let named = ours.clone();
         for name in named.all().filter(|name| !wanted.slots.contains_key(*name)) {
             match found.get(name) {
-                // Whoever streams by it needs it.
+                // Somebody streams from it.
                 Some(slot) if slot.active => continue,
                 Some(_) => {
                     drop_slot(&session, name).await?;
@@ -101,7 +99,7 @@ impl Postgres {
             ours.forget(name);
         }
         write(&self.settings, &ours, &named)?;
-        // Where there is not room for all, the members come first.
+        // When there is no room for all, the members come first.
         let of_members = |of_one: bool| {
             wanted.slots.iter().filter(move |(name, _)| wanted.of_members.contains(*name) == of_one)
         };
@@ -122,11 +120,11 @@ impl Postgres {
         Ok(held)
     }
 
-    /// On a primary: makes the declared slots that are missing, and drops of those that were made for members or declared the ones that are
-    /// wanted no more and by which nobody streams; returns which.
+    /// On a primary: makes missing declared slots, and drops those made for members or declared that are no longer wanted and that
+    /// nobody streams from. Returns the dropped ones.
     ///
     /// # Errors
-    /// As [`Postgres::hold_slots`].
+    /// As for [`Postgres::hold_slots`].
     pub async fn keep_slots(&self, wanted: &KeptSlots) -> Result<Vec<String>, Error> {
         const SLOTS: &str =
             "SELECT slot_name::text, active FROM pg_replication_slots WHERE NOT pg_is_in_recovery()";
@@ -148,12 +146,12 @@ impl Postgres {
         let missing: Vec<String> =
             wanted.declared.iter().filter(|name| !found.contains_key(*name)).cloned().collect();
         ours.declared.extend(missing.iter().cloned());
-        // Before they are made, and until they are dropped.
+        // Recorded before they are made, and until they are dropped.
         write(&self.settings, &ours, &before)?;
         let mut dropped = Vec::new();
         for name in spare {
             match found.get(&name) {
-                // Whoever streams by it needs it.
+                // Somebody streams from it.
                 Some(true) => continue,
                 Some(false) => {
                     drop_slot(&session, &name).await?;
@@ -208,7 +206,7 @@ fn path(settings: &Settings) -> PathBuf {
 
 fn read(settings: &Settings) -> Result<Ours, Error> {
     let text = file::read_if_there(&path(settings))?;
-    // What cannot be read is nothing: a slot that is kept too long is better than one that is somebody else's and dropped.
+    // An unreadable file counts as empty: keeping a slot too long is better than dropping somebody else's.
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 

@@ -1,11 +1,11 @@
-//! What a running Postgres says of itself, by one query over its unix socket. Concludes nothing from it.
+//! What a running Postgres says about itself, by one query over its unix socket. Draws no conclusions.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use outrider_wal::{Lsn, TimelineId};
 
-/// One look at a Postgres that accepts connections.
+/// One observation of a Postgres that accepts connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// `pg_control_system().system_identifier`.
@@ -14,31 +14,31 @@ pub struct Observation {
     pub server_version: u32,
     /// `pg_postmaster_start_time()` as text, such as `2026-11-24 10:09:32.123456+00:00`.
     pub postmaster_start_time: String,
-    /// The timeline of its WAL position, as far as it says.
+    /// The timeline of its WAL position, as far as known.
     pub timeline: TimelineId,
     /// The timeline of the last checkpoint in its control file: behind `timeline` until the checkpoint after a promotion.
     pub checkpoint_timeline: TimelineId,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// Who streams from it, by application name ascending.
     pub walsenders: Vec<WalSender>,
-    /// Its physical replication slots that last, but for those that have lost their WAL; by name ascending.
+    /// Its permanent physical replication slots, except those that have lost their WAL; by name ascending.
     pub slots: Vec<Slot>,
     /// `synchronous_standby_names`.
     pub synchronous_standby_names: String,
     /// Parameters that wait for a restart, by name ascending.
     pub pending_restart: Vec<PendingRestart>,
-    /// What is wrong in the files that it read last, or would read: each of it keeps a restart from succeeding.
+    /// Errors in the files that it read last, or would read: each prevents a successful restart.
     pub file_faults: Vec<FileFault>,
-    /// `pg_conf_load_time()`, of the session that tells.
+    /// `pg_conf_load_time()`, in the session that reports it.
     pub loaded: String,
-    /// What a standby must not have less of than its primary, by parameter, as it is in effect.
+    /// The values in effect of the parameters that a standby must not have less of than its primary.
     pub limits: BTreeMap<String, u32>,
     /// Client backends.
     pub connections: u32,
     /// Size of a WAL segment in bytes.
     pub wal_segment_size: u64,
-    /// Why it takes no new connection, though it answers in the one that is open. Not tried at each look.
+    /// Why it accepts no new connection, though it answers in the open one. Not tried in every observation.
     pub shut_out: Option<String>,
 }
 
@@ -47,7 +47,7 @@ pub struct Observation {
 pub struct Slot {
     /// Its name.
     pub name: String,
-    /// Whether somebody streams by it.
+    /// Whether somebody streams from it.
     pub active: bool,
     /// All WAL from here on is kept; `None` when it keeps nothing.
     pub restart: Option<Lsn>,
@@ -60,7 +60,7 @@ pub struct PendingRestart {
     pub name: String,
     /// The value in effect, with its unit.
     pub old_value: String,
-    /// The value that the files have, as it is written there; PostgreSQL's own default where none of them has any.
+    /// The value in the files, as written; PostgreSQL's default when no file sets it.
     pub new_value: String,
 }
 
@@ -70,10 +70,10 @@ impl fmt::Display for PendingRestart {
     }
 }
 
-/// A line of `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf` or a file that one of them includes, that Postgres cannot use.
+/// A line of `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf` or an included file that Postgres cannot use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFault {
-    /// The parameter, when it is one.
+    /// The parameter, if it is one.
     pub name: Option<String>,
     /// Its value there.
     pub value: Option<String>,
@@ -114,11 +114,11 @@ pub enum Role {
         latest_end: Lsn,
         /// `pg_last_xact_replay_timestamp()` as text.
         replayed_timestamp: Option<String>,
-        /// Seconds since that; 0 when all that was received is replayed.
+        /// Seconds since that; 0 when everything received is replayed.
         replay_lag_seconds: f64,
-        /// `pg_is_wal_replay_paused()`: somebody did it, or it did so itself because of what it is lacking.
+        /// `pg_is_wal_replay_paused()`: paused by somebody, or by itself because it lacks something.
         replay_paused: bool,
-        /// The parameters of which it has less than its primary had; looked for only while replay is paused.
+        /// The parameters of which it has less than its primary had; only checked while replay is paused.
         lacking: Vec<Lacking>,
         /// `status` of the WAL receiver is `streaming`.
         streaming: bool,
@@ -128,23 +128,23 @@ pub enum Role {
         archive_recovery: bool,
         /// `recovery_min_apply_delay` in seconds.
         apply_delay_seconds: f64,
-        /// The sessions that replay waits for, the oldest first; looked for only while not all that was received is replayed.
+        /// The sessions that replay waits for, oldest first; only checked while something received is not yet replayed.
         blockers: Vec<Blocker>,
     },
 }
 
-/// A parameter of which a standby must not have less than its primary, and has: replay does not go on before it is restarted.
+/// A parameter of which a standby has less than its primary: replay does not continue before a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lacking {
     /// Its name.
     pub name: String,
     /// In effect here.
     pub here: u32,
-    /// What the primary had, by the control file.
+    /// The primary's value, from the control file.
     pub primary: u32,
 }
 
-/// A session in the way of replay (a recovery conflict).
+/// A session that blocks replay (a recovery conflict).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blocker {
     /// The server process.
@@ -160,7 +160,7 @@ impl Observation {
         matches!(self.role, Role::Primary { .. })
     }
 
-    /// Flushed by a primary; the furthest of received and replayed by a standby.
+    /// Flushed by a primary; the further of received and replayed by a standby.
     #[must_use]
     pub fn position(&self) -> Lsn {
         match &self.role {

@@ -1,4 +1,4 @@
-//! Looks at the local Postgres: role, positions, who streams. Keeps one session; changes nothing.
+//! Observes the local Postgres: role, positions, who streams. Keeps one session; changes nothing.
 
 mod files;
 mod lacking;
@@ -21,16 +21,16 @@ use crate::observation::{Blocker, Lacking, Observation, Role, Slot, WalSender};
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// For one look, a connection included.
+/// Time limit for one observation, including the connection.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// What is in the files is asked after each reload, and at every so manieth look: `pg_settings` is the costly part.
+/// Files are checked after each reload, and in every n-th observation: `pg_settings` is the expensive part.
 const FILES_EVERY: u32 = 30;
-/// Whether new connections are taken is tried at every so manieth look, and at each while they are not: a postmaster that hangs
+/// Whether new connections are accepted is tried in every n-th observation, and in each while they are not: a hung postmaster
 /// leaves open sessions alone.
 const KNOCK_EVERY: u32 = 5;
-/// For a knock, beside the statements of the same look.
+/// Time limit for that attempt, which runs beside the queries of the same observation.
 const KNOCK_LIMIT: Duration = Duration::from_millis(900);
-/// `SSLRequest`: the shortest message that PostgreSQL answers before anybody has to say who they are.
+/// `SSLRequest`: the shortest message that PostgreSQL answers before a client has to say who it is.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 const STATE: &str = "
@@ -69,8 +69,8 @@ SELECT pid, usename::text, application_name, host(client_addr), state, sync_stat
        pg_wal_lsn_diff(replay_lsn, '0/0')::bigint, coalesce(extract(epoch FROM replay_lag), 0)::float8
 FROM pg_stat_replication ORDER BY application_name, pid";
 
-/// Whom the startup process waits for. Of a conflict with a snapshot PostgreSQL does not tell whose it is: the oldest is one of
-/// them. The sessions of agents last for one statement each.
+/// Whom the startup process waits for. For a snapshot conflict PostgreSQL does not say whose it is: the oldest is one of them.
+/// The agents' sessions last for one statement each.
 pub(crate) const BLOCKERS: &str = "
 WITH startup AS MATERIALIZED (
     SELECT pid, wait_event_type FROM pg_stat_get_activity(NULL)
@@ -90,7 +90,7 @@ WHERE session.backend_type = 'client backend' AND session.pid <> pg_backend_pid(
       ELSE session.backend_xmin IS NOT NULL END
 ORDER BY 4 DESC LIMIT 20";
 
-/// Looks at one Postgres. Clones share the session and take turns.
+/// Observes one Postgres. Clones share the session and take turns.
 #[derive(Clone, Debug)]
 pub struct Observer {
     settings: Arc<Settings>,
@@ -104,17 +104,17 @@ struct Window {
     walsenders: Statement,
     blockers: Statement,
     files: Files,
-    /// `pg_conf_load_time()` when that was asked.
+    /// `pg_conf_load_time()` at the last check of the files.
     loaded: String,
     /// Where replay is paused, and what the control file says of it.
     paused: Option<(Lsn, Vec<Lacking>)>,
     looks: u32,
-    /// Why the last knock was not answered.
+    /// Why the last attempt to connect was not answered.
     shut_out: Option<String>,
 }
 
 impl Observer {
-    /// An observer with a session of its own, opened at the first look.
+    /// An observer with its own session, opened with the first observation.
     #[must_use]
     pub fn new(settings: Arc<Settings>) -> Self {
         Observer { settings, window: Arc::default() }
@@ -124,7 +124,7 @@ impl Observer {
         &self.settings
     }
 
-    /// One look. Takes a second at most.
+    /// One observation. Takes a second at most.
     ///
     /// # Errors
     /// When Postgres does not let us in, or does not answer in time.
@@ -140,7 +140,7 @@ impl Observer {
                 None => return Err(too_slow()),
             };
             if outcome.is_err() {
-                // Whatever is wrong with it, the next look begins with a new session.
+                // Whatever is wrong with it, the next observation starts with a new session.
                 *window = None;
             }
             outcome
@@ -148,14 +148,14 @@ impl Observer {
         timeout(LOOK_LIMIT, looking).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    /// The next look asks anew what is not asked at each: which parameters wait for a restart.
+    /// Makes the next observation include what is otherwise checked only now and then: which parameters wait for a restart.
     pub async fn ask_all_again(&self) {
         if let Some(window) = self.window.lock().await.as_mut() {
             window.looks = 0;
         }
     }
 
-    /// Sizes of the databases in bytes, by name. Reads directories: not for every round.
+    /// Sizes of the databases in bytes, by name. Reads directories: too expensive for every round.
     ///
     /// # Errors
     /// As [`Observer::look`].
@@ -200,8 +200,8 @@ impl Window {
         let client = self.session.client();
         let act = "tell its state";
         let knocks = self.shut_out.is_some() || self.looks.is_multiple_of(KNOCK_EVERY);
-        // Asked in one go, and answered one after the other. The positions come first: whoever has flushed up to there later
-        // has flushed all that was there now.
+        // Sent together, and answered one after the other. The positions come first: whoever has flushed up to there later
+        // has flushed everything that was there now.
         let (row, walsenders, knocked) = tokio::try_join!(
             biased;
             self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])),
@@ -233,8 +233,8 @@ impl Window {
 }
 
 impl Window {
-    /// Of a standby whose replay is paused: whether that is because it is lacking something. A program is run for it, so once for
-    /// a pause, and now and then.
+    /// For a standby whose replay is paused: whether that is because it lacks something. This runs a program, so only once per
+    /// pause, and now and then.
     async fn look_at_pause(&mut self, seen: &mut Observation, settings: &Settings) {
         let Role::Standby { replay_paused: true, replayed, lacking, .. } = &mut seen.role else {
             self.paused = None;
@@ -248,7 +248,7 @@ impl Window {
     }
 }
 
-/// Whether the postmaster takes a new connection; whoever knocks goes away again.
+/// Whether the postmaster accepts a new connection, which is closed again at once.
 async fn knock(settings: &Settings) -> Result<(), String> {
     let socket = settings.socket_directory.join(format!(".s.PGSQL.{}", settings.port));
     let knocking = async {
@@ -310,7 +310,7 @@ fn standby(row: &Row) -> Role {
     }
 }
 
-/// `name t 50331648`, without the last where it keeps nothing.
+/// `name t 50331648`, without the last field if it keeps nothing.
 fn slot(text: &str) -> Option<Slot> {
     let mut fields = text.split(' ');
     Some(Slot {

@@ -1,4 +1,4 @@
-//! Makes the data directory anew: initdb, clone, rewind. Each marks its work, so that what it left half done is never started.
+//! Rebuilds the data directory: initdb, clone, rewind. Each marks its work, so that a half-finished result is never started.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,13 +22,13 @@ use crate::session::Session;
 use crate::special;
 use crate::tls::{self, Tls};
 
-/// For the primary to accept a connection.
+/// Time limit for the primary to accept a connection.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
-/// For the primary to say how large it is, which reads its directories.
+/// Time limit for the primary to say how large it is, which reads its directories.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Postgres {
-    /// Makes a new cluster in the empty data directory. Remains of an earlier try are removed first.
+    /// Creates a new cluster in the empty data directory. Remains of an earlier attempt are removed first.
     ///
     /// # Errors
     /// When the directory holds data, or initdb fails.
@@ -58,20 +58,20 @@ impl Postgres {
         Work::Initialize.finish(settings)
     }
 
-    /// Copies the data of the Postgres at `upstream`. What is here is moved aside.
+    /// Copies the data of the Postgres at `upstream`. Existing data is moved aside.
     ///
     /// # Errors
     /// When the directory cannot be moved aside, or pg_basebackup fails.
     pub async fn clone_from(&self, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
-        // The data is moved aside only when nothing stands in the way of the copying.
+        // The data is moved aside only when nothing prevents the copy.
         reach(upstream, &settings.replication.tls).await?;
         self.is_free().await?;
         let coming = self.coming_from(upstream).await;
         self.make_room(Work::Clone, coming).await?;
-        // It holds the password, and this may be the first that is written here.
+        // It holds the password, and may be the first file written here.
         let password_file = write_password_file(settings)?;
-        // Not the member's name: a commit must not take the copying for the standby.
+        // Not the member's name: a commit must not take the copy for the standby.
         let user = &settings.replication;
         let source = conninfo(upstream, user, &password_file, "outrider clone", &options::of_replication());
         let arguments = vec![
@@ -89,16 +89,16 @@ impl Postgres {
         Work::Clone.finish(settings)
     }
 
-    /// Takes back what the Postgres at `upstream` never had. Only while nothing runs on the data directory.
+    /// Rewinds the data to where the Postgres at `upstream` diverged. Only while nothing runs on the data directory.
     ///
     /// # Errors
-    /// When pg_rewind fails; the data directory may then only be replaced.
+    /// When pg_rewind fails; the data directory can then only be replaced.
     pub async fn rewind(&self, wanted: &Configuration, upstream: &Upstream) -> Result<(), Error> {
         let settings = &self.settings;
         reach(upstream, &settings.rewind.tls).await?;
-        // The primary has to learn where this member is; then pg_rewind itself tells what else keeps it out.
+        // The primary has to learn this member's address; pg_rewind itself reports what else keeps it out.
         Session::wait_to_be_let_in(settings, upstream).await;
-        // A crashed server is recovered by pg_rewind itself, which starts it once with this configuration.
+        // pg_rewind itself recovers a crashed server, by starting it once with this configuration.
         wanted.write(settings)?;
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;
         Work::Rewind.begin(settings, &[])?;
@@ -133,15 +133,15 @@ impl Postgres {
 }
 
 impl Postgres {
-    /// [`room::make_room`], which may have much to remove, beside everything else.
+    /// [`room::make_room`], which may have much to remove, on a thread of its own.
     pub(crate) async fn make_room(&self, work: Work, coming: Coming) -> Result<(), Error> {
         let settings = self.settings.clone();
         let making = tokio::task::spawn_blocking(move || room::make_room(&settings, work, &coming)).await;
         making.map_err(|fault| Error::Room { problem: fault.to_string() })?
     }
 
-    /// What a copy of this primary will bring. Asked as the user for rewinding, whom the members let in from each other. When it
-    /// does not say, the copying finds out whether there is room.
+    /// The size of a copy of this primary. Asked as the user for rewinding, whom the members let in from each other. If it does
+    /// not say, the copy finds out whether there is room.
     async fn coming_from(&self, upstream: &Upstream) -> Coming {
         const PLACES: &str =
             "SELECT place FROM pg_tablespace, pg_tablespace_location(oid) AS place WHERE place LIKE '/%'";
@@ -165,14 +165,15 @@ impl Postgres {
         })
     }
 
-    /// Whether the supervisor would run a program on the data directory now: `pg_controldata` is refused when another runs.
+    /// Whether the supervisor would run a program on the data directory now: `pg_controldata` is refused while another one
+    /// runs.
     pub(crate) async fn is_free(&self) -> Result<(), Error> {
         let arguments = vec!["--version".to_owned()];
         self.supervisor.run_tool(Tool::PgControldata, arguments, c_locale(), false).await.map(drop)
     }
 }
 
-/// Before anything is marked: a primary that is not there, or is not whom it has to be, is no reason to give the data up.
+/// Before anything is marked: a primary that is absent, or is not the right one, is no reason to give the data up.
 async fn reach(upstream: &Upstream, tls: &Tls) -> Result<(), Error> {
     let reaching = timeout(REACH_LIMIT, async {
         let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;

@@ -1,4 +1,4 @@
-//! Lets the replay of a standby go on: cancels the sessions in its way, and resumes it when it is paused.
+//! Lets the replay of a standby go on: cancels the sessions that block it, and resumes it when it is paused.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::instrument::Postgres;
 use crate::observer::BLOCKERS;
 use crate::session::Session;
 
-/// For one statement.
+/// Time limit for one statement.
 const LIMIT: Duration = Duration::from_secs(1);
-/// For all passes: whoever calls looks again.
+/// Time limit for all passes: the caller checks again.
 const PASSES_LIMIT: Duration = Duration::from_millis(250);
-/// Between a cancellation and the next look.
+/// Pause between a cancellation and the next check.
 const PASS_INTERVAL: Duration = Duration::from_millis(2);
-/// A session that was cancelled so often, and is still in the way, is ended.
+/// After this many cancellations, a session that still blocks replay is terminated.
 const CANCELS_MAX: u32 = 5;
 
 impl Postgres {
-    /// Makes recovery conflicts end at once from now on (`wanted` says so), and ends those that stand: the startup process reads its
-    /// settings only when nothing is in its way. A session is cancelled; one that is idle in a transaction, which cannot be, is ended,
-    /// and so is one that goes on.
+    /// Makes recovery conflicts end at once from now on (`wanted` says so), and ends the existing ones: the startup process reads
+    /// its settings only when nothing blocks it. A session is cancelled; one that is idle in a transaction cannot be, and is
+    /// terminated, as is one that ignores it.
     ///
     /// # Errors
     /// When a file cannot be written, or Postgres does not do it.
@@ -46,8 +46,8 @@ impl Postgres {
     }
 }
 
-/// Until nothing is in the way. Of sessions with an old snapshot the oldest is certainly in the way; whether the next one is, shows
-/// when it is gone.
+/// Until nothing blocks replay. Of the sessions with an old snapshot, the oldest certainly does; whether the next one does shows
+/// when that is gone.
 async fn clear(session: &Session) -> Result<(), Error> {
     const ACT: &str = "cancel what holds up replay";
     const CANCEL: &str = "SELECT pg_cancel_backend($1)";
@@ -75,7 +75,7 @@ async fn clear(session: &Session) -> Result<(), Error> {
             let statement = if ends { TERMINATE } else { CANCEL };
             session.within(ACT, LIMIT, session.client().query(statement, &[&pid])).await?;
         }
-        // The startup process sleeps for up to a second between two looks at whom it waits for; a signal wakes it.
+        // The startup process sleeps for up to a second between two checks of whom it waits for; a signal wakes it.
         const WAKE: &str = "SELECT pg_reload_conf()";
         session.within(ACT, LIMIT, session.client().query(WAKE, &[])).await?;
         sleep(PASS_INTERVAL).await;

@@ -1,5 +1,5 @@
-//! A data directory that came from a base backup: room for it, marks while it is not whole, and its recovery to the end.
-//! Knows no archive: who copies the files is told where, and says when they are all there.
+//! A data directory that came from a base backup: room for it, marks while it is incomplete, and its recovery to the end.
+//! Knows no archive: whoever copies the files is told where, and says when they are all there.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::instrument::Postgres;
 use crate::room::Coming;
 
 impl Postgres {
-    /// Makes room for the first data of a new cluster, as before initdb. Remains of an earlier try are removed.
+    /// Makes room for the first data of a new cluster, as before initdb. Remains of an earlier attempt are removed.
     ///
     /// # Errors
     /// When the directory holds data, or the supervisor runs something on it.
@@ -34,21 +34,21 @@ impl Postgres {
         }
     }
 
-    /// Replays what the archive has, up to where `target` says, and ends as a primary that was shut down cleanly on a
-    /// timeline of its own. `target`: settings for the recovery, `restore_command` among them.
+    /// Replays the archive's WAL up to `target`, and ends as a cleanly stopped primary on a timeline of its own. `target`:
+    /// settings for the recovery, including `restore_command`.
     ///
-    /// It is a single process without a socket, as in initdb: nobody can write into it, so no fuse is needed, and nobody
-    /// takes it for a standby that could be promoted before it is where it shall be.
+    /// It is a single process without a socket, as in initdb: nobody can write to it, so no fuse is needed, and nobody
+    /// takes it for a standby that could be promoted before it has reached its target.
     ///
     /// # Errors
-    /// When it does not come to that; the data directory stays marked.
+    /// When it fails; the data directory stays marked.
     pub async fn recover(&self, wanted: &Configuration, target: &[(String, String)]) -> Result<(), Error> {
         self.replay(wanted, target, Tool::PostgresSingleUser).await?;
         directory::set_unrecorded(&self.settings, true)?;
         Work::Initialize.finish(&self.settings)
     }
 
-    /// The recovery itself, by `tool`; the control file that it ended with.
+    /// Runs the recovery with `tool`; returns the control file it ended with.
     pub(crate) async fn replay(
         &self,
         wanted: &Configuration,
@@ -60,7 +60,7 @@ impl Postgres {
         let mut arguments = wanted.write_for_start(settings, &BTreeMap::new())?;
         configuration::set_standby_signal(directory, false)?;
         file::replace(&directory.join("recovery.signal"), "", 0o600)?;
-        // Without it the limits of the old primary would have to be met, for queries that nobody asks here.
+        // Without it the old primary's limits would have to be met, for queries that nobody runs here.
         let fixed = [("hot_standby".to_owned(), "off".to_owned())];
         for (name, value) in fixed.iter().chain(target) {
             arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
@@ -77,14 +77,14 @@ impl Postgres {
         Ok(control)
     }
 
-    /// Whether its data was made to begin a cluster, and has not. If another member began the cluster from the same
-    /// archive, the two have the same system identifier and timelines, and what was written after is not the same.
+    /// Whether its data was made to start a cluster, and has not done so. If another member started the cluster from the
+    /// same archive, both have the same system identifier and timelines, but not the same data after that.
     #[must_use]
     pub fn is_unrecorded(&self) -> bool {
         directory::is_unrecorded(&self.settings)
     }
 
-    /// The cluster is about to be named by this data.
+    /// The cluster is about to be recorded with this data.
     ///
     /// # Errors
     /// When the mark cannot be removed.
@@ -92,8 +92,8 @@ impl Postgres {
         directory::set_unrecorded(&self.settings, false)
     }
 
-    /// Makes room for the data of a new standby, as before a clone: what is here is moved aside. `tablespaces`: where those of
-    /// the new data will lie; `bytes`: its size without them, when it is known.
+    /// Makes room for the data of a new standby, as before a clone: existing data is moved aside. `tablespaces`: where those
+    /// of the new data will be; `bytes`: its size without them, if known.
     ///
     /// # Errors
     /// When it cannot be moved, or the supervisor runs something on it.
@@ -102,7 +102,7 @@ impl Postgres {
         self.make_room(Work::Clone, Coming { tablespaces, bytes }).await
     }
 
-    /// The files of the standby are all there, durably, and are those of this cluster.
+    /// Confirms that the standby's files are all there, durable, and this cluster's.
     ///
     /// # Errors
     /// When they are not; the data directory stays marked.
@@ -113,7 +113,7 @@ impl Postgres {
             let (found, expected) = (control.system_identifier, system_identifier);
             return Err(Error::ForeignBackup { found, expected });
         }
-        // What starts it makes it a standby.
+        // Whoever starts it makes it a standby.
         file::remove(&settings.data_directory.join("recovery.signal"))?;
         Work::Clone.finish(settings)
     }

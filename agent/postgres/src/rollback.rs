@@ -1,9 +1,5 @@
 //! A rollback of the data in its place: what stands against it, the recovery beside the running Postgres, and the swap of the
 //! two directories with its journal. Knows no archive, and does not decide when to swap.
-//!
-//! The journal lies in the state directory. It says `preparing` from before anything is written beside the data until that is
-//! removed, and `swapping` from before the first rename. The second rename is the point of no return: an agent that finds
-//! the data directory missing puts the old one back, and one that finds both renames done goes on with the new one.
 
 use std::fs;
 use std::io;
@@ -15,7 +11,6 @@ use std::time::Duration;
 use outrider_supervisor::protocol::{Tool, ToolStatus};
 use outrider_supervisor::rollback_directory;
 use outrider_wal::{Lsn, TimelineId};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -23,11 +18,10 @@ use crate::configuration::Configuration;
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
+use crate::journal::Journal;
 use crate::room;
 use crate::settings::Settings;
 
-/// In the state directory.
-const JOURNAL: &str = "rollback.json";
 /// Files of the data directory that people write, or Postgres for them; what the agent writes it writes anew.
 const CARRIED_OVER: [&str; 4] =
     ["postgresql.auto.conf", "postgresql.base.conf", "pg_hba.base.conf", "pg_ident.conf"];
@@ -35,16 +29,6 @@ const CARRIED_OVER: [&str; 4] =
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks whether it has.
 const END_INTERVAL: Duration = Duration::from_millis(20);
-
-/// How far a rollback is, on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Journal {
-    /// Of the request.
-    id: String,
-    /// Where the old data goes; `None` before the swap.
-    #[serde(default)]
-    aside: Option<PathBuf>,
-}
 
 /// What an agent finds of a rollback that an earlier one began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +156,7 @@ impl Postgres {
     /// # Errors
     /// When it cannot be removed.
     pub fn finish_rollback(&self) -> Result<(), Error> {
-        file::remove(&journal_path(&self.settings))
+        Journal::remove(&self.settings)
     }
 
     /// Ends the recovery, if one runs, and removes what lies beside the data, if it is of a rollback.
@@ -192,7 +176,7 @@ impl Postgres {
         removed.map_err(|fault| problem(fault.to_string()))??;
         let failed = |source| Error::Write { path: directory.clone(), source };
         file::sync_directory(&directory).map_err(failed)?;
-        file::remove(&journal_path(&self.settings))
+        Journal::remove(&self.settings)
     }
 
     async fn end_recovery(&self) -> Result<(), Error> {
@@ -227,11 +211,6 @@ fn carry_over(data: &Path, prepared: &Path) -> Result<(), Error> {
 
 fn is_recovery(tool: &ToolStatus) -> bool {
     tool.tool == Tool::PostgresRecovery
-}
-
-/// Whether a swap was begun and not finished.
-pub(crate) fn is_swapping(settings: &Settings) -> Result<bool, Error> {
-    Ok(Journal::read(settings)?.is_some_and(|journal| journal.aside.is_some()))
 }
 
 fn settle(settings: &Settings) -> Result<Settled, Error> {
@@ -306,28 +285,6 @@ fn obstacle(settings: &Settings, needed: u64) -> Result<Option<String>, Error> {
         )));
     }
     Ok(None)
-}
-
-impl Journal {
-    fn read(settings: &Settings) -> Result<Option<Self>, Error> {
-        let path = journal_path(settings);
-        let Some(text) = file::read_if_there(&path)? else { return Ok(None) };
-        let bad = |fault: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, fault);
-        serde_json::from_str(&text).map(Some).map_err(|fault| Error::Read { path, source: bad(fault) })
-    }
-
-    fn write(&self, settings: &Settings) -> Result<(), Error> {
-        let path = journal_path(settings);
-        let text = serde_json::to_string(self).map_err(|fault| Error::Write {
-            path: path.clone(),
-            source: io::Error::new(io::ErrorKind::InvalidData, fault),
-        })?;
-        file::replace(&path, &text, 0o600)
-    }
-}
-
-fn journal_path(settings: &Settings) -> PathBuf {
-    settings.state_directory.join(JOURNAL)
 }
 
 fn is_there(path: &Path) -> Result<bool, Error> {

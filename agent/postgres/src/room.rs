@@ -1,9 +1,9 @@
-//! Makes room for new data: the old data is moved aside with its tablespaces, or emptied where it lies when it cannot be moved
-//! or the disk has no room for both. Whose a tablespace is, is proven before anything is touched. Copies nothing.
+//! Makes room for new data: the old data is moved aside with its tablespaces, or emptied in place when it cannot be moved or
+//! the disk has no room for both. Whose a tablespace is, is proven before anything is touched. Copies nothing.
 //!
-//! The data directory is renamed first: from then on its links to tablespaces, in the copy that lies aside, say what is still
-//! to be moved, and a link that leads to `.replaced` says that it was. Where the content goes instead, the mark of the clone is
-//! written before, so that what is left of the old data is never started.
+//! The data directory is renamed first: from then on its links to tablespaces, in the copy aside, say what is still to be
+//! moved, and a link that leads to `.replaced` says that it was. Where the content is removed instead, the mark of the clone is
+//! written first, so that what is left of the old data is never started.
 
 mod disk;
 mod tablespace;
@@ -15,36 +15,34 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use crate::directory::{self, Directory, Work, inspect};
+use crate::directory::{self, Directory, RESTORING, Work, inspect};
 use crate::error::Error;
 use crate::file;
 use crate::settings::Settings;
 
 use self::disk::Room;
 
-/// In the data directory and its tablespaces, while `outrider restore` fills them.
-pub(crate) const RESTORING: &str = "outrider.restoring";
 /// What old data is called when it lies aside.
 const REPLACED: &str = ".replaced";
-/// What a full estimate lacks: WAL that is written meanwhile, the file system's own.
+/// What a complete estimate leaves out: WAL written meanwhile, and the file system's own.
 const RESERVE_PART: u64 = 10;
 
-/// The data that is to come.
+/// The new data.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coming {
-    /// Where its tablespaces will lie.
+    /// Where its tablespaces will be.
     pub(crate) tablespaces: Vec<PathBuf>,
-    /// Its size without them; `None` when nobody says.
+    /// Its size without them; `None` when unknown.
     pub(crate) bytes: Option<u64>,
 }
 
-/// Makes room in the data directory and in the tablespaces of what is to come, and marks `work` as begun. Remains of work that
-/// did not finish are removed. Data that may still be worth something is moved aside, to `<data directory>.replaced`, and one
-/// such copy is kept; where that cannot be, it is removed.
+/// Makes room in the data directory and in the tablespaces of the new data, and marks `work` as begun. Remains of unfinished
+/// work are removed. Data that may still have value is moved aside, to `<data directory>.replaced`, and one such copy is kept;
+/// where that is not possible, it is removed.
 ///
 /// # Errors
 /// Before anything is touched: when a tablespace holds what is not ours, or the new data would not fit even then. Later, when
-/// the disk refuses; to be tried again.
+/// the disk fails; then it has to be tried again.
 pub(crate) fn make_room(settings: &Settings, work: Work, coming: &Coming) -> Result<(), Error> {
     let data = &settings.data_directory;
     let aside = with_suffix(data, REPLACED);
@@ -71,7 +69,7 @@ pub(crate) fn make_room(settings: &Settings, work: Work, coming: &Coming) -> Res
     work.begin(settings, &all)
 }
 
-/// Removes what lies under this path, itself too; nothing there is as good.
+/// Removes this path and everything below it, if it exists.
 pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
@@ -80,7 +78,7 @@ pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Takes old data out of the way, aside or for good.
+/// Removes old data: moved aside, or deleted.
 fn clear(settings: &Settings, aside: &Path, all: &[PathBuf], coming: &Coming) -> Result<(), Error> {
     let data = &settings.data_directory;
     let room = Room::look(data, aside, &tablespace::linked(data)?, coming.bytes)?;
@@ -114,7 +112,7 @@ fn move_aside(data: &Path, aside: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// An earlier copy that lies aside, with its tablespaces and its WAL, wherever they are.
+/// An earlier copy aside, with its tablespaces and its WAL, wherever they are.
 fn remove_aside(data: &Path, aside: &Path) -> Result<(), Error> {
     for place in tablespace::linked(aside)?.into_iter().filter(|place| has_suffix(place, REPLACED)) {
         remove_all(&place)?;
@@ -126,7 +124,7 @@ fn remove_aside(data: &Path, aside: &Path) -> Result<(), Error> {
     remove_all(aside)
 }
 
-/// What an earlier clone left aside is the first that goes when there is no room for this one.
+/// The copy left by an earlier clone is the first to go when there is no room for this one.
 fn make_more_room(data: &Path, aside: &Path, coming: &Coming) -> Result<(), Error> {
     let exists = aside.try_exists().map_err(|source| Error::Read { path: aside.to_owned(), source })?;
     if !exists {
@@ -147,8 +145,8 @@ fn with_reserve(bytes: u64) -> u64 {
     bytes.saturating_add(bytes / RESERVE_PART)
 }
 
-/// The tablespaces that are ours to empty: those that the data links, or the copy of it aside; those that unfinished work has
-/// named before it wrote there; those that an unfinished restore named and marked.
+/// The tablespaces that are ours to empty: those that the data, or the copy aside, links to; those that unfinished work named
+/// before it wrote there; those that an unfinished restore named and marked.
 fn tablespaces(settings: &Settings, aside: &Path) -> Result<BTreeSet<PathBuf>, Error> {
     let data = &settings.data_directory;
     let mut ours: BTreeSet<PathBuf> = tablespace::linked(data)?.into_iter().collect();
@@ -160,7 +158,7 @@ fn tablespaces(settings: &Settings, aside: &Path) -> Result<BTreeSet<PathBuf>, E
     Ok(ours)
 }
 
-/// Empties the data directory and keeps it: it may be where a volume is mounted, or a link. WAL that it links goes too.
+/// Empties the data directory and keeps it: it may be a mount point, or a link. WAL that it links to goes too.
 fn empty_data(data: &Path) -> Result<(), Error> {
     if let Ok(wal) = fs::read_link(data.join("pg_wal")) {
         remove_wal(&wal)?;
@@ -168,7 +166,7 @@ fn empty_data(data: &Path) -> Result<(), Error> {
     remove_content(data, |_| true)
 }
 
-/// What PostgreSQL has written into a directory for WAL that lies elsewhere.
+/// What PostgreSQL has written into a WAL directory elsewhere.
 fn remove_wal(directory: &Path) -> Result<(), Error> {
     remove_content(directory, |name| {
         let numbered = name.len() >= 8 && name.bytes().take(8).all(|byte| byte.is_ascii_hexdigit());

@@ -1,21 +1,21 @@
-//! What a server wrote before it ended: in the lines that its supervisor has, or in the file of its logging collector.
+//! What a server logged before it ended: from the lines that its supervisor has, or from the file of its logging collector.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 
 use crate::settings::Settings;
 
-/// What is read of the end of a log.
+/// Bytes read from the end of a log.
 const TAIL_MAX: u64 = 64 << 10;
 
-/// Why the server of a member ended. `lines`: the last that the supervisor has of it; after the logging collector has taken over
-/// they say no more than that.
+/// Why a member's server ended. `lines`: the last lines that the supervisor has. Once the logging collector has taken over, they
+/// only say that.
 #[must_use]
 pub fn why_it_ended(settings: &Settings, lines: &[String]) -> Option<String> {
     last_fatal(lines).or_else(|| last_fatal(&collected(settings)?))
 }
 
-/// The end of the file that the logging collector wrote last.
+/// The end of the file last written by the logging collector.
 fn collected(settings: &Settings) -> Option<Vec<String>> {
     let directory = &settings.data_directory;
     let files = std::fs::read_to_string(directory.join("current_logfiles")).ok()?;
@@ -28,8 +28,8 @@ fn collected(settings: &Settings) -> Option<Vec<String>> {
     Some(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
 }
 
-/// Why a server ended, of the lines that it wrote last: its own words from `FATAL` on, with the detail. What it said to a
-/// client that came too early is not it.
+/// Why a server ended, from the last lines it wrote: from `FATAL` on, with the detail. What it told a client that connected
+/// too early does not count.
 #[must_use]
 pub(crate) fn last_fatal(lines: &[String]) -> Option<String> {
     const TOO_EARLY: &[&str] = &["the database system is", "terminating connection", "authentication failed"];

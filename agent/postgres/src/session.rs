@@ -1,4 +1,5 @@
-//! A session with the local Postgres over its unix socket, or with another member's, each statement with a deadline. Knows no statement.
+//! A session with the local Postgres over its unix socket, or with another member's; each statement has a deadline. Knows no
+//! statement.
 
 use std::time::Duration;
 
@@ -14,15 +15,15 @@ use crate::options::{self, superuser_options};
 use crate::settings::{Settings, User};
 use crate::tls::{self, SslMode, Tls};
 
-/// To be let in.
+/// Time limit for logging in.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// The same over the network.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
-/// For a primary to learn from where this member comes: a round of its agent, and the look-up of a name.
+/// Time limit for a primary to learn this member's address: a round of its agent, and a name lookup.
 const LET_IN_LIMIT: Duration = Duration::from_secs(10);
 const LET_IN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// One connection; it ends when this is dropped.
+/// One connection; closed on drop.
 #[derive(Debug)]
 pub(crate) struct Session {
     client: Client,
@@ -41,7 +42,7 @@ impl Session {
         let mut config = Config::new();
         config.host_path(&settings.socket_directory).port(settings.port);
         let place = format!("{}/.s.PGSQL.{}", settings.socket_directory.display(), settings.port);
-        // What comes over a unix socket was never on a network.
+        // A unix socket is never on a network.
         let tls = Tls { mode: Some(SslMode::Disable), ..Tls::default() };
         Self::connect(&settings.superuser, &tls, config, superuser_options(), CONNECT_LIMIT, place).await
     }
@@ -51,12 +52,12 @@ impl Session {
         Self::reach(member, &settings.superuser, superuser_options()).await
     }
 
-    /// Connects as the user for rewinding to the Postgres of another member.
+    /// Connects to the Postgres of another member as the user for rewinding.
     pub(crate) async fn open_at_for_rewind(settings: &Settings, member: &Upstream) -> Result<Self, Error> {
         Self::reach(member, &settings.rewind, options::usual()).await
     }
 
-    /// Waits while another member's `pg_hba.conf` has no line for the rewind user from here, but not for ever.
+    /// Waits, within a limit, while another member's `pg_hba.conf` has no line for the rewind user from here.
     pub(crate) async fn wait_to_be_let_in(settings: &Settings, member: &Upstream) {
         let trying = async {
             loop {
@@ -131,7 +132,7 @@ impl Session {
     }
 }
 
-/// PostgreSQL 17 and newer have it; earlier ones let nobody in who names it at the door.
+/// PostgreSQL 17 and newer have it; earlier ones refuse a connection that names it.
 fn has_transaction_timeout(server_version: &str) -> bool {
     let digits = server_version.find(|c: char| !c.is_ascii_digit()).unwrap_or(server_version.len());
     server_version[..digits].parse::<u32>().is_ok_and(|major| major >= 17)

@@ -1,4 +1,4 @@
-//! What a member's file says about its Postgres. Reads no file; valid by the time it gets here.
+//! A member's settings for its Postgres. Reads no file; already validated.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::tls::Tls;
 /// The static settings of one Postgres.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The member's name: its `application_name` and, in small letters, its replication slot.
+    /// The member's name: its `application_name` and, in lower case, its replication slot.
     pub name: String,
     /// The cluster's name, for `cluster_name`.
     pub scope: String,
@@ -17,11 +17,11 @@ pub struct Settings {
     pub data_directory: PathBuf,
     /// Where `postgres`, `initdb` and the other programs are.
     pub bin_directory: PathBuf,
-    /// Where the agent keeps what must outlive a restart: the password file, marks of unfinished work.
+    /// What the agent keeps across restarts: the password file, marks of unfinished work.
     pub state_directory: PathBuf,
     /// The directory of the unix socket.
     pub socket_directory: PathBuf,
-    /// Addresses to listen on, as `listen_addresses` takes them.
+    /// Addresses to listen on, in the format of `listen_addresses`.
     pub listen_addresses: String,
     /// The port.
     pub port: u16,
@@ -33,9 +33,9 @@ pub struct Settings {
     pub replication: User,
     /// Reads files for `pg_rewind`; the superuser when the file names none.
     pub rewind: User,
-    /// Parameters of this member; they win over those of the cluster.
+    /// Parameters of this member; they override the cluster's.
     pub parameters: BTreeMap<String, String>,
-    /// Lines for `pg_hba.conf` from this member's file; they win over those of the cluster.
+    /// Lines for `pg_hba.conf` from this member's file; they override the cluster's.
     pub pg_hba: Vec<String>,
     /// Options for `initdb`, such as `--data-checksums` or `--encoding=UTF8`.
     pub initdb: Vec<String>,
@@ -56,7 +56,7 @@ pub struct User {
     pub tls: Tls,
 }
 
-/// A password; it shows itself to nobody.
+/// A password; never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
@@ -67,7 +67,7 @@ impl Password {
         Password(text)
     }
 
-    /// Its text, for those who must know it.
+    /// Its text, for code that needs it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -86,7 +86,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Of a member whose directories lie in this one.
+    /// For a member whose directories are in this one.
     pub(crate) fn settings(directory: &Path) -> Settings {
         let user = |name: &str| User {
             name: name.to_owned(),

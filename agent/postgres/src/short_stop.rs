@@ -1,5 +1,6 @@
-//! Makes the stop of a primary short while it still serves: with archiving on, PostgreSQL ends the WAL segment when it stops, sends all
-//! that is left of it to every standby as zeros, and makes the next one, 0.1 s in which nobody can write. Here most of that is done before.
+//! Shortens the stop of a primary while it still serves. With archiving on, PostgreSQL ends the WAL segment when it stops, sends
+//! the rest of it to every standby as zeros, and creates the next one: 0.1 s in which nobody can write. Most of that is done here
+//! in advance.
 
 use std::time::Duration;
 
@@ -11,14 +12,14 @@ use crate::instrument::Postgres;
 use crate::session::Session;
 use crate::statement::{LIMIT, checkpoint};
 
-/// For all of the segment. What is not full by then is filled by the stop.
+/// Time limit for filling the segment. The stop fills what is left.
 const FILL_LIMIT: Duration = Duration::from_secs(3);
-/// So much is written at once; standbys that follow never count as lagging because of it.
+/// Bytes written at once; standbys that keep up never count as lagging because of it.
 const PIECE: i64 = 256 << 10;
-/// Between two looks at a standby that has not had the last pieces.
+/// Interval between checks of a standby that has not received the last pieces.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How far the segment is to be filled: whoever writes meanwhile must not begin the next one, and a checkpoint makes that one in advance
+/// How far to fill the segment: other writers must not start the next one meanwhile, and a checkpoint creates that one in advance
 /// only when the segment is three quarters full (`PreallocXlogFiles` in xlog.c).
 const ROOM: &str = "WITH wal AS (SELECT pg_size_bytes(current_setting('wal_segment_size')) AS size,
         pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS written)
@@ -28,8 +29,8 @@ const ROOM: &str = "WITH wal AS (SELECT pg_size_bytes(current_setting('wal_segme
     FROM wal";
 
 impl Postgres {
-    /// Fills the WAL segment that is being written, at the pace of the standby `candidate`, and checkpoints. Filled or not, a stop is
-    /// safe; so a failure to fill is no error.
+    /// Fills the unfinished WAL segment at the pace of the standby `candidate`, and checkpoints. A stop is safe either way, so a
+    /// failure to fill is not an error.
     ///
     /// # Errors
     /// When Postgres does not checkpoint.
@@ -48,7 +49,7 @@ impl Postgres {
 
 async fn fill_segment(session: &Session, candidate: &str) -> Result<(), Error> {
     let act = "fill the WAL segment";
-    // Logical decoding shows nothing of a subtransaction that was rolled back; the commit around it has it flushed, and thereby sent.
+    // Logical decoding does not show a subtransaction that was rolled back; the commit around it flushes it, and so sends it.
     let piece = format!(
         "BEGIN; SELECT txid_current(); SAVEPOINT piece; \
          SELECT pg_logical_emit_message(true, 'outrider', repeat(' ', {PIECE})); ROLLBACK TO piece; COMMIT"

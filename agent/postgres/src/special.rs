@@ -1,5 +1,5 @@
-//! Sockets, pipes and devices in the data directory. pg_rewind takes each for a file of the server that it copies from: at a socket it
-//! fails, at a pipe it waits for ever. Stale sockets of PostgreSQL's are removed before a start; what else there is, is told.
+//! Sockets, pipes and devices in the data directory. pg_rewind takes each for a file of the server it copies from: it fails on a
+//! socket, and waits forever on a pipe. Stale sockets of PostgreSQL are removed before a start; anything else is reported.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,16 +13,16 @@ use tracing::{info, warn};
 
 use crate::settings::Settings;
 
-/// The beginning of the names of PostgreSQL's sockets.
+/// How the names of PostgreSQL's sockets begin.
 const OF_POSTGRES: &str = ".s.PGSQL.";
-/// For a listener to be seen.
+/// Time limit for detecting a listener.
 const KNOCK_LIMIT: Duration = Duration::from_millis(500);
-/// Somebody's own files in the data directory are looked at up to here.
+/// Most foreign entries of the data directory that are examined.
 const ENTRIES_MAX: usize = 100_000;
-/// Where only PostgreSQL puts files, which may be many.
+/// Directories in which only PostgreSQL creates files, possibly many.
 const SERVERS_OWN: [&str; 2] = ["base", "global"];
 
-/// Removes the sockets that nobody listens at. Nothing may run on the data directory.
+/// Removes sockets that nobody listens on. Nothing may run on the data directory.
 pub(crate) async fn clear(settings: &Settings) {
     for path in special_files(&settings.data_directory) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -48,7 +48,7 @@ async fn is_stale(socket: &Path) -> bool {
     matches!(knocked, Ok(Err(fault)) if fault.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// What is neither a file, nor a directory, nor a link. What cannot be read is PostgreSQL's to complain about.
+/// Everything that is neither a file, nor a directory, nor a link. PostgreSQL itself complains about what cannot be read.
 fn special_files(data_directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![data_directory.to_owned()];

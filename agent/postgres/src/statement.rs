@@ -1,4 +1,4 @@
-//! What the agent tells a running Postgres in SQL: users, slots, checkpoints, and the proof that commits wait.
+//! SQL statements to a running Postgres: users, slots, checkpoints, and the proof that commits wait.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::quote::quote_name;
 use crate::session::Session;
 use crate::settings::User;
 
-/// For a statement that only changes the catalog.
+/// Time limit for a statement that only changes the catalog.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
-/// For a checkpoint: that of a busy server with much memory writes for minutes.
+/// Time limit for a checkpoint: on a busy server with much memory it writes for minutes.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(600);
-/// Between two looks at whether a changed setting has arrived.
+/// Interval between checks whether a changed setting has arrived.
 const PROOF_INTERVAL: Duration = Duration::from_millis(10);
-/// For a changed setting to arrive everywhere.
+/// Time limit for a changed setting to arrive everywhere.
 const PROOF_LIMIT: Duration = Duration::from_secs(10);
 
 impl Postgres {
-    /// Writes out everything that is only in memory.
+    /// Writes everything that is only in memory to disk.
     ///
     /// # Errors
     /// When Postgres does not do it.
@@ -33,7 +33,7 @@ impl Postgres {
         checkpoint(&session).await
     }
 
-    /// Creates the users of the members, or sets the passwords of those that are there.
+    /// Creates the users for the members, or sets the passwords of existing ones.
     ///
     /// # Errors
     /// When Postgres does not do it.
@@ -60,7 +60,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Creates the physical replication slots of these members where they are missing.
+    /// Creates missing physical replication slots for these members.
     ///
     /// # Errors
     /// When Postgres does not do it.
@@ -70,12 +70,13 @@ impl Postgres {
         create_slots(&session, &names).await
     }
 
-    /// Waits until every commit waits for exactly the standbys of `wanted`, and returns the end of the WAL at that moment:
-    /// a standby of the set that has flushed up to there has every commit that was acknowledged before and will have every later one.
+    /// Waits until every commit waits for exactly the standbys of `wanted`, and returns the end of the WAL at that moment: a
+    /// standby of the set that has flushed up to there has every previously acknowledged commit and will have every later one.
     ///
-    /// Three things make a commit wait, and each reads the setting when it gets to it: the checkpointer, which tells the
-    /// backends that there is something to wait for, and each walsender, which decides whom it speaks for. The setting being
-    /// shown to a new session proves that the postmaster has it; the walsenders' `sync_priority` proves that they do; a finished CHECKPOINT that the checkpointer does.
+    /// Three kinds of process read the setting, each in its own time: the postmaster, each walsender, which decides whom it speaks
+    /// for, and the checkpointer, which tells the backends that there is something to wait for. A new session that shows the
+    /// setting proves that the postmaster has it; the walsenders' `sync_priority` proves that they do; a finished CHECKPOINT that
+    /// the checkpointer does.
     ///
     /// # Errors
     /// When it cannot be proven in time.
@@ -140,10 +141,10 @@ async fn create_user(session: &Session, user: &User, rights: &str) -> Result<(),
     run(session, act, &format!("{verb} ROLE {name} WITH {rights} PASSWORD '{verifier}'")).await
 }
 
-/// Creates physical slots that keep WAL from the last checkpoint on: what a member needs that is being cloned, too, until it streams.
+/// Creates physical slots that keep WAL from the last checkpoint on, which a member being cloned needs too, until it streams.
 async fn create_slots(session: &Session, names: &[String]) -> Result<(), Error> {
     const CREATE: &str = "SELECT pg_create_physical_replication_slot($1, true)";
-    // A slot whose WAL was removed refuses its standby for ever, although the archive may have what it needs.
+    // A slot whose WAL was removed refuses its standby forever, although the archive may have what it needs.
     const DROP_LOST: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
         WHERE slot_type = 'physical' AND NOT active AND wal_status = 'lost' AND slot_name = ANY ($1)";
     let act = "drop the replication slots that are lost";

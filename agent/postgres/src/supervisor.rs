@@ -1,4 +1,4 @@
-//! The line to the supervisor: asks, and passes on what it tells. Connects again when the line breaks.
+//! The connection to the supervisor: sends requests and passes on events. Reconnects when the connection breaks.
 
 mod line;
 mod tool;
@@ -16,21 +16,21 @@ use tokio::time::timeout;
 use crate::error::Error;
 use line::{Asked, Line};
 
-/// For the supervisor's answer; it answers from memory.
+/// Time limit for an answer; the supervisor answers from memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// News that a slow listener may have waiting; older ones are dropped for it.
+/// Events that a slow listener may have pending; beyond that the oldest are dropped.
 const NEWS_MAX: usize = 256;
 
-/// What the supervisor tells unasked.
+/// What the supervisor sends unasked.
 #[derive(Clone, Debug)]
 pub enum News {
     /// An event.
     Event(Event),
-    /// The line broke: events may have been missed.
+    /// The connection broke: events may have been missed.
     LineBroke,
 }
 
-/// The line to one supervisor. Clones share it.
+/// The connection to one supervisor. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     socket: PathBuf,
@@ -38,7 +38,7 @@ pub struct Supervisor {
     line: Arc<Mutex<Option<Line>>>,
 }
 
-/// Proof that the supervisor holds a live fuse; what makes Postgres writable asks for one.
+/// Proof that the supervisor holds a live fuse, required by everything that makes Postgres writable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArmedFuse {
     deadline_ns: u64,
@@ -52,7 +52,7 @@ impl ArmedFuse {
         self.deadline_ns
     }
 
-    /// The term of the leader lease that it stands for.
+    /// The term of the leader lease that it is for.
     #[must_use]
     pub fn term(&self) -> u64 {
         self.term
@@ -60,14 +60,14 @@ impl ArmedFuse {
 }
 
 impl Supervisor {
-    /// The supervisor that listens on `socket`. Connects when it is first asked.
+    /// The supervisor that listens on `socket`. Connects with the first request.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
         let (news, _) = broadcast::channel(NEWS_MAX);
         Supervisor { socket, news, line: Arc::default() }
     }
 
-    /// Everything that it tells from now on.
+    /// All events from now on.
     #[must_use]
     pub fn news(&self) -> broadcast::Receiver<News> {
         self.news.subscribe()
@@ -76,7 +76,7 @@ impl Supervisor {
     /// Starts a supervisor that outlives this process: `program` with `arguments`, its output appended to `log`.
     ///
     /// # Errors
-    /// When the program cannot be started or the log not be opened.
+    /// When the program cannot be started or the log cannot be opened.
     pub fn spawn_detached(
         program: &std::path::Path,
         arguments: &[String],
@@ -86,7 +86,7 @@ impl Supervisor {
         let output = std::fs::File::options().create(true).append(true).open(log);
         let output = output.map_err(|source| Error::Write { path: log.to_owned(), source })?;
         let again = output.try_clone().map_err(failed)?;
-        // A process group of its own, so that Ctrl-C at the agent's terminal does not reach it.
+        // A process group of its own, so that Ctrl-C on the agent's terminal does not reach it.
         let child = Program::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -96,7 +96,7 @@ impl Supervisor {
             .process_group(0)
             .spawn()
             .map_err(failed)?;
-        // Not ours any more: it is reaped by us if it ends while we live, and by init otherwise.
+        // No longer ours: we reap it if it ends while we live, and init does otherwise.
         std::thread::Builder::new()
             .name("supervisor-exit".to_owned())
             .stack_size(64 * 1024)
@@ -108,10 +108,10 @@ impl Supervisor {
         Ok(())
     }
 
-    /// How things are.
+    /// The supervisor's status.
     ///
     /// # Errors
-    /// As every request: no supervisor, no answer, or a refusal.
+    /// Like every request: no supervisor, no answer, or a refusal.
     pub async fn status(&self) -> Result<Status, Error> {
         match self.ask("tell its status", Command::Status).await? {
             Answer::Status(status) => Ok(*status),
@@ -158,12 +158,12 @@ impl Supervisor {
         self.ask("end a walsender", Command::TerminateProcess { pid }).await.map(drop)
     }
 
-    /// Asks, over a new line when there is none or it has broken.
+    /// Sends a request, over a new connection when there is none or it has broken.
     async fn ask(&self, act: &'static str, command: Command) -> Result<Answer, Error> {
         let asking = async {
             let requests = self.line().await?;
             let (answer, answered) = oneshot::channel();
-            // A line that ends at this moment drops the answer.
+            // A connection that ends at this moment drops the answer.
             let _ = requests.send(Asked { command, answer }).await;
             match answered.await {
                 Ok(Ok(answer)) => Ok(answer),

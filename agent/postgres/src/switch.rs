@@ -1,4 +1,4 @@
-//! Ends the WAL segment that a primary writes, so that it can be archived: of the local one, or of another member's.
+//! Ends the WAL segment that a primary is writing, so that it can be archived: on the local primary, or on another member.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::error::Error;
 use crate::instrument::Postgres;
 use crate::session::Session;
 
-/// For a statement that writes one record.
+/// Time limit for a statement that writes one record.
 const LIMIT: Duration = Duration::from_secs(5);
 
 impl Postgres {
-    /// Ends the segment on the primary at `primary`, or on the local one. Nothing happens when nothing was written since the
-    /// last time. Returns where the WAL ended.
+    /// Ends the segment on the primary at `primary`, or on the local one. Does nothing if nothing was written since the last
+    /// time. Returns the end of the WAL.
     ///
     /// # Errors
-    /// When it is not reached, or is no primary.
+    /// When it cannot be reached, or is not a primary.
     pub async fn switch_wal(&self, primary: Option<&Upstream>) -> Result<Lsn, Error> {
         const SWITCH: &str = "SELECT pg_wal_lsn_diff(pg_switch_wal(), '0/0')::bigint";
         let session = match primary {

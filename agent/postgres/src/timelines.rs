@@ -1,5 +1,5 @@
-//! What of timelines lies on the disk: when each was begun, and history files for numbers that a promotion must not take again,
-//! because their WAL is given up.
+//! Timelines on disk: when each began, and history files for numbers that a promotion must not reuse because their WAL was
+//! abandoned.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -12,20 +12,20 @@ use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
 
-/// In the data directory: it goes with the data wherever that is copied, by `pg_basebackup`, `pg_rewind` or a backup.
+/// In the data directory, so that it goes with every copy of the data: `pg_basebackup`, `pg_rewind` or a backup.
 const STARTS: &str = "outrider.timelines";
-/// Bytes with the first page of a segment, whatever the size of pages is.
+/// Bytes that hold the first page of a segment, whatever the page size.
 const PAGE_MAX: usize = 64 << 10;
-/// PostgreSQL reads a history file without a line as that of a timeline that comes from nowhere: a running standby does not turn to it
+/// PostgreSQL reads a history file without an entry as a timeline that comes from nowhere: a running standby does not switch to it
 /// ("is not a child of database system timeline"), and a promotion takes the number after it. Standbys of the new primary ask for
 /// every number up to its own, and get this.
 const NOWHERE: &str = "# This timeline was given up by a failover that accepted the loss of data.\n";
 const NEVER: &str = "# This server's WAL never was on this timeline.\n";
-/// No cluster was promoted so often while one of its members was away.
+/// Most skipped numbers: no cluster is promoted this often while one of its members is away.
 const SKIPPED_MAX: usize = 1024;
 
 impl Postgres {
-    /// Sees to it that the next promotion of this standby, which is on `own`, takes a number above `newest`.
+    /// Makes sure that the next promotion of this standby, which is on `own`, takes a number above `newest`.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -40,9 +40,9 @@ impl Postgres {
         Ok(())
     }
 
-    /// Sees to it that there is a history file of every timeline up to `own`, whose history this is. A standby asks its primary
-    /// for each one from its own on, and waits for ever where one is missing: a number that was passed over has none, and who was
-    /// made as a copy has only that of its first timeline.
+    /// Makes sure that there is a history file of every timeline up to `own`, whose history this is. A standby asks its primary
+    /// for each one after its own, and waits forever for a missing one: a skipped number has none, and a member made as a copy
+    /// has only that of its first timeline.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -63,8 +63,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Takes away what was prepared for a promotion above given up timelines and was not come to: a server on `own` that starts
-    /// takes the newest timeline that it finds a history of for the one to follow, and one that comes from nowhere it would wait for for ever.
+    /// Removes what was prepared for a promotion above abandoned timelines that did not happen: a server on `own` that starts
+    /// follows the newest timeline it finds a history of, and would wait forever for one that comes from nowhere.
     pub(crate) fn forget_skipped(&self, own: TimelineId) -> Result<(), Error> {
         let directory = self.settings.data_directory.join("pg_wal");
         let path = |number: u32| directory.join(TimelineId::new(number).history_file_name());
@@ -79,9 +79,9 @@ impl Postgres {
         Ok(())
     }
 
-    /// When the timelines of this data were begun: `timeline`, which it is on, and those of `history` that led there. What the WAL
-    /// tells is kept in the data directory, since WAL is removed. Data that is looked at for the first time may have lost it
-    /// already: `None`. A timeline that is not listed came later, unseen.
+    /// When the timelines of this data began: `timeline`, which it is on, and those of `history` that led there. What the WAL says
+    /// is kept in the data directory, since WAL is removed. Data examined for the first time may have lost it already: `None`. A
+    /// timeline that is not listed came later, unseen.
     ///
     /// # Errors
     /// When a file can be neither read nor written.
@@ -118,10 +118,10 @@ impl Postgres {
         Ok(starts)
     }
 
-    /// What is kept of them in the data directory; `None` before the first look.
+    /// What is kept of them in the data directory; `None` before the first time.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists and cannot be read.
     pub fn kept_timeline_starts(&self) -> Result<Option<TimelineStarts>, Error> {
         let path = self.settings.data_directory.join(STARTS);
         let Some(text) = file::read_if_there(&path)? else { return Ok(None) };
@@ -142,7 +142,7 @@ impl Postgres {
     }
 }
 
-/// When `timeline` was begun at `switch`, from the WAL itself; `None` when that is not there.
+/// When `timeline` began at `switch`, from the WAL itself; `None` when that is gone.
 fn start_in(pg_wal: &Path, timeline: TimelineId, switch: Lsn) -> io::Result<Option<i64>> {
     for entry in fs::read_dir(pg_wal)? {
         let entry = entry?;
@@ -166,7 +166,7 @@ fn start_in(pg_wal: &Path, timeline: TimelineId, switch: Lsn) -> io::Result<Opti
     Ok(None)
 }
 
-/// As much as there is.
+/// Reads as much as there is.
 fn read_at(file: &File, at: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; PAGE_MAX];
     let mut filled = 0;
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(there(), [2, 3, 4]);
         postgres.forget_skipped(TimelineId::new(1)).unwrap();
         assert_eq!(there(), [0; 0]);
-        // Of a primary that has been promoted above them everything is needed.
+        // A primary that was promoted above them still needs everything.
         postgres.skip_timelines(TimelineId::new(1), TimelineId::new(3)).unwrap();
         fs::write(pg_wal.join("00000004.history"), "1\t0/3000148\tx\n").unwrap();
         postgres.forget_skipped(TimelineId::new(1)).unwrap();

@@ -1,5 +1,5 @@
-//! How a connection to another member's Postgres is protected: libpq's `sslmode` and what goes with it, for the agent's own sessions as
-//! for those of the programs that it runs. A unix socket needs none of it.
+//! How connections to other members' Postgres are protected: libpq's `sslmode` and related settings, for the agent's own sessions
+//! as well as for the programs it runs. A unix socket needs none of it.
 
 mod certificate;
 mod connect;
@@ -15,21 +15,21 @@ pub(crate) use self::connect::{connect, greet};
 use self::connector::Connector;
 use crate::error::Error;
 
-/// What the other end must show. The words are libpq's.
+/// What the other end must prove, in libpq's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SslMode {
     /// Never encrypted.
     Disable,
-    /// Encrypted where the server refuses all else.
+    /// Encrypted only if the server refuses anything else.
     Allow,
-    /// Encrypted where the server can: libpq's default.
+    /// Encrypted if the server can: libpq's default.
     #[default]
     Prefer,
-    /// Encrypted, with whomever; with authorities as [`SslMode::VerifyCa`].
+    /// Encrypted, with anybody; with authorities, the same as [`SslMode::VerifyCa`].
     Require,
-    /// With somebody whose certificate an authority has signed.
+    /// With a server whose certificate an authority has signed.
     VerifyCa,
-    /// And who has the name, or the address, that was connected to.
+    /// And that has the name or address connected to.
     VerifyFull,
 }
 
@@ -38,14 +38,14 @@ pub enum SslMode {
 pub enum ChannelBinding {
     /// Never.
     Disable,
-    /// Where both can: libpq's default.
+    /// If both can: libpq's default.
     #[default]
     Prefer,
-    /// Or there is no connection.
+    /// Or the connection fails.
     Require,
 }
 
-/// The protection of one user's connections; what is `None` is as libpq has it.
+/// The protection of one user's connections; `None` means libpq's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// `sslmode`.
@@ -114,7 +114,7 @@ impl ChannelBinding {
 }
 
 impl Tls {
-    /// What is given, by libpq's names, for a connection string and for people.
+    /// What is set, by libpq's names, for a connection string and for people.
     #[must_use]
     pub fn given(&self) -> Vec<(&'static str, String)> {
         let path = |path: &PathBuf| path.display().to_string();
@@ -135,7 +135,7 @@ impl Tls {
         .collect()
     }
 
-    /// Whether a connection that is not encrypted is none.
+    /// Whether an unencrypted connection is unacceptable.
     pub(crate) fn is_demanded(&self) -> bool {
         matches!(self.mode(), SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull)
     }
@@ -156,7 +156,7 @@ impl Tls {
     }
 }
 
-/// libpq's rule (fe-secure-openssl.c): a key is its owner's alone, and one of root's may be read by a group.
+/// libpq's rule (fe-secure-openssl.c): a key belongs to its owner alone, and one of root's may be readable by a group.
 fn is_private(key: &Path) -> Result<(), Error> {
     let unreadable = |source| Error::Read { path: key.to_owned(), source };
     let metadata = fs::metadata(key).map_err(unreadable)?;

@@ -1,5 +1,5 @@
-//! Asks the program `postgres` itself whether a server would start with some parameters: `postgres -C`, in a scratch directory.
-//! No server is started and the data directory is only read.
+//! Asks the program `postgres` whether a server would start with given parameters: `postgres -C`, in a scratch directory. No
+//! server is started, and the data directory is only read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,48 +18,48 @@ use crate::configuration::Configuration;
 use crate::server_log::last_fatal;
 use crate::settings::Settings;
 
-/// For one answer; libraries that are to be preloaded are loaded for it.
+/// Time limit for one answer, which loads preloaded libraries.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Computed after everything else was checked: libraries loaded, limits compared, memory summed up.
+/// Computed after everything else was checked: libraries loaded, limits compared, memory added up.
 const WHOLE: &str = "shared_memory_size";
 /// Needs nothing but the parameters themselves.
 const BARE: &str = "port";
-/// The beginning of the names of scratch directories.
+/// Prefix of the names of scratch directories.
 const SCRATCH: &str = "outrider-trial-";
-/// What a server starts from, or leaves behind; all else may be a file that a parameter names.
+/// What a server starts from, or leaves behind; anything else may be a file that a parameter names.
 const SERVERS_OWN: &[&str] =
     &["base", "global", "current_logfiles", "backup_label", "standby.signal", "recovery.signal", "promote"];
 
-/// Settings that are tried.
+/// Settings to try.
 #[derive(Debug)]
 pub struct Trial<'settings> {
     settings: &'settings Settings,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrialOutcome {
-    /// The program has nothing against it.
+    /// The program does not object.
     Passed,
-    /// A server would not start; its own words.
+    /// A server would not start; in its own words.
     Refused(String),
     /// The program could not be asked, and why.
     NotTried(String),
 }
 
 impl<'settings> Trial<'settings> {
-    /// Of the Postgres of a member.
+    /// For the Postgres of a member.
     #[must_use]
     pub fn of(settings: &'settings Settings) -> Self {
         Trial { settings }
     }
 
-    /// Removes the scratch directories that killed processes of this user have left; those that somebody works in are locked.
+    /// Removes scratch directories left by killed processes of this user; those in use are locked.
     pub fn sweep() {
         Scratch::sweep(&std::env::temp_dir());
     }
 
-    /// Whether a server would start with all that it would be given, beside what is in the files of its data directory.
+    /// Whether a server would start with everything it would be given, besides the files of its data directory.
     pub async fn start(&self, wanted: &Configuration) -> TrialOutcome {
         let parameters = wanted.all_parameters(self.settings);
         let scratch = match Scratch::beside_data(&self.settings.data_directory) {
@@ -74,7 +74,7 @@ impl<'settings> Trial<'settings> {
         }
     }
 
-    /// Whether a server would take one parameter, whatever the others are.
+    /// Whether a server would accept one parameter, whatever the others are.
     pub async fn parameter(&self, name: &str, value: &str) -> TrialOutcome {
         let parameters = BTreeMap::from([(name.to_owned(), value.to_owned())]);
         match Scratch::bare() {
@@ -94,7 +94,7 @@ impl<'settings> Trial<'settings> {
     ) -> Result<String, TrialOutcome> {
         let program = self.settings.bin_directory.join("postgres");
         let mut command = Command::new(&program);
-        // As its first argument, root may ask for it too.
+        // Only as its first argument may root use it too.
         command.args(["-C", asked, "-D"]).arg(&scratch.path);
         for (name, value) in parameters {
             command.arg("-c").arg(format!("{name}={value}"));
@@ -115,7 +115,7 @@ impl<'settings> Trial<'settings> {
     }
 }
 
-/// A server that asks for more than there is does not start. `megabytes`: what `shared_memory_size` says.
+/// A server that asks for more memory than there is does not start. `megabytes`: the value of `shared_memory_size`.
 fn fits_into_memory(megabytes: &str) -> TrialOutcome {
     let Ok(wanted) = megabytes.parse::<u64>() else { return TrialOutcome::Passed };
     let there = fs::read_to_string("/proc/meminfo").map(|text| megabytes_there(&text)).unwrap_or(u64::MAX);
@@ -135,10 +135,10 @@ fn megabytes_there(meminfo: &str) -> u64 {
     kilobytes("MemTotal:").map_or(u64::MAX, |memory| (memory + kilobytes("SwapTotal:").unwrap_or(0)) >> 10)
 }
 
-/// A directory that is gone when this is dropped.
+/// A directory that is removed on drop.
 struct Scratch {
     path: PathBuf,
-    /// Locked as long as this lives, whose end the kernel sees.
+    /// Locked as long as this lives; the kernel notices its end.
     _held: fs::File,
     /// With it the whole start can be tried.
     has_data: bool,
@@ -146,18 +146,18 @@ struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left is empty files and links in the directory for such things.
+        // What is left is empty files and links in the directory for temporary files.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
 impl Scratch {
-    /// With no parameter in it.
+    /// Without any parameter.
     fn bare() -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("{SCRATCH}{}-{number}", std::process::id()));
-        // One that a killed process of this number left.
+        // One left by a killed process with this number.
         let _ = fs::remove_dir_all(&path);
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         let held = fs::File::open(&path)?;
@@ -171,7 +171,7 @@ impl Scratch {
         let us = rustix::process::geteuid().as_raw();
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let is_scratch = entry.file_name().to_string_lossy().starts_with(SCRATCH);
-            // Of the entry itself, not of where a link leads.
+            // Of the entry itself, not of a link's target.
             let ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == us);
             let Some(held) = fs::File::open(entry.path()).ok().filter(|_| is_scratch && ours) else {
                 continue;
@@ -183,7 +183,7 @@ impl Scratch {
         }
     }
 
-    /// With what a start reads of this data directory before it looks at any data; bare where there is none, or none that we
+    /// With what a start reads of this data directory before it looks at any data; bare if there is none, or none that we
     /// may read.
     fn beside_data(data: &Path) -> io::Result<Self> {
         let mut scratch = Self::bare()?;

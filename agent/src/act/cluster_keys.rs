@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use outrider_dcs::{HistoryRow, Leadership, SyncState};
-use outrider_ha::{MemberName, SynchronousMode, SystemId, Term};
+use outrider_ha::{MemberName, SystemId, Term, fuse_margin};
 use tracing::{info, warn};
 
 use super::{Actor, Fault, gap};
 use crate::clock;
 use crate::state::HeldLease;
-
-/// Time that the supervisor may need to kill a busy Postgres.
-pub(super) const KILL_BUDGET: Duration = Duration::from_millis(500);
 
 impl Actor<'_> {
     pub(super) async fn acquire_lease(
@@ -31,10 +28,6 @@ impl Actor<'_> {
     }
 
     pub(super) async fn renew_lease(&mut self) -> Result<(), Fault> {
-        // Without a supervisor there is no Postgres and no fuse: the lease runs out, and somebody else may have it.
-        if self.state.supervisor.is_gone() {
-            return Err(Fault::NoSupervisor);
-        }
         let started = clock::monotonic();
         let leadership = self.instruments.dcs.renew_leader().await?;
         self.state.counters.last_renewal = Some(started.elapsed());
@@ -44,11 +37,27 @@ impl Actor<'_> {
     /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
     async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
         self.state.dcs.relies_on(Term(leadership.term))?;
-        let margin = leadership.ttl / 10 + KILL_BUDGET;
         let until_ns = leadership.until_boottime_ns();
-        let fuse_ns = until_ns.saturating_sub(u64::try_from(margin.as_nanos()).unwrap_or(u64::MAX));
+        let fuse_ns = until_ns.saturating_sub(nanos(fuse_margin(leadership.ttl)));
         let fuse = self.instruments.postgres.supervisor().arm_fuse(fuse_ns, leadership.term).await?;
         self.state.lease.confirmed(HeldLease { term: Term(leadership.term), fuse, until_ns });
+        Ok(())
+    }
+
+    pub(super) async fn shorten_fuse(&mut self, within: Duration) -> Result<(), Fault> {
+        let lease = self.live_lease("shorten its fuse")?;
+        let deadline_ns = clock::boottime_ns().saturating_add(nanos(within));
+        if deadline_ns < lease.fuse.deadline_ns() {
+            let fuse = self.instruments.postgres.supervisor().arm_fuse(deadline_ns, lease.term.0).await?;
+            self.state.lease.fuse_was_shortened(fuse);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn set_ttl(&mut self, ttl: Duration) -> Result<(), Fault> {
+        self.instruments.dcs.set_ttl(ttl).await?;
+        info!(?ttl, "this member's session, and the lease with it, has another ttl");
+        self.state.entry.has_ttl(ttl);
         Ok(())
     }
 
@@ -76,10 +85,11 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// The keys as this member has them: the record of the last look, and in `/sync` whom commits still wait for.
-    pub(super) async fn recreate_cluster(&mut self) -> Result<(), Fault> {
+    /// The keys as this member saw them last, but for `/sync`, which the decision is about.
+    pub(super) async fn recreate_cluster(&mut self, standbys: Option<&[MemberName]>) -> Result<(), Fault> {
         let me = self.instruments.dcs.name();
-        let keys = self.state.dcs.record().rebuilt(me, self.waited_for());
+        let sync = standbys.map(|standbys| self.sync_state(standbys));
+        let keys = self.state.dcs.record().rebuilt(me, sync);
         let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
         warn!(
             generation = keys.generation.generation,
@@ -89,17 +99,13 @@ impl Actor<'_> {
         self.confirm(&leadership).await
     }
 
-    /// In synchronous mode: the standbys that were recorded as promotable when the DCS was last seen, and for which every commit
-    /// has waited since. One that was taken out of either may lack commits.
-    fn waited_for(&self) -> Option<SyncState> {
-        if self.state.rules.policy().synchronous_mode == SynchronousMode::Off {
-            return None;
+    /// The value of `/sync` in which this member leads.
+    fn sync_state(&self, standbys: &[MemberName]) -> SyncState {
+        SyncState {
+            leader: Some(self.instruments.dcs.name().to_owned()),
+            quorum: 0,
+            sync_standby: standbys.iter().map(MemberName::to_string).collect(),
         }
-        let recorded = self.state.dcs.record().sync();
-        let waits =
-            |name: &String| self.state.commits.wait_for().names.iter().any(|set| set.as_str() == name);
-        let sync_standby = recorded.sync_standby.into_iter().filter(waits).collect();
-        Some(SyncState { leader: Some(self.instruments.dcs.name().to_owned()), quorum: 0, sync_standby })
     }
 
     /// The configuration goes first: members that see the identifier rely on it.
@@ -119,11 +125,7 @@ impl Actor<'_> {
         standbys: &[MemberName],
         revision: Option<i64>,
     ) -> Result<(), Fault> {
-        let record = SyncState {
-            leader: Some(self.instruments.dcs.name().to_owned()),
-            quorum: 0,
-            sync_standby: standbys.iter().map(MemberName::to_string).collect(),
-        };
+        let record = self.sync_state(standbys);
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
         self.state.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
@@ -154,4 +156,8 @@ impl Actor<'_> {
             .collect();
         Ok(self.instruments.dcs.write_history(&rows).await?)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

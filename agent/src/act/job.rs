@@ -157,9 +157,6 @@ impl Actor<'_> {
     }
 
     pub(super) fn start(&mut self, start_as: &StartAs) -> Result<(), Fault> {
-        if self.state.rules.keep_from_starting() {
-            return Err(Fault::ParametersBeingTried);
-        }
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(false);
         self.state.rules.were_given(None);
@@ -187,42 +184,31 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) fn stop(&mut self, mode: StopMode) {
+    pub(super) fn stop(&mut self, mode: &StopMode) {
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(true);
         self.state.jobs.stop_waiting_for_postgres();
-        let candidate = self.state.cluster.stops();
-        if candidate.is_some() {
+        if self.state.cluster.stops() {
             self.state.jobs.write_gap_begins();
         }
-        let cut_off = self.cut_off(candidate);
         self.state.commits.forget();
         // A leader that is stopped at once was given up: it hung, which is as good as a crash loop.
-        if mode == StopMode::Immediate && self.state.lease.held().is_some() {
+        if *mode == StopMode::Immediate && self.state.lease.held().is_some() {
             self.state.supervisor.postgres_was_given_up();
         }
-        let mode = match mode {
-            StopMode::Fast => protocol::StopMode::Fast,
-            StopMode::Immediate => protocol::StopMode::Immediate,
+        let (mode, cut_off) = match mode {
+            StopMode::Fast => (protocol::StopMode::Fast, Vec::new()),
+            StopMode::FastAwaiting { standbys } => (protocol::StopMode::Fast, self.walsenders_but(standbys)),
+            StopMode::Immediate => (protocol::StopMode::Immediate, Vec::new()),
         };
         self.begin(Job::Stop, async move { postgres.stop(mode, &cut_off).await });
     }
 
-    /// The walsenders that a fast stop need not wait for: all but those of the members that could take over, which are the
-    /// candidate of a switchover, else the synchronous ones, else the furthest.
-    pub(super) fn cut_off(&self, candidate: Option<String>) -> Vec<i32> {
-        let walsenders =
-            self.state.postgres.seen().map(|seen| seen.walsenders.as_slice()).unwrap_or_default();
-        let mut kept: Vec<String> = candidate.into_iter().collect();
-        if kept.is_empty() {
-            kept = self.state.commits.wait_for().names.iter().map(ToString::to_string).collect();
-        }
-        if kept.is_empty() {
-            let furthest = walsenders.iter().max_by_key(|sender| sender.flushed);
-            kept = furthest.into_iter().map(|sender| sender.application_name.clone()).collect();
-        }
-        let others = walsenders.iter().filter(|sender| !kept.contains(&sender.application_name));
-        others.map(|sender| sender.pid).collect()
+    /// The processes of the walsenders of all others.
+    pub(super) fn walsenders_but(&self, standbys: &[MemberName]) -> Vec<i32> {
+        let walsenders = self.state.postgres.seen().into_iter().flat_map(|seen| &seen.walsenders);
+        let is_named = |name: &str| standbys.iter().any(|standby| standby.as_str() == name);
+        walsenders.filter(|sender| !is_named(&sender.application_name)).map(|sender| sender.pid).collect()
     }
 
     pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {

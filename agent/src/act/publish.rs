@@ -4,31 +4,26 @@ use std::time::Duration;
 
 use outrider_archive::Status;
 use outrider_dcs::{ArchivedTo, Session};
-use outrider_ha::{Plan, Postgres, Reason, View};
+use outrider_ha::{Plan, Postgres, Step, View};
 use outrider_postgres::{ARCHIVE_SLOT, Role};
 use outrider_wal::{Lsn, SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::Actor;
-use crate::clock;
+use super::{Actor, Fault};
 use crate::instruments::Instruments;
 use crate::log::causes;
 use crate::member::{self, replay};
 use crate::state::{self, Rules, State, Work};
 
-/// An agent that ends on purpose leaves its successor this much time.
-const HANDOVER_TTL: Duration = Duration::from_secs(30);
 /// For the farewell.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
 pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, state: &mut State) {
-    // The entry and the leader key hang on one session; a leader without a supervisor, or whose Postgres cannot be
-    // stopped, lets it run out.
-    let lets_go = state.supervisor.is_gone() || plan.reason == Reason::LettingGo;
-    if state.cluster.leads() && lets_go {
+    // The entry and the leader key hang on one session.
+    if plan.steps.contains(&Step::LetLeaseRunOut) {
         return;
     }
     let entry = entry(view, plan, instruments, state);
@@ -184,16 +179,19 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, state: &State) -> V
     Value::Object(ours)
 }
 
-/// The agent ends and Postgres goes on: a leader leaves its successor time to come up before the fuse blows.
-pub(crate) async fn leave(instruments: &Instruments, state: &mut State) {
-    if state.lease.held().is_none() {
+/// The agent ends and Postgres goes on. `view`: the last one.
+pub(crate) async fn leave(instruments: &Instruments, state: &mut State, view: Option<&View>) {
+    let plan = view.filter(|_| state.lease.held().is_some()).map(outrider_ha::leave);
+    let Some(plan) = plan.filter(|plan| !plan.steps.is_empty()) else {
         info!("the agent ends; Postgres goes on under its supervisor");
         return;
-    }
+    };
     let mut actor = Actor { instruments, state, reason: None };
     let farewell = async {
-        instruments.dcs.set_ttl(HANDOVER_TTL).await?;
-        actor.renew_lease().await
+        for step in &plan.steps {
+            actor.step(step).await?;
+        }
+        Ok::<(), Fault>(())
     };
     match timeout(FAREWELL_LIMIT, farewell).await {
         Ok(Ok(())) => {
@@ -210,8 +208,8 @@ pub(crate) async fn leave(instruments: &Instruments, state: &mut State) {
 }
 
 /// The agent ends because its member may take no part: its entry goes, but for a leader's, whose lease hangs on the same session.
-pub(crate) async fn withdraw(instruments: &Instruments, state: &mut State) {
-    leave(instruments, state).await;
+pub(crate) async fn withdraw(instruments: &Instruments, state: &mut State, view: Option<&View>) {
+    leave(instruments, state, view).await;
     if state.lease.held().is_some() {
         return;
     }
@@ -246,38 +244,6 @@ pub(crate) fn learn(instruments: &Instruments, rules: &mut Rules, postgres: &sta
         let observer = instruments.postgres.observer();
         let question = Work::begin(async move { observer.known_parameters().await });
         rules.ask(&seen.postmaster_start_time, question);
-    }
-}
-
-/// Follows the ttl of the cluster.
-pub(crate) async fn follow_ttl(instruments: &Instruments, state: &mut State) {
-    let wanted = state.rules.policy().ttl;
-    if state.entry.ttl() == Some(wanted) || !state.entry.is_member() {
-        return;
-    }
-    // A shorter lease under a longer fuse could be another's while this Postgres still writes: first the fuse.
-    if state.entry.ttl().is_none_or(|ttl| wanted < ttl)
-        && let Some(lease) = state.lease.held()
-    {
-        let now = clock::boottime_ns();
-        let short = wanted.saturating_sub(wanted / 10 + super::cluster_keys::KILL_BUDGET);
-        let deadline = now.saturating_add(u64::try_from(short.as_nanos()).unwrap_or(u64::MAX));
-        if deadline < lease.fuse.deadline_ns() {
-            match instruments.postgres.supervisor().arm_fuse(deadline, lease.term.0).await {
-                Ok(fuse) => state.lease.fuse_was_shortened(fuse),
-                Err(fault) => {
-                    warn!(fault = %causes(&fault), "cannot shorten the fuse, so the lease stays as long as it is");
-                    return;
-                }
-            }
-        }
-    }
-    match instruments.dcs.set_ttl(wanted).await {
-        Ok(()) => {
-            info!(ttl = ?wanted, "the lease has the ttl of the cluster");
-            state.entry.has_ttl(wanted);
-        }
-        Err(fault) => warn!(fault = %causes(&fault), ttl = ?wanted, "cannot change the ttl of the lease"),
     }
 }
 

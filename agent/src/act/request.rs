@@ -9,17 +9,17 @@ use crate::clock;
 use crate::deadline::{expires_in, terms};
 
 impl Actor<'_> {
-    /// Takes the request away. Unless it is done, whoever waits for its outcome is told why.
+    /// Takes the request away; whoever waits for its outcome is told why.
     pub(super) async fn clear_request(&mut self, revision: i64) -> Result<(), Fault> {
         let dcs = &self.instruments.dcs;
         let id = self.state.cluster.request().and_then(|request| request.id().map(str::to_owned));
         match (id, self.reason) {
-            (Some(id), Some(reason)) if *reason != Reason::SwitchoverDone => {
+            (Some(id), Some(reason)) => {
                 let lacks_data = matches!(reason, Reason::FailoverRefused { .. });
                 let answer = FailoverAnswer { id, why: reason.to_string(), lacks_data };
                 Ok(dcs.answer_failover(&answer, revision).await?)
             }
-            (Some(_) | None, Some(_) | None) => Ok(dcs.clear_failover(revision).await?),
+            (None, _) | (_, None) => Ok(dcs.clear_failover(revision).await?),
         }
     }
 

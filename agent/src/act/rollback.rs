@@ -25,7 +25,7 @@ impl Actor<'_> {
         self.set_stopping(true);
         self.state.jobs.stop_waiting_for_postgres();
         // What the standbys do not have yet is thrown away.
-        let cut_off = self.cut_off(Some(String::new()));
+        let cut_off = self.walsenders_but(&[]);
         self.state.commits.forget();
         self.begin(Job::Rollback, async move {
             let stopping = clock::monotonic();

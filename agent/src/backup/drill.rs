@@ -321,7 +321,7 @@ mod tests {
         let member = |name: &&str| {
             let role = if *name == "p2" { "primary" } else { "replica" };
             let value = json!({"role": role, "state": "running", "replication_state": "streaming"});
-            Member { name: (*name).to_owned(), value, lease: 1, created: 1, revision: 1 }
+            Member { name: (*name).to_owned(), value: value.into(), lease: 1, created: 1, revision: 1 }
         };
         let leader = Leader { name: "p2".to_owned(), term: 1, revision: 1, lease: 1, mine: me == "p2" };
         let members = members.iter().map(member).collect();

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     fn member(name: &str, value: Value) -> Member {
-        Member { name: name.to_owned(), value, lease: 1, created: 1, revision: 1 }
+        Member { name: name.to_owned(), value: value.into(), lease: 1, created: 1, revision: 1 }
     }
 
     fn standby(name: &str, position: u64) -> Member {

@@ -18,7 +18,7 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     heap::share();
     let config = exit::load(file)?;
     start_log(config.log);
-    // One thread is enough: the round waits for others most of the time, and an idle agent is to stay small.
+    // One thread is enough: the round mostly waits for others, and an idle agent should stay small.
     let runtime = exit::runtime()?;
     let trial = runtime.block_on(config::try_file(&config));
     for warning in &trial.warnings {
@@ -30,13 +30,13 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     if !trial.faults.is_empty() {
         return Err(exit::faults(file, &trial.faults));
     }
-    // As a task: what a runtime waits for itself is woken through the kernel each time.
+    // As a task: a future that the runtime itself waits for is woken through the kernel each time.
     let rounds = runtime.block_on(async { tokio::spawn(crate::round::run(config)).await });
     rounds.context("the rounds broke off")?.context("the agent ends")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ours at the level that was asked for; of the libraries only what is amiss.
+/// The program's own messages at the configured level; only warnings and errors of libraries.
 fn start_log(log: Log) {
     let libraries = log.level.min(LevelFilter::WARN);
     let filter = Targets::new().with_default(libraries).with_target("outrider", log.level);

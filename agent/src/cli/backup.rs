@@ -1,4 +1,4 @@
-//! `outrider backup`: asks the cluster for a base backup and shows how far it is. The cluster takes it, whoever watches.
+//! `outrider backup`: requests a base backup and shows progress. The cluster takes it, even if this command ends.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `outrider backups`: the base backups in the archive, and what is kept of them. Asks the store itself, so that it works
+//! `outrider backups`: the base backups in the archive, and which of them are kept. Asks the store itself, so that it works
 //! when the cluster is gone.
 
 use std::fmt::Write as _;
@@ -84,7 +84,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Opens it; nothing is asked of it yet.
+    /// Opens it. Sends no request yet.
     pub(super) fn of(config: Option<PathBuf>, system_identifier: Option<u64>) -> Result<Self, Refusal> {
         let Some(file) = config else {
             return Err(Refusal::Usage(
@@ -102,7 +102,7 @@ impl Place {
         Ok(Place { store, layout, retention, ours })
     }
 
-    /// Nothing is changed in an archive without it.
+    /// Required before anything in an archive is changed.
     async fn prove(&self) -> anyhow::Result<Owned> {
         self.ours.prove(&*self.store, &self.layout).await
     }
@@ -189,7 +189,7 @@ async fn prune(
     let owned = place.prove().await;
     if dry_run {
         if let Err(why) = owned {
-            // On standard error, so that the plan can be read by programs. Without one nobody reads it.
+            // On standard error, so that programs can read the plan.
             let _ = writeln!(io::stderr(), "outrider: warning: it would not be done: {why:#}");
         }
         return show_plan(&catalog, &plan, format);
@@ -223,7 +223,7 @@ async fn prune(
     }
 }
 
-/// Not even by force: its owner may need it.
+/// Not even with force: its owner may need it.
 fn not_foreign(backup: &Backup) -> anyhow::Result<()> {
     match backup.foreign() {
         None => Ok(()),
@@ -329,7 +329,7 @@ fn local(time: Timestamp) -> String {
     time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
-/// From when to when, and what is missing between.
+/// The recovery window, and what is missing in it.
 fn window(catalog: &Catalog) -> String {
     let Some(window) = catalog.window() else {
         return "Nothing can be recovered: there is no good backup\n".to_owned();

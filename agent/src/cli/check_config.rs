@@ -1,5 +1,5 @@
-//! `outrider check-config`: all faults at once, or the configuration in effect without its secrets. PostgreSQL's own program is
-//! asked about the parameters.
+//! `outrider check-config`: all errors at once, or the configuration in effect without its secrets. Parameters are checked with
+//! PostgreSQL's own program.
 
 use std::path::Path;
 use std::process::ExitCode;

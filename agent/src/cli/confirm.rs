@@ -1,4 +1,4 @@
-//! Asks a person whether it is meant, with the members before his eyes.
+//! Asks for confirmation, after showing the members.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -9,7 +9,7 @@ use super::exit::{self, Refusal};
 use super::format::Format;
 use super::list;
 
-/// Comes back when it is meant, or `sure` says so. `alone`: what cannot be confirmed without a terminal, and the option for it.
+/// Returns when it is confirmed, or when `sure`. `alone`: what cannot be confirmed without a terminal, and the option for it.
 pub(super) fn confirm(cluster: &Value, question: &str, alone: &str, sure: bool) -> Result<(), Refusal> {
     if sure {
         return Ok(());
@@ -20,7 +20,7 @@ pub(super) fn confirm(cluster: &Value, question: &str, alone: &str, sure: bool) 
     ask(&list::show(cluster, Format::Table)?, question)
 }
 
-/// The same with something else before his eyes.
+/// The same with another text.
 pub(super) fn meant(shown: &str, question: &str, alone: &str, sure: bool) -> Result<(), Refusal> {
     if sure {
         return exit::print(shown).map(drop);

@@ -1,5 +1,5 @@
 //! `outrider dcs rebuild`: when the DCS has lost the cluster's keys or went back and nobody leads, asks every member what it
-//! remembers and has, and writes the keys anew. Who is taken is decided in `outrider_ha::rebuild`.
+//! remembers and has, and writes the keys anew. `outrider_ha::rebuild` decides who leads.
 
 mod shown;
 
@@ -28,9 +28,9 @@ use crate::config::{self, Config};
 use crate::observe::cluster::{sync_state, watermark};
 use crate::state::DcsRecord;
 
-/// After the keys are there, somebody leads within moments, or what keeps it is in `outrider list`.
+/// Time limit for a leader once the keys are there; what keeps it from leading is in `outrider list`.
 const LEADER_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks for the new leader.
+/// Interval between checks for the new leader.
 const LEADER_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Look after the cluster's keys in the DCS
@@ -96,7 +96,7 @@ pub(super) fn run(asked: DcsCommand) -> Result<ExitCode, Refusal> {
     ))
 }
 
-/// What `GET /dcs` answers.
+/// The answer to `GET /dcs`.
 #[derive(Clone, Deserialize)]
 struct Said {
     name: String,
@@ -108,7 +108,7 @@ struct Said {
     record: DcsRecord,
 }
 
-/// All that was found out: by name, what a member said, or `None`.
+/// All answers by member; `None` for one that did not answer.
 type Heard = BTreeMap<String, Option<Said>>;
 
 async fn rebuild_keys(
@@ -154,7 +154,7 @@ async fn rebuild_keys(
     wait_for_leader(dcs.as_ref(), &rebuilding.best).await
 }
 
-/// Everybody whom the DCS, this member or one of those who answer knows.
+/// Asks every member known to the DCS, to this member or to one that answers.
 async fn ask_everybody(
     config: &Config,
     local: &Member,
@@ -185,7 +185,7 @@ async fn ask_everybody(
                     Err(_) => None,
                 };
                 let said = answer.and_then(|answer| serde_json::from_value::<Said>(answer).ok());
-                // Who answers at a member's address under another name is another member.
+                // A different name at a member's address means a different member.
                 (name.clone(), said.filter(|said| said.name == name))
             });
         }
@@ -208,7 +208,7 @@ fn witnesses(heard: &Heard) -> Vec<Witness> {
     heard.iter().map(witness).collect()
 }
 
-/// The mode that the newest configuration says.
+/// The mode according to the newest configuration.
 fn mode(config: &Config, heard: &Heard) -> SynchronousMode {
     let newest = heard.values().flatten().max_by_key(|said| said.record.watermark.extent());
     let configuration = newest.and_then(|said| said.record.config.clone()).unwrap_or_else(|| json!({}));

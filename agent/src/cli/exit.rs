@@ -1,4 +1,4 @@
-//! How a command ends: exit status 0, 1 or 64, and what it says then.
+//! How a command ends: exit status 0, 1 or 64, and its message.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,18 +12,18 @@ use crate::config::{self, Config, ConfigError, Environment};
 /// Wrong usage or configuration: EX_USAGE of sysexits.h.
 pub(super) const USAGE: u8 = 64;
 
-/// Why a command did not do it.
+/// Why a command failed.
 pub(super) enum Refusal {
-    /// The configuration.
+    /// An error in the configuration.
     Configuration(ConfigError),
-    /// The command line asks for something that makes no sense.
+    /// Contradictory or missing arguments.
     Usage(String),
-    /// It was tried.
+    /// It was tried and failed.
     Failed(anyhow::Error),
 }
 
 impl Refusal {
-    /// Says so on standard error.
+    /// Prints it to standard error.
     pub(super) fn report(self) -> ExitCode {
         let (code, text) = match self {
             Refusal::Configuration(fault) => (USAGE, format!("{:#}", anyhow::Error::new(fault))),
@@ -48,19 +48,19 @@ impl From<anyhow::Error> for Refusal {
     }
 }
 
-/// Reads a configuration file, and says on standard error what in it has no effect.
+/// Reads a configuration file, and warns on standard error about keys without effect.
 pub(super) fn load(path: &Path) -> Result<Config, Refusal> {
     let loaded = config::load(path, &environment())?;
     warn_all(&loaded.warnings);
     Ok(loaded.config)
 }
 
-/// What has no effect, or could not be found out.
+/// Warns about keys without effect and about what could not be checked.
 pub(super) fn warn_all(warnings: &[String]) {
     warnings.iter().for_each(|warning| warn(warning));
 }
 
-/// A configuration file whose faults only showed when PostgreSQL was asked.
+/// A configuration file with errors that only PostgreSQL found.
 pub(super) fn faults(file: &Path, faults: &[String]) -> Refusal {
     let count = match faults.len() {
         1 => "1 fault".to_owned(),
@@ -69,20 +69,20 @@ pub(super) fn faults(file: &Path, faults: &[String]) -> Refusal {
     Refusal::Usage(format!("{count} in the configuration {}:\n  {}", file.display(), faults.join("\n  ")))
 }
 
-/// Says on standard error what may surprise.
+/// Prints a warning to standard error.
 pub(super) fn warn(warning: &str) {
     // Without a standard error nobody reads warnings.
     let _ = writeln!(io::stderr(), "outrider: warning: {warning}");
 }
 
-/// The variables of this process; those that are no text are not ours.
+/// The variables of this process; those that are not text are not ours.
 fn environment() -> Environment {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// Writes the result of a command. A reader that closed its end has seen enough.
+/// Prints the result of a command. A reader that closed its end has seen enough.
 pub(super) fn print(text: &str) -> Result<ExitCode, Refusal> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
@@ -92,14 +92,14 @@ pub(super) fn print(text: &str) -> Result<ExitCode, Refusal> {
     }
 }
 
-/// For commands that wait for others. One thread: none of them computes.
+/// For commands that wait for others. One thread is enough: none of them computes.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    // A second installation says so and changes nothing.
+    // A second installation reports an error and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")
 }
 
-/// A duration on the command line.
+/// Parses a duration on the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     config::duration(text).ok_or_else(|| config::DURATION_RULE.to_owned())
 }

@@ -25,7 +25,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// In this form. `paint` colours a cell of the table by its column; nothing is coloured but on a terminal.
+    /// In this form. `paint` colours a cell of the table by its column; colours appear only on a terminal.
     pub(super) fn show(
         &self,
         format: Format,
@@ -63,7 +63,7 @@ impl Rows {
     }
 }
 
-/// Indented, with a line's end.
+/// Indented, with a final newline.
 pub(super) fn json(value: &Value) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value).context("cannot write the result as JSON")? + "\n")
 }

@@ -13,7 +13,7 @@ use super::exit::{self, Refusal};
 use super::format::{Format, Rows};
 use super::member::{Member, Whom};
 
-/// Puts the cursor into the upper left corner of an empty screen.
+/// Clears the screen and moves the cursor to the top left.
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
 
 /// Show the members of the cluster
@@ -38,7 +38,7 @@ pub(super) fn run(list: List) -> Result<ExitCode, Refusal> {
     };
     runtime.block_on(async {
         loop {
-            // A cluster that is watched is often one that is being repaired: silence is shown, too, and asked again.
+            // A watched cluster is often one under repair: no answer is shown too, and it is asked again.
             let shown = match member.get("/cluster").await {
                 Ok(cluster) => show(&cluster, list.format)?,
                 Err(fault) => format!("{fault:#}\n"),
@@ -64,7 +64,7 @@ pub(super) fn show(cluster: &Value, format: Format) -> anyhow::Result<String> {
     Ok(format!("Cluster: {scope}\n{shown}{}{}{}", schedule(cluster), rollback(cluster), troubles(cluster)))
 }
 
-/// What is amiss, with the key of a member's entry that tells it.
+/// What is wrong: the key in a member's entry, and its meaning.
 const TROUBLES: [(&str, &str); 4] = [
     (
         "archive_gaps",
@@ -75,7 +75,7 @@ const TROUBLES: [(&str, &str); 4] = [
     ("not_honoured", "not honoured"),
 ];
 
-/// Below the table, as a cell could not hold it; the same of several members once.
+/// Below the table, because a cell could not hold it; the same line of several members once.
 fn troubles(cluster: &Value) -> String {
     let mut told: Vec<(String, Vec<&str>)> = Vec::new();
     for member in cluster["members"].as_array().into_iter().flatten() {
@@ -102,7 +102,7 @@ fn of_member(member: &Value) -> Vec<String> {
     replay.into_iter().chain(TROUBLES.into_iter().flat_map(lines)).collect()
 }
 
-/// Of a standby whose replay stands or is late on purpose.
+/// For a standby whose replay is stuck or late on purpose.
 fn why_replay_is_behind(member: &Value) -> Option<&str> {
     member.pointer("/outrider/replay/why")?.as_str()
 }
@@ -129,11 +129,11 @@ fn schedule(cluster: &Value) -> String {
 
 fn rows(cluster: &Value, format: Format) -> Rows {
     let members = cluster["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-    // Patroni's, then ours.
+    // Patroni's columns, then ours.
     let mut columns = vec!["Member", "Host", "Role", "State", "TL"];
     columns.extend(["Receive LSN", "Receive Lag", "Replay LSN", "Replay Lag"]);
     columns.extend(["Fuse in s", "Archive lag", "Reason"]);
-    // As in patronictl these stand there only when there is something to say.
+    // As in patronictl, these appear only when there is something to show.
     let extra: Vec<&'static str> = [
         ("Pending restart", "pending_restart"),
         ("Scheduled restart", "scheduled_restart"),
@@ -203,7 +203,7 @@ fn reason(ours: &Value) -> Value {
     json!(format!("{reason} ({job} failed {times}: {})", failing["fault"].as_str().unwrap_or_default()))
 }
 
-/// Each parameter with its old and new value, as patronictl has it; a star of a member that does not say which.
+/// Each parameter with its old and new value, as in patronictl; a star for a member that does not say which.
 fn pending_restart(member: &Value) -> Value {
     let parameters = member["pending_restart_reason"].as_object().into_iter().flatten();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -219,7 +219,7 @@ fn pending_restart(member: &Value) -> Value {
     }
 }
 
-/// Patroni's word, which programs read; people see at once when WAL streams and is not replayed.
+/// Patroni's word for programs; for people also whether WAL streams without being replayed.
 fn state(member: &Value, format: Format) -> Value {
     let (Some(state), Some(_), Format::Table) =
         (member["state"].as_str(), why_replay_is_behind(member), format)
@@ -230,7 +230,7 @@ fn state(member: &Value, format: Format) -> Value {
     json!(format!("{state}, replay {}", if held { "stands" } else { "delayed" }))
 }
 
-/// Whole megabytes, rounded, as patronictl has it for programs; for people with a unit.
+/// For programs whole megabytes, rounded as in patronictl; for people with a unit.
 fn lag(lag: &Value, format: Format) -> Value {
     match (lag.as_u64(), format) {
         (Some(bytes), Format::Table) => json!(in_units(bytes)),
@@ -249,7 +249,7 @@ fn in_units(bytes: u64) -> String {
 
 fn archive_lag(member: &Value) -> Value {
     let ours = &member["outrider"];
-    // What it does not archive, it does not count either.
+    // A member that does not archive does not count what waits either.
     if member["pending_restart_reason"]["archive_mode"]["old_value"] == "off" {
         return json!("off until a restart");
     }

@@ -1,4 +1,5 @@
-//! The line of a command to a member's REST API: which member, with whose password, and what its silence means.
+//! A command's connection to a member's REST API: which member, with which password, and what it means when it does not
+//! answer.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,11 +13,11 @@ use serde_json::Value;
 use super::exit::{self, Refusal};
 use crate::config::{Config, Rest};
 
-/// For a question.
+/// Time limit for reading.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// For a switchover: the member answers when the outcome is known.
+/// Time limit for a switchover: the member answers when the outcome is known.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(120);
-/// The longest answer that is read, in bytes.
+/// Maximum size of an answer, in bytes.
 const ANSWER_MAX: usize = 4 << 20;
 
 /// Which member to ask. Any member of the cluster will do.
@@ -30,10 +31,10 @@ pub(super) struct Whom {
     url: Option<String>,
 }
 
-/// A member that answers by HTTP.
+/// A member reached over HTTP.
 pub(super) struct Member {
     client: Client,
-    /// By the member's own socket, when it is of this machine and lets us in.
+    /// Through the member's own socket, when it is on this machine and lets us in.
     local: Option<Client>,
     base: String,
     credentials: Option<(String, String)>,
@@ -41,11 +42,11 @@ pub(super) struct Member {
 
 /// What a member answered.
 pub(super) struct Answer {
-    /// 200 and so on.
+    /// The HTTP status.
     pub(super) status: StatusCode,
     /// A line of text, or JSON.
     pub(super) body: String,
-    /// How long nobody could write, in seconds; only after a switchover.
+    /// The write gap in seconds; only after a switchover.
     pub(super) write_gap: Option<String>,
 }
 
@@ -109,12 +110,12 @@ impl Member {
             .with_context(|| format!("{}{path} does not answer with JSON", self.base))
     }
 
-    /// `POST` of a request, answered when its outcome is known.
+    /// `POST`, answered when the outcome is known.
     pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
         self.ask(Method::POST, path, Some(body), OUTCOME_LIMIT).await
     }
 
-    /// The same, where the member may wait for this long before it begins.
+    /// The same, when the member may wait this long before it begins.
     pub(super) async fn post_within(
         &self,
         path: &str,
@@ -165,7 +166,7 @@ impl Member {
     }
 }
 
-/// The line by a member's own socket; `None` where nobody answers there or we are not the one to be let in.
+/// A connection through the member's own socket; `None` when nothing answers there or we may not use it.
 fn local(socket: &Path) -> anyhow::Result<Option<Client>> {
     if UnixStream::connect(socket).is_err() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Whether the archive that a command changes is this cluster's own: by the data directory of the member, or by what a running
+//! Whether the archive that a command changes belongs to this cluster: by the member's data directory, or by what a running
 //! member says. Changes nothing.
 
 use std::io::{self, Write as _};
@@ -13,30 +13,30 @@ use super::exit::Refusal;
 use super::member::Member;
 use crate::config::Config;
 
-/// How to say whose it is where nothing here knows.
+/// Advice for when nothing here knows whose archive it is.
 const HINT: &str = "; run this where the member's data directory lies or a member answers, or name the archive's system \
                     identifier with --system-identifier";
 
-/// This cluster, as a command can know it.
+/// This cluster, as far as a command can know it.
 pub(super) struct Ours {
     data_directory: PathBuf,
     member: Member,
-    /// What the person at the command line says.
+    /// The system identifier given on the command line.
     named: Option<u64>,
 }
 
 impl Ours {
-    /// The cluster of the member with this configuration; nothing is asked yet.
+    /// The cluster of the member with this configuration. Sends no request yet.
     pub(super) fn of(config: &Config, named: Option<u64>) -> Result<Self, Refusal> {
         let data_directory = config.postgres.data_directory.clone();
         Ok(Ours { data_directory, member: Member::configured(config)?, named })
     }
 
-    /// The system identifier of this cluster, when anything here knows it; from the command line last, which must not
+    /// The system identifier of this cluster, if anything here knows it; the command line comes last and must not
     /// contradict the rest.
     ///
     /// # Errors
-    /// When it does, or the data directory cannot be read.
+    /// When it does, or when the data directory cannot be read.
     pub(super) async fn system_identifier(&self) -> anyhow::Result<Option<u64>> {
         let own = match control_file(&self.data_directory)? {
             Some(own) => Some(own),
@@ -50,10 +50,10 @@ impl Ours {
         }
     }
 
-    /// Proves that the archive is this cluster's.
+    /// Proves that the archive belongs to this cluster.
     ///
     /// # Errors
-    /// When it is not, or nobody can tell.
+    /// When it does not, or nobody can tell.
     pub(super) async fn prove(&self, store: &dyn Store, layout: &Layout) -> anyhow::Result<Owned> {
         let own = self.system_identifier().await?;
         let term = self.term().await;
@@ -73,7 +73,7 @@ impl Ours {
         }
     }
 
-    /// What the running member says.
+    /// As told by the running member.
     async fn told(&self) -> Option<u64> {
         let document = self.member.get("/patroni").await.ok()?;
         document["database_system_identifier"].as_str()?.parse().ok()
@@ -85,8 +85,8 @@ impl Ours {
     }
 }
 
-/// Of the server whose data directory this is: the first field of its control file (`ControlFileData`, in the byte order of
-/// the machine). `None` where there is none.
+/// The system identifier of the server with this data directory: the first field of its control file (`ControlFileData`, in
+/// the machine's byte order). `None` when there is no such file.
 pub(super) fn control_file(data_directory: &Path) -> anyhow::Result<Option<u64>> {
     let path = data_directory.join("global/pg_control");
     let failed = || format!("cannot read {}", path.display());

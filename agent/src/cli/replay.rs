@@ -1,5 +1,5 @@
 //! `outrider replay`: what a member saw, what it decided and why, from its flight recorder; and whether this version would
-//! decide the same. Changes nothing anywhere.
+//! decide the same. Changes nothing.
 
 mod seen;
 mod steps;
@@ -45,11 +45,11 @@ pub(super) struct Replay {
     json: bool,
 }
 
-/// What was read of a line.
+/// A parsed line.
 enum Line {
-    /// A round, and what would be decided now when that is something else.
+    /// A round, and what would be decided now if that differs.
     Round(Box<Record>, Option<Plan>),
-    /// No round.
+    /// Not a round.
     Odd(String),
 }
 

@@ -1,5 +1,5 @@
-//! `outrider restart`: asks for a restart of members, one after the other, and shows each step with its result. The members do
-//! it, whoever watches.
+//! `outrider restart`: requests a restart of members, one after the other, and shows each step with its result. The members
+//! carry it out, even if this command ends.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -16,9 +16,9 @@ use super::exit::{self, Refusal};
 use super::member::{Member, Whom};
 use crate::clock;
 
-/// Between two questions how far it is.
+/// Interval between requests for progress.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// A member that has not answered for so long is not asked any more.
+/// A member that has not answered for this long is no longer asked.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Restart Postgres on the members, one after the other: standbys first, and a switchover instead of a restart of the primary
@@ -131,7 +131,7 @@ async fn follow(member: &Member, id: &str) -> Result<ExitCode, Refusal> {
     }
 }
 
-/// A line for each member about whom there is something new.
+/// A line for each member with news.
 fn news(now: &Value, told: &mut BTreeMap<String, String>) -> String {
     let mut lines = String::new();
     for member in now["members"].as_array().into_iter().flatten() {
@@ -149,7 +149,7 @@ fn news(now: &Value, told: &mut BTreeMap<String, String>) -> String {
 }
 
 fn say(lines: &str) {
-    // A reader that closed its end has seen enough; the exit status still tells.
+    // The reader closed its end: it has seen enough, and the exit status still tells.
     let _ = io::stdout().write_all(lines.as_bytes()).and_then(|()| io::stdout().flush());
 }
 

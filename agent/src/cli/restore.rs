@@ -1,5 +1,5 @@
-//! `outrider restore`: gets a server back from the archive, to any second, or says beforehand why not. Needs no agent and no
-//! DCS: it works when the cluster is dead.
+//! `outrider restore`: restores a server from the archive, to any second, or says beforehand why that is not possible. Needs
+//! no agent and no DCS: it works when the cluster is dead.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -139,7 +139,7 @@ fn goal(asked: &Restore) -> Result<Goal, Refusal> {
     Ok(Goal { action, ..asked.target.goal()? })
 }
 
-/// The archive to read: the member's own, or another one that is reached by the same options.
+/// The archive to read: the member's own, or another one reached with the same options.
 fn archive(asked: &Restore, config: &Config) -> Result<Archive, Refusal> {
     let Some(own) = &config.archive else {
         return Err(Refusal::Usage(format!("{} names no archive", asked.config.display())));
@@ -267,7 +267,7 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
     }
     let pg_ctl = config.postgres.bin_directory.join("pg_ctl");
     let start = format!("{} start -D {directory}", pg_ctl.display());
-    // Only such a server tells pg_ctl that it is up before it has recovered.
+    // Only such a server reports to pg_ctl that it is up before it has recovered.
     let answers_early = asked.standby || plan.goal.action == TargetAction::Pause;
     let next = if answers_early {
         format!("next: start it, and it recovers by itself: {start}\n")
@@ -282,7 +282,7 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
     Ok(text)
 }
 
-/// A bar on a terminal, and now and then a line elsewhere.
+/// A progress bar on a terminal, and a line now and then elsewhere.
 pub(super) struct Shown {
     bar: Option<ProgressBar>,
     phase: Phase,
@@ -360,7 +360,7 @@ fn mapping(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-/// By numbers, or a user of this machine by name.
+/// By number, or by name for a user of this machine.
 fn owner(text: &str) -> Result<(u32, u32), String> {
     if let Some((user, group)) = text.split_once(':')
         && let (Ok(user), Ok(group)) = (user.parse(), group.parse())

@@ -1,5 +1,5 @@
-//! `outrider rollback`: asks the cluster to roll itself back, shows how far it is, and says in the end where the old data lies.
-//! The leader does it, whoever watches.
+//! `outrider rollback`: requests a rollback of the running cluster, shows progress, and reports at the end where the old data
+//! is. The leader carries it out, even if this command ends.
 
 use std::path::Path;
 use std::process::ExitCode;

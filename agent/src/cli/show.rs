@@ -39,7 +39,7 @@ pub(super) fn config(show: ShowConfig) -> Result<ExitCode, Refusal> {
     exit::print(&format::yaml(&rules)?)
 }
 
-/// Rows of older versions of Patroni end earlier.
+/// Rows written by older versions of Patroni are shorter.
 fn timelines(history: &Value) -> Rows {
     let rows = history.as_array().map(Vec::as_slice).unwrap_or_default();
     let row = |row: &Value| {

@@ -1,5 +1,4 @@
-//! `outrider switchover` and `outrider failover`: asks the leader, waits for the outcome, and shows how long nobody could
-//! write.
+//! `outrider switchover` and `outrider failover`: asks the leader, waits for the outcome, and shows the write gap.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use super::confirm::confirm;
 use super::exit::{self, Refusal};
 use super::member::{Member, Whom};
 
-/// Between two looks at how far it is.
+/// Interval between checks of the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Hand the leadership to another member, in good order
@@ -132,11 +131,11 @@ async fn ask(
     (path, request): (&str, &Value),
     wait: Duration,
 ) -> Result<ExitCode, Refusal> {
-    // The old leader measures the gap, so it is asked when it can be reached.
+    // The old leader measures the gap, so it is asked if it can be reached.
     let leader = leader_url(cluster).map(|url| member.other(&url)).transpose()?;
     let asked = async {
         match leader.as_ref().unwrap_or(member).post_within(path, request, wait).await {
-            // Nothing was asked yet. After any other failure it may be under way, and asking again would confuse it.
+            // This request never arrived. After any other failure it may be in progress, and asking again would confuse it.
             Err(fault) if leader.is_some() && never_arrived(&fault) => {
                 member.post_within(path, request, wait).await
             }
@@ -155,7 +154,7 @@ async fn ask(
     exit::print(&format!("{words}{gap}\n"))
 }
 
-/// Says what the leader is doing for it, whenever that changes; it never ends by itself.
+/// Shows what the leader is doing for it, whenever that changes. Never ends by itself.
 async fn show_progress<Never>(member: &Member) -> Never {
     let mut shown = String::new();
     loop {

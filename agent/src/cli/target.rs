@@ -1,4 +1,4 @@
-//! The options that say up to where a server is recovered, for `outrider restore` and `outrider rollback`.
+//! The recovery target on the command line, for `outrider restore` and `outrider rollback`.
 
 use clap::Args;
 use outrider_archive::restore::{BadTarget, Goal, Target, TargetTimeline};
@@ -45,7 +45,7 @@ pub(super) struct PointOptions {
 }
 
 impl TargetOptions {
-    /// Up to where, and then a primary.
+    /// The goal: this target, then a primary.
     pub(super) fn goal(&self) -> Result<Goal, Refusal> {
         let target = self.point.target()?.unwrap_or(Target::Latest);
         if self.exclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
@@ -57,7 +57,7 @@ impl TargetOptions {
 }
 
 impl PointOptions {
-    /// The one that was given.
+    /// The target that was given, if any.
     pub(super) fn target(&self) -> Result<Option<Target>, Refusal> {
         let usage = |fault: BadTarget| Refusal::Usage(fault.to_string());
         Ok(if let Some(time) = &self.to {

@@ -1,4 +1,4 @@
-//! `outrider verify`: whether the archive would give back what it holds. Asks the store itself, as `outrider backups` does.
+//! `outrider verify`: whether the archive could restore what it holds. Asks the store itself, like `outrider backups`.
 
 mod drill;
 
@@ -78,7 +78,7 @@ pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
     Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What was found, and whether the archive is not known to be another cluster's.
+/// The findings, and whether the archive is not known to be another cluster's.
 async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<(Verification, bool)> {
     let catalog = place.read().await?;
     let bar = Bar::new(wanted.full);
@@ -96,14 +96,14 @@ async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<(Veri
     Ok((found, other.is_none()))
 }
 
-/// Leaves the outcome where agents find it for their metrics.
+/// Records the outcome where agents find it for their metrics.
 async fn record(
     place: &Place,
     wanted: &VerifyOptions,
     found: &Verification,
     drilled: Option<&DrillReport>,
 ) -> anyhow::Result<()> {
-    // A look at one backup says nothing of the archive.
+    // Checking one backup says nothing about the archive.
     if wanted.backup.is_some() && drilled.is_none() {
         return Ok(());
     }
@@ -116,10 +116,10 @@ async fn record(
     written.context("cannot write the outcome into the archive")
 }
 
-/// How far it is: a bar on a terminal, otherwise a line for each tenth. On standard error, so that the result can be piped.
+/// Progress: a bar on a terminal, otherwise a line for each tenth. On standard error, so that the result can be piped.
 struct Bar {
     bar: Option<ProgressBar>,
-    /// Already told.
+    /// Tenths already reported.
     tenths: AtomicU64,
     full: bool,
 }

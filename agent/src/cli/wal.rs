@@ -1,5 +1,5 @@
-//! `outrider wal-push` and `outrider wal-fetch`, which Postgres starts for each WAL file. They ask the agent; only where
-//! there is none, as on a machine where a server is restored by hand, a fetch may go to the archive itself.
+//! `outrider wal-push` and `outrider wal-fetch`, which Postgres starts for each WAL file. They ask the agent. Only where
+//! there is none, as when a server is restored by hand, may a fetch go to the archive itself.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,19 +19,19 @@ pub(super) fn push(socket: Option<&Path>, path: &Path) -> ExitCode {
 
 /// Postgres starts its commands in the data directory.
 fn usual_socket() -> PathBuf {
-    // Where there is no current directory no agent answers either, and that is what is said.
+    // Without a current directory no agent answers either, and that is reported.
     let data_directory = std::env::current_dir().unwrap_or_default();
     beside(&data_directory).join(ARCHIVE_SOCKET)
 }
 
 /// Who asks. Postgres starts its commands in the data directory, where this file tells a recovery to the end from a standby.
-/// A standby that is promoted has neither file any more when it asks for the history of its old timeline, and must not wait
-/// for a store that is down.
+/// A standby that is being promoted has neither file when it asks for its old timeline's history, and must not wait for a
+/// store that is down.
 fn reader() -> Reader {
     if Path::new("recovery.signal").exists() { Reader::Recovery } else { Reader::Standby }
 }
 
-/// The end of a `wal-fetch` whose words make no sense: a recovery must not take it for "no such file".
+/// The exit of a `wal-fetch` with invalid arguments: a recovery must not take it for "no such file".
 pub(super) fn unusable() -> ExitCode {
     if reader() == Reader::Standby {
         return ExitCode::from(USAGE);
@@ -46,7 +46,7 @@ pub(super) fn fetch(options: &WalFetch) -> ExitCode {
     let Some(file) = &options.config else {
         return end(client::fetch(&socket.map_or_else(usual_socket, Path::to_owned), name, path, reader));
     };
-    // A fault of the configuration, too, must not be taken for the end of all WAL.
+    // A configuration error must not be taken for the end of all WAL either.
     let archive = match load(file).map(|config| config.archive) {
         Ok(Some(archive)) => archive,
         Ok(None) => return end(Exit::trouble(reader, format!("{} names no archive", file.display()))),
@@ -61,7 +61,7 @@ pub(super) fn fetch(options: &WalFetch) -> ExitCode {
         Err(fault) => return end(Exit::trouble(reader, format!("{name}: {fault:#}"))),
     };
     let socket = socket.unwrap_or(&archive.socket);
-    // The agent knows its own archive only.
+    // The agent knows only its own archive.
     if !elsewhere && client::is_served(socket) {
         return end(client::fetch(socket, name, path, reader));
     }
@@ -82,7 +82,7 @@ fn fetch_without_agent(archive: &Archive, name: &str, path: &Path, reader: Reade
 
 fn end(exit: Exit) -> ExitCode {
     if let Some(message) = exit.message {
-        // Standard error is the log of Postgres. Without it there is still the exit status.
+        // Standard error is Postgres' log. Without it there is still the exit status.
         let _ = writeln!(io::stderr(), "outrider: {message}");
     }
     ExitCode::from(exit.code)

@@ -1,5 +1,5 @@
-//! Work that the cluster does on request, a base backup or a rollback: asks for it, shows how far it is, and takes it back. What
-//! comes of it, each command says itself.
+//! Work that the cluster does on request, a base backup or a rollback: requests it, shows progress, and cancels it. Each command
+//! reports the outcome itself.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -15,31 +15,31 @@ use super::exit::{self, Refusal};
 use super::member::Member;
 use crate::clock;
 
-/// Between two questions how far it is.
+/// Interval between requests for progress.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Without a terminal a line says how far it is after so many of them.
+/// Without a terminal, requests between two lines of progress.
 const LINE_EVERY: u32 = 100;
-/// A member that has not answered for so long is not asked any more.
+/// A member that has not answered for this long is no longer asked.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// One kind of work.
 pub(super) struct Work {
-    /// Where members are asked, such as `/backup`.
+    /// Path of the REST API, such as `/backup`.
     pub(super) path: &'static str,
-    /// What it is called, such as `backup`.
+    /// Its name, such as `backup`.
     pub(super) name: &'static str,
-    /// What it means that it was taken back.
+    /// What cancelling it means.
     pub(super) taken_back: &'static str,
-    /// What goes on when this command is interrupted, and what to do.
+    /// What goes on when this command is interrupted, and what to do about it.
     pub(super) goes_on: &'static str,
-    /// Who does it already, by the member and the phase.
+    /// Says that it is already being done, by the member and the phase.
     pub(super) under_way: fn(&str, &str) -> String,
-    /// What the end of it says.
+    /// Reports the outcome.
     pub(super) ended: fn(&Value) -> Result<ExitCode, Refusal>,
 }
 
 impl Work {
-    /// Takes back what was asked for or is under way.
+    /// Cancels what was requested or is in progress.
     pub(super) async fn cancel(&self, member: &Member) -> Result<ExitCode, Refusal> {
         let answer = member.delete(self.path).await?;
         let words = answer.body.trim();
@@ -49,7 +49,7 @@ impl Work {
         exit::print(&format!("the {} was taken back{}\n", self.name, self.taken_back))
     }
 
-    /// Asks for it, and follows it to its end unless `detach`.
+    /// Requests it, and follows it to its end unless `detach`.
     pub(super) async fn ask(
         &self,
         member: &Member,
@@ -79,7 +79,7 @@ impl Work {
         }
     }
 
-    /// What a member says that has one already.
+    /// What a member says when there is one already.
     pub(super) fn already(&self, words: &str) -> String {
         let Ok(document) = serde_json::from_str::<Value>(words) else { return words.to_owned() };
         let (name, running) = (self.name, &document["running"]);
@@ -129,7 +129,7 @@ impl Work {
     }
 }
 
-/// A bar on a terminal, and now and then a line elsewhere.
+/// A progress bar on a terminal, and a line now and then elsewhere.
 struct Shown {
     bar: Option<ProgressBar>,
     looks: u32,
@@ -145,7 +145,7 @@ impl Shown {
         Shown { bar, looks: 0, phase: String::new() }
     }
 
-    /// `running`: what a member says of a backup or a rollback that is under way.
+    /// `running`: a member's answer about a backup or rollback in progress.
     fn show(&mut self, running: &Value) {
         let number = |key: &str| running[key].as_u64().unwrap_or_default();
         let phase = running["phase"].as_str().unwrap_or("waiting for a member to take it");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// A host, or several in a list, and a port.
+/// A host or a list of hosts, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     /// As written, without the brackets of IPv6.
@@ -13,11 +13,11 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `host:port`; the port may be left out when there is a usual one.
+    /// Parses `host:port`; the port is optional when there is a default.
     pub(super) fn parse(text: &str, usual_port: Option<u16>) -> Option<Self> {
         let text = text.trim();
         let (host, port) = match text.rsplit_once(':') {
-            // Without brackets a text with several colons is an IPv6 address and no port.
+            // Without brackets, a text with several colons is an IPv6 address without a port.
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
             _ => (text, usual_port?),
         };
@@ -25,17 +25,17 @@ impl Address {
         (!host.is_empty() && port != 0).then(|| Address { host: host.to_owned(), port })
     }
 
-    /// Whether it means all addresses of the machine, so that others cannot be told it.
+    /// Whether it means all addresses of the machine, which is not an address to give to others.
     pub(super) fn is_wildcard(&self) -> bool {
         matches!(self.host.as_str(), "*" | "0.0.0.0" | "::")
     }
 
-    /// Whether it is one host that others can be told.
+    /// Whether it is a single host that can be given to others.
     pub(super) fn is_reachable(&self) -> bool {
         !self.is_wildcard() && !self.host.contains(',')
     }
 
-    /// The first address that the name stands for.
+    /// The first address that the name resolves to.
     pub(super) fn resolve(&self) -> std::io::Result<SocketAddr> {
         let host = if self.host == "*" { "0.0.0.0" } else { &self.host };
         (host, self.port)

@@ -19,33 +19,33 @@ const SCHEDULE: &str = "0 */6 * * *";
 const FETCH_AHEAD: usize = 8;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const STREAM_INTERVAL: Duration = Duration::from_secs(1);
-/// Below this the requests cost more than they save.
+/// Minimum `stream_interval`: below it requests cost more than they save.
 const STREAM_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The archive of one cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Archive {
-    /// Where it lies.
+    /// Where it is.
     pub(crate) location: Location,
-    /// How to get there, when that is S3.
+    /// How to reach it, when it is S3.
     pub(crate) s3: Option<S3Options>,
     /// The keys in it.
     pub(crate) layout: Layout,
     /// How files are compressed.
     pub(crate) compression: Compression,
-    /// Segments that are fetched before a recovery asks for them; 0: none.
+    /// Segments fetched before a recovery asks for them; 0 for none.
     pub(crate) fetch_ahead: usize,
-    /// Files under way at one time.
+    /// Files in flight at one time.
     pub(crate) parallelism: NonZeroUsize,
     /// When base backups are due; `None`: on request only.
     pub(crate) schedule: Option<Schedule>,
-    /// When a backup is to be restored for proof; `None`: only by `outrider verify --drill`.
+    /// When to verify by restoring a backup; `None`: only by `outrider verify --drill`.
     pub(crate) drill: Option<Schedule>,
-    /// The directory in which the scratch directory for that is made; beside the data directory unless given.
+    /// Where the scratch directory for that is created; beside the data directory when absent.
     pub(crate) drill_directory: Option<PathBuf>,
-    /// Bytes of the data directory that a backup reads in a second at the most.
+    /// Maximum rate at which a backup reads the data directory, in bytes per second.
     pub(crate) backup_rate: Option<NonZeroU64>,
-    /// How often the segment that is being written is looked at for new WAL; `None` when it is not streamed.
+    /// Interval between looks for new WAL in the unfinished segment; `None` when it is not streamed.
     pub(crate) stream_interval: Option<Duration>,
     /// Which base backups are kept.
     pub(crate) retention: RetentionPolicy,
@@ -54,15 +54,15 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// The name of the server in it.
+    /// The server's name in the archive.
     pub(crate) fn server(&self) -> &str {
         self.layout.server()
     }
 
-    /// The store itself; nothing is asked of it yet.
+    /// The store. Sends no request yet.
     ///
     /// # Errors
-    /// When an option of it is unusable.
+    /// When one of its options is unusable.
     pub(crate) fn open_store(&self) -> anyhow::Result<Arc<dyn Store>> {
         match &self.location {
             Location::Directory { path } => Ok(Arc::new(DirectoryStore::new(path.clone()))),
@@ -75,10 +75,10 @@ impl Archive {
 }
 
 impl Archive {
-    /// Another archive that is reached by the same options, or another server's part of this one. For reading only.
+    /// Another archive reached with the same options, or another server's part of this one. For reading only.
     ///
     /// # Errors
-    /// When the options of this one do not lead there, or the name is no server's.
+    /// When this archive's options cannot reach it, or the name is not a valid server name.
     pub(crate) fn elsewhere(
         &self,
         location: Option<&Location>,
@@ -104,7 +104,7 @@ impl Archive {
 /// The name of its socket, beside the supervisor's.
 pub(crate) const SOCKET: &str = "archive.sock";
 
-/// `None` when there is none, or when it has a fault.
+/// `None` when there is none, or it has an error.
 pub(super) fn read(
     root: &Section<'_>,
     scope: &str,
@@ -117,7 +117,7 @@ pub(super) fn read(
     }
     let location = location(&section, findings);
     let server = section.text("server", findings).unwrap_or_else(|| scope.to_owned());
-    // Without a scope that fault is named already.
+    // A missing scope is already reported.
     let layout = match Layout::new(server.as_str()) {
         Ok(layout) => Some(layout),
         Err(_) if server.is_empty() => None,
@@ -184,7 +184,7 @@ pub(super) fn location(section: &Section<'_>, findings: &mut Findings) -> Option
     text.parse::<Location>().map_err(|fault| findings.missing(section.name("store"), fault.to_string())).ok()
 }
 
-/// `never`, which YAML's `off` and `false` are too, for none.
+/// `never`, or YAML's `off` and `false`, is none.
 fn schedule(section: &Section<'_>, key: &str, usual: &str, findings: &mut Findings) -> Option<Schedule> {
     let text = section.text(key, findings).unwrap_or_else(|| usual.to_owned());
     if matches!(text.trim(), "never" | "off" | "false") {
@@ -260,7 +260,7 @@ pub(super) fn s3(
         bucket: bucket.to_owned(),
         create_bucket: create_bucket.unwrap_or(false),
         path: path.to_owned(),
-        // A store at an address of one's own seldom has a host name for each bucket.
+        // A store at a custom address rarely has a host name for each bucket.
         path_style: path_style.unwrap_or(endpoint.is_some()),
         endpoint,
         region: section.text("region", findings).unwrap_or_else(|| "us-east-1".to_owned()),

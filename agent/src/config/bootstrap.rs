@@ -1,4 +1,4 @@
-//! `bootstrap.dcs`: the rules that a new cluster begins with. An existing cluster keeps those in its DCS.
+//! `bootstrap.dcs`: the rules that a new cluster starts with. An existing cluster keeps those in its DCS.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::rules;
 use super::section::Section;
 use super::values;
 
-/// What a new cluster's `/config` holds, and the retry timeout in it.
+/// Contents of a new cluster's `/config`, and the retry timeout in it.
 pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> (Value, Duration) {
     let bootstrap = root.section("bootstrap", findings);
     let section = bootstrap.section("dcs", findings);
     let mut rules = defaults();
     for (key, value) in section.entries() {
-        // However it is written here, in the DCS it is a boolean as Patroni has it.
+        // However it is written here, the DCS holds a boolean, as with Patroni.
         let truth = values::truth(value).filter(|_| key == "synchronous_mode").map(Value::Bool);
         rules.insert(key.clone(), truth.unwrap_or_else(|| value.clone()));
     }
@@ -55,7 +55,7 @@ pub(super) fn initdb(root: &Section<'_>, findings: &mut Findings) -> Vec<String>
 }
 
 fn option(item: &Value) -> Option<String> {
-    // What the agent passes itself.
+    // Options that the agent passes itself.
     const OURS: &[&str] = &["pgdata", "D", "username", "U", "pwfile", "pwprompt", "W"];
     let (name, value) = match item {
         Value::String(name) => (name.as_str(), None),

@@ -1,4 +1,4 @@
-//! The configuration in effect, with the defaults filled in and without the secrets, for people.
+//! The configuration in effect, with defaults filled in and secrets hidden, for people.
 
 use outrider_archive::Compression;
 use outrider_postgres::User;
@@ -116,7 +116,7 @@ fn shipping(archive: &Archive) -> Value {
     document
 }
 
-/// What is not set is not shown.
+/// Unset keys are left out.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => {

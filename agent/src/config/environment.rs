@@ -1,10 +1,10 @@
-//! Environment variables that stand for keys of the file: `OUTRIDER_...`, and Patroni's `PATRONI_...`. They win over it.
+//! Environment variables for keys of the file: `OUTRIDER_...`, and Patroni's `PATRONI_...`. They override the file.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// The variables without their prefix, with the key that they stand for.
+/// The variables without their prefix, with the key each one sets.
 const VARIABLES: &[(&str, &str)] = &[
     ("SCOPE", "scope"),
     ("NAMESPACE", "namespace"),
@@ -48,7 +48,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ARCHIVE_CA_FILE", "archive.ca_file"),
     ("SUPERVISOR_SOCKET", "supervisor.socket"),
 ];
-/// The users of Postgres, each with the keys for the protection of its connections, which are called the same in capitals.
+/// The users of Postgres; for each, the keys that protect its connections have variables of the same name in capitals.
 const USERS: [&str; 3] = ["superuser", "replication", "rewind"];
 const PROTECTION: [&str; 9] = [
     "sslmode",
@@ -61,10 +61,10 @@ const PROTECTION: [&str; 9] = [
     "gssencmode",
     "channel_binding",
 ];
-/// Ours wins where both are set.
+/// The later one wins where both are set.
 const PREFIXES: [&str; 2] = ["PATRONI_", "OUTRIDER_"];
 
-/// The environment of the process, or one made up for a test.
+/// The environment of the process, or a made-up one in a test.
 pub(crate) type Environment = BTreeMap<String, String>;
 
 fn variables() -> impl Iterator<Item = (String, String)> {
@@ -77,7 +77,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     single.chain(protection)
 }
 
-/// Puts what the environment says into the document. A secret `X` may also be given as `X_FILE`.
+/// Applies the environment to the document. A secret `X` may also be given as `X_FILE`.
 pub(super) fn apply(environment: &Environment, document: &mut Map<String, Value>) {
     for prefix in PREFIXES {
         for (variable, key) in variables() {
@@ -96,7 +96,7 @@ pub(super) fn apply(environment: &Environment, document: &mut Map<String, Value>
     apply_amazon(environment, document);
 }
 
-/// The keys of an archive in S3 for which nothing else says any, under the names that Amazon's tools use.
+/// Sets the keys of an S3 archive from Amazon's variables, where nothing else sets them.
 fn apply_amazon(environment: &Environment, document: &mut Map<String, Value>) {
     let Some(Value::Object(archive)) = document.get("archive") else { return };
     let is_s3 = archive.get("store").and_then(Value::as_str).is_some_and(|store| store.starts_with("s3://"));
@@ -127,7 +127,7 @@ fn apply_amazon(environment: &Environment, document: &mut Map<String, Value>) {
     }
 }
 
-/// Whether the value of this key is to be shown to nobody.
+/// Whether the value of this key must not be shown.
 pub(super) fn is_secret(key: &str) -> bool {
     ["password", "access_key_id", "secret_access_key", "session_token"].iter().any(|end| key.ends_with(end))
 }
@@ -143,7 +143,7 @@ fn put(document: &mut Map<String, Value>, key: &str, text: &str) {
         }
         Some((section, rest)) => {
             let section = document.entry(section).or_insert_with(|| Value::Object(Map::new()));
-            // An empty section is `null` in YAML; anything else that is no section is a fault that is named later.
+            // An empty section is `null` in YAML; any other value that is not a section is reported later.
             if section.is_null() {
                 *section = Value::Object(Map::new());
             }

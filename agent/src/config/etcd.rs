@@ -12,10 +12,10 @@ use super::{Config, first_policy};
 use crate::clock;
 
 impl Config {
-    /// The DCS for somebody who only looks and is no member: without a session. `limit`: for one operation.
+    /// The DCS for a reader that is not a member: without a session. `limit`: for one operation.
     ///
     /// # Errors
-    /// What keeps it from being opened; nobody is asked yet.
+    /// Why it cannot be opened. Sends no request yet.
     pub(crate) fn open_dcs(&self, limit: Duration) -> anyhow::Result<Arc<dyn Dcs>> {
         let identity = Identity {
             name: self.name.clone(),

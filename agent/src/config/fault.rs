@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: every fault with its key, its value and the rule. Secrets are not shown.
+//! What is wrong with a configuration: every error with its key, its value and the rule. Secrets are not shown.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub(crate) enum ConfigError {
     Yaml {
         /// Which.
         path: PathBuf,
-        /// What is wrong, and in which line; without the text around it, which may hold a password.
+        /// What is wrong, and on which line; without the surrounding text, which may hold a password.
         problem: String,
     },
     /// The values.
@@ -35,25 +35,25 @@ pub(crate) enum ConfigError {
     },
 }
 
-/// All faults of one configuration, in the order of reading.
+/// All errors of one configuration, in the order of reading.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(pub(crate) Vec<Fault>);
 
-/// One fault.
+/// One error.
 #[derive(Debug)]
 pub(crate) struct Fault {
     /// The key with the sections before it, such as `restapi.listen`.
     pub(crate) key: String,
-    /// Its value as it was found; `None` when it is absent or secret.
+    /// The value as found; `None` when it is absent or secret.
     pub(crate) value: Option<Value>,
     /// What it should be.
     pub(crate) rule: String,
 }
 
-/// Gathered while a configuration is read.
+/// Collected while a configuration is read.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// What must be mended.
+    /// What must be fixed.
     pub(super) faults: Faults,
     /// What has no effect.
     pub(super) warnings: Vec<String>,
@@ -65,7 +65,7 @@ impl Findings {
         self.faults.0.push(Fault { key: key.into(), value: Some(value.clone()), rule: rule.into() });
     }
 
-    /// The key is absent, or its value is not to be shown.
+    /// The key is absent, or its value must not be shown.
     pub(super) fn missing(&mut self, key: impl Into<String>, rule: impl Into<String>) {
         self.faults.0.push(Fault { key: key.into(), value: None, rule: rule.into() });
     }

@@ -1,5 +1,5 @@
-//! Which parameters and lines of `pg_hba.conf` a member takes from the rules of its cluster: what its server would not take, or
-//! what is the agent's to set, is named, and keeps its last good value.
+//! Which parameters and lines of `pg_hba.conf` a member takes from the rules of its cluster. What its server would reject, or
+//! what the agent sets itself, is reported and keeps its last good value.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use tokio::time::timeout;
 use super::keys;
 use super::rules::{self, Violation};
 
-/// For all that is asked of the program `postgres`; without an answer by then nothing is known to be wrong.
+/// Time limit for asking the program `postgres`; without an answer nothing counts as wrong.
 const TRIAL_LIMIT: Duration = Duration::from_secs(10);
-/// The oldest version that is supported.
+/// The oldest supported version.
 const VERSION_LEAST: u32 = 150_000;
 
-/// What is taken, and what is not.
+/// What is accepted and what is not.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Judged {
-    /// By name, small letters.
+    /// By lower-case name.
     pub(crate) parameters: BTreeMap<String, String>,
     /// Lines of `pg_hba.conf`.
     pub(crate) pg_hba: Vec<String>,
-    /// What is not followed, of all rules.
+    /// Everything that is not followed, of all the rules.
     pub(crate) violations: Vec<Violation>,
 }
 
-/// Judges the whole document. `known`: what the server knows; without it names and values are taken as they are. `last`: what
-/// this member had of it before.
+/// Checks the whole document. `known`: what the server knows; without it, names and values are accepted as they are. `last`:
+/// what this member had before.
 pub(crate) fn judge(
     dcs: &Value,
     settings: &Settings,
@@ -45,7 +45,7 @@ pub(crate) fn judge(
             for (name, value) in wanted.iter().filter(|(_, value)| !value.is_null()) {
                 let small = name.to_ascii_lowercase();
                 let good = match rules::parameter(name, value) {
-                    // Named among the violations already.
+                    // Already among the violations.
                     Err(_) => None,
                     Ok(text) => match fault(settings, known, &small, &text) {
                         None => Some(text),
@@ -98,11 +98,11 @@ fn pg_hba(
         }
         lines.push(text.to_owned());
     }
-    // One line less could let in whom it was to keep out.
+    // Leaving out one line could let in somebody it was meant to keep out.
     if is_good { lines } else { last.pg_hba.clone() }
 }
 
-/// Why one parameter is not taken.
+/// Why a parameter is rejected.
 pub(super) fn fault(
     settings: &Settings,
     known: Option<&KnownParameters>,
@@ -130,7 +130,7 @@ pub(super) fn fault(
     }
 }
 
-/// What the program `postgres` has against parameters, with its words, by name.
+/// What the program `postgres` objects to, in its own words, by parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tried(BTreeMap<String, String>);
 
@@ -145,7 +145,7 @@ impl Tried {
         self.0.iter().map(one).collect()
     }
 
-    /// What is left of `wanted`; what was refused is as in `good`.
+    /// `wanted` without the rejected parameters, which are as in `good`.
     pub(crate) fn taken(
         &self,
         wanted: &BTreeMap<String, String>,
@@ -162,8 +162,8 @@ impl Tried {
     }
 }
 
-/// Asks the program whether a server would start with `wanted`. What differs from `good` is tried one after the other, so that
-/// one that is wrong does not take the others with it.
+/// Asks the program whether a server would start with `wanted`. Values that differ from `good` are tried one after the other,
+/// so that a wrong one does not take the others with it.
 pub(crate) async fn try_parameters(
     settings: &Settings,
     good: &BTreeMap<String, String>,
@@ -176,7 +176,7 @@ pub(crate) async fn try_parameters(
             return Tried::default();
         }
         let is_changed = |name: &String, value: &String| good.get(name) != Some(value);
-        // Those that are as they were; a refusal of these is no fault of the change.
+        // First the unchanged ones: if these are rejected, the change is not to blame.
         let mut taken = wanted.clone();
         taken.retain(|name, value| !is_changed(name, value));
         if refusal(&trial, &taken).await.is_some() {
@@ -188,7 +188,7 @@ pub(crate) async fn try_parameters(
             return Tried(refused);
         }
         let mut left: Vec<&String> = wanted.keys().filter(|name| !taken.contains_key(*name)).collect();
-        // One may be right only beside another that is tried after it.
+        // A value may be valid only together with one that is tried after it.
         loop {
             let before = left.len();
             refused.clear();

@@ -1,4 +1,4 @@
-//! Which keys a file may have: ours, Patroni's that do nothing here, and Patroni's that must not be ignored.
+//! Which keys a file may have: known ones, Patroni's that do nothing here, and Patroni's that must not be ignored.
 
 use serde_json::{Map, Value};
 
@@ -8,17 +8,17 @@ use super::fault::Findings;
 struct Keys {
     /// Its path, such as `postgresql.authentication.superuser`; empty for the top.
     section: &'static str,
-    /// What is read.
+    /// Keys that are read.
     used: &'static [&'static str],
-    /// What does nothing here; named once in a warning.
+    /// Keys without effect here; each gets a warning.
     idle: &'static [&'static str],
-    /// What would be wrong to ignore.
+    /// Keys that would be wrong to ignore; each is an error.
     refused: &'static [&'static str],
 }
 
 /// The rules of the cluster, in the file as in the DCS.
 pub(super) const RULES: &str = "bootstrap.dcs";
-/// What in them is for Postgres.
+/// The part of them that is for Postgres.
 pub(super) const RULES_POSTGRESQL: &str = "bootstrap.dcs.postgresql";
 
 const USER: (&[&str], &[&str]) = (
@@ -35,7 +35,7 @@ const USER: (&[&str], &[&str]) = (
         "gssencmode",
         "channel_binding",
     ],
-    // Of an encrypted key, which the agent's own sessions cannot read.
+    // For an encrypted key, which the agent's own sessions cannot read.
     &["sslpassword"],
 );
 
@@ -193,7 +193,7 @@ const SECTIONS: &[Keys] = &[
             "synchronous_node_count",
             "postgresql",
         ],
-        // Patroni's others are in `rules`.
+        // Patroni's other keys are in `rules`.
         idle: &[],
         refused: &[],
     },
@@ -258,9 +258,9 @@ const SECTIONS: &[Keys] = &[
     },
 ];
 
-/// Finds every key that is not read.
+/// Reports every key that is not read.
 pub(super) fn check(document: &Map<String, Value>, findings: &mut Findings) {
-    // The rules are judged as a whole, as those in the DCS are.
+    // The rules are checked as a whole, like those in the DCS.
     for keys in SECTIONS.iter().filter(|keys| !keys.section.starts_with(RULES)) {
         if let Some(section) = section(document, keys.section) {
             section.keys().for_each(|key| check_key(keys, key, findings));
@@ -285,7 +285,7 @@ fn check_key(keys: &Keys, key: &str, findings: &mut Findings) {
     }
 }
 
-/// What is wrong with a key of a section; `None` when it is one that is read.
+/// What is wrong with a key of a section; `None` when it is read.
 pub(super) fn unknown_in(section: &str, key: &str) -> Option<String> {
     let keys = SECTIONS.iter().find(|keys| keys.section == section)?;
     (!keys.used.contains(&key)).then(|| unknown(keys, key))
@@ -297,7 +297,7 @@ pub(super) fn nearest<'name>(name: &str, known: impl Iterator<Item = &'name str>
     (near.0 <= 2.max(name.len() / 4)).then_some(near.1)
 }
 
-/// The known name that is nearly this one: letters of it wrong, or written in another way (`no-failover`).
+/// The known name closest to this one: misspelt, or written another way (`no-failover`).
 pub(super) fn misspelt<'name>(name: &str, known: impl Iterator<Item = &'name str>) -> Option<&'name str> {
     let letters = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
@@ -336,7 +336,7 @@ fn section<'document>(
     path.split('.').filter(|part| !part.is_empty()).try_fold(document, |map, part| map.get(part)?.as_object())
 }
 
-/// Levenshtein's: how many letters must be inserted, removed or replaced.
+/// Levenshtein distance: how many characters must be inserted, removed or replaced.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

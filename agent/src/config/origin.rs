@@ -1,4 +1,4 @@
-//! `bootstrap.method` and `postgresql.create_replica_methods`: from where a new cluster, and a new member, gets its data.
+//! `bootstrap.method` and `postgresql.create_replica_methods`: where a new cluster, and a new member, gets its data from.
 
 use outrider_archive::restore::{Goal, Target, TargetTimeline};
 use outrider_archive::{BackupId, Layout};
@@ -12,7 +12,7 @@ use super::section::Section;
 use crate::clock;
 use crate::log::causes;
 
-/// How a cluster that does not exist yet is made.
+/// How a cluster that does not exist yet is created.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
     /// By initdb, empty.
@@ -21,30 +21,30 @@ pub(crate) enum Origin {
     Archive(Box<ArchiveOrigin>),
 }
 
-/// The archive that a cluster begins with. It is only read.
+/// The archive that a cluster starts from. It is only read.
 #[derive(Clone, Debug)]
 pub(crate) struct ArchiveOrigin {
-    /// Where it is; the cluster's own or that of another.
+    /// The cluster's own archive or another's.
     pub(crate) archive: Archive,
     /// Whether it is another's.
     pub(crate) foreign: bool,
-    /// Up to where.
+    /// Recovery target.
     pub(crate) goal: Goal,
-    /// From which backup; the best one when absent.
+    /// The backup to start from; the best one when absent.
     pub(crate) backup: Option<BackupId>,
 }
 
-/// How a new member is made.
+/// How a new member gets its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplicaMethod {
-    /// From the archive, so that the primary has no work with it.
+    /// From the archive, without load on the primary.
     Archive,
     /// By pg_basebackup, from the primary.
     BaseBackup,
 }
 
 impl ReplicaMethod {
-    /// Its name in the file.
+    /// Its name in the configuration.
     pub(super) fn name(self) -> &'static str {
         match self {
             ReplicaMethod::Archive => "archive",
@@ -53,7 +53,7 @@ impl ReplicaMethod {
     }
 }
 
-/// The keys of `bootstrap.archive` that say up to where; one of them at most.
+/// The keys of `bootstrap.archive` that set the target; at most one of them may be given.
 const TARGETS: [&str; 5] = ["target", "target_time", "target_lsn", "target_xid", "target_name"];
 
 /// `own`: the archive of this cluster.
@@ -123,7 +123,7 @@ pub(super) fn replica_methods(
     methods
 }
 
-/// For people.
+/// As shown by `check-config`.
 pub(super) fn shown(origin: &Origin) -> Value {
     match origin {
         Origin::Initdb => json!({"method": "initdb"}),
@@ -139,7 +139,7 @@ pub(super) fn shown(origin: &Origin) -> Value {
     }
 }
 
-/// The archive that is read: what is not said is as in the cluster's own.
+/// The archive to read: unset keys are those of the cluster's own archive.
 fn source(section: &Section<'_>, own: &Archive, findings: &mut Findings) -> Option<Archive> {
     let mut read = own.clone();
     if let Some(server) = section.text("server", findings) {

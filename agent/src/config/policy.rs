@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outrider_ha::{Policy, SynchronousMode, Tags};
+use outrider_ha::{KILL_BUDGET, Policy, SynchronousMode, Tags};
 use serde_json::{Map, Value};
 
 use super::Config;
@@ -10,12 +10,10 @@ use super::rules::Violation;
 use super::section;
 use super::values::{integer, seconds, truth};
 
-/// A primary that cannot renew stops itself when its fuse has this much left: the kill budget of the supervisor.
-const STEP_DOWN_MARGIN: Duration = Duration::from_millis(500);
 /// The rules in `dcs` with this member's tags. What is absent has its default; what is `wrong` keeps its `last` value.
 pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>, last: &Policy) -> Policy {
     let is_good = |key: &str| wrong.iter().all(|violation| violation.key != key);
-    // The three belong together: one of them that cannot be makes the others mean something else.
+    // These three depend on each other: if one is wrong, the others mean something else.
     let timing = ["ttl", "loop_wait", "retry_timeout"].iter().all(|key| is_good(key));
     let time = |key: &str, usual: u64, last: Duration| {
         let good = if matches!(key, "ttl" | "loop_wait") { timing } else { is_good(key) };
@@ -31,7 +29,7 @@ pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>
         maximum_lag_on_failover: count("maximum_lag_on_failover", 0, last.maximum_lag_on_failover),
         primary_start_timeout: time("primary_start_timeout", 300, last.primary_start_timeout),
         switchover_timeout: time("switchover_timeout", 5, last.switchover_timeout),
-        step_down_margin: STEP_DOWN_MARGIN,
+        step_down_margin: KILL_BUDGET,
         synchronous_mode: if is_good("synchronous_mode") {
             synchronous_mode(dcs)
         } else {
@@ -42,10 +40,10 @@ pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>
     }
 }
 
-/// `member_slots_ttl` unless somebody says otherwise, as in Patroni.
+/// Default `member_slots_ttl`, as in Patroni.
 pub(crate) const MEMBER_SLOTS_TTL: Duration = Duration::from_secs(30 * 60);
 
-/// How long the slots of members that are away are kept; `last` when what `dcs` says is `wrong`.
+/// How long the slots of absent members are kept; `last` when the value in `dcs` is `wrong`.
 pub(crate) fn member_slots_ttl(dcs: &Value, wrong: &[Violation], last: Duration) -> Duration {
     if wrong.iter().any(|violation| violation.key == "member_slots_ttl") {
         return last;
@@ -53,7 +51,7 @@ pub(crate) fn member_slots_ttl(dcs: &Value, wrong: &[Violation], last: Duration)
     seconds(dcs, "member_slots_ttl").unwrap_or(MEMBER_SLOTS_TTL)
 }
 
-/// The rules before the DCS was read: those of the file, with the defaults beneath.
+/// The rules before the DCS was read: those of the file, over the defaults.
 pub(crate) fn first_policy(config: &Config) -> Policy {
     let defaults = Policy {
         ttl: Duration::from_secs(5),
@@ -61,7 +59,7 @@ pub(crate) fn first_policy(config: &Config) -> Policy {
         maximum_lag_on_failover: 0,
         primary_start_timeout: Duration::from_secs(300),
         switchover_timeout: Duration::from_secs(5),
-        step_down_margin: STEP_DOWN_MARGIN,
+        step_down_margin: KILL_BUDGET,
         synchronous_mode: SynchronousMode::On,
         synchronous_node_count: 1,
         tags: Tags::default(),
@@ -71,13 +69,13 @@ pub(crate) fn first_policy(config: &Config) -> Policy {
 
 fn synchronous_mode(dcs: &Value) -> SynchronousMode {
     match dcs.get("synchronous_mode").and_then(truth) {
-        // Only who says so lets a failover lose commits.
+        // A failover may lose commits only if somebody says so.
         Some(true) | None => SynchronousMode::On,
         Some(false) => SynchronousMode::Off,
     }
 }
 
-/// Patroni's tags; a boolean wins over its priority.
+/// Patroni's tags; a boolean overrides its priority.
 pub(crate) fn policy_tags(tags: &Map<String, Value>) -> Tags {
     let is_set = |name: &str| tags.get(name).and_then(truth) == Some(true);
     let priority =

@@ -15,7 +15,7 @@ use super::{bootstrap, programs, rules, tls};
 
 const LISTEN_RULE: &str = "expected host:port, such as 127.0.0.1:5432 or *:5432";
 
-/// The member that the Postgres belongs to, and what is around it.
+/// The member that the Postgres belongs to, and its surroundings.
 pub(super) struct Around<'config> {
     pub(super) name: String,
     pub(super) scope: String,
@@ -28,7 +28,7 @@ pub(super) struct Around<'config> {
     pub(super) program: PathBuf,
 }
 
-/// The data directory and the agent's own, which is beside it unless it is given.
+/// The data directory and the agent's state directory, which is beside it by default.
 pub(super) fn directories(root: &Section<'_>, findings: &mut Findings) -> (PathBuf, PathBuf) {
     let data_directory = data_directory(&root.section("postgresql", findings), findings);
     let state_directory = root.path("state_dir", findings).unwrap_or_else(|| beside(&data_directory));
@@ -78,7 +78,7 @@ pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findin
     (settings, connect_address)
 }
 
-/// The member's own, by name in small letters as Postgres compares them.
+/// The member's own parameters, by lower-case name as Postgres compares them.
 fn parameters(section: &Section<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
     let section = section.section("parameters", findings);
     let mut parameters = BTreeMap::new();
@@ -121,7 +121,7 @@ fn data_directory(section: &Section<'_>, findings: &mut Findings) -> PathBuf {
     path
 }
 
-/// Beside the data directory, not in it: a clone replaces all that is in it.
+/// Beside the data directory, not in it: a clone replaces everything in it.
 pub(crate) fn beside(data_directory: &Path) -> PathBuf {
     let mut name = data_directory.file_name().unwrap_or_default().to_owned();
     name.push(".outrider");
@@ -148,8 +148,8 @@ fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mu
     })
 }
 
-/// Where Postgres itself is told to put its socket, or beside the supervisor's, where both processes come. Never in the data
-/// directory: pg_rewind fails at the socket of the server that it copies from.
+/// Where Postgres itself is configured to put its socket, or else beside the supervisor's, which both processes can reach.
+/// Never in the data directory: pg_rewind fails on the socket of the server it copies from.
 fn socket_directory(
     parameters: &BTreeMap<String, String>,
     around: &Around<'_>,
@@ -171,7 +171,7 @@ fn socket_directory(
     usual
 }
 
-/// What the agent keeps outside the data directory, which a clone replaces.
+/// What the agent keeps must be outside the data directory, which a clone replaces.
 fn must_lie_outside(root: &Section<'_>, around: &Around<'_>, findings: &mut Findings) {
     let supervisor = root.section("supervisor", findings).name("socket");
     for (key, path) in
@@ -184,7 +184,7 @@ fn must_lie_outside(root: &Section<'_>, around: &Around<'_>, findings: &mut Find
     }
 }
 
-/// Whether a path leads into a directory, through links, too. Either may not be there yet.
+/// Whether a path is inside a directory, also through links. Neither has to exist yet.
 fn lies_in(path: &Path, directory: &Path) -> bool {
     let resolved = |path: &Path| {
         let there = path.ancestors().find_map(|there| Some((there, there.canonicalize().ok()?)));
@@ -218,7 +218,7 @@ fn pg_hba(section: &Section<'_>, findings: &mut Findings) -> Vec<String> {
         return Vec::new();
     };
     for line in &lines {
-        // Which version will read it is not known here: what only a newer one takes is left to it.
+        // The server's version is not known here, so syntax of newer versions is accepted.
         if let Err(why) = check_hba_line(line, u32::MAX) {
             findings.wrong(section.name("pg_hba"), &Value::from(line.as_str()), why);
         }
@@ -226,7 +226,7 @@ fn pg_hba(section: &Section<'_>, findings: &mut Findings) -> Vec<String> {
     lines
 }
 
-/// A command for Postgres to hand to the shell. Postgres itself replaces `%p` and `%f`, and `%%` is a percent sign.
+/// A command line for Postgres to hand to the shell. Postgres itself replaces `%p` and `%f`; `%%` is a percent sign.
 fn command(program: &Path, verb: &str, socket: &Path, arguments: &str) -> String {
     format!("{} {verb} --socket {} {arguments}", quoted(program), quoted(socket))
 }

@@ -6,16 +6,16 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-/// What the agent and the supervisor start.
+/// The programs that the agent and the supervisor start.
 const PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"];
 /// Where Debian keeps one directory for each major version.
 const DEBIAN: &str = "/usr/lib/postgresql";
-/// For `pg_config`, which only prints.
+/// Time limit for `pg_config`, which only prints.
 const PG_CONFIG_LIMIT: Duration = Duration::from_secs(5);
-/// What is read of it, in bytes.
+/// Most that is read of its output, in bytes.
 const SAID_MAX: u64 = 4096;
 
-/// The directory with all of PostgreSQL's programs: on the search path, as `pg_config` says, or Debian's newest.
+/// The directory with all of PostgreSQL's programs: on the search path, where `pg_config` says, or Debian's newest.
 pub(super) fn find(search_path: &str) -> Option<PathBuf> {
     std::env::split_paths(search_path)
         .find(|directory| has_programs(directory))
@@ -44,7 +44,7 @@ fn said_by_pg_config(search_path: &str) -> Option<PathBuf> {
     std::thread::spawn(move || {
         let mut said = String::new();
         let read = stdout.read_to_string(&mut said).map(|_| said);
-        // Nobody waits for it any more when it comes too late.
+        // By then nobody may be waiting any more.
         let _ = answer.send(read);
     });
     let said = answered.recv_timeout(PG_CONFIG_LIMIT);

@@ -19,21 +19,21 @@ pub(crate) struct Rest {
     pub(crate) listen: SocketAddr,
     /// `host:port` by which others reach it.
     pub(crate) connect_address: String,
-    /// For requests that change something.
+    /// User name for requests that change something.
     pub(crate) username: Option<String>,
-    /// For requests that change something.
+    /// Password for requests that change something.
     pub(crate) password: Option<Secret>,
-    /// Everybody who reaches it may change things; written out by the operator.
+    /// Whether anybody who reaches it may change things; set explicitly by the operator.
     pub(crate) allow_unauthenticated: bool,
 }
 
 impl Rest {
-    /// Whether who changes something must give a password.
+    /// Whether changing something requires a password.
     pub(crate) fn has_password(&self) -> bool {
         self.username.is_some() && self.password.is_some()
     }
 
-    /// What anybody who reaches it may do, where there is no password.
+    /// What anybody who reaches it may do when there is no password.
     pub(crate) fn open_to(&self) -> Option<String> {
         let who = if self.listen.ip().is_loopback() {
             "every process of this machine"
@@ -54,7 +54,7 @@ impl Rest {
         state_directory.join("restapi.sock")
     }
 
-    /// On the usual address.
+    /// At the default address.
     #[cfg(test)]
     pub(crate) fn of_test(username: Option<&str>, password: Option<&str>) -> Self {
         Rest {

@@ -1,4 +1,4 @@
-//! `archive.retention`: which base backups are kept. What it means is the archive's.
+//! `archive.retention`: which base backups are kept. The archive crate says what that means.
 
 use std::time::Duration;
 

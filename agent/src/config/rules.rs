@@ -1,5 +1,5 @@
-//! The document of the cluster's rules in the DCS: which keys and values it may have, whoever wrote it. What a server thinks of
-//! its parameters is asked elsewhere.
+//! The document of the cluster's rules in the DCS: which keys and values it may have, whoever wrote it. Whether a server
+//! accepts its parameters is checked elsewhere.
 
 pub(super) mod slots;
 
@@ -12,19 +12,19 @@ use super::keys;
 use super::section;
 use super::values::{self, integer, seconds, truth};
 
-/// Longer than this no timeout is meant to be.
+/// Maximum for timeouts; a longer one is a mistake.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Longer than this nobody's WAL is kept.
+/// Maximum for `member_slots_ttl`.
 const SLOTS_TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Below this a healthy etcd's pauses would cost failovers.
+/// Minimum `ttl`: below it a healthy etcd's pauses would cause failovers.
 const TTL_MIN: Duration = Duration::from_secs(2);
 
-/// What in the rules cannot be followed.
+/// A rule that cannot be followed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Violation {
     /// Its key, with the sections before it.
     pub(crate) key: String,
-    /// The value; `None` when it is absent, or the key itself is what is wrong.
+    /// The value; `None` when it is absent, or when the key itself is wrong.
     pub(crate) value: Option<Value>,
     /// What it must be, or why it is not followed.
     pub(crate) rule: String,
@@ -39,7 +39,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A key of Patroni's that is not followed: taken only with the value that means what is done anyway.
+/// One of Patroni's keys that is not supported: accepted only with the value that means what happens anyway.
 struct Fixed {
     key: &'static str,
     is_done: fn(&Value) -> bool,
@@ -224,7 +224,7 @@ fn postgresql(dcs: &Value, found: &mut Vec<Violation>) {
     check_keys(section, "postgresql", keys::RULES_POSTGRESQL, POSTGRESQL, found);
 }
 
-/// Parameters that take several values, parted by commas.
+/// Parameters that take several values, separated by commas.
 const LISTS: &[&str] = &[
     "createrole_self_grant",
     "datestyle",
@@ -247,7 +247,7 @@ const LISTS: &[&str] = &[
 /// A value as Postgres reads it: a boolean is `on` or `off`, a list is joined where Postgres takes one.
 ///
 /// # Errors
-/// When Postgres could not read it.
+/// When Postgres cannot read it.
 pub(crate) fn parameter(name: &str, value: &Value) -> Result<String, String> {
     match value {
         Value::Bool(true) => Ok("on".to_owned()),

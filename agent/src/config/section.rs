@@ -1,4 +1,4 @@
-//! A section of the configuration file, read key by key. Each wrong value becomes a fault, and reading goes on.
+//! A section of the configuration file, read key by key. Each wrong value is recorded as an error, and reading continues.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::log::causes;
 pub(crate) const DURATION_RULE: &str =
     "expected seconds, or a number with ms, s, min, h, d or w, such as 7d or 7 days";
 
-/// A mapping of the document, or one that is absent.
+/// A mapping in the document, or an absent one.
 pub(super) struct Section<'document> {
     path: String,
     map: Option<&'document Map<String, Value>>,
@@ -25,7 +25,7 @@ impl<'document> Section<'document> {
         Section { path: String::new(), map: Some(document) }
     }
 
-    /// A section of this one; empty when it is absent.
+    /// A section of this one; empty when absent.
     pub(super) fn section(&self, key: &str, findings: &mut Findings) -> Section<'document> {
         let path = self.name(key);
         match self.get(key) {
@@ -38,7 +38,7 @@ impl<'document> Section<'document> {
         }
     }
 
-    /// Whether the section stands in the file.
+    /// Whether the section is in the file.
     pub(super) fn is_present(&self) -> bool {
         self.map.is_some()
     }
@@ -48,7 +48,7 @@ impl<'document> Section<'document> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The value as it stands there; `null` counts as absent.
+    /// The value as written; `null` counts as absent.
     pub(super) fn get(&self, key: &str) -> Option<&'document Value> {
         self.map?.get(key).filter(|value| !value.is_null())
     }
@@ -58,14 +58,14 @@ impl<'document> Section<'document> {
         self.map.into_iter().flatten()
     }
 
-    /// A text that is not empty. A number is taken as its digits.
+    /// A non-empty text. A number is taken as its digits.
     pub(super) fn text(&self, key: &str, findings: &mut Findings) -> Option<String> {
         self.parsed(key, "expected a text that is not empty", findings, |text| {
             (!text.trim().is_empty()).then(|| text.to_owned())
         })
     }
 
-    /// A text that must be there; empty when it was not, which is a fault then.
+    /// A required text; empty when it is missing, which is recorded as an error.
     pub(super) fn required(&self, key: &str, meaning: &str, findings: &mut Findings) -> String {
         if self.get(key).is_none() {
             findings.missing(self.name(key), format!("is missing: {meaning}"));
@@ -73,14 +73,14 @@ impl<'document> Section<'document> {
         self.text(key, findings).unwrap_or_default()
     }
 
-    /// A path, absolute.
+    /// An absolute path.
     pub(super) fn path(&self, key: &str, findings: &mut Findings) -> Option<PathBuf> {
         self.parsed(key, "expected an absolute path", findings, |text| {
             Path::new(text).is_absolute().then(|| PathBuf::from(text))
         })
     }
 
-    /// A scalar as text, turned into what it means; a fault with this rule when it means nothing.
+    /// A scalar as text, parsed; an error with this rule when it cannot be parsed.
     pub(super) fn parsed<T>(
         &self,
         key: &str,
@@ -106,7 +106,7 @@ impl<'document> Section<'document> {
         self.parsed(key, DURATION_RULE, findings, duration)
     }
 
-    /// A secret: given in `key`, or in a file named in `key_file`.
+    /// A secret: in `key`, or in a file named in `key_file`.
     pub(super) fn secret(&self, key: &str, findings: &mut Findings) -> Option<Secret> {
         let file_key = format!("{key}_file");
         match (self.get(key), self.get(&file_key)) {
@@ -131,7 +131,7 @@ impl<'document> Section<'document> {
         }
     }
 
-    /// A list of texts; a single text is a list of one, and commas part it.
+    /// A list of texts, or one text with commas between them.
     pub(super) fn list(&self, key: &str, findings: &mut Findings) -> Option<Vec<String>> {
         let value = self.get(key)?;
         let items: Option<Vec<String>> = match value {
@@ -155,7 +155,7 @@ pub(super) fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// What PostgreSQL and Patroni take for a boolean.
+/// What PostgreSQL and Patroni accept as a boolean.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "on" | "yes" | "1" => Some(true),
@@ -174,7 +174,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         let after = after.trim_start();
         let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(letters);
-        // Without a unit it is all there is.
+        // A number without a unit must be the only one.
         if unit.is_empty() && (sum.is_some() || !after.is_empty()) {
             return None;
         }
@@ -184,7 +184,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(sum?).ok()
 }
 
-/// Months and years are of no certain length, so they are none.
+/// Months and years have no fixed length, so they are not accepted.
 fn seconds_in(unit: &str) -> Option<f64> {
     Some(match unit.to_ascii_lowercase().as_str() {
         "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => 0.001,
@@ -197,7 +197,7 @@ fn seconds_in(unit: &str) -> Option<f64> {
     })
 }
 
-/// A number of bytes, or one with PostgreSQL's units.
+/// A number of bytes, or a number with one of PostgreSQL's units.
 pub(super) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -213,7 +213,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// A section may hold passwords further down: only its kind is shown.
+/// A section may hold passwords further down, so only its kind is shown.
 pub(super) fn shown(value: &Value) -> Value {
     match value {
         Value::Object(_) => Value::from("{...}"),

@@ -1,9 +1,9 @@
-//! The replication slot that a member's name makes: one that no other member makes, and none of the agent's own.
+//! The replication slot of a member: its name must not collide with another member's slot or with the agent's own.
 
 use outrider_dcs::Snapshot;
 use outrider_postgres::{ARCHIVE_SLOT, slot_name};
 
-/// What is wrong with a name, whatever the others are.
+/// What is wrong with a name, whatever the other members are called.
 pub(super) fn fault(name: &str) -> Option<String> {
     let is_ours = slot_name(name) == ARCHIVE_SLOT;
     is_ours.then(|| {
@@ -13,8 +13,8 @@ pub(super) fn fault(name: &str) -> Option<String> {
     })
 }
 
-/// Why the member `me` may take no part: another whose name makes the same slot was there before. Each would take the slot of the
-/// other away on the leader.
+/// Why the member `me` may take no part: another member with the same slot name was there first. Each would take the other's slot
+/// away on the leader.
 pub(crate) fn taken_slot(me: &str, cluster: &Snapshot) -> Option<String> {
     let slot = slot_name(me);
     let entered = cluster.member(me).map_or(i64::MAX, |own| own.created);
@@ -37,11 +37,11 @@ mod tests {
 
     use super::*;
 
-    /// In the order in which they entered.
+    /// In the order in which they registered.
     fn cluster(names: &[&str]) -> Snapshot {
         let member = |(created, name): (i64, &&str)| Member {
             name: (*name).to_owned(),
-            value: Value::Null,
+            value: Value::Null.into(),
             lease: 1,
             created,
             revision: 100 - created,
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn the_one_that_came_second_gives_way() {
         let long = "x".repeat(63);
-        // Patroni takes longer names, whose slots are cut.
+        // Patroni allows longer names and truncates their slot names.
         let longer = format!("{}1", "x".repeat(63));
         for (first, second) in
             [("a-b", "a_b"), ("a_b", "a.b"), ("N2", "n2"), ("n2", "N2"), (longer.as_str(), long.as_str())]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::fault::Findings;
 use super::section::Section;
 
-/// Its name in the state directory, which the user of the data directory can make.
+/// Name of its socket in the state directory, where the user of the data directory can create it.
 pub(crate) const SOCKET: &str = "supervisor.sock";
-/// The longest path that a unix socket can have.
+/// Longest path that a unix socket can have, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
 
 /// The supervisor of one member.
@@ -16,11 +16,11 @@ const SOCKET_PATH_MAX: usize = 107;
 pub(crate) struct Supervised {
     /// Where it listens.
     pub(crate) socket: PathBuf,
-    /// Whether the agent starts it when nobody listens there.
+    /// Whether the agent starts it when nothing listens there.
     pub(crate) start: bool,
     /// How long after SIGTERM the agent may still use Postgres.
     pub(crate) handover_timeout: Duration,
-    /// After SIGTERM everything is gone before this.
+    /// After SIGTERM everything has ended within this time.
     pub(crate) grace_period: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! `sslmode` and what goes with it, under each user of `postgresql.authentication`: how connections to other members are protected.
+//! `sslmode` and related keys, under each user of `postgresql.authentication`: how connections to other members are protected.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ const GSS_RULE: &str = "expected disable or prefer: Outrider's own sessions do n
 const FILE_RULE: &str = "expected an absolute path (system is not taken: name the file of the authorities, such as \
     /etc/ssl/certs/ca-certificates.crt)";
 
-/// Of one user. What cannot be obeyed is a fault.
+/// The settings of one user. What cannot be obeyed is an error.
 pub(super) fn read(section: &Section<'_>, findings: &mut Findings) -> Tls {
     let faults = findings.faults.0.len();
     let mut path = |key: &str| {

@@ -1,4 +1,4 @@
-//! The parameters of a member's file, asked of PostgreSQL's own program before anything is started with them.
+//! Checks the parameters of a member's file with PostgreSQL's own program before anything is started with them.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,15 +9,15 @@ use outrider_postgres::{Configuration, Supervisor, Trial, TrialOutcome};
 
 use super::{Archive, Config, Origin, judge, rules, taken_slot};
 
-/// For the DCS to say who is there.
+/// Time limit for asking the DCS who the members are.
 const DCS_LIMIT: Duration = Duration::from_millis(500);
 
-/// What the program has against them.
+/// What the program objects to.
 #[derive(Debug, Default)]
 pub(crate) struct FileTrial {
-    /// Parameters that no server of this version takes.
+    /// Parameters that no server of this version accepts.
     pub(crate) faults: Vec<String>,
-    /// A server would not start with what is there now.
+    /// Why a server would not start with the current parameters.
     pub(crate) start: Option<String>,
     /// The program could not be asked, or a parameter has no effect.
     pub(crate) warnings: Vec<String>,
@@ -62,7 +62,7 @@ pub(crate) async fn try_file(config: &Config) -> FileTrial {
     found
 }
 
-/// What keeps the archive from being opened: files with keys or certificates that cannot be read, or lack what they should hold.
+/// What keeps the archive from being opened: files with keys or certificates that cannot be read or are incomplete.
 fn unusable_archive(config: &Config) -> Vec<String> {
     let own = config.archive.as_ref().map(|archive| ("archive", archive));
     let origin = match &config.origin {
@@ -74,7 +74,7 @@ fn unusable_archive(config: &Config) -> Vec<String> {
     own.into_iter().chain(origin).filter_map(fault).collect()
 }
 
-/// Whether another member of the cluster makes the slot of this one, as far as the DCS says so at once; the agent looks in each round.
+/// Whether another member of the cluster has this one's slot name, if the DCS answers at once; the agent checks in every round.
 async fn slot_of_another(config: &Config) -> Option<String> {
     let dcs = config.open_dcs(DCS_LIMIT).ok()?;
     taken_slot(&config.name, &dcs.read().await.ok()?)
@@ -93,7 +93,7 @@ fn readable_by_others(config: &Config, found: &mut FileTrial) {
     }
 }
 
-/// Whether the supervisor that listens is that of other data. One that does not answer is none.
+/// Whether the supervisor that listens guards other data. One that does not answer is ignored.
 async fn foreign_supervisor(config: &Config) -> Option<String> {
     if !config.supervisor.socket.exists() {
         return None;
@@ -119,7 +119,7 @@ pub(crate) fn foreign(config: &Config, guarded: &str) -> Option<String> {
     })
 }
 
-/// Parameters that the agent sets otherwise.
+/// Parameters that the agent overrides.
 fn overruled(config: &Config, found: &mut FileTrial) {
     let shared = config.bootstrap_dcs.pointer("/postgresql/parameters").and_then(|value| value.as_object());
     let shared: BTreeMap<String, String> = shared

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::section;
 
-/// How many bytes a standby may have still to replay and count as a healthy replica; `None` for any number.
+/// Most bytes that a healthy replica may have left to replay; `None` for no limit.
 pub(crate) fn maximum_lag_on_replica(dcs: &Value) -> Option<u64> {
     memory_bytes(&section::scalar(dcs.get("maximum_lag_on_replica")?)?).ok()
 }

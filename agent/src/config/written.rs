@@ -1,4 +1,4 @@
-//! YAML as people wrote it: a scalar that YAML would turn into another text (`0640`, `1e3`, `no`) stays the text that it is.
+//! YAML as people wrote it: a scalar that YAML would turn into another text (`0640`, `1e3`, `no`) stays as written.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
-/// The document; texts, numbers and booleans as they are written.
+/// The document, with texts, numbers and booleans as written.
 ///
 /// # Errors
 /// When it is not YAML.
@@ -16,9 +16,9 @@ pub(super) fn read(text: &str) -> Result<Value, serde_saphyr::Error> {
     Ok(as_written(document, text))
 }
 
-/// A value as YAML understands it, and the places of those within it.
+/// A value as YAML understands it, with its position and those of the values within it.
 enum Node {
-    /// A number or a boolean: without quotes, as YAML takes no other for one.
+    /// A number or a boolean. It has no quotes, or YAML would take it for a text.
     Inferred(Value),
     Text(String),
     Null,
@@ -26,7 +26,7 @@ enum Node {
     Section(Vec<(String, Spanned<Node>)>),
 }
 
-/// The value that YAML found stays only where it reads exactly as it was written.
+/// Keeps the value that YAML found only where it reads exactly as written.
 fn as_written(node: Spanned<Node>, text: &str) -> Value {
     match node.value {
         Node::Null => Value::Null,
@@ -37,7 +37,7 @@ fn as_written(node: Spanned<Node>, text: &str) -> Value {
             Value::Object(entries.collect::<Map<_, _>>())
         }
         Node::Inferred(value) => {
-            // Of an alias, where its anchor is.
+            // For an alias, the position of its anchor.
             let span = node.defined.span();
             let bounds = span.byte_offset().zip(span.byte_len());
             let written = bounds.and_then(|(begin, length)| {

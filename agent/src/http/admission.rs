@@ -1,5 +1,5 @@
-//! Whose requests are taken: none that a web page sent, none under a name that is not this member's, and none that changes
-//! something without the password, when there is one.
+//! Which requests are accepted: none sent by a web page, none under a name that is not this member's, and, when there is a
+//! password, none that changes something without it.
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
@@ -12,24 +12,24 @@ use super::answer::text;
 use super::authentication;
 use crate::config::Rest;
 
-/// Says from where a browser's request comes, in those that say it.
+/// In browsers that send it, says where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What a form or a script of any page may send with `POST` without that this member is asked first.
+/// Content types that any page's form or script may `POST` without asking this member first.
 const PAGE_TYPES: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"];
 
-/// How a request came.
+/// How a request arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Over the network, the machine's own included.
+    /// Over the network, including loopback.
     Network,
-    /// By the unix socket, from the agent's own user or root.
+    /// Through the unix socket, from the agent's user or root.
     Socket,
 }
 
-/// What is known of who asks. Every request that changes something has it among its extensions.
+/// What is known of the sender. Every request that changes something carries it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Has given the password, or came by the socket.
+    /// Has given the password, or came through the socket.
     Authenticated,
     /// Anybody who reaches this address.
     Anybody,
@@ -37,7 +37,7 @@ pub(super) enum Standing {
 
 type Refusal = (StatusCode, String);
 
-/// Lets through what may pass.
+/// Passes on acceptable requests.
 pub(super) async fn check(
     State((visitors, way)): State<(Visitors, Way)>,
     mut request: Request,
@@ -54,7 +54,7 @@ pub(super) async fn check(
         let challenge = [(WWW_AUTHENTICATE, "Basic realm=\"Outrider\"")];
         return (StatusCode::UNAUTHORIZED, challenge, words).into_response();
     }
-    // Where everybody may read, a name says nothing; on the machine itself it is how a page would come in.
+    // Where everybody may read, the name does not matter; on loopback it is how a page would get in.
     let by_name = rest.listen.ip().is_loopback() || (!reads && standing == Standing::Anybody);
     let by_type = request.method() == Method::POST && standing == Standing::Anybody;
     let checked = check_origin(request.headers(), reads)
@@ -67,7 +67,7 @@ pub(super) async fn check(
     next.run(request).await
 }
 
-/// The names under which a member may be asked besides IP addresses, in small letters.
+/// The names of this member besides its IP addresses, in lower case.
 pub(super) fn names(rest: &Rest, hostname: Option<&str>) -> Vec<String> {
     let host = |authority: &str| authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_owned();
     let short = hostname.and_then(|name| name.split('.').next());
@@ -80,9 +80,9 @@ pub(super) fn names(rest: &Rest, hostname: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-/// A page whose name leads to this machine is of the same origin as this API: then its name gives it away.
+/// A page whose name resolves to this machine has this API's origin; its name then gives it away.
 fn check_host(headers: &HeaderMap, names: &[String]) -> Result<(), Refusal> {
-    // What has none is no browser.
+    // A client without one is not a browser.
     let Some(authority) = headers.get(HOST) else { return Ok(()) };
     let refuse = |shown: &str| {
         let words = format!(
@@ -104,7 +104,7 @@ fn check_host(headers: &HeaderMap, names: &[String]) -> Result<(), Refusal> {
     refuse(authority)
 }
 
-/// Browsers say which page sends a request, and no other client does.
+/// Browsers say which page sends a request; other clients do not.
 fn check_origin(headers: &HeaderMap, reads: bool) -> Result<(), Refusal> {
     let refuse = |whence: &str| {
         let words = format!("a request of a web page ({whence}) is not taken");
@@ -125,7 +125,7 @@ fn check_origin(headers: &HeaderMap, reads: bool) -> Result<(), Refusal> {
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    // patronictl sends none; a page that can leave it out is known by its origin.
+    // patronictl sends none; a page that can omit it is recognised by its origin.
     let Some(given) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = given.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_lowercase();
     if PAGE_TYPES.contains(&kind.as_str()) || kind == "?" {
@@ -137,7 +137,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `?` for one that is no text, so that it is not taken for an absent one.
+/// `?` for one that is not text, so that it does not count as absent.
 fn header<'request>(headers: &'request HeaderMap, name: &HeaderName) -> Option<&'request str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }

@@ -1,5 +1,5 @@
-//! `GET /backups`: the base backups of the archive and the time from which on it can restore. `GET /archive`: how the
-//! shipping and streaming of WAL are, and what could be restored now.
+//! `GET /backups`: the base backups in the archive and the recovery window. `GET /archive`: the state of shipping and
+//! streaming WAL, and what could be restored now.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use super::backup::document;
 use crate::backup::{Drills, Seen, Shelf};
 use crate::log::causes;
 
-/// How old what is shown may be.
+/// Maximum age of what is shown.
 const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// `GET /backups`.
@@ -30,7 +30,7 @@ pub(super) async fn backups(State(visitors): State<Visitors>) -> Response {
     }
 }
 
-/// `GET /archive`. Answers also while the store is down, with what was seen last.
+/// `GET /archive`. Answers also while the store is down, with what was last seen.
 pub(super) async fn archive(State(visitors): State<Visitors>) -> Response {
     let Some(shelf) = &visitors.shelf else { return none() };
     let report = visitors.board.borrow().clone();
@@ -120,7 +120,7 @@ fn shown_window(window: &Window) -> Value {
     })
 }
 
-/// What the shipper of this member does; of the others only the leader's ships.
+/// What this member's shipper does; only the leader's ships.
 fn status(status: &Status) -> Value {
     let archived = status.last_archived.as_ref();
     let failure = status.last_failure.as_ref();
@@ -147,7 +147,7 @@ fn status(status: &Status) -> Value {
     })
 }
 
-/// How far the segment that is being written is in the archive.
+/// How much of the unfinished segment is in the archive.
 fn stream(status: &StreamStatus) -> Value {
     json!({
         "enabled": status.term.is_some(),
@@ -180,7 +180,7 @@ fn drill(drills: &Drills) -> Value {
     })
 }
 
-/// As the other times of the document.
+/// In the format of the document's other times.
 fn wall(at: SystemTime) -> Option<String> {
     Timestamp::try_from(at).ok().map(|at| at.to_string())
 }

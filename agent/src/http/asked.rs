@@ -1,4 +1,4 @@
-//! What a request asks for, and the cluster at that moment. Judges neither.
+//! Reads a request and the cluster at that moment. Judges neither.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -9,8 +9,7 @@ use serde_json::{Map, Value};
 use super::answer::{dcs_fault, text};
 use super::{Visitors, body};
 
-/// The wish in the body, as `read` understands it, and what the DCS shows now; or the answer to a body that holds no such wish, or
-/// when the DCS does not say.
+/// The request in the body, parsed by `read`, and what the DCS shows now; or the response when either fails.
 pub(super) async fn wish<Wish, Words: Into<String>>(
     visitors: &Visitors,
     request: Request,

@@ -1,4 +1,4 @@
-//! Reads the JSON object that a request carries: bounded in size and in time.
+//! Reads a request's JSON object, with limits on size and time.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::time::timeout;
 
 use super::answer::text;
 
-/// The largest body that is read, in bytes.
+/// Maximum size of a body, in bytes.
 pub(super) const BODY_MAX: usize = 1 << 20;
-/// For the whole of it.
+/// Time limit for the whole body.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
 
-/// The object in the body, or the answer to what is none.
+/// The object in the body, or the response when it has none.
 pub(super) async fn object(request: Request) -> Result<Map<String, Value>, Box<Response>> {
     let refuse = |code, words: String| Err(Box::new(text(code, words)));
     let bytes = match timeout(BODY_LIMIT, Bytes::from_request(request, &())).await {

@@ -45,7 +45,7 @@ pub(super) fn unseen() -> Response {
     )
 }
 
-/// Who says so, and how fresh it is: a member that is cut off from the DCS shows what it saw last.
+/// Which member says so, and how fresh it is: one that is cut off from the DCS shows what it saw last.
 fn ours(report: &Report, name: &str) -> Value {
     json!({
         "told_by": name,
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, value: Value) -> Member {
-        Member { name: name.to_owned(), value, lease: 1, created: 1, revision: 1 }
+        Member { name: name.to_owned(), value: value.into(), lease: 1, created: 1, revision: 1 }
     }
 
     fn seen() -> Snapshot {

@@ -1,5 +1,5 @@
-//! How many requests may wait for something at one time: for the DCS, the archive, a whole body or an outcome. Health checks
-//! are not among them, so that these never stand behind those.
+//! Limits how many requests may wait at one time for the DCS, the archive, a whole body or an outcome. Health checks are not
+//! limited, so that they never wait behind these.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
-/// Each may hold a body of a mebibyte.
+/// Most waiting requests. Each may hold a body of a mebibyte.
 const WAITING_MAX: usize = 32;
 
-/// Those who wait. Clones share it.
+/// The waiting requests. Clones share it.
 #[derive(Clone)]
 pub(super) struct Crowd(Arc<Semaphore>);
 
 impl Crowd {
-    /// Nobody.
+    /// With nobody waiting.
     pub(super) fn new() -> Self {
         Crowd(Arc::new(Semaphore::new(WAITING_MAX)))
     }
 }
 
-/// Lets the request through, or says at once that there are too many.
+/// Lets the request through, or answers at once that there are too many.
 pub(super) async fn limit(State(Crowd(crowd)): State<Crowd>, request: Request, next: Next) -> Response {
     match crowd.try_acquire() {
         Ok(_place) => next.run(request).await,

@@ -27,11 +27,11 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
     .into_response()
 }
 
-/// What Postgres is, and how far its data goes, also when it does not run.
+/// The role of Postgres and the position of its data, also when it does not run.
 fn data(postgres: &Postgres) -> (Role, TimelineId, Lsn) {
     match postgres {
         Postgres::Primary { timeline, position, .. } => (Role::Primary, *timeline, *position),
-        // In a moment it is one, whatever keys are written meanwhile.
+        // It is about to be a primary, whatever keys are written meanwhile.
         Postgres::Standby { timeline, position, promoting: true, .. } => {
             (Role::Primary, *timeline, *position)
         }

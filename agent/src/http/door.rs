@@ -1,5 +1,4 @@
-//! Lets visitors in: a bounded number of connections, each with deadlines. A new one never waits for those that ask for
-//! nothing: they make room for it.
+//! Accepts connections: a bounded number, each with deadlines. A new one never waits for idle ones: they make room for it.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,31 +23,31 @@ use tracing::{debug, warn};
 
 use super::hall::{Hall, Place};
 
-/// Connections at one time: together with all else that is open below the 1,024 files that a process usually may have.
+/// Maximum number of connections. With everything else that is open it stays below a process's usual limit of 1,024 files.
 const PLACES: usize = 512;
-/// The same on the machine's own socket.
+/// The same on the unix socket.
 const LOCAL_PLACES: usize = 32;
-/// So many come in between two turns of those inside.
+/// How many connections are accepted before those inside get a turn.
 const AT_ONCE: usize = 16;
-/// For a request's head; a connection that waits for its next request ends after this too.
+/// Time limit for a request's head, and for an idle connection until its next request.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// After this a connection ends with the answer to its current request.
+/// After this a connection is closed once its current request is answered.
 const STAY: Duration = Duration::from_secs(600);
-/// For that answer; longer than a switchover takes.
+/// Time limit for that answer; longer than a switchover takes.
 const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// A request's head and its first read, in bytes.
+/// Maximum size of a request's head and of the first read, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// After a failed accept, which is mostly too many open files.
+/// Pause after a failed accept, usually because too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where visitors come in.
+/// Where connections come from.
 pub(super) trait Entrance: Send {
-    /// The line to one of them.
+    /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// How many may be inside at one time.
+    /// Maximum number at one time.
     const PLACES: usize;
 
-    /// The next who comes.
+    /// The next connection.
     fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
@@ -58,13 +57,13 @@ impl Entrance for TcpListener {
 
     async fn next(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.accept().await?;
-        // Answers are small and one write each: nothing is gained by waiting for more.
+        // Answers are small and a single write each, so waiting for more gains nothing.
         stream.set_nodelay(true)?;
         Ok(stream)
     }
 }
 
-/// Of the machine's own people only the agent's user and root come in.
+/// On the unix socket only the agent's user and root are accepted.
 impl Entrance for UnixListener {
     type Stream = UnixStream;
     const PLACES: usize = LOCAL_PLACES;
@@ -81,7 +80,7 @@ impl Entrance for UnixListener {
     }
 }
 
-/// Serves everybody who comes with `router`. Ends with its task.
+/// Serves every connection with `router`. Ends with its task.
 pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
     let hall = Hall::new(E::PLACES);
     let mut visits = JoinSet::new();
@@ -97,8 +96,8 @@ pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
         let place = hall.enter().await;
         visits.spawn(visit(stream, place, router.clone()));
         while visits.try_join_next().is_some() {}
-        // Whoever came before is heard before the next may take their place. Several at one time, so that those outside do not
-        // wait for each single answer inside.
+        // Connections accepted earlier are served before later ones may take their places. Several are accepted at a time, so
+        // that those outside do not wait for every single answer inside.
         if number.is_multiple_of(AT_ONCE) {
             yield_now().await;
         }
@@ -122,7 +121,7 @@ where
             {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            // What is left is to send it, and a visitor who does not read it has no claim to the place.
+            // All that is left is to send it, and a client that does not read it has no claim to the place.
             inside.wait();
             answer
         }
@@ -137,7 +136,7 @@ where
         match timeout(STAY, connection.as_mut()).await {
             Ok(served) => Some(served),
             Err(_) => {
-                // Who does not read its answers would keep its place for ever.
+                // A client that does not read its answers would keep its place forever.
                 connection.as_mut().graceful_shutdown();
                 timeout(LAST_ANSWER_LIMIT, connection).await.ok()
             }

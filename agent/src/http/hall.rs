@@ -1,5 +1,5 @@
-//! Who is inside: a bounded number of visitors. When the house is full, whoever has asked for nothing the longest makes room
-//! for the next who comes. Knows nothing of connections.
+//! A bounded number of places for connections. When all are taken, the connection that has been idle the longest makes room
+//! for the next. Does no I/O.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// The house.
+/// The places.
 #[derive(Clone)]
 pub(super) struct Hall {
     size: usize,
@@ -15,14 +15,14 @@ pub(super) struct Hall {
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Those who ask for nothing at this moment, by how long.
+/// The idle connections, by how long they have been idle.
 #[derive(Default)]
 struct Waiting {
     numbers: u64,
     visitors: BTreeMap<u64, CancellationToken>,
 }
 
-/// A visitor's place in it. Who has just come asks for nothing yet.
+/// A connection's place. A new one counts as idle.
 pub(super) struct Place {
     hall: Hall,
     _permit: OwnedSemaphorePermit,
@@ -31,12 +31,12 @@ pub(super) struct Place {
 }
 
 impl Hall {
-    /// With room for so many.
+    /// With this many places.
     pub(super) fn new(places: usize) -> Self {
         Hall { size: places, places: Arc::new(Semaphore::new(places)), waiting: Arc::default() }
     }
 
-    /// A place, as soon as there is one. Waits only while everybody inside is being served.
+    /// A place, as soon as there is one. Waits only while every connection is being served.
     pub(super) async fn enter(&self) -> Place {
         let permit = match self.places.clone().try_acquire_owned() {
             Ok(permit) => permit,
@@ -64,7 +64,7 @@ impl Hall {
 }
 
 impl Place {
-    /// From now on this visitor asks for nothing.
+    /// Marks this connection as idle.
     pub(super) fn wait(&self) {
         let mut waiting = self.hall.waiting();
         waiting.numbers += 1;
@@ -73,7 +73,7 @@ impl Place {
         *self.number() = Some(number);
     }
 
-    /// From now on this visitor is being served, and nobody takes the place.
+    /// Marks this connection as being served: nobody takes its place.
     pub(super) fn serve(&self) {
         let mut waiting = self.hall.waiting();
         if let Some(number) = self.number().take() {
@@ -81,12 +81,12 @@ impl Place {
         }
     }
 
-    /// Whether so many are inside that nobody should stay longer than for one answer.
+    /// Whether more than half of the places are taken, so that connections should close after one answer.
     pub(super) fn is_crowded(&self) -> bool {
         self.hall.places.available_permits() < self.hall.size / 2
     }
 
-    /// Ends when the place is needed for another.
+    /// Completes when the place is needed for another connection.
     pub(super) async fn needed(&self) {
         self.leave.cancelled().await;
     }
@@ -130,7 +130,7 @@ mod tests {
         let fourth = fourth.await;
         fourth.serve();
         first.serve();
-        // All are being served: the next waits, and nobody is sent away.
+        // All are being served: the next one waits, and nobody is disconnected.
         let mut fifth = pin!(hall.enter());
         assert!(fifth.as_mut().poll(&mut context).is_pending());
         assert!(![&first, &third, &fourth].into_iter().any(must_leave));

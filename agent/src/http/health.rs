@@ -17,11 +17,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::member::replay;
 
-/// A standby this far behind counts as ready where the cluster's own limit is smaller: a limit of 0, which no standby
-/// under load meets at every moment, would make readiness flap.
+/// Minimum lag that still counts as ready: a cluster limit of 0, which no standby under load meets all the time, would make
+/// readiness flap.
 const READY_LAG_MIN: u64 = 1 << 20;
 
-/// What is asked.
+/// The question that a path asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
     Primary,
@@ -35,7 +35,7 @@ enum Question {
 }
 
 impl Question {
-    /// By parts of the path and in Patroni's order, so that `/foo-primary` works as it does there.
+    /// Matches parts of the path in Patroni's order, so that `/foo-primary` works as it does there.
     fn of(path: &str) -> Self {
         let has = |part: &str| path.contains(part);
         if has("standby_leader") || has("standby-leader") {
@@ -59,7 +59,7 @@ impl Question {
         }
     }
 
-    /// Whether a standby may be what is asked for, and how far it is behind counts.
+    /// Whether it is about a standby, whose lag then matters.
     const fn is_about_standbys(self) -> bool {
         match self {
             Question::Replica
@@ -72,20 +72,20 @@ impl Question {
     }
 }
 
-/// The conditions behind the question mark. The first of several with one name counts.
+/// The conditions in the query string. Of several with the same name the first counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Conditions {
     /// In bytes.
     lag: Option<u64>,
     replication_state: Option<String>,
-    /// `mode=write`: what is received counts instead of what is replayed.
+    /// `mode=write`: the received position counts instead of the replayed one.
     written: bool,
     tags: Vec<(String, String)>,
 }
 
 impl Conditions {
     /// # Errors
-    /// In words, when a value is none that its name can have: whoever mistypes a limit would be told that all is well.
+    /// In words, when a value is invalid: a mistyped limit must not look as if all were well.
     fn of(query: Option<&str>) -> Result<Self, String> {
         let uri = Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default())).build();
         let uri = uri.map_err(|fault| format!("cannot read what follows the question mark: {fault}"))?;
@@ -123,7 +123,7 @@ impl Conditions {
     }
 }
 
-/// Every path that is nothing else.
+/// Every other path.
 pub(super) async fn check(
     State(visitors): State<Visitors>,
     method: Method,
@@ -149,18 +149,18 @@ pub(super) async fn check(
     (code, Json(document)).into_response()
 }
 
-/// What is said of this member.
+/// The answer about this member.
 pub(super) struct Verdict {
-    /// It is what was asked for.
+    /// Whether it is what was asked for.
     pub(super) yes: bool,
-    /// It is a standby, a standby was asked for, and it has too much still to replay.
+    /// Why it is not, when it is a standby, a standby was asked for, and it has too much left to replay.
     pub(super) too_far_behind: Option<String>,
 }
 
-/// Whether this member is what the path and the conditions behind it ask for.
+/// Whether this member is what the path and its conditions ask for.
 ///
 /// # Errors
-/// In words, when a condition is none.
+/// In words, when a condition is invalid.
 pub(super) fn judge(
     path: &str,
     query: Option<&str>,
@@ -173,7 +173,7 @@ pub(super) fn judge(
     Ok(Verdict { yes, too_far_behind: behind })
 }
 
-/// The agent makes its rounds: `GET /liveness`. Asks nothing of Postgres.
+/// `GET /liveness`: whether the agent makes its rounds. Asks nothing of Postgres.
 pub(super) async fn liveness(State(visitors): State<Visitors>) -> StatusCode {
     let Some(report) = visitors.board.borrow().clone() else {
         return StatusCode::OK;
@@ -183,7 +183,7 @@ pub(super) async fn liveness(State(visitors): State<Visitors>) -> StatusCode {
     code(age <= report.next_round + report.view.policy.ttl * patience)
 }
 
-/// Leads, or streams and is not far behind: `GET /readiness`.
+/// `GET /readiness`: whether it leads, or streams and is not far behind.
 pub(super) async fn readiness(State(visitors): State<Visitors>, RawQuery(query): RawQuery) -> Response {
     let conditions = match Conditions::of(query.as_deref()) {
         Ok(conditions) => conditions,
@@ -231,7 +231,7 @@ fn is_usable_replica(conditions: &Conditions, status: &Status, noloadbalance: Op
     status.is_standby() && noloadbalance != Some(&Value::Bool(true)) && is_near && is_in_state
 }
 
-/// Why a standby has too much still to replay for what is asked, or else for what the rules of the cluster say.
+/// Why a standby has too much left to replay for the request, or else for the rules of the cluster.
 fn too_far_behind(conditions: &Conditions, status: &Status) -> Option<String> {
     let of_cluster = status.report.as_ref().and_then(|report| report.maximum_lag_on_replica);
     let (limit, named) = match conditions.lag {
@@ -246,7 +246,7 @@ fn too_far_behind(conditions: &Conditions, status: &Status) -> Option<String> {
     })
 }
 
-/// A tag that is no text is compared in small letters, as Python prints it.
+/// A tag that is not a text is compared in lower case, as Python prints it.
 fn has_tag(tag: Option<&Value>, wanted: &str) -> bool {
     match tag {
         None => false,

@@ -1,5 +1,5 @@
-//! Looks at Postgres for visitors: all who come while one look is under way share the next, so that however many ask, Postgres
-//! answers one at a time. No answer is older than its question.
+//! Queries to Postgres for HTTP requests. All that arrive while one query runs share the next, so that Postgres answers one at
+//! a time, however many ask. No answer is older than its request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,31 +7,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use outrider_postgres::{KnownParameters, Observation, Observer};
 use tokio::sync::Mutex;
 
-/// The last look and the way to the next. Clones share both.
+/// The last query and the way to the next. Clones share both.
 #[derive(Clone)]
 pub(crate) struct Looks {
     observer: Observer,
-    /// How many have begun.
+    /// Number of queries started.
     begun: Arc<AtomicU64>,
     last: Arc<Mutex<Last>>,
 }
 
 #[derive(Default)]
 struct Last {
-    /// The how manieth it was.
+    /// Its number.
     number: u64,
     seen: Option<Observation>,
 }
 
 impl Looks {
-    /// None has begun.
+    /// With no query started.
     pub(crate) fn new(observer: Observer) -> Self {
         Looks { observer, begun: Arc::default(), last: Arc::default() }
     }
 
-    /// What a look sees that begins now or later; `None` when Postgres does not answer.
+    /// The result of a query that starts now or later; `None` when Postgres does not answer.
     pub(super) async fn look(&self) -> Option<Observation> {
-        // Why it does not answer is logged by the round, which looks as often.
+        // The round, which looks as often, logs why it does not answer.
         self.shared(async || self.observer.look().await.ok()).await
     }
 

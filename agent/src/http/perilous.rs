@@ -1,9 +1,9 @@
-//! Rules of the cluster that could make a member run what somebody else wrote: they load code, run commands, name files and
-//! directories, or say who may log in. Nobody changes them without a password.
+//! Rules of the cluster that could make a member run somebody else's code: they load code, run commands, name files and
+//! directories, or say who may log in. Changing them requires a password.
 
 use serde_json::Value;
 
-/// The ends of such names, Patroni's keys and PostgreSQL's parameters alike.
+/// How such names end, Patroni's keys and PostgreSQL's parameters alike.
 const ENDS: [&str; 16] = [
     "command",
     "_library",
@@ -22,7 +22,7 @@ const ENDS: [&str; 16] = [
     "pg_hba",
     "pg_ident",
 ];
-/// Such names that nothing else tells.
+/// Such names that no ending tells.
 const NAMES: [&str; 15] = [
     "before_stop",
     "callbacks",
@@ -40,7 +40,7 @@ const NAMES: [&str; 15] = [
     "unix_socket_group",
     "unix_socket_permissions",
 ];
-/// Extensions whose parameters are numbers, switches and lists of words.
+/// Extensions whose parameters are only numbers, switches and word lists.
 const HARMLESS: [&str; 5] = ["auto_explain", "pg_prewarm", "pg_stat_statements", "pgaudit", "plpgsql"];
 
 /// Where `wanted` differs from `seen` in such rules, as `postgresql.parameters.archive_command`.
@@ -74,10 +74,10 @@ fn compare(above: &str, seen: &Value, wanted: &Value, found: &mut Vec<String>) {
 }
 
 fn is_perilous(key: &str) -> bool {
-    // PostgreSQL does not distinguish them.
+    // PostgreSQL ignores case.
     let key = key.trim().to_lowercase();
     let named = NAMES.contains(&key.as_str()) || ENDS.iter().any(|end| key.ends_with(end));
-    // What an extension does with its parameters only the extension knows.
+    // Only an extension knows what it does with its parameters.
     let of_extension = key.split_once('.').is_some_and(|(extension, _)| !HARMLESS.contains(&extension));
     named || of_extension
 }

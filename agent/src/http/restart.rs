@@ -1,5 +1,5 @@
-//! `POST /restart` asks for a restart of this member, as in Patroni, or of several, one after the other; `DELETE /restart` takes
-//! back what has not begun; `GET /restart` says how far it is. Restarts nothing: what is asked for stands in the DCS.
+//! `POST /restart` requests a restart of this member, as in Patroni, or of several, one after the other. `DELETE /restart`
+//! cancels what has not begun. `GET /restart` shows progress. Restarts nothing: the request is in the DCS.
 
 mod wish;
 
@@ -21,12 +21,12 @@ use super::status::Status;
 use super::{Visitors, asked};
 use crate::clock;
 
-/// An answer waits no longer for the end.
+/// Longest wait for the outcome before answering.
 const WAIT_MAX: Duration = Duration::from_secs(100);
-/// Between two looks when the DCS tells of no change.
+/// Interval between reads of the DCS when it reports no change.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// `GET /restart`. From the DCS, so that who has just asked for one sees it.
+/// `GET /restart`. Reads the DCS, so that whoever has just requested one sees it.
 pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
     match visitors.dcs.read().await {
         Ok(cluster) => {
@@ -96,7 +96,7 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
     }
 }
 
-/// `DELETE /restart`: a member that has begun goes on, nobody else begins.
+/// `DELETE /restart`: a member that has begun finishes, nobody else begins.
 pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
     let cluster = match visitors.dcs.read().await {
         Ok(cluster) => cluster,
@@ -141,7 +141,7 @@ async fn outcome(visitors: &Visitors, asked: &RestartRequest) -> Response {
     let deadline = clock::monotonic() + WAIT_MAX;
     loop {
         changes.mark_unchanged();
-        // A DCS that does not answer is asked again: the outcome is not known before it does.
+        // A DCS that does not answer is asked again: until it does, the outcome is not known.
         let now = visitors.dcs.read().await.ok().and_then(|cluster| cluster.restart);
         if let Some(entry) = now.filter(|entry| entry.value.id != asked.id || !entry.value.is_open()) {
             return ended(&entry.value, asked);
@@ -160,7 +160,7 @@ async fn outcome(visitors: &Visitors, asked: &RestartRequest) -> Response {
 async fn wait(changes: &mut tokio::sync::watch::Receiver<outrider_dcs::Changes>, until: Instant) {
     tokio::select! {
         () = sleep_until(until) => {}
-        // It ends only with the agent.
+        // The watch ends only with the agent.
         _ = changes.changed() => {}
     }
 }
@@ -185,7 +185,7 @@ fn ended(now: &RestartRequest, asked: &RestartRequest) -> Response {
     }
 }
 
-/// What `GET /cluster` shows at a member for whom a restart is scheduled.
+/// What `GET /cluster` shows for a member with a scheduled restart.
 pub(super) fn scheduled(restart: Option<&RestartRequest>, member: &str) -> Option<Value> {
     let open = restart.filter(|restart| restart.is_open())?;
     let at = open.scheduled_at.as_ref()?;

@@ -1,4 +1,4 @@
-//! `GET`, `PATCH` and `PUT /config`: the rules of the cluster, in the DCS. What no member could follow is refused.
+//! `GET`, `PATCH` and `PUT /config`: the rules of the cluster, in the DCS. Refuses what no member could follow.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use crate::config::{self, Judged, Rest};
 const UNKNOWN: &str = "the Postgres of this member has never answered, so that nobody can say whether its parameters would be \
                        taken; ask another member, or try again when it runs";
 
-/// `GET /config`. From the DCS, so that who has just changed it sees the change; the last that was seen while it is silent.
+/// `GET /config`. Reads the DCS, so that whoever has just changed it sees the change; the last rules seen while the DCS is
+/// silent.
 pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
     let cluster = match visitors.dcs.read().await {
         Ok(cluster) => Some(cluster),
@@ -32,7 +33,7 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
     }
 }
 
-/// `PATCH /config`: merges; `null` takes a key away.
+/// `PATCH /config`: merges; `null` removes a key.
 pub(super) async fn patch(
     State(visitors): State<Visitors>,
     Extension(standing): Extension<Standing>,
@@ -52,12 +53,12 @@ pub(super) async fn patch(
     let Some(seen) = cluster.config else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the cluster has no configuration yet");
     };
-    let mut wanted = seen.value.clone();
+    let mut wanted = (*seen.value).clone();
     merge(&mut wanted, &changes);
     replace(&visitors, standing, &wanted, Some(&seen.value), seen.revision).await
 }
 
-/// `PUT /config`: all of it anew.
+/// `PUT /config`: replaces everything.
 pub(super) async fn put(
     State(visitors): State<Visitors>,
     Extension(standing): Extension<Standing>,
@@ -112,7 +113,7 @@ async fn replace(
     }
 }
 
-/// Whether all members could follow the change; what is for Postgres is asked of the local one.
+/// Whether all members could follow the change; parameters are checked with the local Postgres.
 async fn check(
     visitors: &Visitors,
     wanted: &Value,
@@ -149,7 +150,7 @@ fn judge(
     config::judge(rules, &visitors.config.postgres, known, last)
 }
 
-/// What a change would make wrong. What was wrong before does not keep anybody from mending something else.
+/// What a change would make wrong. What was wrong before does not keep anybody from fixing something else.
 fn new_violations(after: &Judged, before: &Judged) -> Vec<String> {
     let new = after.violations.iter().filter(|violation| !before.violations.contains(violation));
     new.map(ToString::to_string).collect()

@@ -9,7 +9,7 @@ use super::Visitors;
 use super::answer::text;
 use crate::metrics::{self, Exposition};
 
-/// What the last round said.
+/// Metrics from the last round.
 pub(super) async fn show(State(visitors): State<Visitors>, headers: HeaderMap) -> Response {
     let report = visitors.board.borrow().clone();
     let Some(report) = report else {

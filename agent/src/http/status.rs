@@ -22,42 +22,42 @@ use crate::state::Failed;
 pub(super) struct Status {
     /// The last round; `None` before the first has ended.
     pub(super) report: Option<Arc<Report>>,
-    /// A look taken just now; `None` when Postgres does not answer.
+    /// A query made just now; `None` when Postgres does not answer.
     pub(super) postgres: Option<Observation>,
 }
 
-/// Answers always 200.
+/// Always answers 200.
 pub(super) async fn show(State(visitors): State<Visitors>) -> Json<Value> {
     Json(Status::now(&visitors).await.document(&visitors))
 }
 
 impl Status {
-    /// Looks at Postgres and at the board.
+    /// Queries Postgres and reads the report.
     pub(super) async fn now(visitors: &Visitors) -> Self {
         let postgres = visitors.looks.look().await;
         let report = visitors.board.borrow().clone();
         Status { report, postgres }
     }
 
-    /// Accepts writes at this moment, and has the right to: its lease has not run out.
+    /// Whether it accepts writes at this moment and has the right to: its lease has not expired.
     pub(super) fn is_leader(&self) -> bool {
         let until = self.report.as_ref().and_then(|report| report.lease_until_boottime_ns);
         until.is_some_and(|until| until > clock::boottime_ns())
             && self.postgres.as_ref().is_some_and(Observation::is_primary)
     }
 
-    /// In recovery, and answers.
+    /// Whether it is in recovery and answers.
     pub(super) fn is_standby(&self) -> bool {
         self.postgres.as_ref().is_some_and(|postgres| !postgres.is_primary())
     }
 
-    /// Recorded as a standby that may be promoted without loss.
+    /// Whether it is recorded as a standby that may be promoted without loss.
     pub(super) fn is_sync_standby(&self, name: &str) -> bool {
         let sync = self.report.as_ref().and_then(|report| report.cluster.as_ref()?.sync.as_ref());
         self.is_standby() && sync.is_some_and(|sync| sync.value.has_standby(name))
     }
 
-    /// How far this standby is behind; `None` for what is none.
+    /// How far this standby is behind; `None` when it is not a standby.
     pub(super) fn lag(&self) -> Option<Lag> {
         let cluster = self.report.as_ref().and_then(|report| report.cluster.as_ref());
         Lag::of(self.postgres.as_ref()?, cluster)
@@ -100,7 +100,7 @@ impl Status {
 
     /// What Patroni has no key for.
     fn ours(&self, visitors: &Visitors) -> Value {
-        // Who asks in an election must learn what this member has seen before it has made its first round.
+        // In an election the others must learn what this member has seen even before its first round.
         let Some(report) = &self.report else { return json!({"watermark": visitors.watermark}) };
         let lease = report.lease_until_boottime_ns.map(clock::until_boottime);
         let mut ours = json!({
@@ -168,7 +168,7 @@ fn add_postgres(document: &mut Map<String, Value>, postgres: &Observation) {
         match &postgres.role {
             Role::Primary { flushed } => json!({"location": flushed.get()}),
             Role::Standby { received, replayed, replayed_timestamp, replay_paused, .. } => json!({
-                // As in Patroni: who never streamed has received what is replayed.
+                // As in Patroni: one that never streamed has received what it has replayed.
                 "received_location": if *received == Lsn::INVALID { replayed.get() } else { received.get() },
                 "replayed_location": replayed.get(),
                 "replayed_timestamp": replayed_timestamp.as_deref().map(with_minutes),
@@ -199,7 +199,7 @@ fn walsender(sender: &WalSender) -> Value {
     })
 }
 
-/// The store in which this member finds nothing of a cluster.
+/// The store in which this member finds no keys of a cluster.
 fn finds_blank(report: &Report) -> Option<StoreId> {
     match &report.view.dcs {
         Dcs::Seen(cluster) if cluster.blank => cluster.store,
@@ -212,7 +212,7 @@ fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// PostgreSQL leaves the minutes of an offset out when they are 0, Patroni does not.
+/// PostgreSQL omits the minutes of an offset when they are 0; Patroni does not.
 fn with_minutes(timestamp: &str) -> String {
     match timestamp.rfind(['+', '-']) {
         Some(at) if timestamp.len() - at == 3 => format!("{timestamp}:00"),

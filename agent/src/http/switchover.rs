@@ -1,5 +1,5 @@
-//! `POST /switchover` and `POST /failover`: checks the wish as Patroni does, writes it into the DCS, and answers when the
-//! outcome is known. `DELETE` of either takes back what is pending.
+//! `POST /switchover` and `POST /failover`: checks the request as Patroni does, writes it into the DCS, and answers when
+//! the outcome is known. `DELETE` of either cancels what is pending.
 
 mod candidates;
 mod missing;
@@ -29,7 +29,7 @@ pub(super) async fn failover(State(visitors): State<Visitors>, request: Request)
     ask(visitors, Action::Failover, request).await
 }
 
-/// `DELETE /switchover` and `DELETE /failover`: whatever is pending, for now or for later.
+/// `DELETE /switchover` and `DELETE /failover`: cancels whatever is pending, for now or for later.
 pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
     let before = match visitors.dcs.read().await {
         Ok(cluster) => cluster,
@@ -43,7 +43,7 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
     }
     visitors.waker.wake();
     info!(id = entry.value.id(), "a request for another leader was taken back");
-    // Either the announcement of the stop, or the lease of the candidate, came before this in the DCS, or it never comes.
+    // Either the announcement of the stop, or the candidate's lease, came before this in the DCS, or it never comes.
     match visitors.dcs.read().await {
         Err(fault) => dcs_fault(&fault),
         Ok(after) => match begun(&before, &after, entry.value.member.as_deref()) {
@@ -57,7 +57,7 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
     }
 }
 
-/// What had begun before the request was taken back, so that it is done all the same.
+/// What had begun before the request was cancelled and is therefore done all the same.
 fn begun(before: &Snapshot, after: &Snapshot, candidate: Option<&str>) -> Option<String> {
     if let Some(stopping) = after.intent.as_ref().map(|entry| &entry.value).filter(|intent| intent.stopping) {
         return Some(format!("too late: {} is being stopped, and {} takes over", stopping.from, stopping.to));
@@ -98,7 +98,7 @@ async fn ask(visitors: Visitors, action: Action, request: Request) -> Response {
     carry_out(&visitors, cluster, wish, given_up).await
 }
 
-/// Writes the wish, and waits for what comes of it.
+/// Writes the request, and waits for the outcome.
 async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up: Option<String>) -> Response {
     let valid = wish.valid(visitors);
     let id = format!("{}-{}", visitors.config.name, clock::wall().as_microsecond());
@@ -113,7 +113,7 @@ async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up:
         scheduled_at: wish.scheduled_at.clone(),
         outrider: Some(terms),
     };
-    // Watched from before the wish is written, so that nothing that comes of it is missed.
+    // Watched from before the request is written, so that nothing is missed.
     let awaited = Awaited::new(visitors, cluster, &wish, id.clone(), given_up);
     let revision = match visitors.dcs.write_failover(&failover).await {
         Ok(revision) => revision,

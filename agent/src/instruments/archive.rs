@@ -142,7 +142,7 @@ impl Archive {
         }
     }
 
-    /// How far the segment that is being written is streamed; `None` when it is not to be.
+    /// How far the unfinished segment is streamed; `None` when it is not.
     pub(crate) fn stream_status(&self) -> Option<StreamStatus> {
         self.streamer.as_ref().map(|streamer| streamer.status().borrow().clone())
     }

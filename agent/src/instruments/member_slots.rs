@@ -200,7 +200,7 @@ mod tests {
     fn a_standby_holds_what_the_leader_publishes_and_a_slot_for_every_member() {
         let member = |name: &str| Member {
             name: name.to_owned(),
-            value: json!({}),
+            value: json!({}).into(),
             lease: 1,
             revision: 1,
             created: 1,

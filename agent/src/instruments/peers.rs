@@ -8,23 +8,23 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
-/// A dead host does not refuse a connection, it swallows it.
+/// Time limit for connecting: a dead host does not refuse a connection, it swallows it.
 const CONNECT_LIMIT: Duration = Duration::from_millis(300);
-/// For an answer that the decision needs.
+/// Time limit for an answer that the decision needs.
 const PATIENT_LIMIT: Duration = Duration::from_secs(1);
-/// For an answer that would be good to have.
+/// Time limit for an answer that is only useful.
 const BRIEF_LIMIT: Duration = Duration::from_millis(300);
-/// The longest answer that is read, in bytes.
+/// Maximum size of an answer, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// The line to the other members.
+/// The client for the other members.
 #[derive(Clone)]
 pub(crate) struct Peers {
     client: reqwest::Client,
 }
 
 impl Peers {
-    /// A client that keeps its connections.
+    /// A client that keeps its connections open.
     ///
     /// # Errors
     /// When TLS cannot be set up.

@@ -56,7 +56,7 @@ pub(crate) fn shown(replay: &Replay) -> Value {
     Value::Object(shown)
 }
 
-/// The same for the DCS: with ages that double, as others would change each second.
+/// The same for the DCS, with ages that double, because others would change every second.
 pub(crate) fn shown_seldom(mut replay: Replay) -> Value {
     if let Some(Hold::Conflict { queries }) = &mut replay.hold {
         for query in queries {

@@ -1,4 +1,4 @@
-//! The metrics of base backups: how the last one went, how far the one under way is, and what the archive can restore.
+//! The metrics of base backups: how the last one went, progress of the current one, and what the archive can restore.
 
 use jiff::Timestamp;
 use outrider_dcs::{BackupOutcome, Snapshot};

@@ -1,4 +1,4 @@
-//! The metrics that people who come from CloudNativePG already query, under its names.
+//! Metrics that users of CloudNativePG already query, under its names.
 
 use outrider_postgres::Role;
 

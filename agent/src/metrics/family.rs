@@ -1,4 +1,4 @@
-//! The table of metric families, and how it is written. Holds no metric by itself.
+//! The table of metric families, and how it is written. Holds no metric itself.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub(super) struct Family {
 pub(super) enum Samples {
     Gauge(Vec<Sample>),
     Counter(Vec<Sample>),
-    /// A counter that has had its name from before counters ended in `_total`.
+    /// A counter whose name dates from before counters ended in `_total`.
     OldCounter(Vec<Sample>),
     Histogram {
         sum: f64,
@@ -36,7 +36,7 @@ pub(super) enum Samples {
     },
 }
 
-/// A value with a label of its own, or none.
+/// A value, with at most one label of its own.
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) label: Option<(&'static str, String)>,
@@ -49,7 +49,7 @@ impl Families {
         self.add(name, help, Samples::Gauge(vec![Sample { label: None, value: value.into().0 }]));
     }
 
-    /// What only grows, under a name that does not say so and that others query.
+    /// A value that only grows, under an existing name that does not say so.
     pub(super) fn old_counter(&mut self, name: &'static str, help: &'static str, value: impl Into<Value>) {
         self.add(name, help, Samples::OldCounter(vec![Sample { label: None, value: value.into().0 }]));
     }
@@ -92,7 +92,7 @@ impl Families {
         self.add(name, help, Samples::Histogram { sum, buckets });
     }
 
-    /// All of them.
+    /// All families.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Family> {
         self.0.iter()
     }
@@ -102,7 +102,7 @@ impl Families {
     }
 }
 
-/// A number or a truth as a sample has it. Positions are exact up to 2^53, which is 8 PiB of WAL.
+/// A number or boolean as the value of a sample. Positions are exact up to 2^53, which is 8 PiB of WAL.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Value(f64);
 

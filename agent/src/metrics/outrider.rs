@@ -14,7 +14,7 @@ use crate::member::replay;
 use crate::report::Report;
 use crate::state::{Counters, ROUND_BOUNDS};
 
-/// What of the configuration is amiss: its key, its metric, the help for it and the label that has the words.
+/// What is wrong with the configuration: its key, its metric, its help text and the label with the words.
 const TROUBLES: [(&str, &str, &str, &str); 3] = [
     (
         "not_honoured",
@@ -146,7 +146,7 @@ fn add_postgres(seen: &Observation, families: &mut Families) {
     );
 }
 
-/// Of a standby; a primary is behind nobody.
+/// For a standby; a primary is behind nobody.
 fn add_replay(seen: &Observation, cluster: Option<&Snapshot>, families: &mut Families) {
     let Some(lag) = Lag::of(seen, cluster) else { return };
     let help = "Bytes that this standby has still to receive of what its primary is known to have";
@@ -163,7 +163,7 @@ fn add_replay(seen: &Observation, cluster: Option<&Snapshot>, families: &mut Fam
     );
 }
 
-/// One sample for each name: a standby that reconnects has two connections for a while.
+/// One sample per name: a standby that reconnects has two connections for a while.
 fn latest<'name, V>(
     values: impl Iterator<Item = (&'name String, V)>,
 ) -> std::collections::BTreeMap<&'name String, V> {
@@ -230,7 +230,7 @@ fn add_archive(archive: &Status, families: &mut Families) {
     );
 }
 
-/// What is not known is not shown: 0 would be an alarm.
+/// Unknown values are left out: 0 would be an alarm.
 fn add_volume(archive: &Status, families: &mut Families) {
     if let Some(free) = archive.free_bytes {
         families.gauge("outrider_archive_free_bytes", "What the volume of pg_wal has left", free);

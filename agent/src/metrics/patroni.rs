@@ -1,4 +1,4 @@
-//! The metrics that Patroni has, under its names, so that its dashboards and alerts go on.
+//! Patroni's metrics, under its names, so that its dashboards and alerts keep working.
 
 use jiff::Timestamp;
 use outrider_postgres::{Observation, Role};
@@ -8,7 +8,7 @@ use super::family::Families;
 use crate::config::Config;
 use crate::report::Report;
 
-/// Patroni's states; the value of the metric is the place in this list.
+/// Patroni's states; the value of the metric is the index in this list.
 const STATES: &[&str] = &[
     "initializing new cluster",
     "initdb failed",
@@ -88,7 +88,7 @@ fn add_positions(seen: Option<&Observation>, families: &mut Families) {
     match seen.map(|seen| &seen.role) {
         Some(Role::Primary { flushed }) => location = flushed.get(),
         Some(Role::Standby { received: got, replayed: done, replayed_timestamp, replay_paused, .. }) => {
-            // As in Patroni: who never streamed has received what is replayed.
+            // As in Patroni: one that never streamed has received what it has replayed.
             let got = if *got == Lsn::INVALID { *done } else { *got };
             (received, replayed, paused) = (got.get(), done.get(), *replay_paused);
             at = replayed_timestamp.as_deref().and_then(epoch).unwrap_or_default();
@@ -123,7 +123,7 @@ fn is_leader(report: &Report) -> bool {
     until && report.postgres.as_ref().is_some_and(Observation::is_primary)
 }
 
-/// Of a time as Postgres writes it.
+/// Of a time in PostgreSQL's format.
 fn epoch(text: &str) -> Option<f64> {
     text.parse::<Timestamp>().ok().map(|at| at.as_microsecond() as f64 / 1e6)
 }

@@ -1,4 +1,4 @@
-//! The metrics of rollbacks: whether one is under way, and how the last one went.
+//! The metrics of rollbacks: whether one is in progress, and how the last one went.
 
 use jiff::Timestamp;
 use outrider_dcs::Snapshot;

@@ -1,11 +1,11 @@
-//! The text format 0.0.4, for whoever does not ask for OpenMetrics: there the name of a counter's family ends in `_total`
-//! like its samples, and a family without a help of its own is none.
+//! The text format 0.0.4, for whoever does not ask for OpenMetrics. In it the name of a counter's family ends in `_total`
+//! like its samples, and every family needs its own help.
 
 use std::fmt::{self, Write as _};
 
 use super::family::{Families, Samples};
 
-/// All families, each sample with these labels before its own.
+/// All families; each sample has these labels before its own.
 pub(super) fn encode(families: &Families, labels: &[(&str, &str)]) -> Result<String, fmt::Error> {
     let mut text = String::new();
     let common: String =

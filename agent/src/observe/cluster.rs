@@ -1,4 +1,4 @@
-//! Turns what the DCS holds into the cluster of the view. Does not read the DCS.
+//! Turns the keys of the DCS into the cluster of the view. Does not read the DCS.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Clust
     }
 }
 
-/// How far the DCS is.
+/// How far the DCS has come.
 pub(crate) fn watermark(snapshot: &Snapshot) -> Watermark {
     Watermark {
         store: Some(StoreId(snapshot.store)),
@@ -62,7 +62,7 @@ pub(crate) fn watermark(snapshot: &Snapshot) -> Watermark {
     }
 }
 
-/// The record of who may be promoted, as it was last changed at `revision`.
+/// The record of who may be promoted, last changed at `revision`.
 pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> SyncState {
     SyncState {
         leader: record.leader.as_deref().map(MemberName::from),
@@ -71,7 +71,7 @@ pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> Syn
     }
 }
 
-/// An identifier that is no number is not this cluster's, whatever it is: 0 is no system identifier.
+/// An identifier that is not a number is not this cluster's: 0 is no system identifier.
 pub(super) fn initialize(snapshot: &Snapshot) -> Initialize {
     match snapshot.initialize.as_ref().map(|entry| entry.value.trim()) {
         None => Initialize::Absent,
@@ -86,7 +86,7 @@ fn history(snapshot: &Snapshot) -> TimelineHistory {
         .iter()
         .map(|row| format!("{}\t{}\t{}\n", row.timeline, row.lsn, row.reason.replace('\n', " ")))
         .collect();
-    // Rows that do not ascend were written by no leader of this cluster: nothing is concluded from them.
+    // Rows that do not ascend were written by no leader of this cluster: they are ignored.
     lines.parse().unwrap_or_default()
 }
 

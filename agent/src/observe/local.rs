@@ -1,4 +1,4 @@
-//! Looks at the local Postgres through its supervisor, by SQL and on disk. Concludes nothing beyond the state of the view.
+//! Observes the local Postgres through its supervisor, by SQL and on disk. Draws no conclusions beyond the view.
 
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::instruments::Instruments;
 use crate::member::replay;
 use crate::state::{self, Data, State};
 
+/// Of a session that an earlier agent began: it may have lengthened it.
+const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
+
 /// What was found, before it is put in order.
 pub(super) struct Look {
     status: Result<Status, Error>,
@@ -20,15 +23,16 @@ pub(super) struct Look {
 }
 
 enum Found {
-    /// The supervisor does not answer, so nobody knows.
+    /// The supervisor does not answer, so the state is unknown.
     Nothing,
-    /// A postmaster runs; what it says.
+    /// A postmaster runs; its answers.
     Running(Result<Box<Observation>, Error>),
-    /// None runs, and the data directory is like this.
+    /// No postmaster runs; the state of the data directory.
     Directory(Result<Directory, Error>, Option<Result<ControlData, Error>>),
 }
 
-/// Asks the supervisor, then Postgres or the disk. Two seconds at most. `thoroughly`: also what is mostly asked now and then.
+/// Asks the supervisor, then Postgres or the disk, within two seconds. `thoroughly`: including what is otherwise asked only
+/// now and then.
 pub(super) async fn look(
     instruments: &Instruments,
     known: Option<&ControlData>,
@@ -65,12 +69,13 @@ pub(super) async fn look(
     Look { status, found }
 }
 
-/// Whether a program works on the data directory. A recovery beside it does not, and ends when another one is asked for.
+/// Whether a program works on the data directory. A recovery beside it does not, and ends when another program is
+/// requested.
 fn is_kept_busy(status: &Status) -> bool {
     status.tool.as_ref().is_some_and(|running| running.tool != Tool::PostgresRecovery)
 }
 
-/// The local part of the view, and what is to be remembered of it.
+/// The local part of the view; updates what is remembered of it.
 pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State) -> Local {
     let status = match look.status {
         Ok(status) => {
@@ -82,7 +87,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State)
             None
         }
     };
-    // A program that an earlier agent began still works on the data directory: what it leaves is looked at when it has ended.
+    // A program started by an earlier agent still works on the data directory: its result is read when it has ended.
     let tool_of_another = state.jobs.kind().is_none() && status.as_ref().is_some_and(is_kept_busy);
     let postgres = match look.found {
         Found::Nothing => unresponsive(&mut state.postgres, None),
@@ -100,12 +105,15 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State)
     let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
     let frozen = frozen(status.as_ref(), &mut state.supervisor);
     let recent_crashes = state.supervisor.recent_crashes();
-    let State { lease, dcs, cluster, settings, supervisor, data, jobs, .. } = state;
+    let State { lease, entry, dcs, cluster, rules, settings, supervisor, data, jobs, .. } = state;
     let seen = state.postgres.seen();
     Local {
         system: data.system().map(SystemId),
+        entered: entry.is_member(),
+        session_ttl: entry.is_member().then(|| entry.ttl().unwrap_or(ANY_TTL)),
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
         watermark: dcs.watermark(),
+        recorded: Vec::new(),
         held_term: lease.last_term(),
         last_position: data.last_position(),
         history: data.history().clone(),
@@ -117,10 +125,12 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State)
         cooling_down: jobs.are_cooling_down(),
         backing_off: jobs.backing_off(),
         hopeless: jobs.hopeless(),
+        trying_parameters: rules.keep_from_starting(),
         unrecorded: instruments.postgres.is_unrecorded(),
         users_ready: state.postgres.users_are_ready(),
         awaiting_checkpoint: seen
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
+        unsupervised: supervisor.is_gone(),
         terminating: supervisor.is_terminating(),
         faulty_files: seen.is_some_and(|seen| !seen.file_faults.is_empty()),
         rollback_prepared: instruments.rollback.is_offered(),
@@ -141,7 +151,7 @@ fn note_crash(status: &Status, instruments: &Instruments, state: &mut State) {
     }
 }
 
-/// How long the postmaster has stood still, by the supervisor that is its parent.
+/// How long the postmaster has been stopped by a signal, according to its parent, the supervisor.
 fn frozen(status: Option<&Status>, supervisor: &mut state::Supervisor) -> Option<Duration> {
     let since = status.and_then(|status| status.postmaster.as_ref()?.frozen_ns);
     supervisor.sees_frozen(since.is_some());
@@ -162,7 +172,7 @@ fn running(outcome: Result<Box<Observation>, Error>, status: Option<&Status>, st
                 postgres.is_not_up(&fault);
                 let started =
                     Duration::from_nanos(clock::boottime_ns().saturating_sub(postmaster.started_ns));
-                // To an agent that has just been started itself, one slow answer is not the silence of days.
+                // To an agent that has just started, one slow answer does not mean days of silence.
                 let silent = postgres.silent_for();
                 let since = if fault.is_not_yet_up() { started } else { started.min(silent) };
                 Postgres::Starting { writable: postmaster.writable, since }
@@ -209,7 +219,7 @@ fn answering(seen: Observation, postmaster: Option<&PostmasterStatus>, state: &m
     postgres
 }
 
-/// It has not answered since its start, or says itself that it is not there yet.
+/// It has not answered since its start, or says that it is still starting.
 fn is_starting(postmaster: &PostmasterStatus, fault: &Error, postgres: &state::Postgres) -> bool {
     let on_its_way_down = postmaster.stopping || postmaster.died;
     !on_its_way_down && (fault.is_not_yet_up() || !postgres.has_answered(postmaster.pid))
@@ -241,7 +251,7 @@ fn stopped(
         Ok(Directory::HalfInitialized) => Postgres::Unusable(Unusable::HalfInitialized),
         Ok(Directory::HalfCloned) => Postgres::Unusable(Unusable::HalfCloned),
         Ok(Directory::HalfRewound) => Postgres::Unusable(Unusable::HalfRewound),
-        // Made to begin the cluster, which another member then did: as good as half a clone.
+        // Made to start the cluster, which another member then did: worth no more than half a clone.
         Ok(Directory::Complete) if instruments.postgres.is_unrecorded() && state.cluster.is_made() => {
             state.data.is_of_nobody();
             Postgres::Unusable(Unusable::HalfInitialized)
@@ -255,7 +265,7 @@ fn stopped(
             Some(Err(fault @ (Error::Tool { .. } | Error::ControlData { .. }))) => {
                 refused(&mut state.data, fault.to_string())
             }
-            // Nobody could look: one of Postgres' programs is missing or runs, or the supervisor went away.
+            // Nobody could check: one of Postgres' programs is missing or running, or the supervisor went away.
             Some(Err(fault)) => {
                 state.postgres.is_not_up(&fault);
                 unresponsive(&mut state.postgres, Some(false))

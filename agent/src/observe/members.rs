@@ -1,5 +1,5 @@
-//! Reads the other members' states: from the JSON they publish in the DCS and from the JSON of their `GET /patroni`.
-//! Both are Patroni's shapes, so a Patroni member is read as well as one of ours.
+//! Reads the other members' states from the JSON they publish in the DCS and from their `GET /patroni`. Both are in
+//! Patroni's format, so Patroni members are understood too.
 
 use outrider_dcs::Snapshot;
 use outrider_ha::{Answer, Hold, Member, MemberName, MemberState, Role, SystemId, Tags, Watermark};
@@ -30,7 +30,7 @@ pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
     members
 }
 
-/// Adds those that were in the DCS before its keys were lost.
+/// Adds the members that were in the DCS before its keys were lost.
 pub(super) fn add_remembered(members: &mut Vec<Member>, record: &DcsRecord, me: &MemberName) {
     for name in record.members.keys().map(|name| MemberName::from(name.as_str())) {
         if name != *me && members.iter().all(|member| member.name != name) {
@@ -51,12 +51,13 @@ pub(super) fn take_in(members: &mut [Member], answers: Vec<(MemberName, Option<V
     }
 }
 
-/// Patroni's tags: the booleans win over the priorities.
-fn tags(tags: &Value) -> Tags {
+/// Patroni's tags; booleans override priorities.
+pub(crate) fn tags(tags: &Value) -> Tags {
     tags.as_object().map(config::policy_tags).unwrap_or_default()
 }
 
-/// The state in a member's key of the DCS. `leader`: what the leader has of what standbys must not have less of.
+/// The state in a member's key in the DCS. `leader`: the leader's values of the parameters that a standby must not have
+/// less of.
 fn published(member: &Value, leader: &Limits) -> MemberState {
     let replay = member.get("replay_lsn").map(|_| replay::read(member, lsn(member, "replay_lsn")));
     let lacks = replay.as_ref().is_some_and(|replay| matches!(replay.hold, Some(Hold::Parameters { .. })));
@@ -76,7 +77,7 @@ fn published(member: &Value, leader: &Limits) -> MemberState {
 }
 
 /// The state in the answer to `GET /patroni`; `None` when it is not one. Without positions its Postgres did not answer.
-fn answered(status: &Value) -> Option<MemberState> {
+pub(crate) fn answered(status: &Value) -> Option<MemberState> {
     text(status, "state")?;
     let xlog = status.get("xlog").or_else(|| status.get("wal"));
     let position = |key| xlog.map_or(Lsn::INVALID, |xlog| lsn(xlog, key));
@@ -102,7 +103,7 @@ fn answered(status: &Value) -> Option<MemberState> {
     })
 }
 
-/// What only members of ours say.
+/// What only Outrider's members publish.
 fn ours<T: DeserializeOwned>(member: &Value, key: &str) -> Option<T> {
     T::deserialize(member.get("outrider")?.get(key)?).ok()
 }

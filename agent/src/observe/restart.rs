@@ -1,4 +1,4 @@
-//! A restart that somebody asked for, as the DCS has it, for the view; and how long its present turn has been seen.
+//! A requested restart, from the DCS for the view, and how long its current turn has been seen.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::limits;
 use super::remembered::Remembered;
 use crate::deadline::due_in;
 
-/// However short a primary's start may be: a member must also stop, and catch up.
+/// Minimum time for a turn, however short a primary's start may be: a member must also stop, and catch up.
 const TIMEOUT_LEAST: Duration = Duration::from_secs(60);
 
-/// The restart, while it has not ended.
+/// The restart, until it has ended.
 pub(super) fn restart(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Option<Restart> {
     let entry = snapshot.restart.as_ref().filter(|entry| entry.value.is_open())?;
     let asked = &entry.value;

@@ -1,5 +1,5 @@
-//! Follows the rules of the cluster in the DCS: the policy at once, parameters once they are known to be good. What cannot be
-//! followed keeps its last good value and is named.
+//! Follows the rules of the cluster in the DCS: the policy at once, parameters once they are known to be good. A rule that
+//! cannot be followed keeps its last good value and is reported.
 
 use outrider_dcs::Snapshot;
 
@@ -7,7 +7,7 @@ use crate::config::{self, Judged};
 use crate::instruments::Instruments;
 use crate::state::{Postgres, Rules, Settings, Work};
 
-/// When the document has changed, or what is known of it.
+/// When the document, or what is known of it, has changed.
 pub(super) fn follow(
     instruments: &Instruments,
     rules: &mut Rules,
@@ -29,7 +29,7 @@ pub(super) fn follow(
     rules.cannot_follow(&judged.violations);
 }
 
-/// Lines at once, as they were checked one by one; parameters when the program `postgres` has nothing against them.
+/// Lines at once, because each was checked; parameters when the program `postgres` accepts them.
 fn take(instruments: &Instruments, rules: &mut Rules, settings: &mut Settings, judged: &mut Judged) {
     settings.set_pg_hba(&judged.pg_hba);
     let good = rules.good_parameters();
@@ -39,7 +39,7 @@ fn take(instruments: &Instruments, rules: &mut Rules, settings: &mut Settings, j
             judged.violations.extend(tried.violations(wanted));
             tried.taken(wanted, &good)
         }
-        // Good once, good for ever: also where there is nobody to ask.
+        // What was good once stays good, also when there is nobody to ask.
         None if *wanted == good => good,
         None => {
             if !rules.are_tried_with(wanted) {
@@ -56,7 +56,7 @@ fn take(instruments: &Instruments, rules: &mut Rules, settings: &mut Settings, j
     settings.set_parameters(taken);
 }
 
-/// What Postgres says of its files; what it took is kept on disk.
+/// What Postgres says of its files; what it accepted is kept on disk.
 pub(super) fn note_files(
     instruments: &Instruments,
     rules: &mut Rules,

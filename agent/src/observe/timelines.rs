@@ -1,4 +1,4 @@
-//! Where the timelines of the local data came from, and when each was begun: from its files, and from the leader whose WAL it is.
+//! Where the timelines of the local data came from, and when each began: from its files, and from the leader whose WAL it is.
 //! Compares nothing.
 
 use outrider_ha::{Dcs, Initialize, Lease, Postgres, Role, Streaming, View};
@@ -10,7 +10,7 @@ use crate::instruments::Instruments;
 use crate::log::causes;
 use crate::state::{self, Data};
 
-/// Reads where the timeline came from when it has changed, and when it was begun, as soon as its first record is there.
+/// Reads the timeline's history when it has changed, and when it began as soon as its first record is there.
 pub(super) fn remember(
     instruments: &Instruments,
     postgres: &Postgres,
@@ -24,11 +24,11 @@ pub(super) fn remember(
             Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
         }
     }
-    // It is kept in the data directory: nothing is written to that of another cluster, nor before there is one.
+    // This is written to the data directory, so not to another cluster's, nor before there is a cluster.
     if !data.starts().lists(timeline) && is_of(cluster, data) {
         let starts = match data.history_of() {
             Some(of) if of == timeline => instruments.postgres.timeline_starts(timeline, data.history()),
-            // What came with the data, until the history is known as well.
+            // What came with the data, until the history is known too.
             Some(_) | None => instruments.postgres.kept_timeline_starts().map(Option::unwrap_or_default),
         };
         match starts {
@@ -38,14 +38,14 @@ pub(super) fn remember(
     }
 }
 
-/// Whether the data is that of the cluster in the DCS, as it was seen last.
+/// Whether the data belongs to the cluster in the DCS, as last seen.
 fn is_of(cluster: &state::Cluster, data: &Data) -> bool {
     let Some(snapshot) = cluster.snapshot() else { return false };
     matches!(cluster::initialize(snapshot), Initialize::Done(system) if data.system() == Some(system.0))
 }
 
-/// A standby that streams from the leader has the leader's timelines: those that it passed through faster than anybody looked, as
-/// on the way from an archive, have begun when the leader says.
+/// A standby that streams from the leader has the leader's timelines. For those it passed through faster than anybody looked, as
+/// when it recovers from an archive, the leader says when they began.
 pub(super) fn take_over(instruments: &Instruments, data: &mut Data, view: &mut View) {
     let Some(missing) = missing(view) else { return };
     for timeline in missing.timelines() {
@@ -57,7 +57,7 @@ pub(super) fn take_over(instruments: &Instruments, data: &mut Data, view: &mut V
     }
 }
 
-/// What the leader knows of this standby's own timelines, and it does not; `None` when that is nothing.
+/// What the leader knows of this standby's timelines and the standby does not; `None` when that is nothing.
 fn missing(view: &View) -> Option<TimelineStarts> {
     let Dcs::Seen(cluster) = &view.dcs else { return None };
     let Lease::Theirs { holder } = &cluster.lease else { return None };
@@ -94,7 +94,7 @@ mod tests {
         starts
     }
 
-    /// A standby on timeline 3 that knows when 1 and 3 were begun, and a leader on `timeline` that knows of all.
+    /// A standby on timeline 3 that knows when 1 and 3 began, and a leader on `timeline` that knows all.
     fn standby(active: bool, timeline: u32) -> View {
         let mut view = sample::view();
         view.local.history = "1\t0/1\tx\n2\t0/2\tx\n".parse().unwrap();

@@ -1,5 +1,5 @@
 //! The flight recorder `rounds.jsonl`: view, plan and outcome of every round that changed something, for `outrider replay`.
-//! Bounded, and never in the way: when the disk refuses, the round goes on and a counter tells.
+//! Bounded, and never in the way: when the disk fails, the round continues and a counter goes up.
 
 use std::fs::{File, OpenOptions, rename};
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use outrider_ha::{Plan, Step, View};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-/// A file is put aside as `rounds.jsonl.1` when it is this large, and what was there before is dropped.
+/// Size at which a file is renamed to `rounds.jsonl.1`, replacing the one before it.
 const FILE_MAX: u64 = 8 << 20;
-/// A quiet round is recorded this often, so that the file shows the agent alive.
+/// Interval at which a quiet round is recorded, to show that the agent is alive.
 const QUIET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One line of the file.
@@ -49,7 +49,7 @@ impl Recorder {
         Recorder { path, file: None, last: None, failing: false, failures: 0 }
     }
 
-    /// Records the round unless it was as quiet as the one before.
+    /// Records the round, unless it was quiet like the one before.
     pub(crate) fn record(&mut self, record: &Record) {
         let quiet = record.failure.is_none()
             && record.plan.steps.iter().all(|step| *step == Step::RenewLease)

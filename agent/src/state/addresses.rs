@@ -1,5 +1,5 @@
-//! From where the members of this cluster connect: the addresses behind the hosts that they publish, for `pg_hba.conf`. Names
-//! are looked up beside the round.
+//! The addresses that the members of this cluster connect from, for `pg_hba.conf`: those of the hosts they publish. Names are
+//! resolved beside the round.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-/// Members that are remembered at most; the first that were seen count.
+/// Maximum number of members remembered; the first ones seen count.
 const MEMBERS_MAX: usize = 64;
-/// A name is looked up again this often: a container comes back with another address.
+/// Interval at which a name is resolved again: a container comes back with another address.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
-/// For one name.
+/// Time limit for resolving a name.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
 
-/// What is known of where members are.
+/// What is known of the members' addresses.
 pub(crate) struct Addresses {
-    /// The host of each member that was ever seen: one that is away comes back, and must be let in then.
+    /// The host of every member ever seen: one that was away comes back, and must be let in.
     hosts: BTreeMap<String, String>,
     names: watch::Sender<BTreeSet<String>>,
     found: watch::Receiver<BTreeMap<String, Vec<IpAddr>>>,
@@ -35,7 +35,7 @@ impl Drop for Addresses {
 }
 
 impl Addresses {
-    /// Knows this member, which connects to itself after a change of roles on one machine, and nobody else.
+    /// Knows only this member, which connects to itself after a change of roles on one machine.
     pub(crate) fn new(name: &str, connect_address: &str) -> Self {
         let names = watch::Sender::new(BTreeSet::new());
         let (found_seen, found) = watch::channel(BTreeMap::new());
@@ -45,7 +45,7 @@ impl Addresses {
         addresses
     }
 
-    /// The addresses of all members, ascending; those of a name as soon as they are found.
+    /// The addresses of all members, ascending; those of a name as soon as it is resolved.
     pub(crate) fn of(&mut self, cluster: &Snapshot) -> Vec<IpAddr> {
         for member in &cluster.members {
             if let Some(upstream) = member.conn_url().and_then(Upstream::from_url) {
@@ -102,7 +102,7 @@ async fn look_up(
         }
         found.send_if_modified(|known| {
             let before = known.clone();
-            // A name that cannot be looked up at this moment stays where it was.
+            // A name that cannot be resolved right now keeps its address.
             known.retain(|name, _| names.contains(name));
             known.extend(news);
             *known != before
@@ -124,7 +124,7 @@ mod tests {
     fn cluster(members: &[(&str, &str)]) -> Snapshot {
         let member = |(name, host): &(&str, &str)| Member {
             name: (*name).to_owned(),
-            value: json!({"conn_url": format!("postgres://{host}:5432/postgres")}),
+            value: json!({"conn_url": format!("postgres://{host}:5432/postgres")}).into(),
             lease: 1,
             created: 1,
             revision: 1,
@@ -142,7 +142,7 @@ mod tests {
         let both = known.of(&cluster(&[("p1", "10.0.0.1"), ("p2", "10.0.0.2")]));
         assert_eq!(both, addresses(&["10.0.0.1", "10.0.0.2"]));
         assert_eq!(known.of(&cluster(&[])), both);
-        // One that has moved is known at its new place only.
+        // One that has moved is known only at its new place.
         assert_eq!(known.of(&cluster(&[("p2", "10.0.0.9")])), addresses(&["10.0.0.1", "10.0.0.9"]));
         let mut wildcard = Addresses::new("p1", "0.0.0.0:5432");
         assert_eq!(wildcard.of(&cluster(&[])), addresses(&[]));

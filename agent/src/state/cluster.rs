@@ -117,12 +117,15 @@ impl Cluster {
         }
     }
 
-    /// Postgres is told to stop: for the announced switchover, when this member takes part in one. To whom.
-    pub(crate) fn stops(&mut self) -> Option<String> {
-        let announced = &self.snapshot.as_ref()?.intent.as_ref()?.value;
-        let progress = self.switchover.as_mut().filter(|progress| progress.id == announced.id)?;
-        progress.stopping_since = Some(clock::monotonic());
-        Some(announced.to.clone())
+    /// Postgres is told to stop. Whether that is for the announced switchover.
+    pub(crate) fn stops(&mut self) -> bool {
+        let announced = self.snapshot.as_ref().and_then(|snapshot| snapshot.intent.as_ref());
+        let (Some(announced), Some(progress)) = (announced, &mut self.switchover) else { return false };
+        let is_for_it = progress.id == announced.value.id;
+        if is_for_it {
+            progress.stopping_since = Some(clock::monotonic());
+        }
+        is_for_it
     }
 
     /// The announcement of a switchover, with its revision.
@@ -134,12 +137,6 @@ impl Cluster {
     /// The request for another leader.
     pub(crate) fn request(&self) -> Option<&Failover> {
         Some(&self.snapshot.as_ref()?.failover.as_ref()?.value)
-    }
-
-    /// Whether the lease is this member's in the DCS.
-    pub(crate) fn leads(&self) -> bool {
-        let leader = self.snapshot.as_ref().and_then(|snapshot| snapshot.leader.as_ref());
-        leader.is_some_and(|leader| leader.mine)
     }
 
     /// Whether the DCS names the system identifier of the cluster.

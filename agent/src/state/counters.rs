@@ -10,7 +10,7 @@ use outrider_dcs::Error;
 pub(crate) struct Counters {
     /// Rounds by label of their reason.
     pub(crate) rounds: BTreeMap<&'static str, u64>,
-    /// Durations of rounds: how many ended within each bound of [`ROUND_BOUNDS`], in its order, and the last for all others.
+    /// Durations of rounds: the number within each bound of [`ROUND_BOUNDS`], in its order, and last all others.
     pub(crate) round_durations: [u64; ROUND_BOUNDS.len() + 1],
     /// Their sum.
     pub(crate) round_duration_sum: Duration,
@@ -20,7 +20,7 @@ pub(crate) struct Counters {
     pub(crate) dcs_errors: BTreeMap<&'static str, u64>,
     /// Promotions of this member without a planned hand-over.
     pub(crate) failovers: u64,
-    /// Promotions of this member, and hand-overs by it, that were planned.
+    /// Planned promotions of this member, and hand-overs by it.
     pub(crate) switchovers: u64,
     /// Times the supervisor fenced Postgres because the fuse blew.
     pub(crate) fenced: u64,

@@ -100,7 +100,7 @@ impl DcsRecord {
         let identifier = snapshot.initialize.as_ref().map(|entry| entry.value.trim()).unwrap_or_default();
         identifier.clone_into(&mut self.system_identifier);
         self.leader = snapshot.leader.as_ref().map(|leader| leader.name.clone()).or(self.leader.take());
-        self.config = snapshot.config.as_ref().map(|entry| entry.value.clone());
+        self.config = snapshot.config.as_ref().map(|entry| (*entry.value).clone());
         self.sync = snapshot.sync.as_ref().map(|entry| in_json(&entry.value));
         self.history = snapshot.history.as_ref().map(|entry| in_json(&entry.value)).unwrap_or_default();
         self.rollback_last = snapshot.rollback_last.as_ref().map(|entry| entry.value.clone());

@@ -41,6 +41,7 @@ impl Entry {
     pub(crate) fn stands(&mut self, value: &Value, leads: bool, ttl: Duration) -> bool {
         let Some(written) = &mut self.written else { return false };
         let kept = leads && written.rounds < ENTRY_ROUNDS;
+        let ttl = self.ttl.map_or(ttl, |of_session| of_session.min(ttl));
         let stands = written.value == *value && (kept || written.at.elapsed() < ttl / 3);
         written.rounds += u32::from(stands);
         stands

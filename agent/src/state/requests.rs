@@ -20,12 +20,12 @@ pub(crate) struct SwitchoverProgress {
     pub(crate) stopping_since: Option<Instant>,
 }
 
-/// The turn that was seen last: what stands in the DCS about it, and since when.
+/// The turn last seen: its key in the DCS, and since when.
 #[derive(Debug, Default)]
 pub(crate) struct TurnSeen(Option<(i64, Instant)>);
 
 impl TurnSeen {
-    /// How long it has been the same. Every turn that begins or ends changes the key; before it is due nobody's time runs.
+    /// How long it has been the same. Every turn that begins or ends changes the key; before it is due, no time counts.
     pub(crate) fn seen(&mut self, snapshot: &Snapshot) -> Duration {
         let due = |entry: &&Entry<RestartRequest>| {
             entry.value.is_open() && due_in(entry.value.scheduled_at.as_deref()).is_zero()

@@ -107,7 +107,7 @@ impl Rules {
         &self.declared_slots
     }
 
-    /// How many bytes a standby may have still to replay and count as a healthy replica; `None` for any number.
+    /// Most bytes that a healthy replica may have left to replay; `None` for no limit.
     pub(crate) fn maximum_lag_on_replica(&self) -> Option<u64> {
         self.maximum_lag_on_replica
     }
@@ -292,7 +292,7 @@ impl Rules {
         true
     }
 
-    /// Writes what is good, once the server has said what it knows.
+    /// Saves what is good, once the server has said what it knows.
     pub(crate) fn keep(&self, settings: &Settings) {
         let (Some((parameters, pg_hba)), Some(known)) = (&self.good, &self.known) else { return };
         let kept = KeptParameters {

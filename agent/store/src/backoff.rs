@@ -6,15 +6,15 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// Waits that double with each failure in a row, each shortened at random by up to a half, so that the members of
-/// many clusters do not all come back to a recovered store in the same instant.
+/// Waits that double with each failure in a row, each shortened at random by up to a half, so that the members of many
+/// clusters do not all return to a recovered store at the same instant.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Something worked: the next wait is the first again.
+    /// Something worked: the next wait is the shortest again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -19,11 +19,11 @@ use super::{
 };
 use upload::DirectoryUpload;
 
-/// How long a call may take. A network file system that hangs keeps its thread, the caller goes on.
+/// Time limit for a call. A network file system that hangs keeps its thread; the caller goes on.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes in a piece of a download.
 const PIECE: usize = 256 * 1024;
-/// Temporary files start with this and are in no listing.
+/// Prefix of temporary files, which are in no listing.
 const TEMPORARY: &str = ".outrider-";
 
 /// A directory whose files are the objects.
@@ -34,7 +34,7 @@ pub struct DirectoryStore {
 }
 
 impl DirectoryStore {
-    /// The store in `root`, an absolute path; made with the first put when it is not there.
+    /// The store in `root`, an absolute path; created with the first put if it does not exist.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
@@ -69,7 +69,7 @@ impl Store for DirectoryStore {
     }
 
     async fn probe(&self, key: &str) -> Result<Conditions, Error> {
-        // A hard link never replaces, so there is nothing to find out but whether the directory takes one.
+        // A hard link never replaces, so the only thing to find out is whether the directory supports them.
         self.put_if_absent(key, Bytes::from_static(b"outrider\n").into(), &Metadata::new()).await?;
         Ok(Conditions::Honoured)
     }
@@ -138,7 +138,7 @@ impl Store for DirectoryStore {
     }
 
     async fn time(&self) -> Result<Option<StoreTime>, Error> {
-        // That of a file server may be another's; that of a directory here is this machine's own.
+        // A file server's clock may be another's; that of a local directory is this machine's own.
         let time = self.run("write to", self.root.clone(), write::time).await?;
         Ok(Timestamp::try_from(time).ok().map(|time| StoreTime { time, is_elsewhere: false }))
     }
@@ -154,7 +154,7 @@ struct FileBody {
     store: DirectoryStore,
     path: PathBuf,
     file: Option<File>,
-    /// Bytes that are still to come.
+    /// Bytes still to come.
     left: u64,
 }
 
@@ -188,7 +188,7 @@ fn open(path: &Path, from: u64) -> io::Result<Option<(ObjectInfo, File)>> {
     }))
 }
 
-/// What is known of a file. A directory is no object, as in S3.
+/// Properties of a file. A directory is not an object, as in S3.
 fn info(found: &fs::Metadata) -> io::Result<ObjectInfo> {
     if found.is_dir() {
         return Err(ErrorKind::NotFound.into());

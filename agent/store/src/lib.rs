@@ -1,4 +1,4 @@
-//! What the archive asks of a place that keeps objects: put once, look, get, list. Knows nothing of WAL.
+//! What the archive needs of an object store: put once, look, get, list. Knows nothing of WAL.
 
 #![forbid(unsafe_code)]
 
@@ -24,15 +24,15 @@ pub use payload::{Payload, PayloadWriter};
 pub use s3::{CredentialFiles, OpenError, S3Options, S3Store};
 pub use secret::{Secret, SecretError};
 
-/// Names and values that lie beside an object. A store may keep none of them.
+/// Names and values kept beside an object. A store may keep none.
 pub type Metadata = BTreeMap<String, String>;
 
-/// What became of a put.
+/// The result of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// The object is there and durable, and this call made it.
     Created,
-    /// An object with this key was there before; it was not touched. The caller compares the contents.
+    /// An object with this key already existed and was not touched. The caller compares the contents.
     AlreadyThere,
 }
 
@@ -41,18 +41,18 @@ pub enum Stored {
 pub enum Conditions {
     /// It refuses the second of two puts.
     Honoured,
-    /// It overwrites: the store looks before each put instead, which two writers at one time can slip through.
+    /// It overwrites: the store checks before each put instead, which does not stop two writers at the same time.
     Ignored,
 }
 
-/// What a store tells of an object without its bytes.
+/// What a store reports about an object without its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// Bytes as stored, so after compression.
     pub size: u64,
-    /// What was given with the put; empty when the store keeps none.
+    /// As given with the put; empty when the store keeps none.
     pub metadata: Metadata,
-    /// Changes with each change of the object; to be handed back to [`Store::replace`].
+    /// Changes with each change of the object; to be passed back to [`Store::replace`].
     pub version: Option<Version>,
 }
 
@@ -60,28 +60,28 @@ pub struct ObjectInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(pub String);
 
-/// What became of a replacement.
+/// The result of a replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replaced {
     /// The object has the new content, durably.
     Done,
-    /// It was another one than the caller had seen, and was not touched.
+    /// The object had changed since the caller saw it, and was not touched.
     Changed,
 }
 
-/// A large object on its way to the store, in parts. Dropped without [`Upload::complete`] it never becomes an object;
-/// its parts may stay behind until [`Store::sweep_uploads`].
+/// A large object being uploaded in parts. Dropped without [`Upload::complete`] it never becomes an object; its parts may
+/// stay behind until [`Store::sweep_uploads`].
 #[async_trait]
 pub trait Upload: Send + Sync {
     /// Sends one part. Numbers count from 1 without a gap; parts may be sent at the same time and in any order. Each
     /// but the last has at least [`PART_MIN`] bytes. Sending a number again replaces it.
     async fn part(&self, number: u32, body: Payload) -> Result<(), Error>;
 
-    /// Makes the object of the parts sent, durably, unless one with that key is there; then the parts are thrown away.
-    /// At least one part must have been sent. `AlreadyThere` is also said of one's own object, when an answer was lost.
+    /// Makes the object from the parts sent, durably, unless there is one with that key; then the parts are discarded. At
+    /// least one part must have been sent. `AlreadyThere` may also mean one's own object, when an answer was lost.
     async fn complete(self: Box<Self>) -> Result<Stored, Error>;
 
-    /// Throws the parts away.
+    /// Discards the parts.
     async fn abort(self: Box<Self>) -> Result<(), Error>;
 }
 
@@ -106,18 +106,18 @@ pub struct Page {
     pub more: bool,
 }
 
-/// What a store says that the time is.
+/// The time according to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreTime {
     /// The time.
     pub time: Timestamp,
-    /// Whether it is surely another machine's clock than ours.
+    /// Whether it certainly comes from another machine's clock.
     pub is_elsewhere: bool,
 }
 
-/// An object on its way from the store.
+/// An object being downloaded.
 pub struct Download {
-    /// What is known of it.
+    /// Its properties.
     pub info: ObjectInfo,
     /// Its bytes, in order.
     pub body: Box<dyn Body>,
@@ -147,15 +147,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Where it is, for messages, such as `s3://bucket/path`. Holds no secret.
     fn url(&self) -> &str;
 
-    /// Finds out, by writing to `key`, whether a put overwrites; and so that the store can be written at all.
-    /// The object stays there and is small.
+    /// Finds out, by writing to `key`, whether a put overwrites, and that the store is writable. The object stays there and
+    /// is small.
     async fn probe(&self, key: &str) -> Result<Conditions, Error>;
 
     /// Writes an object unless one with that key is there. After `Created` it is durable. After
     /// [`Error::Unreachable`] it may be there or not: putting it again is safe and tells.
     async fn put_if_absent(&self, key: &str, body: Payload, metadata: &Metadata) -> Result<Stored, Error>;
 
-    /// What is known of an object; `None` only when the store says that it does not exist.
+    /// Properties of an object; `None` only when the store says that it does not exist.
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, Error>;
 
     /// Starts to read an object; `None` only when the store says that it does not exist.
@@ -165,24 +165,24 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// may lie beyond the object's; the start must lie within it. [`Download::info`] is of the whole object.
     async fn get_range(&self, key: &str, from: u64, to: u64) -> Result<Option<Download>, Error>;
 
-    /// Writes an object in place of what is there. Only for objects of our own under `outrider/`, and for marks that a
-    /// person changes: WAL and backups go by [`Store::put_if_absent`].
+    /// Writes an object over an existing one. Only for our own objects under `outrider/`, and for marks that a person
+    /// changes: WAL and backups use [`Store::put_if_absent`].
     async fn put(&self, key: &str, body: Payload, metadata: &Metadata) -> Result<(), Error>;
 
-    /// Writes an object if it is still as it was `seen`, `None` for absent. A store that knows no such condition looks
-    /// first, which two writers at one time can slip through ([`Conditions::Ignored`]).
+    /// Writes an object if it is still as it was `seen`, `None` for absent. A store without such a condition checks first,
+    /// which does not stop two writers at the same time ([`Conditions::Ignored`]).
     async fn replace(&self, key: &str, body: Payload, seen: Option<&Version>) -> Result<Replaced, Error>;
 
     /// Begins a large object.
     async fn begin_upload(&self, key: &str) -> Result<Box<dyn Upload>, Error>;
 
-    /// Throws away the parts of uploads under `prefix` that were never completed. Returns how many uploads there were.
+    /// Discards the parts of uploads under `prefix` that were never completed. Returns the number of uploads.
     async fn sweep_uploads(&self, prefix: &str) -> Result<usize, Error>;
 
-    /// Removes an object. Done, too, when it is not there.
+    /// Removes an object. Also succeeds when there is none.
     async fn delete(&self, key: &str) -> Result<(), Error>;
 
-    /// What time it is there; `None` when it does not say.
+    /// The store's time; `None` when it does not say.
     async fn time(&self) -> Result<Option<StoreTime>, Error> {
         Ok(None)
     }
@@ -191,7 +191,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
 }
 
-/// Why a store did not do as asked. The variants are what the caller can do about it.
+/// Why a store did not do what was asked. Each variant is something the caller handles differently.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No answer, or not in time: try again later. A put may have happened.
@@ -201,10 +201,10 @@ pub enum Error {
         act: &'static str,
         /// On which object.
         url: String,
-        /// The whole chain of causes in words.
+        /// The whole chain of causes, in words.
         cause: String,
     },
-    /// The store answered that it cannot just now: try again later.
+    /// The store answered that it cannot do it right now: try again later.
     #[error("cannot {act} {url}: the store answered {status} {code}: {message}")]
     Busy {
         /// What was tried.
@@ -218,7 +218,7 @@ pub enum Error {
         /// The store's explanation.
         message: String,
     },
-    /// The store will not, and trying again helps only after a person changed something.
+    /// The store refuses, and trying again helps only after a person has changed something.
     #[error("cannot {act} {url}: refused with {status} {code}: {message}{}", advice(code))]
     Refused {
         /// What was tried.
@@ -239,7 +239,7 @@ pub enum Error {
         act: &'static str,
         /// On which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -254,20 +254,20 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the store gave no answer, so that asking it again at once would only wait again.
+    /// Whether the store gave no answer, so that asking again at once would only wait again.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         matches!(self, Error::Unreachable { .. })
     }
 
-    /// Whether trying again helps only after a person changed something.
+    /// Whether trying again helps only after a person has changed something.
     #[must_use]
     pub fn needs_a_person(&self) -> bool {
         matches!(self, Error::Refused { .. } | Error::BadKey { .. })
     }
 }
 
-/// What to do about the refusals that people meet.
+/// Advice on refusals that people run into.
 fn advice(code: &str) -> &'static str {
     match code {
         "NoSuchBucket" => "; create the bucket, set archive.create_bucket, or correct archive.store",
@@ -299,7 +299,7 @@ fn check_range(url: String, from: u64, to: u64, size: Option<u64>) -> Result<(),
     Err(Error::Refused { act: "read", url, status: 416, code: "InvalidRange".to_owned(), message })
 }
 
-/// Refuses to put together parts with a gap, or none at all.
+/// Refuses to join parts with a gap, or no parts at all.
 fn check_parts<'a>(url: String, numbers: impl Iterator<Item = &'a u32>) -> Result<(), Error> {
     let (mut parts, mut whole) = (0, true);
     for number in numbers {

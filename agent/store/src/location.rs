@@ -4,14 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where an archive lies.
+/// Where an archive is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// `s3://bucket/path`.
     S3 {
         /// The bucket.
         bucket: String,
-        /// What stands before every key; may be empty; no slash at either end.
+        /// Prefix of every key; may be empty; no slash at either end.
         path: String,
     },
     /// `file:///path`.

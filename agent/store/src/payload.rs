@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes in a piece. Below the size from which the C library maps memory on its own, and keeps more of it for later
-/// once it is freed: with one buffer for each segment an agent that ships nothing any more held on to 20 MiB.
+/// Bytes in a piece. Below the size from which the C library maps memory separately and keeps more of it once freed: with
+/// one buffer per segment an agent that had stopped shipping held on to 20 MiB.
 const PIECE: usize = 64 * 1024;
 
 /// The bytes of an object.
@@ -16,9 +16,9 @@ const PIECE: usize = 64 * 1024;
 pub struct Payload {
     pieces: Vec<Bytes>,
     length: u64,
-    /// Made when it is asked for: over TLS nobody does.
+    /// Computed on demand: over TLS nobody asks for it.
     sha256: OnceLock<String>,
-    /// The same.
+    /// Computed on demand.
     md5: OnceLock<[u8; 16]>,
 }
 
@@ -45,7 +45,7 @@ impl Payload {
         })
     }
 
-    /// MD5 of all bytes, as S3 wants it beside what may be locked.
+    /// MD5 of all bytes, which S3 requires for objects that may be locked.
     pub(crate) fn md5(&self) -> [u8; 16] {
         *self.md5.get_or_init(|| {
             let mut sum = md5::Context::new();
@@ -54,9 +54,9 @@ impl Payload {
         })
     }
 
-    /// Takes over sums that were made of a clone elsewhere.
+    /// Adopts checksums that a clone has computed.
     pub(crate) fn note_sums(&self, sha256: Option<String>, md5: Option<[u8; 16]>) {
-        // Those that are there are the same.
+        // Those already there are the same.
         sha256.map(|sum| self.sha256.set(sum).ok());
         md5.map(|sum| self.md5.set(sum).ok());
     }
@@ -86,7 +86,7 @@ pub struct PayloadWriter {
 }
 
 impl PayloadWriter {
-    /// What was written.
+    /// What was written so far.
     #[must_use]
     pub fn finish(mut self) -> Payload {
         self.pieces.push(self.piece.into());

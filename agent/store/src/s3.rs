@@ -1,5 +1,5 @@
-//! An archive in an object store that speaks S3. Signs with rust-s3; sends by itself, since that crate takes no
-//! certificate authority of one's own and copies each body twice.
+//! An archive in an object store that speaks S3. Signs with rust-s3; sends by itself, since that crate accepts no custom
+//! certificate authority and copies each body twice.
 
 mod answer;
 mod connection;
@@ -27,24 +27,24 @@ use download::ResponseBody;
 pub use options::{CredentialFiles, OpenError, S3Options};
 use upload::S3Upload;
 
-/// Pages without a key that are passed in one listing.
+/// Most pages without a key that are skipped in one listing.
 const EMPTY_PAGES_MAX: usize = 1000;
-/// What a user's metadata is called in a request.
+/// Prefix of user metadata in a request.
 const METADATA: &str = "x-amz-meta-";
 
 /// A bucket of an S3 store, or a path in it.
 #[derive(Clone, Debug)]
 pub struct S3Store {
     connection: Arc<Connection>,
-    /// Set when the store was seen to overwrite in spite of the condition.
+    /// Set when the store was seen to overwrite despite the condition.
     looks_first: Arc<AtomicBool>,
-    /// The same of the condition that an object is still the one that was seen.
+    /// The same for the condition that an object is unchanged since it was seen.
     compares_first: Arc<AtomicBool>,
     create_bucket: bool,
 }
 
 impl S3Store {
-    /// Prepares the store; asks nothing of it yet.
+    /// Prepares the store. Sends no request yet.
     ///
     /// # Errors
     /// When an option is unusable.
@@ -61,8 +61,8 @@ impl S3Store {
         self.looks_first.load(Ordering::Relaxed)
     }
 
-    /// Writes an object under this condition; `AlreadyThere` when it does not hold. Once only or, where a second time
-    /// does no harm, until it is answered.
+    /// Writes an object under this condition; `AlreadyThere` when it does not hold. Sent once or, where a second time does
+    /// no harm, until it is answered.
     async fn write(&self, key: &str, body: Payload, headers: HeaderMap, once: bool) -> Result<Stored, Error> {
         let request = Request { body, headers, ..Request::new("write", Method::PUT, key) };
         let sent = if once {
@@ -128,7 +128,7 @@ impl Store for S3Store {
                 Ok(Some(answer::info(response.headers())))
             }
             200..=299 => Err(self.connection.strange("look at", key, answer::NOT_S3)),
-            // The answer to HEAD has no text, and only the text tells a missing object from a missing bucket.
+            // The answer to HEAD has no body, and only the body tells a missing object from a missing bucket.
             400..=499 => Ok(self.get(key).await?.map(|download| download.info)),
             _ => Err(self.connection.failure("look at", key, response).await),
         }
@@ -164,7 +164,7 @@ impl Store for S3Store {
         let size = match response.status().as_u16() {
             _ if !answer::is_of_object(response.headers()) => None,
             206 => answer::range(response.headers(), from, to),
-            // The whole object although a part was asked for: good when the part is the whole.
+            // The whole object instead of the requested part: good if the part is the whole.
             200 if from == 0 => answer::length(response.headers()).filter(|size| *size <= to),
             _ => None,
         };
@@ -178,7 +178,7 @@ impl Store for S3Store {
 
     async fn put(&self, key: &str, body: Payload, metadata: &Metadata) -> Result<(), Error> {
         check_key(key)?;
-        // Without a condition there is none that fails.
+        // Without a condition, none can fail.
         self.write(key, body, metadata_headers(metadata)?, false).await.map(drop)
     }
 
@@ -196,7 +196,7 @@ impl Store for S3Store {
                 Some(seen) => if_match(key, seen)?,
             };
         }
-        // Once: a second time could meet what the first has written, and call it somebody else's.
+        // Only once: a second attempt could find what the first has written, and take it for somebody else's.
         match self.write(key, body, headers, true).await {
             Ok(Stored::Created) => Ok(Replaced::Done),
             Ok(Stored::AlreadyThere) => Ok(Replaced::Changed),
@@ -252,7 +252,7 @@ impl Store for S3Store {
             if !page.objects.is_empty() || !page.more {
                 return Ok(page);
             }
-            // A store may give up a page before it has found a key (it passes what was deleted): the token goes on.
+            // A store may end a page before it has found a key (it skips deleted ones): the token continues.
             let token = answer::element(&text, "NextContinuationToken").filter(|token| !token.is_empty());
             let token = token.ok_or_else(|| {
                 self.connection.strange(
@@ -273,7 +273,7 @@ fn if_absent() -> HeaderMap {
     HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))])
 }
 
-/// The condition that an object is still the one that was seen.
+/// The condition that the object is unchanged since it was seen.
 fn if_match(key: &str, Version(etag): &Version) -> Result<HeaderMap, Error> {
     Ok(HeaderMap::from_iter([(IF_MATCH, text_value(key, etag)?)]))
 }

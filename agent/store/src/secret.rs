@@ -14,10 +14,10 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// Reads a file whose whole content, without the white space around it, is the secret.
+    /// Reads a file whose whole content, without surrounding white space, is the secret.
     ///
     /// # Errors
-    /// When it cannot be read or holds nothing.
+    /// When it cannot be read or is empty.
     pub fn from_file(path: &Path) -> Result<Self, SecretError> {
         let read = std::fs::read_to_string(path);
         let text = read.map_err(|source| SecretError::Read { path: path.to_owned(), source })?;
@@ -48,7 +48,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A file holds no secret.
+/// A file that does not hold a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read.
@@ -56,11 +56,11 @@ pub enum SecretError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// There is nothing in it.
+    /// It is empty.
     #[error("the secret file {path} is empty")]
     Empty {
         /// The file.

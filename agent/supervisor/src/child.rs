@@ -1,5 +1,5 @@
-//! Starts a program of PostgreSQL next to the data: as whom, with what, and tied to the supervisor's life.
-//! Does not say which, or whether it may be.
+//! Starts a program of PostgreSQL next to the data: as which user, with what environment, and bound to the supervisor's
+//! life. Does not decide which, or whether it may.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::protocol::{Refusal, RefusalCode};
 use crate::system::{self, Identity};
 
-/// A child that runs.
+/// A running child.
 pub(crate) struct Child {
     pub(crate) pid: i32,
     pub(crate) output: Output,
@@ -29,7 +29,7 @@ pub(crate) fn owner(data_directory: &Path) -> io::Result<(u32, u32)> {
     Ok((metadata.uid(), metadata.gid()))
 }
 
-/// Whom to run as: the owner of the data directory when we are root, ourselves otherwise (`None`).
+/// Which user to run as: the owner of the data directory when we are root, ourselves otherwise (`None`).
 pub(crate) fn run_as(data_directory: &Path) -> Result<Option<Identity>, Refusal> {
     if system::effective_uid() != 0 {
         return Ok(None);
@@ -44,7 +44,7 @@ pub(crate) fn run_as(data_directory: &Path) -> Result<Option<Identity>, Refusal>
     }
 }
 
-/// Starts it, with nothing to read and its output coming to us.
+/// Starts it with no input and its output piped to us.
 pub(crate) fn spawn(
     program: &Path,
     arguments: &[String],
@@ -65,16 +65,16 @@ pub(crate) fn spawn(
     let output = Output::new(reader).map_err(failed)?;
     let mut command = Command::new(program);
     command.args(arguments);
-    // Somebody's PGPASSWORD or PGHOST would decide where a standby streams from, and as whom.
+    // A PGPASSWORD or PGHOST of somebody's would decide where a standby streams from, and as whom.
     std::env::vars_os().map(|(name, _)| name).filter(|name| is_libpqs(name)).for_each(|name| {
         command.env_remove(name);
     });
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    // Ours may be one that the other user cannot enter.
+    // Our working directory may be one that the other user cannot enter.
     command.current_dir("/").stdin(Stdio::null());
     command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
     system::prepare(&mut command, identity, death_signal);
-    // Reaped with all others, so the handle of std is not kept.
+    // Reaped with all others, so std's handle is not kept.
     let pid = command.spawn().map_err(failed)?.id().cast_signed();
     Ok(Child { pid, output })
 }

@@ -1,5 +1,5 @@
-//! One agent's connection: bytes in, lines out of them; messages out, never waiting for a slow reader.
-//! Does not know what the lines mean.
+//! One agent's connection: bytes in, lines out of them; messages out, without waiting for a slow reader. Does not know what
+//! the lines mean.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -8,17 +8,17 @@ use std::os::unix::net::UnixStream;
 
 use crate::protocol::{LINE_LIMIT, Message};
 
-/// What waits for a slow reader; one that lets more gather is dropped.
+/// Most output pending for a slow reader, in bytes; beyond it the connection is dropped.
 const OUTPUT_MAX: usize = 1024 * 1024;
 
-/// A connection and what is on its way.
+/// A connection and its buffers.
 pub(crate) struct Connection {
     stream: UnixStream,
     input: Vec<u8>,
     output: VecDeque<u8>,
-    /// True once it said hello: it gets events.
+    /// True once it sent hello: it gets events.
     pub(crate) greeted: bool,
-    /// True when nothing more is read, and it goes once its output is written.
+    /// True when nothing more is read; it is closed once its output is written.
     pub(crate) closing: bool,
     broken: bool,
 }
@@ -41,14 +41,14 @@ impl Connection {
         self.broken || (self.closing && self.output.is_empty())
     }
 
-    /// Reads what is there, up to one buffer, and gives the lines that ended in it. A line over the limit
-    /// closes the connection, as what follows cannot be told from it.
+    /// Reads up to one buffer and returns the lines that ended in it. A line over the limit closes the connection, because
+    /// what follows cannot be told from it.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Vec<Vec<u8>> {
         if self.closing || self.broken {
             return Vec::new();
         }
         match self.stream.read(buffer) {
-            // The peer may have shut down only its writing side: what it asked is still answered.
+            // The peer may have shut down only its writing side: its requests are still answered.
             Ok(0) => self.closing = true,
             Ok(read) => self.input.extend_from_slice(&buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -67,7 +67,7 @@ impl Connection {
         lines
     }
 
-    /// Puts a message on its way, and writes what goes at once.
+    /// Queues a message, and writes as much as possible at once.
     pub(crate) fn send(&mut self, message: &Message) {
         let Ok(mut line) = serde_json::to_vec(message) else {
             self.broken = true;
@@ -82,7 +82,7 @@ impl Connection {
         self.flush();
     }
 
-    /// Writes what the peer takes at once.
+    /// Writes as much as the peer takes at once.
     pub(crate) fn flush(&mut self) {
         while !self.output.is_empty() && !self.broken {
             let (front, _) = self.output.as_slices();

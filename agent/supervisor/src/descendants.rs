@@ -1,5 +1,5 @@
-//! Who is below the supervisor: every process of Postgres and of the running tool, found in `/proc`.
-//! Backends call `setsid`, so neither process groups nor sessions find them. Sends no signal.
+//! Which processes are below the supervisor: those of Postgres and of the running tool, found in `/proc`. Backends call
+//! `setsid`, so neither process groups nor sessions find them. Sends no signal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,10 +7,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How often to look again when a process moved to another parent while we were reading.
+/// Attempts when a process changed its parent while `/proc` was read.
 const READS: usize = 4;
 
-/// One process, as `/proc/<pid>/stat` has it.
+/// One process, according to `/proc/<pid>/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
@@ -19,7 +19,7 @@ pub(crate) struct Process {
     name: String,
 }
 
-/// The processes below one, sorted by whom they belong to.
+/// The descendants of a process, grouped by what they belong to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Below {
     /// The tool and what it started.
@@ -28,16 +28,16 @@ pub(crate) struct Below {
     pub(crate) postgres: Vec<i32>,
 }
 
-/// By what the processes of the running tool are known.
+/// How the processes of the running tool are recognised.
 #[derive(Debug, Default)]
 pub(crate) struct ToolMarks {
     /// The tool's process, which leads a session of its own.
     pub(crate) pid: Option<i32>,
-    /// Processes that were seen below it.
+    /// Processes seen below it.
     pub(crate) seen: BTreeSet<i32>,
 }
 
-/// Every process that we can see.
+/// Every visible process.
 pub(crate) fn processes() -> io::Result<Vec<Process>> {
     let mut found = read_once()?;
     for _ in 1..READS {
@@ -78,8 +78,8 @@ pub(crate) fn below(processes: &[Process], root: i32, tool: &ToolMarks) -> Below
     below
 }
 
-/// A Postgres that works in this data directory and is not below `root`: every process of Postgres has the
-/// data directory as its working directory. One of another user that we may not look at is not found.
+/// A Postgres that works in this data directory and is not below `root`: every process of Postgres has the data directory
+/// as its working directory. One of another user that we may not inspect is not found.
 pub(crate) fn foreign_postgres(processes: &[Process], root: i32, data_directory: &Path) -> Option<i32> {
     let directory = fs::metadata(data_directory).ok()?;
     let ours = below(processes, root, &ToolMarks::default()).postgres;
@@ -107,7 +107,7 @@ fn read_once() -> io::Result<Vec<Process>> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
-            // One that is gone by now cannot be read; that is no fault.
+            // One that is gone by now cannot be read; that is not an error.
             found.extend(process(pid));
         }
     }

@@ -9,7 +9,7 @@
 
 use crate::protocol::{FuseStatus, Refusal, RefusalCode};
 
-/// A deadline further away than this is no lease's, but one from another clock or another unit.
+/// Largest distance of a deadline: a further one is not a lease's, but from another clock or in another unit.
 const FURTHEST_NS: u64 = 3_600 * 1_000_000_000;
 
 /// A deadline and its term.
@@ -19,7 +19,7 @@ pub(crate) struct Armed {
     pub(crate) term: u64,
 }
 
-/// The deadline last armed, and whether it has passed over a writable Postgres.
+/// The deadline last armed, and whether it passed while Postgres was writable.
 #[derive(Debug, Default)]
 pub(crate) struct Fuse {
     armed: Option<Armed>,
@@ -28,7 +28,7 @@ pub(crate) struct Fuse {
 }
 
 impl Fuse {
-    /// Takes the deadline, or says why not.
+    /// Accepts the deadline, or says why not.
     pub(crate) fn arm(&mut self, now_ns: u64, deadline_ns: u64, term: u64) -> Result<Armed, Refusal> {
         if self.blown {
             return Err(refuse(
@@ -65,7 +65,7 @@ impl Fuse {
         Ok(armed)
     }
 
-    /// Whether Postgres may become writable now; `act` is what is asked, for the message.
+    /// Whether Postgres may become writable now; `act` is the request, for the message.
     pub(crate) fn permit(&self, now_ns: u64, act: &str) -> Result<(), Refusal> {
         match self.armed {
             None => {
@@ -83,9 +83,9 @@ impl Fuse {
         }
     }
 
-    /// Asked while Postgres is writable: blows the fuse if its deadline has come. `Some` only the one time.
+    /// Called while Postgres is writable: blows the fuse if its deadline has passed. `Some` only once.
     pub(crate) fn blow(&mut self, now_ns: u64) -> Option<Armed> {
-        // A writable Postgres without a fuse is not to be; should it be, it is fenced like one whose fuse expired.
+        // A writable Postgres without a fuse must not exist; if it does, it is fenced like one whose fuse expired.
         let armed = self.armed.unwrap_or(Armed { deadline_ns: now_ns, term: self.highest_term });
         if self.blown || armed.deadline_ns > now_ns {
             return None;
@@ -94,12 +94,12 @@ impl Fuse {
         Some(armed)
     }
 
-    /// The Postgres that the blown fuse fenced is gone: the fuse may be armed again.
+    /// The fenced Postgres is gone: the fuse may be armed again.
     pub(crate) fn reset(&mut self) {
         self.blown = false;
     }
 
-    /// The moment to look at the fuse again, while Postgres is writable.
+    /// When to check the fuse again, while Postgres is writable.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
         if self.blown { None } else { self.armed.map(|armed| armed.deadline_ns) }
     }

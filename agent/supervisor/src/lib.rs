@@ -1,4 +1,4 @@
-//! Owns the postmaster and holds the fuse. Knows nothing of the DCS and of who ought to be primary.
+//! Owns the postmaster and holds the fuse. Knows nothing of the DCS or of which member should be primary.
 //!
 //! [`run`] is what `outrider supervise` does: one thread that waits in `poll` for signals, a timer, a unix
 //! socket and the output of its children. The agent speaks to it as [`protocol`] says.
@@ -6,7 +6,7 @@
 //! What it guards:
 //! - Postgres accepts writes only while a deadline of `CLOCK_BOOTTIME` that the agent arms is in the future.
 //!   When it passes, every process of Postgres is killed, whatever the agent does.
-//! - An agent that goes away, or comes back, changes nothing: Postgres runs on until the fuse blows.
+//! - An agent that goes away or comes back changes nothing: Postgres keeps running until the fuse blows.
 //! - When the supervisor dies, Postgres dies with it.
 
 mod supervisor;

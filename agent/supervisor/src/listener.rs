@@ -1,4 +1,4 @@
-//! The unix socket on which agents connect, and who may. Reads nothing from them.
+//! The unix socket that agents connect to, and who may. Reads nothing from them.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::system;
 
-/// The listening socket; its file is removed when dropped.
+/// The listening socket; its file is removed on drop.
 pub(crate) struct Listener {
     listener: UnixListener,
     path: PathBuf,
 }
 
 impl Listener {
-    /// Listens at `path`. `owner` is the data directory's: a supervisor that is root gives it the socket.
+    /// Listens at `path`. `owner` is the data directory's: a supervisor running as root gives it the socket.
     ///
     /// # Errors
-    /// When somebody listens there, something else is there, or the file system refuses.
+    /// When somebody already listens there, something else is there, or the file system refuses.
     pub(crate) fn open(path: &Path, owner: Option<u32>) -> Result<Self, Error> {
         let owner = owner.filter(|_| system::effective_uid() == 0);
         prepare_directory(path, owner)?;
@@ -36,7 +36,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The next connection that waits, of a user who may: ours, root, or the data directory's owner.
+    /// The next waiting connection of a permitted user: ours, root, or the data directory's owner.
     pub(crate) fn accept(&self, owner: Option<u32>) -> Option<Result<UnixStream, String>> {
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
@@ -56,7 +56,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Left behind, it is taken for stale by the next supervisor.
+        // If left behind, the next supervisor finds it stale.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::system;
 
-/// The lock; given up when dropped, and by the kernel when the process ends however it ends.
+/// The lock; released when dropped, and by the kernel when the process ends, however it ends.
 pub(crate) struct Lock {
     _file: File,
 }
@@ -19,11 +19,11 @@ impl Lock {
     /// is moved aside when a member is cloned anew.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another supervisor has it, [`Error::Lock`] when it cannot be had at all.
+    /// [`Error::Locked`] when another supervisor has it, [`Error::Lock`] when it cannot be taken at all.
     pub(crate) fn take(data_directory: &Path, owner: Option<u32>) -> Result<Self, Error> {
         let path = lock_path(data_directory)?;
         let failed = |source| Error::Lock { path: path.clone(), source };
-        // Never through a symbolic link: we may be root in a directory of another user.
+        // Never through a symbolic link: we may be root in another user's directory.
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -40,7 +40,7 @@ impl Lock {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        // So that a supervisor that runs as the owner next time can open it.
+        // So that a supervisor running as the owner next time can open it.
         if let Some(owner) = owner.filter(|_| system::effective_uid() == 0) {
             chown(&path, Some(owner), None).map_err(failed)?;
         }

@@ -1,17 +1,17 @@
-//! The supervisor's error output: its own words, and what Postgres writes, passed on unchanged.
-//! Never waits for the reader: a log that nobody takes must not hold up the fuse. It loses lines instead, and says so.
+//! The supervisor's error output: its own messages, and Postgres' output, passed on unchanged. Never waits for the reader:
+//! a log that nobody reads must not hold up the fuse. It drops lines instead, and says so.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
 
 use crate::system;
 
-/// What is kept for a slow reader.
+/// Most output buffered for a slow reader, in bytes.
 const PENDING_MAX: usize = 256 * 1024;
 /// A pipe that polls as writable takes this much without waiting (`PIPE_BUF`).
 const WRITE_MAX: usize = 4096;
 
-/// Bytes on their way to the error output.
+/// Pending bytes for the error output.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pending: VecDeque<u8>,
@@ -20,13 +20,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// A line of the supervisor's own.
+    /// Writes a line of the supervisor's own.
     pub(crate) fn say(&mut self, line: impl Display) {
         let begin = if self.mid_line { "\n" } else { "" };
         self.pass_on(format!("{begin}outrider supervise: {line}\n").as_bytes());
     }
 
-    /// What a child wrote.
+    /// Passes on a child's output.
     pub(crate) fn pass_on(&mut self, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
         if self.pending.len() + bytes.len() > PENDING_MAX {
@@ -47,7 +47,7 @@ impl Log {
         !self.pending.is_empty()
     }
 
-    /// Writes what the reader takes at once.
+    /// Writes as much as the reader takes at once.
     pub(crate) fn flush(&mut self) {
         while !self.pending.is_empty() {
             let mut ready = [libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 }];

@@ -1,4 +1,4 @@
-//! What a supervisor is told when it starts. Reads no file and no environment.
+//! The settings that a supervisor is started with. Reads no file and no environment.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,12 +16,12 @@ pub struct Options {
     pub kill_after: Duration,
     /// How long after SIGTERM the agent may still use Postgres, for a switchover.
     pub handover_timeout: Duration,
-    /// After SIGTERM everything is gone before this.
+    /// After SIGTERM everything has ended within this time.
     pub grace_period: Duration,
 }
 
 impl Options {
-    /// These paths, and the usual times: 0.3 s to kill, 5 s to hand over, 30 s of grace.
+    /// These paths, and the default times: 0.3 s to kill, 5 s to hand over, 30 s of grace.
     pub fn new(data_directory: PathBuf, bin_directory: PathBuf, socket: PathBuf) -> Self {
         Self {
             data_directory,

@@ -1,4 +1,4 @@
-//! What a child writes: read without waiting, cut into lines, the last of them kept. Prints nothing.
+//! A child's output: read without waiting, cut into lines, the last of them kept. Prints nothing.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -7,10 +7,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::system;
 
-/// A line longer than this is cut.
+/// Longest line in bytes; longer ones are cut.
 const LINE_MAX: usize = 1000;
-/// A tail of more bytes than this loses its oldest lines, so that a status fits in a line of the protocol
-/// even when every byte of it has to be escaped with another.
+/// Largest tail in bytes; beyond it the oldest lines are dropped, so that a status fits in a line of the protocol even if
+/// every byte has to be escaped.
 const TAIL_MAX: usize = 24 * 1024;
 
 /// The reading end of a child's output.
@@ -27,12 +27,12 @@ impl Output {
         Ok(Self { pipe, lines: Lines::default(), ended: false })
     }
 
-    /// False once everybody who could write is gone: there is nothing to poll for.
+    /// False once nobody can write any more: there is nothing to poll for.
     pub(crate) fn is_open(&self) -> bool {
         !self.ended
     }
 
-    /// What is there, up to one buffer: the bytes as they are, and the lines that ended in them.
+    /// Reads up to one buffer: the raw bytes, and the lines that ended in them.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> (usize, Vec<String>) {
         let read = match self.pipe.read(buffer) {
             Ok(0) => {
@@ -49,7 +49,7 @@ impl Output {
         (read, self.lines.push(&buffer[..read]))
     }
 
-    /// The line that was begun and will not be ended, when the child is gone.
+    /// The unfinished last line, once the child is gone.
     pub(crate) fn rest(&mut self) -> Vec<String> {
         self.lines.rest()
     }
@@ -61,7 +61,7 @@ impl AsRawFd for Output {
     }
 }
 
-/// Cuts bytes into lines; a carriage return ends one too, as progress reports use it.
+/// Splits bytes into lines; a carriage return ends one too, as progress reports use it.
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,
@@ -101,7 +101,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Keeps at most so many.
+    /// Keeps at most this many.
     pub(crate) fn new(most: usize) -> Self {
         Self { lines: VecDeque::new(), bytes: 0, most }
     }
@@ -115,7 +115,7 @@ impl Tail {
         }
     }
 
-    /// The oldest first.
+    /// Oldest first.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.iter().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! The one postmaster: what a start and a promotion need, and the signals it gets. Does not watch the fuse.
+//! The one postmaster: what a start and a promotion need, and its signals. Does not watch the fuse.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -16,17 +16,17 @@ pub(crate) struct Postmaster {
     pub(crate) pid: i32,
     pub(crate) writable: bool,
     pub(crate) started_ns: u64,
-    /// It was told to stop, by whomever.
+    /// It was told to stop, by anybody.
     pub(crate) stopping: bool,
-    /// It was reaped: its number may be another's by now, and must get no signal.
+    /// It was reaped: its number may be reused by now, and must get no signal.
     pub(crate) death: Option<Death>,
     pub(crate) fencing: Option<Fencing>,
-    /// From then on every descendant gets SIGKILL.
+    /// From this moment on every descendant gets SIGKILL.
     pub(crate) kill_at_ns: Option<u64>,
-    /// Since when it stands still because of a signal.
+    /// Since when a signal has kept it stopped.
     pub(crate) frozen_ns: Option<u64>,
     pub(crate) output: Output,
-    /// Kept, so that a tool beside a running Postgres does not have to ask a disk that may hang.
+    /// Kept, so that a tool beside a running Postgres does not have to access a disk that may hang.
     pub(crate) identity: Option<Identity>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Fencing {
 }
 
 impl Postmaster {
-    /// Starts it. The caller has seen to the fuse, and that nothing else runs.
+    /// Starts it. The caller has checked the fuse, and that nothing else runs.
     pub(crate) fn start(
         bin_directory: &Path,
         data_directory: &Path,
@@ -56,7 +56,7 @@ impl Postmaster {
         let mut all = vec!["-D".to_owned(), data_directory.display().to_string()];
         all.extend_from_slice(arguments);
         let program = bin_directory.join("postgres");
-        // An immediate shutdown: it must not live without its supervisor, and can be recovered from.
+        // An immediate shutdown: it must not outlive its supervisor, and can recover from it.
         let Child { pid, output } = child::spawn(&program, &all, &[], identity.clone(), libc::SIGQUIT)?;
         Ok(Self {
             pid,
@@ -86,12 +86,12 @@ impl Postmaster {
         })
     }
 
-    /// Ends it without waiting for anybody: SIGQUIT now, SIGKILL to all from `kill_at_ns` on.
+    /// Ends it without waiting for anybody: SIGQUIT now, SIGKILL to everything from `kill_at_ns` on.
     pub(crate) fn take_down(&mut self, kill_at_ns: u64) {
         self.stopping = true;
         let earlier = self.kill_at_ns.map_or(kill_at_ns, |at| at.min(kill_at_ns));
         self.kill_at_ns = Some(earlier);
-        // Refused only when it is dead, and SIGKILL follows in any case.
+        // Fails only when it is dead, and SIGKILL follows in any case.
         let _ = self.signal(libc::SIGQUIT, "immediate stop");
     }
 
@@ -127,8 +127,7 @@ pub(crate) fn check_standby_signal(data_directory: &Path, writable: bool) -> Res
     Err(Refusal { code, message })
 }
 
-/// Refuses arguments that would lead `postgres` to another data directory or make it another program, past
-/// the checks that were made on ours.
+/// Refuses arguments that would lead `postgres` to another data directory or mode, bypassing the checks on ours.
 pub(crate) fn check_arguments(arguments: &[String]) -> Result<(), Refusal> {
     match arguments.iter().find(|argument| leads_away(argument)) {
         None => Ok(()),
@@ -152,7 +151,7 @@ fn leads_away(argument: &str) -> bool {
         match option {
             'D' | 'C' => return true,
             'c' => return is_data_directory(&options[at + 1..]),
-            // Options without a value, which another one may follow in the same word.
+            // Options without a value; another one may follow in the same word.
             'b' | 'E' | 'e' | 'F' | 'i' | 'j' | 'l' | 'n' | 'O' | 'P' | 's' | 'T' => {}
             _ => return false,
         }
@@ -160,10 +159,10 @@ fn leads_away(argument: &str) -> bool {
     false
 }
 
-/// Leaves the file that tells the startup process to promote; the postmaster gets SIGUSR1 after it.
+/// Creates the file that tells the startup process to promote; the postmaster then gets SIGUSR1.
 pub(crate) fn write_promote_file(data_directory: &Path) -> Result<(), Refusal> {
     let path = data_directory.join("promote");
-    // Only ever made new, so that a symbolic link in its place is not followed.
+    // Only ever created anew, so that a symbolic link in its place is not followed.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -174,14 +173,14 @@ pub(crate) fn write_promote_file(data_directory: &Path) -> Result<(), Refusal> {
     }
 }
 
-/// Takes the file back when the signal could not be sent, so that a later signal does not promote.
+/// Removes the file when the signal could not be sent, so that a later signal does not promote.
 pub(crate) fn remove_promote_file(data_directory: &Path) {
-    // One left behind does nothing before the next SIGUSR1, and a start of Postgres removes it.
+    // A leftover one does nothing before the next SIGUSR1, and a start of Postgres removes it.
     let _ = fs::remove_file(data_directory.join("promote"));
 }
 
-/// A postmaster that died between making its lock file and writing it leaves it empty, and no other one starts until it is gone.
-/// Only for when no Postgres works in the data directory. Whether one was removed.
+/// A postmaster that dies between creating its lock file and writing it leaves it empty, and no other one starts until it is
+/// gone. Only for when no Postgres works in the data directory. Returns whether one was removed.
 pub(crate) fn remove_empty_lock_file(data_directory: &Path) -> io::Result<bool> {
     let path = data_directory.join("postmaster.pid");
     match fs::metadata(&path) {

@@ -338,7 +338,7 @@ pub struct Status {
     pub terminating: bool,
     /// The time of this answer.
     pub now_ns: u64,
-    /// The last lines that the postmaster wrote, at most 50, the oldest first.
+    /// The last lines that the postmaster wrote, at most 50, the oldest first; none while one runs, since every round asks.
     pub log_tail: Vec<String>,
 }
 
@@ -355,7 +355,7 @@ pub struct PostmasterStatus {
     pub stopping: bool,
     /// True when the postmaster itself is gone and its descendants are being waited for.
     pub died: bool,
-    /// Since when a signal (SIGSTOP) has made it stand still: it takes no connection and hears no stop. Absent while it goes on.
+    /// Since when a signal (SIGSTOP) has suspended it: it accepts no connection and sees no stop. Absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_ns: Option<u64>,
 }

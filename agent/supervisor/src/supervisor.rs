@@ -23,11 +23,11 @@ use crate::system::{self, Signals, Timer, boottime_ns};
 use crate::termination::Termination;
 use crate::tool::RunningTool;
 
-/// More connections than this at once are refused.
+/// Maximum number of connections; more are refused.
 const CONNECTIONS_MAX: usize = 8;
-/// How many lines of the postmaster's a status shows.
+/// Lines of the postmaster's output in a status.
 const LOG_TAIL_LINES: usize = 50;
-/// What is read at a time; the loop comes by the fuse again after each.
+/// Bytes read at a time; the loop checks the fuse after each.
 const BUFFER_SIZE: usize = 64 * 1024;
 
 /// Guards one data directory until SIGTERM, and then until Postgres is gone.
@@ -50,7 +50,7 @@ struct Supervisor {
     signals: Signals,
     timer: Timer,
     connections: Vec<Connection>,
-    /// The data directory's, who may connect like ourselves and root.
+    /// The owner of the data directory, who may connect like the supervisor's user and root.
     owner: Option<u32>,
     fuse: Fuse,
     postmaster: Option<Postmaster>,
@@ -59,13 +59,13 @@ struct Supervisor {
     log: Log,
     log_tail: Tail,
     termination: Option<Termination>,
-    /// When to look for the descendants again that are being killed.
+    /// When to look again for the descendants being killed.
     look_again_ns: Option<u64>,
     buffer: Vec<u8>,
 }
 
-/// Which descriptors were ready, in the order of the array that is polled. Before and between these are
-/// the signals, the timer and the log: they only wake, and are looked at in every round.
+/// Which descriptors were ready, in the order of the polled array. Before and between these are the signals, the timer and
+/// the log: they only wake the loop, and are checked in every round.
 struct Ready(Vec<libc::pollfd>);
 
 impl Ready {
@@ -147,7 +147,7 @@ impl Supervisor {
             .map_err(|source| Error::Kernel { act: "set the timer of the fuse", source })?;
         let postmaster = self.postmaster.as_ref().map(|postmaster| &postmaster.output);
         let tool = self.tool.as_ref().map(|tool| &tool.output);
-        // A negative number is one that `poll` passes over.
+        // `poll` skips negative descriptors.
         let log = if self.log.is_pending() { libc::STDERR_FILENO } else { -1 };
         let mut fds = vec![
             wanted(self.signals.as_raw_fd(), libc::POLLIN),
@@ -164,18 +164,18 @@ impl Supervisor {
         Ok(Ready(fds))
     }
 
-    /// The earliest moment at which something is to be done though nothing else happens.
+    /// The earliest moment at which something has to be done even if nothing happens.
     fn wake_at_ns(&self) -> Option<u64> {
         let guarded = self.postmaster.as_ref().filter(|postmaster| postmaster.writable);
         let fuse = guarded.and_then(|_| self.fuse.deadline_ns());
-        // Once it has passed, `look_again_ns` takes its place.
+        // Once it has passed, `look_again_ns` replaces it.
         let kill = self.postmaster.as_ref().and_then(|postmaster| postmaster.kill_at_ns);
         let kill = kill.filter(|_| self.look_again_ns.is_none());
         let end = self.termination.as_ref().and_then(Termination::wake_at_ns);
         [fuse, kill, self.look_again_ns, end].into_iter().flatten().min()
     }
 
-    /// Fences a writable Postgres whose deadline has come.
+    /// Fences a writable Postgres whose deadline has passed.
     fn check_fuse(&mut self) {
         let Some(postmaster) = self.postmaster.as_mut().filter(|postmaster| postmaster.writable) else {
             return;
@@ -232,11 +232,11 @@ impl Supervisor {
         if ready.at(Ready::LISTENER) == 0 {
             return;
         }
-        // It may have been created since. Not asked beside a running Postgres: its disk may hang, and the fuse with it.
+        // It may have been created since. Not checked beside a running Postgres: its disk may hang, and the fuse with it.
         if self.postmaster.is_none() {
             self.owner = child::owner(&self.options.data_directory).ok().map(|(uid, _)| uid);
         }
-        // One buffer's worth of work at a time here as well: the rest waits for the next round of the loop.
+        // One buffer of work at a time here too: the rest waits for the next pass of the loop.
         for _ in 0..CONNECTIONS_MAX {
             match self.listener.accept(self.owner) {
                 None => return,
@@ -263,14 +263,14 @@ impl Supervisor {
                 continue;
             }
             for line in connection.read(&mut self.buffer) {
-                // An earlier line of this very read may have taken its time.
+                // An earlier line of this very read may have taken a while.
                 self.check_fuse();
                 self.answer(index, &line);
             }
         }
     }
 
-    /// Tells every connection that said hello.
+    /// Tells every connection that sent hello.
     fn tell(&mut self, event: Event) {
         let message = Message::Event(event);
         for connection in self.connections.iter_mut().filter(|connection| connection.greeted) {

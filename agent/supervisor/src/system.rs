@@ -1,5 +1,5 @@
-//! The calls to the kernel that std has no safe name for: signals, clock, timer, poll, children, peers.
-//! Decides nothing; every call here is one step that its name says.
+//! The system calls that std has no safe name for: signals, clock, timer, poll, children, peers. Decides nothing; every
+//! call here is the one step that its name says.
 #![expect(unsafe_code, reason = "std has no name for these calls, and the crate may use no other library")]
 
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::ptr;
 
 use crate::protocol::Exit;
 
-/// Now, in nanoseconds of `CLOCK_BOOTTIME`: it only grows, and counts the time that the machine sleeps.
+/// Now, in nanoseconds of `CLOCK_BOOTTIME`: it only increases, and counts the time that the machine sleeps.
 pub fn boottime_ns() -> u64 {
     // SAFETY: `timespec` is plain integers, for which zero is a value.
     let mut time: libc::timespec = unsafe { mem::zeroed() };
@@ -35,7 +35,7 @@ impl Timer {
         own(fd).map(|fd| Self(File::from(fd)))
     }
 
-    /// Goes off at this moment, at once when it is past; never with `None`.
+    /// Fires at this moment, at once if it is past; never for `None`.
     pub(crate) fn set(&self, at_ns: Option<u64>) -> io::Result<()> {
         // SAFETY: `itimerspec` is plain integers, for which zero is a value; it means "never".
         let mut spec: libc::itimerspec = unsafe { mem::zeroed() };
@@ -81,7 +81,7 @@ impl Signals {
         .map(|fd| Self(File::from(fd)))
     }
 
-    /// The next signal that came, by number.
+    /// The next signal received, by number.
     pub(crate) fn next(&self) -> Option<i32> {
         // SAFETY: `signalfd_siginfo` is plain integers, for which zero is a value.
         let mut read: libc::signalfd_siginfo = unsafe { mem::zeroed() };
@@ -112,30 +112,30 @@ pub(crate) fn poll(fds: &mut [libc::pollfd], wait: bool) -> io::Result<()> {
     }
 }
 
-/// Orphans below this process become its children, so that none can get away.
+/// Makes orphans below this process its children, so that none can escape.
 pub(crate) fn become_subreaper() -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
-/// What this process creates is for its user only.
+/// Files created by this process are for its user only.
 pub(crate) fn keep_files_private() {
     // SAFETY: no pointers; it cannot fail.
     unsafe { libc::umask(0o077) };
 }
 
-/// What became of a child.
+/// What happened to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// It ended.
     Ended(Exit),
-    /// A signal made it stand still.
+    /// A signal stopped it.
     Frozen,
-    /// SIGCONT made it go on.
+    /// SIGCONT continued it.
     Thawed,
 }
 
-/// Takes the news of one child, without waiting.
+/// Reads the next change of a child's state, without waiting.
 pub(crate) fn next_change() -> Option<(i32, Change)> {
     let mut status = 0;
     let options = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
@@ -156,8 +156,8 @@ pub(crate) fn next_change() -> Option<(i32, Change)> {
     Some((pid, change))
 }
 
-/// Whether this process has any child, dead ones that nobody reaped included. As it is a subreaper, no
-/// child means no descendant.
+/// Whether this process has any child, including dead ones not yet reaped. As it is a subreaper, no child means no
+/// descendant.
 pub(crate) fn has_children() -> bool {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: `siginfo_t` is valid as zeros and valid for writing.
@@ -177,7 +177,7 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// The user that we run as.
+/// The user we run as.
 pub(crate) fn effective_uid() -> u32 {
     // SAFETY: no pointers; it cannot fail.
     unsafe { libc::geteuid() }
@@ -200,7 +200,7 @@ pub(crate) fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
     Ok(peer.uid)
 }
 
-/// Whether anybody listens on this socket. Does not wait: one too busy to take us listens all the same.
+/// Whether anybody listens on this socket. Does not wait: one too busy to accept us still listens.
 pub(crate) fn somebody_listens(path: &Path) -> io::Result<bool> {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
@@ -227,7 +227,7 @@ pub(crate) fn somebody_listens(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Reads on this descriptor return at once when there is nothing.
+/// Makes reads on this descriptor return at once when there is nothing.
 pub(crate) fn do_not_block(fd: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: no pointers; the descriptor is open as long as `fd` is borrowed.
     unsafe {
@@ -236,7 +236,7 @@ pub(crate) fn do_not_block(fd: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
-/// Whom a child runs as.
+/// The user that a child runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) uid: u32,
@@ -244,7 +244,7 @@ pub(crate) struct Identity {
     groups: Vec<libc::gid_t>,
 }
 
-/// This user with the groups that the system gives it; with only `gid` when the system does not know it.
+/// This user with the groups that the system gives it; with only `gid` if the system does not know it.
 pub(crate) fn identity(uid: u32, gid: u32) -> Identity {
     let mut buffer = vec![0; 16 * 1024];
     // SAFETY: `passwd` is pointers and integers, for which zero is a value.
@@ -298,7 +298,7 @@ pub(crate) fn prepare(command: &mut Command, identity: Option<Identity>, death_s
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Writes to the supervisor's error output; how much was taken.
+/// Writes to the supervisor's error output; returns how much was taken.
 pub(crate) fn write_error_output(bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one slice.
     let written = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };

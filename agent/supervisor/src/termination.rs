@@ -1,14 +1,14 @@
-//! The supervisor's own end after SIGTERM: when to stop Postgres fast, when at once, when to leave. Pure.
+//! The supervisor's own end after SIGTERM: when to stop Postgres fast, when immediately, when to exit. Pure.
 
 use crate::options::Options;
 
-/// How long the supervisor stays for a last question of the agent, such as what `pg_controldata` says after
-/// the stop, once Postgres and the tool are gone.
+/// How long the supervisor stays for a last request of the agent, such as `pg_controldata` after the stop, once Postgres
+/// and the tool are gone.
 const LAST_QUESTION_NS: u64 = 500 * 1_000_000;
-/// What is kept of the grace period, at most, for killing what a fast stop did not end.
+/// Longest part of the grace period reserved for killing what a fast stop did not end.
 const KILL_MARGIN_NS: u64 = 2 * 1_000_000_000;
 
-/// The moments of the end, and what was done already.
+/// The moments of the end, and what has been done already.
 #[derive(Debug)]
 pub(crate) struct Termination {
     fast_at_ns: u64,
@@ -34,14 +34,14 @@ pub(crate) enum Next {
     Wait,
     /// Stop Postgres fast and cancel the tool.
     StopFast,
-    /// Take Postgres down at once.
+    /// Stop Postgres immediately.
     StopImmediate,
     /// Everything is gone.
     Leave,
 }
 
 impl Termination {
-    /// Begins it.
+    /// Starts it.
     pub(crate) fn new(now_ns: u64, options: &Options) -> Self {
         let grace_ns = nanoseconds(options.grace_period);
         let handover_ns = nanoseconds(options.handover_timeout).min(grace_ns / 2);
@@ -54,12 +54,12 @@ impl Termination {
         }
     }
 
-    /// Told a second time: no time for a handover any more.
+    /// Told a second time: no more time for a handover.
     pub(crate) fn hurry(&mut self, now_ns: u64) {
         self.fast_at_ns = self.fast_at_ns.min(now_ns);
     }
 
-    /// What to do now; each stop is said once.
+    /// What to do now; each stop is reported once.
     pub(crate) fn next(&mut self, now_ns: u64, alive: Alive) -> Next {
         let handing_over = alive.agent && now_ns < self.fast_at_ns;
         if !alive.postmaster && !alive.tool {
@@ -80,7 +80,7 @@ impl Termination {
         Next::Wait
     }
 
-    /// When to ask again, if nothing else happens.
+    /// When to ask again if nothing else happens.
     pub(crate) fn wake_at_ns(&self) -> Option<u64> {
         let fast = (!self.fast_sent).then_some(self.fast_at_ns);
         let immediate = (!self.immediate_sent).then_some(self.immediate_at_ns);

@@ -1,5 +1,5 @@
-//! The one tool that runs beside or instead of Postgres: initdb, pg_basebackup, pg_rewind and their like.
-//! Does not say whether it may run now, and does not kill it.
+//! The one tool that runs beside or instead of Postgres: initdb, pg_basebackup, pg_rewind and the like. Does not decide
+//! whether it may run now, and does not kill it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::output::{Output, Tail};
 use crate::protocol::{Exit, Refusal, Tool, ToolStatus};
 use crate::system::{self, Identity};
 
-/// How many of its last lines the end of a tool reports.
+/// Lines of its output that its end reports.
 const TAIL_LINES: usize = 40;
 
 /// A tool, from its start until all it started is gone.
@@ -18,7 +18,7 @@ pub(crate) struct RunningTool {
     pub(crate) tool: Tool,
     pub(crate) started_ns: u64,
     pub(crate) cancelled: bool,
-    /// It was reaped; what it started may still be there.
+    /// It was reaped; processes it started may still be there.
     pub(crate) exit: Option<Exit>,
     pub(crate) output: Output,
     pub(crate) tail: Tail,
@@ -60,7 +60,7 @@ impl RunningTool {
         })
     }
 
-    /// Whether what is left of it is to be killed: it was cancelled, or it ended.
+    /// Whether its remaining processes must be killed: it was cancelled, or it ended.
     pub(crate) fn is_ending(&self) -> bool {
         self.cancelled || self.exit.is_some()
     }
@@ -72,7 +72,7 @@ impl RunningTool {
     }
 }
 
-/// Where a rollback prepares the data that takes the place of the data directory: beside it, on the same disk.
+/// Where a rollback prepares the data that will replace the data directory: beside it, on the same disk.
 #[must_use]
 pub fn rollback_directory(data_directory: &Path) -> PathBuf {
     let mut name = data_directory.file_name().unwrap_or_default().to_owned();
@@ -84,8 +84,8 @@ fn single_user(directory: &Path) -> Vec<String> {
     vec!["--single".to_owned(), "-D".to_owned(), directory.display().to_string()]
 }
 
-/// Whether it changes the data directory, so that Postgres must not run in it meanwhile. A base backup goes
-/// into a directory that is empty, but Postgres must not start in it before it is whole.
+/// Whether it changes the data directory, so that Postgres must not run in it meanwhile. A base backup goes into an empty
+/// directory, but Postgres must not start there before it is complete.
 pub(crate) fn keeps_postgres_from_starting(tool: Tool) -> bool {
     match tool {
         Tool::Initdb | Tool::PgRewind | Tool::PgChecksums | Tool::PostgresSingleUser | Tool::PgBasebackup => {
@@ -95,7 +95,7 @@ pub(crate) fn keeps_postgres_from_starting(tool: Tool) -> bool {
     }
 }
 
-/// Whether it works for nobody's sake but its own, and ends when Postgres needs another one.
+/// Whether it works only for its own sake, and ends when Postgres needs another one.
 pub(crate) fn gives_way(tool: Tool) -> bool {
     tool == Tool::PostgresRecovery
 }

@@ -6,15 +6,15 @@ use core::str::FromStr;
 
 use crate::{Lsn, TimelineId};
 
-/// Bytes in a WAL segment: a power of two from 1 MiB to 1 GiB, 16 MiB unless `initdb --wal-segsize` said otherwise.
+/// Bytes in a WAL segment: a power of two from 1 MiB to 1 GiB; 16 MiB unless set with `initdb --wal-segsize`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SegmentSize(u64);
 
 impl SegmentSize {
-    /// What `initdb` makes unless told otherwise.
+    /// The default of `initdb`.
     pub const DEFAULT: SegmentSize = SegmentSize(16 << 20);
 
-    /// A segment of this many bytes; `None` when PostgreSQL allows no such size.
+    /// A segment size of this many bytes; `None` when PostgreSQL does not allow it.
     #[must_use]
     pub const fn new(bytes: u64) -> Option<Self> {
         if bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 1 << 30 {

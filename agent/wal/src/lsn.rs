@@ -1,4 +1,4 @@
-//! A place in the write-ahead log. Does not know which timeline it is on.
+//! A position in the write-ahead log. Does not know its timeline.
 
 use alloc::string::String;
 use core::fmt;
@@ -34,7 +34,7 @@ impl Lsn {
         other.0.saturating_sub(self.0)
     }
 
-    /// The position `bytes` further on, held at the end of the number range.
+    /// The position `bytes` later, limited to the end of the number range.
     #[must_use]
     pub const fn advanced(self, bytes: u64) -> Lsn {
         Lsn(self.0.saturating_add(bytes))

@@ -1,7 +1,7 @@
 //! The records in a WAL segment: where valid WAL ends, and the ones that a restore can stop at. Replays nothing.
 //!
-//! The shapes are those of PostgreSQL's `xlogrecord.h`, `xlog_internal.h` and `xact.h`, alike in 15 to 18 but for what
-//! `notable.rs` says. Numbers are in the byte order of the server, which is this machine's.
+//! The layouts are those of PostgreSQL's `xlogrecord.h`, `xlog_internal.h` and `xact.h`, the same in 15 to 18 except for
+//! what `notable.rs` says. Numbers are in the byte order of the server, which is this machine's.
 
 mod beginning;
 mod notable;
@@ -19,17 +19,17 @@ pub use piecewise::PiecewiseScan;
 
 /// Bytes of `XLogRecord`, the header that each record begins with.
 const HEADER: usize = 24;
-/// Of them the ones before the CRC, which it covers after the rest of the record.
+/// Its bytes before the CRC, which the CRC covers after the rest of the record.
 const SUMMED: usize = 20;
 /// Each record begins at a multiple of this (MAXALIGN).
 const ALIGNMENT: usize = 8;
-/// What of a record that goes on in the next segment is carried there. A commit has tens of bytes, and 16 more for
-/// each invalidation.
+/// Most bytes of a record continuing in the next segment that are carried there. A commit has tens of bytes, and 16 more
+/// for each invalidation.
 const CARRIED_MAX: usize = 1 << 20;
-/// Resource managers that nobody has: `rmgrlist.h` has 22 in PostgreSQL 15 to 18, those of extensions begin at 128.
+/// Resource managers that do not exist: `rmgrlist.h` has 22 in PostgreSQL 15 to 18, and those of extensions begin at 128.
 const NOBODYS: core::ops::Range<u8> = 32..128;
 
-/// Goes on with a CRC-32C: takes that of the bytes before, and the next bytes. Such as `crc32c::crc32c_append`.
+/// Continues a CRC-32C from that of the bytes before. Such as `crc32c::crc32c_append`.
 pub type Crc32c = fn(u32, &[u8]) -> u32;
 
 /// A record that a restore can stop at, or that ends a segment early.
@@ -39,18 +39,18 @@ pub struct Record {
     pub start: Lsn,
     /// The first byte after it, before which the next record cannot begin: PostgreSQL's `EndRecPtr`.
     pub end: Lsn,
-    /// What it says.
+    /// Its content.
     pub what: Notable,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notable {
     /// A transaction ended.
     Transaction {
         /// How.
         ending: Ending,
-        /// Which one; of a prepared one the one that was prepared. 0 when it had no number.
+        /// Its number; for a prepared transaction, the number of the one prepared. 0 when it had none.
         xid: u32,
         /// When, in microseconds since 1970-01-01 UTC.
         time: i64,
@@ -62,7 +62,7 @@ pub enum Notable {
         /// When, in microseconds since 1970-01-01 UTC.
         time: i64,
     },
-    /// The server was started with other settings: those that a standby must not have less of, in the order of
+    /// The server was started with other settings: those that a standby must not have lower, in the order of
     /// `xl_parameter_change`: `max_connections`, `max_worker_processes`, `max_wal_senders`, `max_prepared_transactions`,
     /// `max_locks_per_transaction`.
     Parameters([u32; 5]),
@@ -83,27 +83,27 @@ pub enum Ending {
     AbortPrepared,
 }
 
-/// What a scan found beside the records.
+/// What a scan found besides the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scanned {
     /// The end of the last complete record, so that all before it is valid WAL; the end of the segment after a switch.
     /// The start of the segment when no record ends in it.
     pub end: Lsn,
-    /// Why the scan went no further.
+    /// Why the scan stopped.
     pub stopped: Stopped,
-    /// The record that goes on beyond the bytes given, for the scan of the next segment. `None` too when it is surely
-    /// none that a restore can stop at.
+    /// The record that continues beyond the bytes given, for the scan of the next segment. Also `None` when a restore
+    /// certainly cannot stop at it.
     pub carried: Option<Carried>,
 }
 
-/// Why a scan went no further.
+/// Why a scan stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// There are no more bytes.
     AtTheEnd,
     /// The rest of the segment is void.
     AtASwitch,
-    /// No valid record follows: here ends what PostgreSQL had written, or something is damaged.
+    /// No valid record follows: PostgreSQL wrote no further, or something is damaged.
     AtNoRecord,
 }
 
@@ -114,15 +114,15 @@ pub struct Carried {
     bytes: Vec<u8>,
 }
 
-/// Reads the records in `segment`: a whole one or any first part of it, page headers and all. Each notable one goes to
-/// `each`, in order. A record that began in the segment before is only seen with what that scan had `carried`.
-/// With `checksum` the CRC of each record is checked, but of one that began before and was not carried; else lengths,
-/// links and pages.
+/// Reads the records in `segment`: a whole one or any leading part of it, with page headers. Passes each notable one to
+/// `each`, in order. A record that began in the previous segment is seen only with what that scan had `carried`. With
+/// `checksum` the CRC of each record is checked, except of one that began earlier and was not carried; without it only
+/// lengths, links and pages are.
 ///
-/// Never panics, whatever the bytes are, and takes no more memory than they do.
+/// Never panics, whatever the bytes, and needs no more memory than they take.
 ///
 /// # Errors
-/// When the bytes do not begin as a segment does.
+/// When the bytes do not start like a segment.
 pub fn scan_records(
     segment: &[u8],
     carried: Option<Carried>,
@@ -142,7 +142,7 @@ pub fn scan_records(
 /// The size of the segment that begins with these bytes, as its own header states it.
 ///
 /// # Errors
-/// When the bytes do not begin as a segment does.
+/// When the bytes do not start like a segment.
 pub fn stated_segment_size(segment: &[u8]) -> Result<SegmentSize, NotWal> {
     Pages::open(segment).map(|pages| pages.segment_size)
 }
@@ -151,7 +151,7 @@ struct Scan<'bytes, 'each> {
     pages: Pages<'bytes>,
     /// Bytes from the start of the segment to the end of the last complete record.
     end: usize,
-    /// Where the record before began, when that is known.
+    /// Where the previous record began, if known.
     previous: Option<Lsn>,
     carried: Option<Carried>,
     checksum: Option<Crc32c>,
@@ -172,26 +172,26 @@ struct Header {
 }
 
 impl Scan<'_, '_> {
-    /// Takes all records up to a switch, which is the only good end before that of the bytes.
+    /// Reads all records up to a switch, which is the only good end before the end of the bytes.
     fn all(&mut self, carried: Option<Carried>) -> Result<(), Stop> {
         let at = self.begin(carried)?;
         self.from(at)
     }
 
-    /// Takes all records from the place `at` on, where one is due.
+    /// Reads all records from position `at` on, where one begins.
     fn from(&mut self, mut at: usize) -> Result<(), Stop> {
         loop {
             at = match self.pages.enter(at).and_then(|at| self.record(at)) {
                 Ok(false) => self.end,
                 Ok(true) => return Ok(()),
-                // A crash left a record without its rest, and PostgreSQL went on with the page after: it never was.
+                // A crash left a record unfinished, and PostgreSQL continued on the next page: it never existed.
                 Err(Stop::Overwritten(page)) => page,
                 Err(stop) => return Err(stop),
             };
         }
     }
 
-    /// Passes over, or completes, the record that began in the segment before. Returns where the next one begins.
+    /// Skips or completes the record that began in the previous segment. Returns where the next one begins.
     fn begin(&mut self, carried: Option<Carried>) -> Result<usize, Stop> {
         let first = self.pages.header(0)?;
         let rest = first.continued;
@@ -222,10 +222,10 @@ impl Scan<'_, '_> {
         Ok(self.end)
     }
 
-    /// Takes the record at `at`. Returns whether it is a switch.
+    /// Reads the record at `at`. Returns whether it is a switch.
     fn record(&mut self, at: usize) -> Result<bool, Stop> {
         let start = self.pages.lsn(at);
-        // The length never lies on two pages; the rest of the header may.
+        // The length is never split between pages; the rest of the header may be.
         let length = four(self.pages.bytes(at, 4)?, 0) as usize;
         if length < HEADER {
             return Err(Stop::Invalid);
@@ -243,7 +243,7 @@ impl Scan<'_, '_> {
             }
             Err((header, stop)) => {
                 if header.is_none_or(|header| notable::is_notable(&header)) {
-                    // As much as there is.
+                    // Limited to what is there.
                     let _ = self.keep(at, length);
                     self.carry(start, &stop);
                 }
@@ -252,7 +252,7 @@ impl Scan<'_, '_> {
         }
     }
 
-    /// Checks the record at `at` and finds its end. With what stops it comes the header, once that is known.
+    /// Checks the record at `at` and finds its end. An error carries the header, once that is known.
     fn pass(&self, at: usize, length: usize) -> Result<(Header, usize), (Option<Header>, Stop)> {
         let start = self.pages.lsn(at);
         let mut walk = Walk { at, left: length };
@@ -281,21 +281,21 @@ impl Scan<'_, '_> {
         Ok((header, aligned(walk.at)))
     }
 
-    /// Copies the bytes of the record at `at` together.
+    /// Collects the bytes of the record at `at`.
     fn keep(&mut self, at: usize, length: usize) -> Result<(), Stop> {
         self.bytes.clear();
         let bytes = &mut self.bytes;
         Walk { at, left: length }.each_piece(&self.pages, length, |piece| bytes.extend_from_slice(piece))
     }
 
-    /// Hands what was kept to the scan of the next segment.
+    /// Keeps the collected bytes for the scan of the next segment.
     fn carry(&mut self, start: Lsn, stop: &Stop) {
         if matches!(stop, Stop::NoMore) && self.bytes.len() <= CARRIED_MAX {
             self.carried = Some(Carried { start: start.get(), bytes: core::mem::take(&mut self.bytes) });
         }
     }
 
-    /// Tells of the record whose bytes were kept and which ends at `self.end`. Returns whether it is a switch.
+    /// Reports the record whose bytes were collected and which ends at `self.end`. Returns whether it is a switch.
     fn tell(&mut self, start: Lsn, header: Header) -> bool {
         self.previous = Some(start);
         let Some(what) = notable::read(&header, &self.bytes, self.pages.magic) else { return false };

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BadLsn, Lsn};
 
-/// The number of a timeline. A new one is born with each promotion; 0 means not known.
+/// The number of a timeline. Each promotion starts a new one; 0 means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimelineId(u32);
 
 impl TimelineId {
-    /// The timeline that `initdb` makes.
+    /// The timeline that `initdb` creates.
     pub const FIRST: TimelineId = TimelineId(1);
 
     /// The timeline with this number.
@@ -51,7 +51,7 @@ pub struct TimelineSwitch {
     pub timeline: TimelineId,
     /// Where it was left: the first byte that belongs to the next timeline.
     pub end: Lsn,
-    /// PostgreSQL's words for why, such as `no recovery target specified`.
+    /// PostgreSQL's reason, such as `no recovery target specified`.
     pub reason: String,
 }
 
@@ -61,7 +61,7 @@ pub struct TimelineHistory {
     switches: Vec<TimelineSwitch>,
 }
 
-/// A line of a history file that PostgreSQL would not take either.
+/// A line of a history file that PostgreSQL would not accept either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadHistory {
     /// Number of the line, from 1.
@@ -142,9 +142,8 @@ impl FromStr for TimelineHistory {
     }
 }
 
-/// When timelines were begun, in microseconds since 1970-01-01 UTC, as the first record of each says; 0 where that is
-/// not known any more. Two timelines that were begun apart, from the same place, have the same number and the same history:
-/// only this tells them apart.
+/// When timelines began, in microseconds since 1970-01-01 UTC, from the first record of each; 0 where that is no longer
+/// known. Two timelines begun separately from the same place have the same number and history: only this tells them apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimelineStarts(BTreeMap<TimelineId, i64>);
@@ -156,7 +155,7 @@ impl TimelineStarts {
         self.0.contains_key(&timeline)
     }
 
-    /// When it was begun; `None` when that is not known, or it is not among them.
+    /// When it began; `None` when that is not known, or it is not among them.
     #[must_use]
     pub fn start(&self, timeline: TimelineId) -> Option<i64> {
         self.0.get(&timeline).copied().filter(|start| *start != 0)
@@ -172,7 +171,7 @@ impl TimelineStarts {
         self.0.keys().copied()
     }
 
-    /// Only the newest `count` of them.
+    /// Only the newest `count` timelines.
     #[must_use]
     pub fn newest(mut self, count: usize) -> Self {
         while self.0.len() > count {
@@ -181,7 +180,7 @@ impl TimelineStarts {
         self
     }
 
-    /// The oldest timeline that both know to have been begun, and not at the same time.
+    /// The oldest timeline whose beginning both know, and know differently.
     #[must_use]
     pub fn begun_twice(&self, other: &TimelineStarts) -> Option<TimelineId> {
         self.timelines().find(|timeline| {

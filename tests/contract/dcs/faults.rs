@@ -122,7 +122,7 @@ async fn a_lost_answer_to_a_write_is_unknown() {
     assert!(matches!(p1.create_config(&json!({})).await, Err(Error::Unreachable { .. })));
     assert!(matches!(p1.read().await, Err(Error::Unreachable { .. })));
     proxy.swallow_answers(false);
-    assert_eq!(p1.read().await.unwrap().config.unwrap().value, json!({"ttl": 5}));
+    assert_eq!(*p1.read().await.unwrap().config.unwrap().value, json!({"ttl": 5}));
     p1.renew_leader().await.unwrap();
     proxy.swallow_answers(true);
     assert!(matches!(p1.release_leader().await, Err(Error::Unknown { .. })));

@@ -57,7 +57,7 @@ async fn a_primary_recreates_the_keys_and_holds_the_lease_in_one_transaction(ben
     assert_eq!(p1.renew_leader().await.unwrap().term, held.term);
     assert_eq!(seen.generation.unwrap().value, keys(1).generation);
     assert_eq!(seen.initialize.unwrap().value, "7");
-    assert_eq!(seen.config.unwrap().value, json!({"ttl": 5}));
+    assert_eq!(*seen.config.unwrap().value, json!({"ttl": 5}));
     assert_eq!(Some(seen.sync.unwrap().value), keys(1).sync);
     assert_eq!(seen.history.unwrap().value, keys(1).history);
 }
@@ -84,7 +84,7 @@ async fn keys_are_rebuilt_while_nobody_leads_and_what_was_under_way_is_gone(benc
     p1.release_leader().await.unwrap();
     by_hand.rebuild_cluster(&keys(1), 0).await.unwrap();
     let seen = p1.read().await.unwrap();
-    assert_eq!(seen.config.as_ref().unwrap().value, json!({"ttl": 5}));
+    assert_eq!(*seen.config.as_ref().unwrap().value, json!({"ttl": 5}));
     assert_eq!(Some(seen.sync.as_ref().unwrap().value.clone()), keys(1).sync);
     assert_eq!((&seen.failover, &seen.intent, &seen.failsafe), (&None, &None, &None));
     assert_eq!((&seen.rollback_request, &seen.backup_request), (&None, &None));
@@ -94,7 +94,7 @@ async fn keys_are_rebuilt_while_nobody_leads_and_what_was_under_way_is_gone(benc
     assert!(is_conflict(by_hand.rebuild_cluster(&asynchronous, 0).await), "it was rebuilt meanwhile");
     by_hand.rebuild_cluster(&asynchronous, seen).await.unwrap();
     let seen = p1.read().await.unwrap();
-    assert_eq!((seen.sync, seen.config.unwrap().value), (None, json!({"ttl": 5})));
+    assert_eq!((seen.sync, &*seen.config.unwrap().value), (None, &json!({"ttl": 5})));
 }
 
 async fn nothing_is_rebuilt_under_a_leader_or_over_another_cluster(bench: &Bench) {

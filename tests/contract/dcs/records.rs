@@ -84,7 +84,7 @@ async fn the_configuration_is_replaced_only_as_seen(bench: &Bench) {
     let second = p1.replace_config(&json!({"ttl": 5}), first).await.unwrap();
     assert!(p1.replace_config(&json!({}), first).await.unwrap_err().is_conflict());
     let seen = p1.read().await.unwrap().config.unwrap();
-    assert_eq!((seen.revision, seen.value), (second, json!({"ttl": 5})));
+    assert_eq!((seen.revision, &*seen.value), (second, &json!({"ttl": 5})));
 }
 
 async fn a_wish_for_a_failover_is_written_and_cleared_as_patroni_does(bench: &Bench) {

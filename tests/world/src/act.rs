@@ -20,6 +20,9 @@ pub enum Act {
     },
     RenewLease,
     ReleaseLease,
+    ShortenFuse,
+    /// To the ttl of the cluster.
+    SetTtl,
     HandOverLease(NodeId),
     RecordSync {
         standbys: Nodes,
@@ -42,7 +45,8 @@ pub enum Act {
     /// The same.
     Clone(NodeId),
     Initdb,
-    Recreate,
+    /// With these as promotable.
+    Recreate(Nodes),
     Rollback,
     AskSwitchover,
     RecordRestart {
@@ -60,16 +64,18 @@ impl Act {
             Act::AcquireLease { .. }
             | Act::RenewLease
             | Act::ReleaseLease
+            | Act::SetTtl
             | Act::HandOverLease(_)
             | Act::RecordSync { .. }
             | Act::RecordHistory
             | Act::ClearRequest
             | Act::AnnounceSwitchover(_)
             | Act::ClearSwitchover
-            | Act::Recreate
+            | Act::Recreate(_)
             | Act::AskSwitchover
             | Act::RecordRestart { .. } => true,
-            Act::StartPrimary(_)
+            Act::ShortenFuse
+            | Act::StartPrimary(_)
             | Act::StartStandby(_)
             | Act::StopFast
             | Act::StopImmediate
@@ -90,19 +96,21 @@ impl Act {
             Step::AcquireLease { .. } => Act::AcquireLease { seen_last: true },
             Step::RenewLease => Act::RenewLease,
             Step::ReleaseLease => Act::ReleaseLease,
+            Step::ShortenFuse { .. } => Act::ShortenFuse,
+            Step::SetTtl { .. } => Act::SetTtl,
             Step::HandOverLease { to } => Act::HandOverLease(look::number(to)),
             Step::RecordSync { standbys, .. } => {
                 Act::RecordSync { standbys: numbers(standbys), seen_last: true }
             }
             Step::RecordHistory => Act::RecordHistory,
-            Step::ClearRequest { .. } => Act::ClearRequest,
+            Step::FinishRequest { .. } | Step::ClearRequest { .. } => Act::ClearRequest,
             Step::AnnounceSwitchover { to } => Act::AnnounceSwitchover(look::number(to)),
             Step::ClearSwitchover => Act::ClearSwitchover,
             Step::Start(StartAs::Primary { synchronous }) => Act::StartPrimary(numbers(synchronous)),
             Step::Start(StartAs::Standby { upstream }) => {
                 Act::StartStandby(upstream.as_ref().map(look::number))
             }
-            Step::Stop(StopMode::Fast) => Act::StopFast,
+            Step::Stop(StopMode::Fast | StopMode::FastAwaiting { .. }) => Act::StopFast,
             Step::Stop(StopMode::Immediate) => Act::StopImmediate,
             Step::Promote => Act::Promote,
             Step::Follow { upstream } => Act::Follow(look::number(upstream)),
@@ -111,13 +119,18 @@ impl Act {
             Step::Rewind { from } => Act::Rewind(look::number(from)),
             Step::Clone { from } => Act::Clone(look::number(from)),
             Step::Initdb => Act::Initdb,
-            Step::RecreateCluster => Act::Recreate,
+            Step::RecreateCluster { standbys } => {
+                Act::Recreate(numbers(standbys.as_deref().unwrap_or_default()))
+            }
             Step::Rollback => Act::Rollback,
             Step::AskSwitchover => Act::AskSwitchover,
             Step::RecordRestart { member, change, .. } => {
                 Act::RecordRestart { note: Note::of(change), seen_last: true, of: look::number(member) }
             }
-            Step::AnnounceStop { .. } | Step::HastenReplay { .. } | Step::RelaxReplay => return None,
+            Step::AnnounceStop { .. }
+            | Step::HastenReplay { .. }
+            | Step::RelaxReplay
+            | Step::LetLeaseRunOut => return None,
             Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::PostBootstrap

@@ -41,6 +41,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::Read(node) => read(&mut state, *node),
         Event::Step(node) => step(setup, &mut state, *node),
         Event::ReplyIsLost(node) => lose_reply(setup, &mut state, *node),
+        Event::Enter(node) => state.node_mut(*node).entered = true,
         Event::Publish(node) => state.node_mut(*node).publish(),
         Event::Stream(node) => receive(&mut state, *node),
         Event::Replay(node) => state.node_mut(*node).replay(),
@@ -48,6 +49,7 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::Commit(node) => commit(setup, &mut state, *node),
         Event::AskForSwitchover(to) => ask(&mut state, *to, false),
         Event::AskForFailover(to) => ask(&mut state, *to, true),
+        Event::ShortenTtl => state.dcs.short_ttl = true,
         Event::RequestEnds => state.dcs.request = None,
         Event::Up(node) if state.node(*node).postgres == Postgres::Promoting => {
             promoted(setup, &mut state, *node);
@@ -58,16 +60,16 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::Stops(node) => stop(&mut state, *node),
         Event::Terminate(node) => terminate(&mut state, *node),
         Event::SupervisorStops(node) => state.node_mut(*node).stop_fast(),
-        Event::Return(node) => come_back(&mut state, *node),
+        Event::Return(node) => come_back(setup, &mut state, *node),
         Event::LeaseExpires => state.dcs.holder = None,
         Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
         Event::PostgresCrashes(node) => state.node_mut(*node).crash(),
         Event::CopyBreaksOff(node) => break_off_plan(&mut state, *node),
-        Event::DataIsLost(node) => lose_data(&mut state, *node),
-        Event::NodeIsLost(node) => lose_node(&mut state, *node),
+        Event::DataIsLost(node) => lose_data(setup, &mut state, *node),
+        Event::NodeIsLost(node) => lose_node(setup, &mut state, *node),
         Event::AgentRestarts(node) => {
             rollback::agent_ends(&mut state, *node);
-            forget(&mut state, *node);
+            forget(setup, &mut state, *node);
         }
     }
     past::settle(&mut state);
@@ -93,8 +95,8 @@ fn terminate(state: &mut State, node: NodeId) {
     state.node_mut(node).terminating = true;
 }
 
-fn come_back(state: &mut State, node: NodeId) {
-    forget(state, node);
+fn come_back(setup: &Setup, state: &mut State, node: NodeId) {
+    forget(setup, state, node);
     let here = state.node_mut(node);
     here.fuse = false;
     here.terminating = false;
@@ -132,7 +134,7 @@ fn step(setup: &Setup, state: &mut State, node: NodeId) {
 /// The DCS has done it; the agent has not armed its fuse, and looks again.
 fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
     let before = state.node(node).clone();
-    let led = state.dcs.holder == Some(node) && before.plan.next() != Some(Act::Recreate);
+    let led = state.dcs.holder == Some(node) && !matches!(before.plan.next(), Some(Act::Recreate(_)));
     step(setup, state, node);
     let acquired = !led && state.dcs.holder == Some(node);
     let here = state.node_mut(node);
@@ -143,8 +145,9 @@ fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
 }
 
 /// What an agent keeps in its memory only.
-fn forget(state: &mut State, node: NodeId) {
+fn forget(setup: &Setup, state: &mut State, node: NodeId) {
     let here = state.node_mut(node);
+    here.entered = !setup.enters;
     here.plan = Acts::default();
     here.read = None;
     here.set = Nodes::NONE;
@@ -186,14 +189,14 @@ fn break_off_plan(state: &mut State, node: NodeId) {
     break_off(state, node, plan.next().expect("there is a step to take"));
 }
 
-fn lose_data(state: &mut State, node: NodeId) {
-    forget(state, node);
+fn lose_data(setup: &Setup, state: &mut State, node: NodeId) {
+    forget(setup, state, node);
     state.node_mut(node).loses_data(Postgres::Empty);
 }
 
-fn lose_node(state: &mut State, node: NodeId) {
+fn lose_node(setup: &Setup, state: &mut State, node: NodeId) {
     state.node_mut(node).crash();
-    forget(state, node);
+    forget(setup, state, node);
     let here = state.node_mut(node);
     here.fuse = false;
     here.lost = true;

@@ -1,6 +1,8 @@
 //! Everything that can happen next: a round, a step, a record that arrives, a fault. Each is one transition, so that
 //! anything may come between any two of them. What each changes is in `apply`.
 
+use outrider_ha::Step;
+
 use crate::act::{Act, Acts};
 use crate::look;
 use crate::mutant::decide_as;
@@ -39,6 +41,8 @@ pub enum Event {
     Step(NodeId),
     /// The same, and the DCS or the supervisor did it, and the agent never hears of it: a fault.
     ReplyIsLost(NodeId),
+    /// The entry of a member whose agent began stands in the DCS.
+    Enter(NodeId),
     /// A member publishes what it is now.
     Publish(NodeId),
     /// A standby receives and flushes one record.
@@ -53,6 +57,8 @@ pub enum Event {
     AskForSwitchover(NodeId),
     /// Somebody asks for a failover, and gives nothing up.
     AskForFailover(NodeId),
+    /// Somebody shortens the ttl.
+    ShortenTtl,
     /// Somebody takes back what was asked for, or its deadline passes.
     RequestEnds,
     /// A promotion or the start of a primary is done.
@@ -111,6 +117,9 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             rounds(setup, state, node, events);
         } else {
             events.push(Event::Step(node));
+        }
+        if !here.entered {
+            events.push(Event::Enter(node));
         }
         if here.published.is_some_and(|published| published != here.to_publish()) {
             events.push(Event::Publish(node));
@@ -187,6 +196,9 @@ pub(crate) fn demands(setup: &Setup, state: &State, events: &mut Vec<Event>) {
             events.push(Event::AskForFailover(node));
         }
     }
+    if setup.shortens && !state.dcs.short_ttl {
+        events.push(Event::ShortenTtl);
+    }
     if state.left.restarts > 0 {
         events.extend([true, false].map(|primary_first| Event::AskForRestart { primary_first }));
     }
@@ -235,12 +247,18 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
     }
 }
 
-/// A leader whose Postgres does not answer may renew no longer, and one that was led to another store cannot: the fuse blows without any
-/// other fault.
+/// A leader that decides to let its lease run out renews no longer, and one that was led to another store cannot: the fuse blows without
+/// any other fault.
 fn lets_go(setup: &Setup, state: &State, node: NodeId) -> bool {
-    let here = state.node(node);
-    let renews = here.hang != Hang::Silent && state.keys_of(node).is_some();
-    !renews && here.fuse && setup.fuse == Fuse::Live
+    let lives = state.node(node).fuse && setup.fuse == Fuse::Live;
+    lives && (state.keys_of(node).is_none() || lets_lease_run_out(setup, state, node))
+}
+
+fn lets_lease_run_out(setup: &Setup, state: &State, node: NodeId) -> bool {
+    // Only one that does not answer is given up so; to ask of every other takes its time.
+    let hangs = state.node(node).hang == Hang::Silent;
+    let decides = |view| decide_as(setup.mutant, view).0.steps.contains(&Step::LetLeaseRunOut);
+    hangs && look::views(setup, state, node).iter().any(decides)
 }
 
 #[derive(PartialEq, Eq)]
@@ -250,14 +268,14 @@ enum Cost {
     OneFault,
 }
 
-/// Whether the lease can expire now. A live fuse that was armed for this very term blows before.
+/// Whether the lease can expire now. A live fuse that was armed for this very term blows before, unless the lease was shortened under it.
 fn expiry(setup: &Setup, state: &State) -> Option<Cost> {
     let holder = state.node(state.dcs.holder?);
     if holder.lost {
         return Some(Cost::Paid);
     }
     match (holder.held_this_term, holder.fuse, setup.fuse) {
-        (true, true, Fuse::Live) => None,
+        (true, true, Fuse::Live) => holder.fuse_outlives_lease().then_some(Cost::OneFault),
         (true, false, _) => Some(Cost::Paid),
         // Its agent never learnt that it holds the lease, and does not look for as long as the lease lasts.
         (false, _, _) | (true, true, Fuse::Dead) => Some(Cost::OneFault),
@@ -312,12 +330,14 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         Event::Round { .. }
         | Event::Read(_)
         | Event::Step(_)
+        | Event::Enter(_)
         | Event::Publish(_)
         | Event::Stream(_)
         | Event::Reload(_)
         | Event::Commit(_)
         | Event::AskForSwitchover(_)
         | Event::AskForFailover(_)
+        | Event::ShortenTtl
         | Event::RequestEnds
         | Event::Replay(_)
         | Event::Answers(_)

@@ -9,7 +9,7 @@
 //! What is abstracted away, and therefore not proven here:
 //!
 //! - **Time.** Nothing has a duration. A fuse may blow at any moment (one fault each); a live one blows before the lease
-//!   of the same term expires, a dead one does not and the lease may expire at any moment. That the deadlines of the
+//!   of the same term expires, unless that was shortened under it; a dead one does not and the lease may expire at any moment. That the deadlines of the
 //!   shell and the supervisor have this order is for their own tests. Waits are either short or long enough.
 //! - **Views.** An agent may read the DCS early (`Setup::early_reads`); its own Postgres and its peers are then seen at
 //!   one later moment. What peers publish in the DCS may be old (`Setup::late_members`). Any of them may fail to answer in any round.

@@ -94,9 +94,9 @@ fn view(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> View {
     View {
         me: name(node),
         dcs: Dcs::Seen(cluster(state, node, waited)),
-        local: local(state, node, waited),
+        local: local(setup, state, node, waited),
         members: state.ids().filter(|other| *other != node).map(|other| member(state, other, node)).collect(),
-        policy: policy(setup),
+        policy: policy(setup, state),
         job: match state.node(node).hang {
             _ if state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Stopping) => {
                 Some(Job::Rollback)
@@ -197,14 +197,17 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
     }
 }
 
-fn local(state: &State, node: NodeId, waited: Waited) -> Local {
+fn local(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> Local {
     let here = state.node(node);
     Local {
         postgres: postgres(state, node, waited),
         system: system(here.postgres),
+        entered: here.entered,
+        session_ttl: Some(ttl(setup, here.short_session)),
         fuse: (here.fuse && here.knows_lease).then_some(Duration::from_secs(4)),
         watermark: past::after_a_look(state, node)
             .map_or(Watermark { term: TERM, ..Watermark::default() }, Seen::watermark),
+        recorded: recorded(state, node),
         held_term: held_term(state, node),
         last_position: here.wal.lsn(),
         history: here.wal.branches().history(),
@@ -216,9 +219,11 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         cooling_down: false,
         backing_off: Vec::new(),
         hopeless: Vec::new(),
+        trying_parameters: false,
         unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,
+        unsupervised: false,
         terminating: here.terminating,
         rollback_prepared: state.rollback_of(node).is_some_and(|rollback| rollback.stage == Stage::Offered),
         postmaster: Some(restart::postmaster(state, node)),
@@ -228,6 +233,13 @@ fn local(state: &State, node: NodeId, waited: Waited) -> Local {
         faulty_files: false,
         slots: state.ids().map(name).collect(),
     }
+}
+
+/// Where nothing of the cluster stands.
+fn recorded(state: &State, node: NodeId) -> Vec<MemberName> {
+    let past = state.past.as_ref().filter(|_| state.keys_of(node).is_none());
+    let sync = past.and_then(|past| past.seen(node).record?.sync);
+    names(sync.map_or(Nodes::NONE, |sync| sync.standbys))
 }
 
 fn held_term(state: &State, node: NodeId) -> Term {
@@ -355,9 +367,14 @@ fn names(nodes: Nodes) -> Vec<MemberName> {
     nodes.iter().map(name).collect()
 }
 
-fn policy(setup: &Setup) -> Policy {
+/// Of a session or of the cluster; where nobody shortens it the same for all.
+fn ttl(setup: &Setup, shortened: bool) -> Duration {
+    Duration::from_secs(if setup.shortens && !shortened { 6 } else { 5 })
+}
+
+fn policy(setup: &Setup, state: &State) -> Policy {
     Policy {
-        ttl: Duration::from_secs(5),
+        ttl: ttl(setup, state.dcs.short_ttl),
         loop_wait: Duration::from_secs(1),
         maximum_lag_on_failover: 16,
         primary_start_timeout: Duration::from_secs(30),

@@ -71,6 +71,10 @@ pub enum Mutant {
     RestartsThePrimary,
     /// The primary is not restarted first where it must be.
     IgnoresTheOrder,
+    /// A lease is shortened before its fuse.
+    ShortensLeaseFirst,
+    /// A member takes part whose entry does not stand in the DCS.
+    ActsFromOutside,
 }
 
 /// The property that must catch a mutant.
@@ -98,10 +102,11 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         Mutant::StartsHalfRewound => ONLY_WHOLE_DATA,
         Mutant::MakesAnotherCluster => ONE_CLUSTER,
         Mutant::HandsOverUnreplayed => HANDED_OVER_READY,
-        Mutant::RecreatesWithoutFuse => RULES_KEPT,
+        Mutant::RecreatesWithoutFuse | Mutant::ActsFromOutside => RULES_KEPT,
         Mutant::PromotesFirst
         | Mutant::FuseIgnored
         | Mutant::TakesSilenceForDeath
+        | Mutant::ShortensLeaseFirst
         | Mutant::RecreatesUnasked => SINGLE_WRITER,
     }
 }
@@ -110,6 +115,7 @@ pub const fn catches(mutant: Mutant) -> &'static str {
 pub(crate) fn decide_as(mutant: Option<Mutant>, view: &View) -> (Plan, bool) {
     let plan = match mutant {
         Some(Mutant::IgnoresTheOrder) => decide(&standbys_first(view)),
+        Some(Mutant::ActsFromOutside) => decide(&entered(view)),
         _ => decide(view),
     };
     let rule_broken = invariant::check(view, &plan).is_err();
@@ -169,10 +175,10 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
             plan.steps = vec![acquire(view)];
         }
         (Mutant::RecreatesUnasked, Reason::WaitingToRecreate { .. }) => {
-            plan.steps.push(Step::RecreateCluster)
+            plan.steps.push(Step::RecreateCluster { standbys: Some(Vec::new()) })
         }
         (Mutant::RecreatesWithoutFuse, Reason::DcsWentBack { .. }) if is_primary(view) => {
-            plan.steps = vec![Step::RecreateCluster];
+            plan.steps = vec![Step::RecreateCluster { standbys: Some(Vec::new()) }];
         }
         (Mutant::SwapsBeforeRelaxing, Reason::SynchronousRelaxed) if view.local.rollback_prepared => {
             plan.steps = vec![Step::RenewLease, Step::Rollback];
@@ -181,6 +187,9 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
         (Mutant::RestartsTogether, Reason::RestartWaiting) => plan.steps = begin_restart(view),
         (Mutant::RestartsThePrimary, Reason::Restarting) if plan.steps.contains(&Step::AskSwitchover) => {
             plan.steps = begin_restart(view);
+        }
+        (Mutant::ShortensLeaseFirst, _) => {
+            plan.steps.sort_by_key(|step| matches!(step, Step::ShortenFuse { .. }));
         }
         (Mutant::FollowsDiverged, Reason::Diverged) => plan.steps.clear(),
         (Mutant::KeepsHistoryToItself, Reason::Leading) => {
@@ -228,6 +237,12 @@ fn standbys_first(view: &View) -> View {
     if let Dcs::Seen(Cluster { restart: Some(restart), .. }) = &mut view.dcs {
         restart.primary_first = false;
     }
+    view
+}
+
+fn entered(view: &View) -> View {
+    let mut view = view.clone();
+    view.local.entered = true;
     view
 }
 

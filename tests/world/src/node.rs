@@ -136,12 +136,18 @@ pub struct Node {
     pub since: Option<u8>,
     /// The fuse is armed.
     pub fuse: bool,
+    /// It was armed for a lease of the ttl that the cluster had before that was shortened.
+    pub long_fuse: bool,
+    /// The session has the shorter ttl, and the lease that hangs on it.
+    pub short_session: bool,
     /// The lease that this node confirmed last is of the term that the DCS is in.
     pub held_this_term: bool,
     /// The agent knows of both; its successor does not before it has renewed the lease.
     pub knows_lease: bool,
     /// The checkpoint for the announced switchover is done.
     pub checkpointed: bool,
+    /// Its entry stands in the DCS, as far as its agent knows.
+    pub entered: bool,
     /// Its supervisor was told to end: it starts and promotes nothing any more.
     pub terminating: bool,
     /// It is gone and never comes back.
@@ -168,15 +174,24 @@ impl Node {
             set: Nodes::NONE,
             since: None,
             fuse: false,
+            long_fuse: false,
+            short_session: false,
             held_this_term: false,
             knows_lease: false,
             checkpointed: false,
+            entered: true,
             terminating: false,
             lost: false,
             published: None,
             read: None,
             plan: Acts::default(),
         }
+    }
+
+    /// Whether its lease may end before its fuse blows.
+    #[must_use]
+    pub fn fuse_outlives_lease(&self) -> bool {
+        self.fuse && self.long_fuse && self.short_session
     }
 
     /// Whether it is still to replay some of its WAL.

@@ -263,7 +263,7 @@ pub(crate) fn may_be_led(state: &State, node: NodeId) -> bool {
 pub(crate) fn may_be_led_back(state: &State, node: NodeId) -> bool {
     !state.looks_here(node)
         && state.keys_of(node).is_none()
-        && state.nodes.iter().all(|other| other.plan.next() != Some(Act::Recreate))
+        && state.nodes.iter().all(|other| !matches!(other.plan.next(), Some(Act::Recreate(_))))
 }
 
 /// Leads the agent of `node` to the other store, or back.

@@ -24,8 +24,8 @@ fn require(holds: bool) -> Outcome {
 
 pub(crate) fn perform(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Outcome {
     match act {
-        Act::Recreate => {
-            require(rebuild::recreate(setup, state, node))?;
+        Act::Recreate(standbys) => {
+            require(rebuild::recreate(setup, state, node, standbys))?;
             renew(setup, state, node)
         }
         _ if act.is_write() => {
@@ -44,6 +44,15 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         Act::ReleaseLease => {
             require(leads)?;
             state.dcs.holder = None;
+            Ok(())
+        }
+        Act::ShortenFuse => {
+            require(state.node(node).fuse)?;
+            state.node_mut(node).long_fuse = false;
+            Ok(())
+        }
+        Act::SetTtl => {
+            state.node_mut(node).short_session = true;
             Ok(())
         }
         Act::HandOverLease(to) => hand_over(state, node, to),
@@ -77,7 +86,7 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
         | Act::Checkpoint
         | Act::Rewind(_)
         | Act::Clone(_) => perform_here(setup, state, node, act),
-        Act::Recreate => unreachable!("the caller has done it"),
+        Act::Recreate(_) => unreachable!("the caller has done it"),
         Act::AskSwitchover => {
             state.dcs.request = Some(Request { from: Some(node), to: None, failover: false });
             Ok(())
@@ -142,6 +151,7 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
     require(state.dcs.holder == Some(node))?;
     let here = state.node_mut(node);
     here.fuse = true;
+    here.long_fuse = setup.shortens && !here.short_session;
     here.held_this_term = true;
     here.knows_lease = true;
     if let Some(past) = &mut state.past {
@@ -245,6 +255,8 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         Act::AcquireLease { .. }
         | Act::RenewLease
         | Act::ReleaseLease
+        | Act::ShortenFuse
+        | Act::SetTtl
         | Act::HandOverLease(_)
         | Act::RecordSync { .. }
         | Act::RecordHistory
@@ -252,7 +264,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::AnnounceSwitchover(_)
         | Act::ClearSwitchover
         | Act::Initdb
-        | Act::Recreate
+        | Act::Recreate(_)
         | Act::Rollback
         | Act::AskSwitchover
         | Act::RecordRestart { .. } => unreachable!("the caller has done these"),

@@ -68,15 +68,12 @@ pub(crate) fn rebuild(setup: &Setup, state: &mut State, heard: Nodes) {
     write_anew(state, keys, by);
 }
 
-/// By the primary that still runs: `/sync` as it saw it last, without those for whom commits do not wait. False when there are keys.
-pub(crate) fn recreate(setup: &Setup, state: &mut State, node: NodeId) -> bool {
+/// By the primary that still runs. False when there are keys.
+pub(crate) fn recreate(setup: &Setup, state: &mut State, node: NodeId, standbys: Nodes) -> bool {
     let Some(by) = state.past.as_ref().map(|past| past.seen(node)) else { return false };
     if state.keys_of(node).is_some() {
         return false;
     }
-    let here = state.node(node);
-    let recorded = by.record.and_then(|record| record.sync).map_or(Nodes::NONE, |sync| sync.standbys);
-    let standbys = recorded.iter().filter(|standby| here.set.has(*standby)).fold(Nodes::NONE, Nodes::with);
     let sync = setup.synchronous.then_some(Sync { leader: node, standbys });
     let keys = Store::new(Some(node), sync, state.dcs.branches);
     write_anew(state, keys, by);

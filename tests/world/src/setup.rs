@@ -45,6 +45,10 @@ pub struct Setup {
     pub led_elsewhere: bool,
     /// Whether somebody has keys rebuilt that were lost.
     pub rebuilds: bool,
+    /// Whether an agent that begins decides before its entry stands in the DCS, which may take any time; otherwise it stands at once.
+    pub enters: bool,
+    /// Whether somebody shortens the ttl.
+    pub shortens: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -74,6 +78,8 @@ impl Setup {
             led_elsewhere: false,
             rebuilds: false,
             broken_data: false,
+            enters: false,
+            shortens: false,
             mutant: None,
         }
     }

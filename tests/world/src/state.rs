@@ -116,6 +116,8 @@ pub struct Store {
     pub least_timeline: TimelineId,
     /// The restart of members that somebody asked for.
     pub restart: Option<Restart>,
+    /// The ttl of the cluster was shortened.
+    pub short_ttl: bool,
     /// The switchover that the leader announced: from whom, to whom.
     pub announced: Option<(NodeId, NodeId)>,
 }
@@ -133,6 +135,7 @@ impl Store {
             swapping: None,
             least_timeline: TimelineId::default(),
             restart: None,
+            short_ttl: false,
             announced: None,
         }
     }

@@ -1,4 +1,4 @@
-//! The endpoints of etcd, one connection each, and which one is in use. Does not know what is asked of them.
+//! The endpoints of etcd, one connection each, and which one is in use. Does not know the requests.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use tokio::time::{Instant, timeout_at};
 use super::Credentials;
 use super::failure::{Failure, classify, is_without_authentication};
 
-/// A connection is used only once it has answered a read. So a request that fails on it for a reason other than a refused
-/// connection must be taken as sent.
+/// A connection is used only once it has answered a read. A request that fails on it for any reason but a refused
+/// connection must therefore count as sent.
 pub(super) struct Endpoints {
     urls: Vec<String>,
     connect: ConnectOptions,
     credentials: Option<Credentials>,
-    /// Where a read may look that is made only to see whether the endpoint answers.
+    /// Where to read when only checking whether the endpoint answers.
     base: String,
     request_limit: Duration,
     state: Mutex<State>,
@@ -53,7 +53,7 @@ impl Endpoints {
         &self.urls[index]
     }
 
-    /// Until when one request may wait for its answer, within the operation's own time.
+    /// Until when one request may wait for its answer, within the operation's own deadline.
     pub(super) fn request_until(&self, until: Instant) -> Instant {
         until.min(Instant::now() + self.request_limit)
     }
@@ -66,7 +66,7 @@ impl Endpoints {
         self.state().current
     }
 
-    /// Turns to the next endpoint, unless someone else has already.
+    /// Switches to the next endpoint, unless someone else already has.
     pub(super) fn leave(&self, index: usize) {
         let mut state = self.state();
         state.clients[index] = None;
@@ -86,11 +86,11 @@ impl Endpoints {
     pub(super) async fn is_left(&self, index: usize) {
         let mut left = self.left.subscribe();
         let before = left.borrow_and_update()[index];
-        // It lives as long as these endpoints.
+        // The sender lives as long as these endpoints.
         let _ = left.wait_for(|left| left[index] != before).await;
     }
 
-    /// Throws the connection away, to authenticate anew.
+    /// Drops the connection, to authenticate again.
     pub(super) fn reconnect(&self, index: usize) {
         self.state().clients[index] = None;
     }
@@ -107,7 +107,7 @@ impl Endpoints {
         Ok(client)
     }
 
-    /// A connection of its own for a watch: it ends when this endpoint loses sight of etcd's leader.
+    /// A separate connection for a watch: it ends when this endpoint loses contact with etcd's leader.
     pub(super) async fn client_for_watch(&self, index: usize) -> Result<Client, Failure> {
         let connect = self.connect.clone().with_require_leader(true);
         let until = Instant::now() + self.request_limit;
@@ -116,13 +116,13 @@ impl Endpoints {
 
     async fn connect(&self, index: usize, options: ConnectOptions) -> Result<Client, Failure> {
         let mut client = self.log_in(index, options).await?;
-        // Linearizable, so an endpoint that is cut off from the others does not pass.
+        // Linearizable, so that an endpoint cut off from the others fails it.
         let look = GetOptions::new().with_count_only();
         client.get(format!("{}initialize", self.base), Some(look)).await.map_err(classify)?;
         Ok(client)
     }
 
-    /// As the user, unless etcd wants to know of none: as Patroni, which so lets authentication be turned on later.
+    /// As the user, unless etcd has authentication turned off: like Patroni, so that it can be turned on later.
     async fn log_in(&self, index: usize, options: ConnectOptions) -> Result<Client, Failure> {
         let connect = |options| Client::connect([self.url(index)], Some(options));
         let Some(Credentials { username, password }) = &self.credentials else {
@@ -134,13 +134,13 @@ impl Endpoints {
         }
     }
 
-    /// Whether a request that etcd refused for want of a user can be sent again as one.
+    /// Whether a request that etcd refused for lack of a user can be sent again with one.
     pub(super) fn has_credentials(&self) -> bool {
         self.credentials.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is a single assignment, so a panic elsewhere leaves it whole.
+        // Every change is a single assignment, so a panic elsewhere leaves it consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
-//! What a failed request to one endpoint means: did it happen, can another endpoint serve, will a retry ever help.
+//! What a failed request to one endpoint means: whether it was carried out, whether another endpoint can serve it, whether
+//! a retry can help.
 
 use std::error::Error as StdError;
 use std::io;
@@ -9,22 +10,22 @@ use tokio::time::error::Elapsed;
 
 use crate::error::Cause;
 
-/// Why one endpoint did not answer one request as hoped.
+/// Why one endpoint did not answer a request.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It never left, or etcd says that it did nothing. Another endpoint, or a later moment, may serve.
+    /// It was never sent, or etcd says that it did nothing. Another endpoint, or a later attempt, may serve it.
     NotDone(Cause),
-    /// It left, and what became of it is not known.
+    /// It was sent, and its outcome is not known.
     MaybeDone(Cause),
-    /// The token is out of date: authenticate again. Nothing was done.
+    /// The token has expired: authenticate again. Nothing was done.
     StaleToken(Cause),
-    /// The connection cannot be trusted: wrong certificate. Perhaps only at this endpoint.
+    /// The connection cannot be trusted: wrong certificate, perhaps only at this endpoint.
     Distrusted(Cause),
-    /// etcd has had authentication turned on, and the request came from nobody. Nothing was done.
+    /// Authentication has been turned on in etcd, and the request had no user. Nothing was done.
     NoUser(Cause),
-    /// etcd refuses the user or the request, at every endpoint alike.
+    /// etcd refuses the user or the request, at every endpoint.
     Refused(Cause),
-    /// The lease is unknown to etcd.
+    /// etcd does not know the lease.
     LeaseGone,
 }
 
@@ -34,7 +35,7 @@ impl Failure {
         Failure::MaybeDone("no answer in time".into())
     }
 
-    /// For a connection that is being made: nothing but looking was done on it.
+    /// For a connection being made: nothing but reading was done on it.
     pub(super) fn while_connecting(self) -> Self {
         match self {
             Failure::MaybeDone(cause) => Failure::NotDone(cause),
@@ -43,7 +44,7 @@ impl Failure {
     }
 }
 
-/// What the error means, with a cause that a person can read.
+/// What the error means, with a readable cause.
 pub(super) fn classify(error: EtcdError) -> Failure {
     let words: Cause = in_words(&error).into();
     match by_words(error) {
@@ -57,7 +58,7 @@ pub(super) fn classify(error: EtcdError) -> Failure {
     }
 }
 
-/// etcd's own words are the only sure sign, its gRPC codes are shared (etcd, api/v3rpc/rpctypes/error.go).
+/// etcd's own words are the only reliable sign: its gRPC codes are shared (etcd, api/v3rpc/rpctypes/error.go).
 fn by_words(error: EtcdError) -> Failure {
     let EtcdError::GRpcStatus(status) = &error else {
         return match error {
@@ -85,12 +86,12 @@ fn by_words(error: EtcdError) -> Failure {
     }
 }
 
-/// Credentials were sent to an etcd that asks for none.
+/// Credentials were sent to an etcd that wants none.
 pub(super) fn is_without_authentication(error: &EtcdError) -> bool {
     matches!(error, EtcdError::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
 }
 
-/// Answers that stay the same however often, and wherever, one asks.
+/// Answers that do not change, however often and wherever one asks.
 const REFUSALS: [&str; 8] = [
     "permission denied",
     "authentication failed",
@@ -108,9 +109,9 @@ fn by_transport(cause: Cause) -> Failure {
     let mut link: Option<&(dyn StdError + 'static)> = Some(cause.as_ref());
     while let Some(error) = link {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            // Only connect() is answered by it, so no byte of the request left.
+            // Only connect() fails with it, so no byte of the request was sent.
             refused |= error.kind() == io::ErrorKind::ConnectionRefused;
-            // What rustls makes of a certificate that it does not accept, or that the server does not.
+            // How rustls reports a certificate that it, or the server, does not accept.
             distrusted |= error.kind() == io::ErrorKind::InvalidData;
         }
         link = error.source();
@@ -122,7 +123,7 @@ fn by_transport(cause: Cause) -> Failure {
     }
 }
 
-/// etcd-client's error does not hand on the error behind it; this does.
+/// etcd-client's error does not expose its source; this does.
 fn boxed(error: EtcdError) -> Cause {
     match error {
         EtcdError::GRpcStatus(status) => Box::new(status),
@@ -132,7 +133,7 @@ fn boxed(error: EtcdError) -> Cause {
     }
 }
 
-/// The same for people: the libraries between etcd and us print their own types and what they hold.
+/// The same for people: the libraries between etcd and here print their own types and fields.
 fn in_words(error: &EtcdError) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut link: Option<&(dyn StdError + 'static)> = match error {
@@ -145,7 +146,7 @@ fn in_words(error: &EtcdError) -> String {
         EtcdError::IoError(error) => Some(error),
         other => return other.to_string(),
     };
-    // These say only that something stands behind them, or name the library's own types.
+    // These only say that there is a source, or name the library's own types.
     let is_noise = |text: &str| {
         ["transport error", "client error (", "error trying to connect", "status: ", "code: "]
             .iter()
@@ -166,7 +167,7 @@ fn in_words(error: &EtcdError) -> String {
     words.join(": ")
 }
 
-/// The operation's time is over before anything was sent.
+/// The operation ran out of time before anything was sent.
 pub(super) fn out_of_time(until: Instant) -> Cause {
     format!("no endpoint answered in time; gave up {} ms late", until.elapsed().as_millis()).into()
 }

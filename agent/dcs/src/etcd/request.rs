@@ -1,4 +1,4 @@
-//! One request, carried to as many endpoints as its time allows and its meaning permits.
+//! One request, sent to as many endpoints as its deadline and its meaning permit.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::store::{Fault, Repeat};
 use super::endpoints::{Endpoints, random_below};
 use super::failure::{Failure, classify, out_of_time};
 
-/// After all endpoints have failed, and before logging in again, a pause of 20 to 60 ms, so that a store that is choosing its leader is not hammered.
+/// Pause after all endpoints have failed, and before authenticating again: 20 to 60 ms, so that a store electing its leader is not
+/// hammered.
 const PAUSE_MS: usize = 20;
 const PAUSE_JITTER_MS: usize = 40;
 
@@ -40,8 +41,8 @@ impl Attempts {
 }
 
 impl Endpoints {
-    /// Sends with `send`, on a connection that has answered before, until an endpoint answers or `until` passes. An
-    /// answer that is missing ends it at once when the request must not be sent twice.
+    /// Sends with `send`, on a connection that has answered before, until an endpoint answers or `until` passes. When the
+    /// request must not be sent twice, a missing answer ends it at once.
     pub(super) async fn request<T, F>(
         &self,
         repeat: Repeat,

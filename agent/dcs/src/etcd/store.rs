@@ -1,4 +1,4 @@
-//! etcd's words for those of the store. Does not know which keys there are.
+//! The store's operations in etcd's terms. Does not know which keys there are.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub(super) struct EtcdStore {
     boottime_ns: fn() -> u64,
     changes: watch::Receiver<Changes>,
     watching: AbortHandle,
-    /// A stream on which every request so far was answered. One with an answer outstanding is thrown away: the late
-    /// answer to an earlier request would pass for that to the next.
+    /// A stream on which every request so far was answered. One with an outstanding answer is dropped: a late answer to an
+    /// earlier request would pass for that to the next.
     idle_stream: Mutex<Option<KeepAliveStream>>,
 }
 
@@ -62,7 +62,7 @@ impl EtcdStore {
                 KeepAliveStream { endpoint, lease, keeper, answers }
             }
         };
-        // The stream's first answer is swallowed by the crate, and with it the epoch; so ask, even on a new stream.
+        // The crate swallows the stream's first answer, and the epoch with it; so ask, even on a new stream.
         stream.keeper.keep_alive().await?;
         let Some(answer) = stream.answers.message().await? else {
             return Err(EtcdError::LeaseKeepAliveError("the stream ended".to_owned()));
@@ -96,7 +96,7 @@ impl Store for EtcdStore {
             Ok(Range { store, revision, keys: answer.kvs().iter().map(key_value).collect() })
         };
         match self.endpoints.request(Repeat::Harmless, until, send).await {
-            // It has changed nothing.
+            // It changed nothing.
             Err(Fault::Unknown(cause)) => Err(Fault::Unreachable(cause)),
             other => other,
         }
@@ -122,7 +122,7 @@ impl Store for EtcdStore {
 
     async fn grant(&self, ttl: Duration, until: Instant) -> Result<i64, Fault> {
         let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
-        // Granted twice is harmless: nothing hangs on the other, it expires.
+        // Granting twice is harmless: nothing is attached to the other lease, and it expires.
         let send = |_, mut client: Client| async move { Ok(client.lease_grant(seconds, None).await?.id()) };
         self.endpoints.request(Repeat::Harmless, until, send).await
     }
@@ -186,7 +186,7 @@ fn op(op: &Op) -> TxnOp {
     }
 }
 
-/// Gathers what the gets found, nested ones too. Whether this transaction or a nested one succeeded.
+/// Collects the results of the gets, nested ones too. Returns whether this transaction or a nested one succeeded.
 fn collect(answer: &TxnResponse, found: &mut Vec<Option<KeyValue>>) -> bool {
     let mut succeeded = answer.succeeded();
     for answer in answer.op_responses() {

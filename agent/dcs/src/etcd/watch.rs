@@ -1,5 +1,5 @@
-//! Notices that something below the base path has changed. Says that, never what: whoever wakes reads the whole again,
-//! so a watch may start anew at any time and nothing needs to be caught up on.
+//! Notices that something below the base path has changed, never what: whoever wakes reads everything again. So a watch may
+//! restart at any time without catching up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use super::endpoints::{Endpoints, random_below};
 use super::failure::{Failure, classify};
 
 /// A stream that was quiet for this long is asked whether it is alive. Not more often: an agent asks the same endpoint for the
-/// cluster's keys in each round, and where that fails the watch begins anew at once.
+/// cluster's keys in every round, and when that fails the watch restarts at once.
 const QUIET: Duration = Duration::from_secs(5);
-/// For a watch to be made.
+/// Time limit for creating a watch.
 const OPEN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Between two attempts: 100 to 300 ms, so that agents do not come back all at once.
+/// Pause between two attempts: 100 to 300 ms, so that agents do not all come back at once.
 const PAUSE_MS: usize = 100;
 const PAUSE_JITTER_MS: usize = 200;
 
@@ -36,7 +36,7 @@ pub(super) async fn watch_for_ever(endpoints: Arc<Endpoints>, base: String, chan
                     tracing::info!(endpoint = endpoints.url(index), "watching etcd again");
                     told = false;
                 }
-                // What happened in between is not known.
+                // What happened in between is unknown.
                 changes.send_modify(|changes| {
                     changes.all = changes.all.wrapping_add(1);
                     changes.urgent = changes.urgent.wrapping_add(1);
@@ -57,7 +57,7 @@ pub(super) async fn watch_for_ever(endpoints: Arc<Endpoints>, base: String, chan
     }
 }
 
-/// A watch that etcd has confirmed: every later change will be in it.
+/// A watch confirmed by etcd: it will report every later change.
 async fn watch_at(endpoints: &Endpoints, index: usize, base: &str) -> Result<WatchStream, Cause> {
     let mut client = endpoints.client_for_watch(index).await.map_err(cause)?;
     let until = endpoints.request_until(Instant::now() + OPEN_LIMIT);
@@ -74,7 +74,7 @@ async fn watch_at(endpoints: &Endpoints, index: usize, base: &str) -> Result<Wat
     }
 }
 
-/// Counts what comes. Returns why it came to an end.
+/// Counts the changes. Returns why it ended.
 async fn follow(
     mut stream: WatchStream,
     endpoints: &Endpoints,

@@ -1,4 +1,4 @@
-//! Everything but the leader key: the member's entry, the bootstrap claim, configuration, wishes and records.
+//! Everything but the leader key: the member's entry, the bootstrap claim, configuration, requests and records.
 
 use crate::dcs::Session;
 use crate::error::Error;
@@ -16,7 +16,7 @@ impl<S: Store> Keyed<S> {
             match self.store.commit(transaction, Repeat::Harmless, operation.until).await {
                 Ok(outcome) if outcome.succeeded => return Ok(session),
                 Ok(_) => return Err(conflict(operation, &key, "another agent runs under this name")),
-                // It expired just now, after it was last kept alive.
+                // It has just expired, after it was last kept alive.
                 Err(Fault::LeaseGone) if session == Session::Same => {
                     self.lease.forget(lease);
                     (lease, session) = self.keep_session(operation).await?;
@@ -26,7 +26,7 @@ impl<S: Store> Keyed<S> {
         }
     }
 
-    /// The claim hangs on the lease, so that a bootstrap that dies does not hold up the others for ever.
+    /// The claim is attached to the lease, so that a bootstrap whose agent dies does not hold up the others forever.
     pub(super) async fn claim_bootstrap(&self, operation: Operation) -> Result<(), Error> {
         let key = self.keys.initialize();
         let (lease, _) = self.keep_session(operation).await?;
@@ -50,7 +50,7 @@ impl<S: Store> Keyed<S> {
         let key = self.keys.initialize();
         let lease = self.own_lease(operation).await?;
         let put = || vec![Op::put(key.clone(), identifier)];
-        // Who leads makes the cluster, also when one who led before has left a claim.
+        // The leader makes the cluster, even if an earlier leader left a claim.
         let leading_and = |compare| [self.leader_is_mine(lease), vec![compare]].concat();
         let claimed = leading_and(Compare::Value(key.clone(), String::new()));
         let over_anothers = either(claimed, put(), vec![Op::Get(key.clone())]);
@@ -94,7 +94,7 @@ impl<S: Store> Keyed<S> {
         Ok(outcome.revision)
     }
 
-    /// Puts `value` whatever stands there. Never sent twice: the second could undo what came in between.
+    /// Puts `value` over whatever is there. Never sent twice: the second could undo what came in between.
     pub(super) async fn overwrite(
         &self,
         operation: Operation,
@@ -152,7 +152,7 @@ impl<S: Store> Keyed<S> {
         self.change_as_leader(operation, key, changes, seen, Vec::new()).await.map(drop)
     }
 
-    /// As leader: puts `value` whatever stands there. Only the holder writes it, one after the other.
+    /// As leader: puts `value` over whatever is there. Only the holder writes it, one write at a time.
     pub(super) async fn overwrite_as_leader(
         &self,
         operation: Operation,
@@ -185,7 +185,7 @@ fn own_claim(key: &str, lease: i64) -> Vec<Compare> {
     vec![Compare::Value(key.to_owned(), String::new()), Compare::Lease(key.to_owned(), lease)]
 }
 
-/// Nothing where it stands already; put where the key hangs on `lease` or does not exist; else look.
+/// Does nothing if it is already there; puts it if the key is attached to `lease` or does not exist; otherwise reads it.
 fn put_own(key: &str, value: &str, lease: i64) -> Transaction {
     let put = || vec![Op::Put { key: key.to_owned(), value: value.to_owned(), lease }];
     let mine = Compare::Lease(key.to_owned(), lease);

@@ -1,4 +1,4 @@
-//! The leader lease: taken, renewed, given back, handed over. Whether it should be is decided elsewhere.
+//! The leader lease: acquired, renewed, released, handed over. Whether it should be is decided elsewhere.
 
 use crate::dcs::Leadership;
 use crate::error::Error;
@@ -8,11 +8,11 @@ use crate::values::{Generation, parse_record};
 
 use super::{Keyed, Operation, conflict};
 
-/// The second attempt meets the store's new leader; a third that does not is a store in trouble.
+/// Maximum attempts. The second reaches the store's new leader; a third that does not means a store in trouble.
 const RENEWALS_AT_MOST: usize = 3;
 
 impl<S: Store> Keyed<S> {
-    /// That the leader key is this member's, on its own lease. The name alone is a namesake's too.
+    /// That the leader key is this member's, on its own lease. The name alone could be a namesake's.
     pub(super) fn leader_is_mine(&self, lease: i64) -> Vec<Compare> {
         let key = self.keys.leader();
         vec![Compare::Value(key.clone(), self.keys.me().to_owned()), Compare::Lease(key, lease)]
@@ -49,7 +49,7 @@ impl<S: Store> Keyed<S> {
         self.lead_since(operation, term, outcome.epoch, &kept_alive).await
     }
 
-    /// The lease that the leader key is to hang on, kept alive just before it does.
+    /// The lease that the leader key will be attached to, kept alive just before.
     pub(super) async fn session_to_lead_on(
         &self,
         operation: Operation,
@@ -64,7 +64,7 @@ impl<S: Store> Keyed<S> {
         Ok((lease, kept_alive))
     }
 
-    /// The leadership that was committed in this epoch of the store; renewed at once when the session was kept alive in another.
+    /// The leadership committed in this epoch of the store; renewed at once when the session was kept alive in another epoch.
     pub(super) async fn lead_since(
         &self,
         operation: Operation,
@@ -79,8 +79,8 @@ impl<S: Store> Keyed<S> {
         }
     }
 
-    /// Prolongs the lease, then proves in one transaction that the key hangs on it. In this order, and in one epoch of
-    /// the store, so that the store's leader that prolonged it was not a deposed one.
+    /// Renews the lease, then proves in one transaction that the key is attached to it. In this order, and in one epoch of
+    /// the store, so that the store's leader that renewed it was not a deposed one.
     pub(super) async fn renew(&self, operation: Operation) -> Result<Leadership, Error> {
         let key = self.keys.leader();
         let lease = self.own_lease(operation).await?;
@@ -153,20 +153,20 @@ impl<S: Store> Keyed<S> {
     }
 }
 
-/// From what was found under `leader`, `outrider/term` and `outrider/generation`.
+/// From the values of `leader`, `outrider/term` and `outrider/generation`.
 fn term(found: &[Option<KeyValue>]) -> u64 {
     let leader = found.first().and_then(Option::as_ref).map_or(0, |leader| leader.create_revision);
     let handed_over = found.get(1).and_then(Option::as_ref).map_or(0, |term| term.mod_revision);
     term_base(found.get(2)) + revision_as_term(leader.max(handed_over))
 }
 
-/// Where terms begin, from what was found under `outrider/generation`.
+/// The base of terms, from the value of `outrider/generation`.
 fn term_base(found: Option<&Option<KeyValue>>) -> u64 {
     let generation = found.and_then(Option::as_ref).map(|pair| parse_record::<Generation>(&pair.text()));
     generation.map_or(0, |generation| generation.term_base)
 }
 
-/// `found`: what stands under `leader` first.
+/// `found`: the value of `leader` comes first.
 pub(super) fn leader_in_words(found: &[Option<KeyValue>]) -> String {
     match found.first() {
         Some(Some(leader)) => held_by(leader),

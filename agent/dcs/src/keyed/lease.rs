@@ -1,5 +1,5 @@
-//! The agent's one lease, which its member entry and the leader key hang on: kept alive, granted anew, moved, ended.
-//! Whether the leader key really hangs on it is not known here.
+//! The agent's one lease, which its member entry and the leader key are attached to: kept alive, granted again, moved,
+//! ended. Whether the leader key really is attached to it is not known here.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::{Keyed, Operation, conflict};
 /// What is known of the lease.
 pub(super) struct Lease {
     state: Mutex<State>,
-    /// Held while the lease is exchanged for another, so that this happens once at a time.
+    /// Held while the lease is exchanged for another, so that only one exchange runs at a time.
     exchange: tokio::sync::Mutex<()>,
     file: Option<SessionFile>,
 }
@@ -22,9 +22,9 @@ pub(super) struct Lease {
 #[derive(Clone, Copy)]
 struct State {
     current: Option<i64>,
-    /// The lease that the keys are being moved to; whether they were is not known.
+    /// The lease that the keys are being moved to; whether they were moved is not known.
     moving_to: Option<i64>,
-    /// As asked for. The store may have granted more.
+    /// As requested. The store may have granted more.
     ttl: Duration,
     kept_alive: Option<KeptAlive>,
 }
@@ -43,12 +43,12 @@ impl Lease {
         state.current.into_iter().chain(state.moving_to).collect()
     }
 
-    /// What `kept_alive` promises: no more than was asked for, whatever the store granted.
+    /// What `kept_alive` promises: no more than was requested, whatever the store granted.
     pub(super) fn ttl(&self, kept_alive: &KeptAlive) -> Duration {
         self.state().ttl.min(kept_alive.ttl)
     }
 
-    /// Forgets a lease that the store does not know any more.
+    /// Forgets a lease that the store no longer knows.
     pub(super) fn forget(&self, lease: i64) {
         let mut state = self.state();
         if state.current == Some(lease) {
@@ -57,7 +57,7 @@ impl Lease {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is a single assignment, so a panic elsewhere leaves it whole.
+        // Every change is a single assignment, so a panic elsewhere leaves it consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,7 +83,7 @@ impl<S: Store> Keyed<S> {
         Ok(self.lease.state().current.unwrap_or(NO_LEASE))
     }
 
-    /// Keeps the lease alive, or gets a new one where there is none or it has expired.
+    /// Keeps the lease alive, or gets a new one when there is none or it has expired.
     pub(super) async fn keep_session(&self, operation: Operation) -> Result<(i64, Session), Error> {
         let own = self.own_lease(operation).await?;
         if own != NO_LEASE {
@@ -121,14 +121,15 @@ impl<S: Store> Keyed<S> {
         outcome
     }
 
-    /// A leader has just renewed: the same round need not do so twice.
+    /// The leader has just renewed: the same round need not do so twice.
     fn kept_alive_lately(&self) -> bool {
         let state = *self.lease.state();
         let current = state.kept_alive.filter(|kept_alive| Some(kept_alive.lease) == state.current);
         current.is_some_and(|kept_alive| kept_alive.sent_at.elapsed() < state.ttl / 10)
     }
 
-    /// Finds out which of two leases the keys hang on, after a move whose answer was lost or the agent died.
+    /// Finds out which of two leases the keys are attached to, after a move whose answer was lost or during which the agent
+    /// died.
     async fn settle(&self, operation: Operation) -> Result<(), Error> {
         let state = *self.lease.state();
         let Some(moving_to) = state.moving_to else { return Ok(()) };
@@ -136,7 +137,7 @@ impl<S: Store> Keyed<S> {
         let entry = self.look(operation, &key).await?;
         let moved = entry.is_some_and(|entry| entry.lease == moving_to);
         let other = if moved { state.current } else { Some(moving_to) };
-        // Without its lease a late transaction can still move nothing.
+        // Without its lease, a late transaction can move nothing.
         if let Some(other) = other {
             match self.store.revoke(other, operation.until).await {
                 Ok(()) | Err(Fault::LeaseGone) => {}
@@ -195,7 +196,7 @@ impl<S: Store> Keyed<S> {
                 (state.ttl, state.kept_alive) = (ttl, None);
             })
             .await;
-        // Nothing hangs on the old one; if this fails it expires by itself.
+        // Nothing is attached to the old one; if this fails it expires by itself.
         if let Err(fault) = self.store.revoke(own, operation.until).await {
             tracing::debug!(?fault, lease = own, "the former session is left to expire");
         }

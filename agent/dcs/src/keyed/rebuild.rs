@@ -1,5 +1,5 @@
-//! The keys of a cluster written anew, in a DCS that has lost them or went back to an older copy. Who may do so, and what they
-//! shall say, is decided elsewhere.
+//! Rewrites the keys of a cluster in a DCS that has lost them or went back to an older copy. Who may do so, and what they say,
+//! is decided elsewhere.
 
 use crate::dcs::Leadership;
 use crate::error::Error;
@@ -11,7 +11,7 @@ use super::leader::leader_in_words;
 use super::{Keyed, Operation, conflict};
 
 impl<S: Store> Keyed<S> {
-    /// As [`Keyed::acquire`], where nothing of a cluster stands.
+    /// Like [`Keyed::acquire`], where there are no keys of a cluster.
     pub(super) async fn recreate(
         &self,
         operation: Operation,
@@ -51,7 +51,7 @@ impl<S: Store> Keyed<S> {
         let (leader, initialize, generation) =
             (self.keys.leader(), self.keys.initialize(), self.keys.generation());
         let mut when = vec![Compare::Absent(leader.clone()), Compare::Revision(generation.clone(), seen)];
-        // A claim of a bootstrap, or the identifier of another cluster, is not written over.
+        // A bootstrap claim, or another cluster's identifier, is not overwritten.
         let stands = self.look(operation, &initialize).await?;
         when.push(match &stands {
             None => Compare::Absent(initialize.clone()),

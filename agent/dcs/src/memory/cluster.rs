@@ -1,4 +1,4 @@
-//! Keys, leases and revisions in memory, with etcd's meaning. Does not know who asks, but for the faults by name.
+//! Keys, leases and revisions in memory, with etcd's semantics. Does not know who asks, except for the faults by name.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
@@ -12,10 +12,10 @@ use crate::dcs::Changes;
 use crate::keys::Keys;
 use crate::store::{Committed, Compare, Fault, KeyValue, Op, Range, Transaction};
 
-/// There is one leader of this store for ever.
+/// This store has one leader forever.
 const EPOCH: u64 = 2;
 
-/// What is wrong between the members of one name and the store.
+/// The faults between the members of one name and the store.
 #[derive(Default)]
 pub(super) struct Faults {
     pub(super) unreachable: bool,
@@ -127,7 +127,7 @@ impl Cluster {
     pub(super) fn commit(&mut self, transaction: &Transaction) -> Result<Committed, Fault> {
         let (mut ops, mut found) = (Vec::new(), Vec::new());
         let succeeded = self.choose(transaction, &mut ops);
-        // As etcd: one lease that is gone, and nothing of the transaction happens.
+        // As in etcd: if one lease is gone, nothing of the transaction happens.
         for op in &ops {
             let (Op::Put { lease, .. } | Op::Move { lease, .. }) = op else { continue };
             if *lease != 0 && !self.leases.contains_key(lease) {
@@ -143,7 +143,7 @@ impl Cluster {
         Ok(Committed { succeeded, revision: self.revision, found, epoch: EPOCH })
     }
 
-    /// Collects what is to be done, nested transactions resolved. Whether this or a nested one succeeded.
+    /// Collects the operations, with nested transactions resolved. Returns whether this or a nested one succeeded.
     fn choose(&self, transaction: &Transaction, ops: &mut Vec<Op>) -> bool {
         let mut succeeded = transaction.when.iter().all(|compare| self.holds(compare));
         for op in if succeeded { &transaction.then } else { &transaction.otherwise } {
@@ -166,7 +166,7 @@ impl Cluster {
         }
     }
 
-    /// One revision for all of them, none when nothing is written.
+    /// One revision for all of them; none when nothing is written.
     pub(super) fn apply(&mut self, ops: &[Op]) {
         let revision = self.revision + 1;
         for op in ops {

@@ -14,7 +14,7 @@ pub struct BackupRequest {
     pub by: String,
     /// When, RFC 3339, UTC.
     pub at: String,
-    /// How often a member has begun with it.
+    /// How many times a member has started it.
     pub attempts: u32,
 }
 

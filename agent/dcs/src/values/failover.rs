@@ -1,51 +1,52 @@
-//! The wish for a manual failover or switchover, as the REST API and patronictl leave it. Does not judge it.
+//! A request for a manual failover or switchover, as written by the REST API and patronictl. Does not judge it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The key `failover`. Shape: `{"leader":"p1","member":"p2","scheduled_at":"2026-01-01T00:00:00+00:00"}`, each optional, and ours
-/// besides, which Patroni does not read.
+/// The key `failover`. Shape: `{"leader":"p1","member":"p2","scheduled_at":"2026-01-01T00:00:00+00:00"}`, each optional, plus
+/// Outrider's terms, which Patroni does not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
-    /// The member that leads now: named, it is a switchover; absent, a failover.
+    /// The member that leads now. If named, it is a switchover; if absent, a failover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
-    /// Who shall lead.
+    /// The member that is to lead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
     /// Not before this moment, ISO 8601 with an offset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<String>,
-    /// Until when it holds, and what it gives up. Absent where Patroni's command line wrote it.
+    /// Until when it is valid, and what it gives up. Absent when Patroni's command line wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outrider: Option<FailoverTerms>,
 }
 
-/// The terms of a wish for another leader.
+/// The terms of a request for another leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverTerms {
     /// Names it in logs and answers.
     pub id: String,
-    /// After this moment it is void: milliseconds since 1970, UTC.
+    /// Deadline after which it is void: milliseconds since 1970, UTC.
     pub deadline_unix_ms: u64,
-    /// How long that was when it was written, or from when it is due: a member whose clock is another counts for itself, too.
+    /// How long it was valid when it was written, or from when it is due: a member whose clock differs also counts for
+    /// itself.
     pub valid_ms: u64,
-    /// What the candidate lacks is given up.
+    /// Whether commits that the candidate lacks may be lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_data_loss: bool,
-    /// A candidate that is not ready yet is waited for.
+    /// Whether to wait for a candidate that is not ready yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wait: bool,
 }
 
-/// What stands in the place of a wish that was refused or is done, for whoever waits for its outcome. To Patroni it is none.
+/// Replaces a request that was refused or is done, to tell whoever waits for it. Patroni sees no request in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverAnswer {
-    /// Of the wish.
+    /// The request's id.
     pub id: String,
-    /// The reason of the member that took it away, in words.
+    /// The reason of the member that removed it, in words.
     pub why: String,
-    /// It is refused because of what the candidate lacks, which somebody may give up.
+    /// Whether it was refused because the candidate lacks commits, whose loss a person may accept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lacks_data: bool,
 }
@@ -56,10 +57,10 @@ struct Answered {
 }
 
 impl Failover {
-    /// Nothing is wished for: the key is never deleted, `{}` stands for none.
+    /// No request: the key is never deleted, `{}` stands for none.
     pub(crate) const CLEARED: &str = "{}";
 
-    /// Reads the JSON, or the `leader:member` of old. `None` when it asks for nothing.
+    /// Reads the JSON, or the old `leader:member`. `None` when it requests nothing.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let wish = match serde_json::from_str::<Value>(text) {
@@ -77,7 +78,7 @@ impl Failover {
         (wish.leader.is_some() || wish.member.is_some()).then_some(wish)
     }
 
-    /// Its name, when it has one.
+    /// Its id, if it has one.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.outrider.as_ref().map(|terms| terms.id.as_str())
@@ -91,7 +92,7 @@ impl FailoverAnswer {
         serde_json::from_str::<Answered>(text).ok().map(|answered| answered.outrider)
     }
 
-    /// As it stands in the key.
+    /// As stored in the key.
     pub(crate) fn text(&self) -> String {
         super::compact_json(&Answered { outrider: self.clone() })
     }

@@ -7,7 +7,7 @@ use serde_json::ser::Formatter;
 
 /// The value on one line: no spaces, everything outside ASCII as `\uXXXX`, keys in the value's own order.
 ///
-/// # Panics
+/// For a value that JSON cannot hold, such as a map whose keys are not strings; all values of this crate can.
 /// For a value that JSON cannot hold, such as a map whose keys are no strings; the values of this crate all can.
 #[must_use]
 pub fn compact_json<T: Serialize>(value: &T) -> String {

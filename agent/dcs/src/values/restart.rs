@@ -1,5 +1,5 @@
-//! A restart of members, one after the other: ours, under `outrider/restart`. It says who is to be restarted and how far each
-//! is, and stays when it has ended, until the next is asked for. Restarts nobody.
+//! A restart of members, one after the other: Outrider's key `outrider/restart`. It says which members are to be restarted
+//! and how far each has come, and stays after it has ended, until the next request. Restarts nobody.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,21 +16,21 @@ pub struct RestartRequest {
     /// Not before this moment, ISO 8601 with an offset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<String>,
-    /// Only members with a parameter that waits for a restart.
+    /// Only members with a pending restart.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
     /// How long each may take, in seconds; absent for `primary_start_timeout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u64>,
-    /// Who, and how far.
+    /// The members and their progress.
     pub members: Vec<RestartMember>,
-    /// When it ended, RFC 3339, UTC; absent while it has not.
+    /// When it ended, RFC 3339, UTC; absent until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
-    /// Why it ended before everybody was restarted.
+    /// Why it ended before every member was restarted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// It was taken back by somebody: that is no failure.
+    /// Somebody cancelled it: that is not a failure.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
 }
@@ -41,9 +41,9 @@ pub struct RestartRequest {
 pub struct RestartMember {
     /// Its name.
     pub name: String,
-    /// How far it is.
+    /// How far it has come.
     pub state: RestartState,
-    /// When the postmaster that was to end had been started, as it said itself.
+    /// When the postmaster to be stopped had been started, as it said itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<String>,
     /// How it ended, in words.
@@ -54,7 +54,7 @@ pub struct RestartMember {
     pub at: Option<String>,
 }
 
-/// How far a member is.
+/// How far a member has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestartState {
@@ -63,18 +63,18 @@ pub enum RestartState {
     Waiting,
     /// Its Postgres is being restarted.
     Restarting,
-    /// It leads, and another is taking over.
+    /// It leads, and another member is taking over.
     SwitchingOver,
     /// Restarted.
     Done,
-    /// It had no need of it.
+    /// It did not need it.
     Skipped,
-    /// It did not work out.
+    /// It failed.
     Failed,
 }
 
 impl RestartRequest {
-    /// Whether somebody is still to be restarted.
+    /// Whether a member still has to be restarted.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.finished.is_none() && !self.members.is_empty()

@@ -50,9 +50,9 @@ pub struct RollbackRequest {
     /// From which base backup; the best one when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
-    /// Whether a leader has begun with it. It is not begun with twice: a person decides anew.
+    /// Whether a leader has started it. It is never started twice: a person has to request it again.
     pub begun: bool,
-    /// The swap has begun, and this is what it does: it cannot be taken back any more.
+    /// What the swap does, once it has begun: from then on it cannot be cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swap: Option<RollbackSwap>,
 }

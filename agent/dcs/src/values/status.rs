@@ -6,46 +6,46 @@ use outrider_wal::{Lsn, TimelineId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// The key `status`. Shape: `{"optime":67108960,"slots":{"p2":67108960},"retain_slots":["p2"]}`; LSNs are plain
-/// numbers. Ours alone are `"timeline":1` and `"archived":{"timeline":1,"lsn":67108864}`, with `"gaps":[33554432]` in it when there are any.
+/// The key `status`. Shape: `{"optime":67108960,"slots":{"p2":67108960},"retain_slots":["p2"]}`; LSNs are plain numbers. Outrider
+/// adds `"timeline":1` and `"archived":{"timeline":1,"lsn":67108864}`, with `"gaps":[33554432]` in it if there are any.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
-    /// How far the primary had written.
+    /// The position up to which the primary had written.
     #[serde(serialize_with = "lsn_number")]
     pub optime: Lsn,
-    /// The timeline that this is a position of.
+    /// The timeline of this position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<TimelineId>,
     /// Slots that standbys keep at these positions.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "lsn_numbers")]
     pub slots: BTreeMap<String, Lsn>,
-    /// Slots of members that were here lately, to be kept for a while.
+    /// Slots of members that were here recently, to be kept for a while.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retain_slots: Vec<String>,
-    /// Up to where the archive has everything, as the leader knows it.
+    /// The position up to which the archive is complete, as far as the leader knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived: Option<ArchivedTo>,
-    /// Keys of others, carried along.
+    /// Other keys, preserved.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// All WAL of a timeline and its ancestors before this place is in the archive, but for gaps.
+/// All WAL of a timeline and its ancestors before this position is in the archive, except for gaps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ArchivedTo {
-    /// Of the primary.
+    /// The primary's timeline.
     #[serde(serialize_with = "timeline_number")]
     pub timeline: TimelineId,
     /// The start of a segment.
     #[serde(serialize_with = "lsn_number")]
     pub lsn: Lsn,
-    /// Where the gaps before it begin, which the primary cannot fill. Whoever has that WAL keeps it.
+    /// Where the gaps before it begin that the primary cannot fill. Members that have that WAL keep it.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "lsn_list")]
     pub gaps: Vec<Lsn>,
 }
 
 impl Status {
-    /// Reads the JSON, or the plain number of the older key `optime/leader`. What cannot be read counts as absent.
+    /// Reads the JSON, or the plain number of the older key `optime/leader`. Anything unreadable counts as absent.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut other = match serde_json::from_str::<Value>(text) {

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub struct SyncState {
     /// The primary that wrote it.
     pub leader: Option<String>,
-    /// In quorum mode: how many of `sync_standby` a candidate must see to know that it is not behind. Otherwise 0.
+    /// In quorum mode: how many of `sync_standby` a candidate must see to know that it is not behind; otherwise 0.
     pub quorum: u32,
     /// The standbys that may be promoted.
     #[serde(serialize_with = "comma_separated")]
@@ -18,7 +18,7 @@ pub struct SyncState {
 }
 
 impl SyncState {
-    /// Reads the JSON. What is not readable names nobody, so that nobody is promoted on it.
+    /// Reads the JSON. An unreadable one names nobody, so that nobody is promoted on it.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
@@ -26,7 +26,7 @@ impl SyncState {
         let names = value.get("sync_standby").and_then(Value::as_str).unwrap_or_default();
         SyncState {
             leader: leader.map(str::to_owned),
-            // Patroni takes a number in quotes too (Kubernetes' annotations are text).
+            // Patroni also accepts a quoted number (Kubernetes' annotations are text).
             quorum: value.get("quorum").and_then(number).unwrap_or_default(),
             sync_standby: names
                 .split(',')
@@ -37,14 +37,14 @@ impl SyncState {
         }
     }
 
-    /// Whether this member is recorded as a standby that may be promoted. Names are compared without regard to case,
-    /// as Postgres compares `application_name` in synchronous_standby_names.
+    /// Whether this member is recorded as a standby that may be promoted. Names are compared case-insensitively, as
+    /// Postgres compares `application_name` in synchronous_standby_names.
     #[must_use]
     pub fn has_standby(&self, name: &str) -> bool {
         self.sync_standby.iter().any(|standby| standby.eq_ignore_ascii_case(name))
     }
 
-    /// Whether this member is the recorded primary. Names are compared without regard to case.
+    /// Whether this member is the recorded primary. Names are compared case-insensitively.
     #[must_use]
     pub fn is_leader(&self, name: &str) -> bool {
         self.leader.as_deref().is_some_and(|leader| leader.eq_ignore_ascii_case(name))

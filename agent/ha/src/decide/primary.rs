@@ -209,7 +209,7 @@ pub(super) fn wait_for_answer(view: &View, cluster: &Cluster, since: Duration) -
     // It could not even be killed (storage that hangs). In synchronous mode nothing that it still does can be
     // acknowledged once its standby is promoted; in asynchronous mode it could, so there the lease is kept.
     if overdue && since > view.policy.ttl * 4 && cluster.sync.is_some() {
-        return Plan::wait(Reason::LettingGo);
+        return Plan::step(Reason::LettingGo, Step::LetLeaseRunOut);
     }
     wait_or_give_up(view, Reason::Unresponsive, Reason::GivingUpOnHang, overdue)
 }

@@ -12,7 +12,7 @@ use crate::reason::{Reason, Unfit};
 use crate::view::View;
 use crate::view::cluster::Cluster;
 use crate::view::local::Postgres;
-use crate::view::member::{Hold, Member, MemberName, MemberState, Role};
+use crate::view::member::{Hold, Member, MemberName, MemberState, Role, Tags};
 use crate::view::request::{Request, RequestKind};
 
 /// How soon the candidate is asked again whether it has the last of the WAL: it arrives within milliseconds.
@@ -44,13 +44,14 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
     if !request.is_due() {
         return None;
     }
-    if request.to.as_ref() == Some(&view.me) {
-        return Some(Plan::steps(Reason::SwitchoverDone, [Step::ClearSwitchover, clear]));
+    let taken_over = cluster.switchover.as_ref().is_some_and(|switchover| switchover.to == view.me);
+    let from_another = request.from.as_ref().is_some_and(|from| *from != view.me);
+    if request.to.as_ref() == Some(&view.me) || (from_another && taken_over) {
+        let finish = Step::FinishRequest { revision: request.revision };
+        return Some(Plan::steps(Reason::SwitchoverDone, [Step::ClearSwitchover, finish]));
     }
-    if request.from.as_ref().is_some_and(|from| *from != view.me) {
-        let done = cluster.switchover.as_ref().is_some_and(|switchover| switchover.to == view.me);
-        let reason = if done { Reason::SwitchoverDone } else { Reason::NotTheLeaderNamed };
-        return Some(Plan::steps(reason, [Step::ClearSwitchover, clear]));
+    if from_another {
+        return Some(Plan::steps(Reason::NotTheLeaderNamed, [Step::ClearSwitchover, clear]));
     }
     let to = match candidate(view, cluster, request) {
         Ok(to) => to,
@@ -154,12 +155,22 @@ pub(super) fn candidate(view: &View, cluster: &Cluster, request: &Request) -> Re
     Err(why.and_then(|(_, fitness)| fitness.as_ref().err().cloned()).unwrap_or(Unfit::Nobody))
 }
 
-/// Whether a member can take over within a moment, and its position.
-fn fitness(view: &View, cluster: &Cluster, request: &Request, member: &Member) -> Result<Lsn, Unfit> {
-    let state = member.answered().ok_or(Unfit::NoAnswer)?;
-    if !member.tags.may_lead() {
+/// Whether a member can take over at all, as far as it says itself, whoever leads; and what it says. Whoever accepts a request asks this,
+/// and so does the leader who carries it out.
+///
+/// # Errors
+/// Why not.
+pub fn may_take_over(tags: Tags, answer: Option<&MemberState>) -> Result<&MemberState, Unfit> {
+    let state = answer.ok_or(Unfit::NoAnswer)?;
+    if !tags.may_lead() {
         return Err(Unfit::MayNotLead);
     }
+    if state.role == Role::NotRunning { Err(Unfit::NotRunning) } else { Ok(state) }
+}
+
+/// Whether a member can take over within a moment, and its position.
+fn fitness(view: &View, cluster: &Cluster, request: &Request, member: &Member) -> Result<Lsn, Unfit> {
+    let state = may_take_over(member.tags, member.answered())?;
     if state.role != Role::Standby || !state.streaming {
         return Err(Unfit::NotStreaming);
     }
@@ -210,6 +221,7 @@ fn replay_fault(view: &View, state: &MemberState, end: Lsn) -> Option<Unfit> {
 fn passes(why: &Unfit) -> bool {
     match why {
         Unfit::NoAnswer
+        | Unfit::NotRunning
         | Unfit::NotStreaming
         | Unfit::Lags { .. }
         | Unfit::ReplayLags { .. }

@@ -93,6 +93,8 @@ pub enum Unfit {
     NoAnswer,
     /// Its tags forbid it.
     MayNotLead,
+    /// It answers, and its Postgres does not.
+    NotRunning,
     /// It does not stream from the leader.
     NotStreaming,
     /// In synchronous mode: it is not recorded as synchronous.
@@ -139,6 +141,7 @@ impl fmt::Display for Unfit {
             Unfit::Unknown => f.write_str("candidate does not exist"),
             Unfit::NoAnswer => f.write_str("candidate does not answer"),
             Unfit::MayNotLead => f.write_str("candidate may not lead (nofailover)"),
+            Unfit::NotRunning => f.write_str("candidate has no Postgres that answers"),
             Unfit::NotStreaming => f.write_str("candidate does not stream from the leader"),
             Unfit::NotSynchronous => f.write_str("candidate name does not match with sync_standby"),
             Unfit::Lags { bytes } => write!(f, "candidate is {bytes} bytes behind"),

@@ -1,38 +1,16 @@
 //! What the DCS holds: the leader lease, who is synchronous, the identifier, the history. No rule of what follows from it.
 
 use alloc::vec::Vec;
-use core::fmt;
 use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineHistory, TimelineId};
 use serde::{Deserialize, Serialize};
 
+use super::identity::{SystemId, Term};
 use super::member::MemberName;
 use super::request::{Request, Switchover};
 use super::restart::Restart;
 use super::watermark::{StoreId, Watermark};
-
-/// The 64-bit system identifier that `initdb` gives to a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SystemId(pub u64);
-
-impl fmt::Display for SystemId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A number that grows with every change of the holder of the leader lease; 0 when there never was one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Term(pub u64);
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// The cluster as one linearizable read shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

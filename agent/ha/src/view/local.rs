@@ -8,7 +8,7 @@ use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use serde::{Deserialize, Serialize};
 
 use super::Job;
-use super::cluster::{SystemId, Term};
+use super::identity::{SystemId, Term};
 use super::member::{MemberName, Replay};
 use super::watermark::Watermark;
 
@@ -19,12 +19,23 @@ pub struct Local {
     pub postgres: Postgres,
     /// The identifier of the data directory; `None` when there is none.
     pub system: Option<SystemId>,
+    /// This member's entry stands in the DCS, on its own session: no other agent lives under its name.
+    #[serde(default = "yes")]
+    pub entered: bool,
+    /// The ttl of that session; the longest that there is when an agent before this one began it, which may have lengthened it. `None` when
+    /// it has none.
+    #[serde(with = "crate::millis::option", default)]
+    pub session_ttl: Option<Duration>,
     /// Time left on the armed fuse; `None` when none is armed or it has blown.
     #[serde(with = "crate::millis::option", default)]
     pub fuse: Option<Duration>,
     /// The furthest that this member ever saw of the DCS, from its disk.
     #[serde(default)]
     pub watermark: Watermark,
+    /// Where nothing of a cluster stands in the DCS: who was recorded as promotable besides the leader when this member saw it last, or
+    /// wrote it. Names ascending.
+    #[serde(default)]
+    pub recorded: Vec<MemberName>,
     /// The term of the leader lease that this member held last; 0 when it never did.
     #[serde(default)]
     pub held_term: Term,
@@ -58,6 +69,9 @@ pub struct Local {
     /// Long work that has failed so often in a row that it may never succeed here, each kind once.
     #[serde(default)]
     pub hopeless: Vec<Job>,
+    /// It is being tried whether Postgres starts with the parameters of the cluster, and there are no others.
+    #[serde(default)]
+    pub trying_parameters: bool,
     /// The data was made to begin a cluster with, and the DCS did not name the cluster by it.
     #[serde(default)]
     pub unrecorded: bool,
@@ -67,6 +81,9 @@ pub struct Local {
     /// This primary has not had a checkpoint since its promotion, so that `pg_rewind` could not yet tell its timeline.
     #[serde(default)]
     pub awaiting_checkpoint: bool,
+    /// Nobody listens on the supervisor's socket: it is gone, and Postgres and the fuse with it.
+    #[serde(default)]
+    pub unsupervised: bool,
     /// The supervisor was told to end, and Postgres with it: the lease is handed over while there is time.
     #[serde(default)]
     pub terminating: bool,
@@ -92,6 +109,10 @@ pub struct Local {
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// So many timelines a member tells of: nobody is away for longer.

@@ -8,7 +8,7 @@ use core::time::Duration;
 use outrider_wal::{Lsn, TimelineId, TimelineStarts};
 use serde::{Deserialize, Serialize};
 
-use super::cluster::SystemId;
+use super::identity::SystemId;
 use super::watermark::{StoreId, Watermark};
 
 /// The name of a member, unique in its cluster; also its `application_name` when it streams.

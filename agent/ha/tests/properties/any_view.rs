@@ -184,13 +184,23 @@ fn local() -> impl Strategy<Value = Local> {
     let hangs = (option::weighted(0.1, age()), option::weighted(0.1, age()));
     let failing =
         || list(select(vec![Job::Start, Job::Clone, Job::Stop, Job::Initdb, Job::PostBootstrap]), 0..2);
-    let failed = (failing(), failing(), prop::bool::weighted(0.2));
+    let failed = (failing(), failing(), prop::bool::weighted(0.2), prop::bool::weighted(0.1));
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
-    let marks = (names(), postgres_flags, restarts, failed, hangs);
-    (postgres(), option::weighted(0.9, system()), numbers, flags, marks).prop_map(
-        |(postgres, system, numbers, flags, (slots, postgres_flags, restarts, failed, hangs))| {
+    let session_ttl = prop_oneof![2 => Just(Some(Duration::from_secs(5))), 1 => option::of(age())];
+    let connected = (prop::bool::weighted(0.9), prop::bool::weighted(0.05), session_ttl);
+    let marks = ((names(), names()), postgres_flags, restarts, failed, hangs);
+    (postgres(), option::weighted(0.9, system()), numbers, flags, marks, connected).prop_map(
+        |(
+            postgres,
+            system,
+            numbers,
+            flags,
+            ((slots, recorded), postgres_flags, restarts, failed, hangs),
+            connected,
+        )| {
             let (frozen, shut_out) = hangs;
-            let (backing_off, hopeless, unrecorded) = failed;
+            let (entered, unsupervised, session_ttl) = connected;
+            let (backing_off, hopeless, unrecorded, trying_parameters) = failed;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
             let (postmaster, pending_restart, short_for) = restarts;
@@ -198,8 +208,11 @@ fn local() -> impl Strategy<Value = Local> {
             Local {
                 postgres,
                 system,
+                entered,
+                session_ttl,
                 fuse,
                 watermark,
+                recorded,
                 held_term: Term(held_term),
                 last_position,
                 history,
@@ -211,9 +224,11 @@ fn local() -> impl Strategy<Value = Local> {
                 cooling_down,
                 backing_off,
                 hopeless,
+                trying_parameters,
                 unrecorded,
                 users_ready,
                 awaiting_checkpoint,
+                unsupervised,
                 terminating,
                 rollback_prepared,
                 postmaster,

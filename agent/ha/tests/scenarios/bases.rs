@@ -122,6 +122,7 @@ fn no_cluster() -> View {
 fn wiped() -> View {
     let Dcs::Seen(blank) = no_cluster().dcs else { panic!("no cluster is a cluster that was seen") };
     let mut view = leader();
+    view.local.recorded = vec!["b".into()];
     view.dcs = Dcs::Seen(Cluster { revision: 7, ..blank });
     for member in &mut view.members {
         let state = member.published.take().expect("the base has it");
@@ -157,8 +158,11 @@ fn local(postgres: Postgres) -> Local {
     Local {
         postgres,
         system: Some(SYSTEM),
+        entered: true,
+        session_ttl: Some(policy().ttl),
         fuse: None,
         watermark: SEEN,
+        recorded: Vec::new(),
         held_term: Term(0),
         last_position: POSITION,
         history: TimelineHistory::default(),
@@ -170,9 +174,11 @@ fn local(postgres: Postgres) -> Local {
         cooling_down: false,
         backing_off: Vec::new(),
         hopeless: Vec::new(),
+        trying_parameters: false,
         unrecorded: false,
         users_ready: true,
         awaiting_checkpoint: false,
+        unsupervised: false,
         terminating: false,
         rollback_prepared: false,
         postmaster: Some("before".to_owned()),

@@ -1,4 +1,4 @@
-//! `postgresql.auto.conf`, which is read last: settings that `ALTER SYSTEM` made and that are the agent's are taken out.
+//! `postgresql.auto.conf`, which is read last: removes settings made by `ALTER SYSTEM` that are the agent's to set.
 
 use tracing::warn;
 
@@ -9,7 +9,7 @@ use crate::settings::Settings;
 
 const FILE: &str = "postgresql.auto.conf";
 
-/// Takes out what would overrule the generated file.
+/// Removes what would override the generated file.
 pub(super) fn release(settings: &Settings) -> Result<(), Error> {
     let path = settings.data_directory.join(FILE);
     let Some(text) = file::read_if_there(&path)? else { return Ok(()) };
@@ -26,6 +26,6 @@ pub(super) fn release(settings: &Settings) -> Result<(), Error> {
 
 fn is_overruling(settings: &Settings, line: &str) -> bool {
     let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
-    // What is given as an argument has no effect here, but where somebody starts Postgres without.
+    // A setting passed as an argument has no effect here, unless somebody starts Postgres without arguments.
     is_ours(settings, &name) || is_fixed(&name)
 }

@@ -1,5 +1,5 @@
-//! `pg_hba.conf`: first what the agents need, from where they are, then the operator's lines, then how a member that nobody
-//! knows yet may begin to replicate.
+//! `pg_hba.conf`: first what the agents need, from their addresses; then the operator's lines; last how a member that is
+//! not known yet may begin to replicate.
 
 pub(super) mod line;
 
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 pub(super) const FILE: &str = "pg_hba.conf";
 pub(super) const BASE: &str = "pg_hba.base.conf";
 
-/// The whole file. The member's lines win over the cluster's, and those over what was in the file before.
+/// The whole file. The member's lines override the cluster's, and those override what was in the file before.
 pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result<String, Error> {
     let mut text = String::from(
         "# Written by Outrider; changes in here are lost. Set `postgresql.pg_hba` in the member's file or with `PATCH /config`.\n",
@@ -43,7 +43,7 @@ pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result
     } else {
         lines.iter().for_each(|line| add(line));
     }
-    // Never the superuser: what it may from elsewhere is the operator's to say.
+    // Never the superuser: what it may do from elsewhere is up to the operator.
     if settings.replication.name != settings.superuser.name {
         add(
             "# A member that is not known yet, or comes from another address than it says, unless a line above forbids it:",

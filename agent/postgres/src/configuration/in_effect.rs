@@ -1,4 +1,4 @@
-//! The settings that only a restart changes, as the Postgres of a data directory has them: given as arguments, which stand in
+//! The settings that need a restart, as the Postgres of a data directory has them: given as arguments, which are in
 //! `postmaster.opts`. Changes nothing.
 
 use std::collections::BTreeMap;
@@ -11,21 +11,22 @@ use crate::file;
 /// Written by each postmaster when it starts, and left when it ends (PostgreSQL, CreateOptsFile).
 const FILE: &str = "postmaster.opts";
 
-/// Those that the last start was given; empty where there was none.
+/// The arguments of the last start; empty if there was none.
 pub(super) fn read(data_directory: &Path) -> Result<BTreeMap<String, String>, Error> {
     let text = file::read_if_there(&data_directory.join(FILE))?;
     Ok(text.map(|text| parse(&text)).unwrap_or_default())
 }
 
-/// What stands before a setting that waits for a restart. PostgreSQL compares what runs with the file, which has what runs.
+/// Prefix of a line with a setting that waits for a restart. PostgreSQL compares the running values with the file, which
+/// has them.
 const WAITING: &str = "# At the next start: ";
 
-/// The lines for the generated file that name settings which wait for a restart.
+/// Lines for the generated file that name settings waiting for a restart.
 pub(super) fn note<'a>(waiting: impl Iterator<Item = (&'a String, &'a String)>) -> String {
     waiting.map(|(name, value)| format!("{WAITING}{name} = {}\n", quote(value))).collect()
 }
 
-/// The settings that wait for a restart, by the generated file; none where there is none.
+/// The settings waiting for a restart, from the generated file; none when there is no file.
 pub(crate) fn waiting(data_directory: &Path) -> Result<Vec<(String, String)>, Error> {
     let text = file::read_if_there(&data_directory.join(super::MAIN))?.unwrap_or_default();
     let settings = text.lines().filter_map(|line| {
@@ -35,12 +36,12 @@ pub(crate) fn waiting(data_directory: &Path) -> Result<Vec<(String, String)>, Er
     Ok(settings.collect())
 }
 
-/// The program, and each argument behind a space and in quotes.
+/// The program and its arguments, each after a space and in quotes.
 fn parse(text: &str) -> BTreeMap<String, String> {
     let arguments = text.trim_end().split(" \"").skip(1).map(|argument| argument.trim_end_matches('"'));
     let settings = arguments.filter_map(|argument| {
         let (name, value) = argument.split_once('=')?;
-        // `-c name=value` in two arguments or in one, or `--name=value`.
+        // `-c name=value` as one or two arguments, or `--name=value`.
         let name = name.strip_prefix("-c").or_else(|| name.strip_prefix("--")).unwrap_or(name);
         Some((name.trim().replace('-', "_").to_ascii_lowercase(), value.to_owned()))
     });

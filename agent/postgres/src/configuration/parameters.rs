@@ -1,13 +1,13 @@
-//! Which parameters Postgres gets: our defaults, the cluster's over them, the member's over those, and a few that are ours
-//! alone because high availability rests on them.
+//! Which parameters Postgres gets: our defaults, then the cluster's, then the member's, and a few that only the agent sets
+//! because high availability rests on them.
 
 use std::collections::BTreeMap;
 
 use super::Configuration;
-use crate::known::integer;
+use crate::number::integer;
 use crate::settings::Settings;
 
-/// Good for a cluster of this kind, and anybody's to change.
+/// Good defaults for such a cluster; anybody may change them.
 const DEFAULTS: &[(&str, &str)] = &[
     ("max_connections", "100"),
     ("max_worker_processes", "8"),
@@ -18,16 +18,16 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("track_commit_timestamp", "off"),
     ("wal_level", "replica"),
     ("wal_keep_size", "128MB"),
-    // A member that is gone for good must not fill the volume of the others.
+    // A member that is gone for good must not fill the others' volumes.
     ("max_slot_wal_keep_size", "4GB"),
-    // PostgreSQL's 5 s is how long a standby that lost its primary waits before it tries the new one.
+    // With PostgreSQL's 5 s, a standby that lost its primary would wait that long before trying the new one.
     ("wal_retrieve_retry_interval", "250ms"),
-    // PostgreSQL's 60 s would hold a commit up for as long when a synchronous standby's host is gone.
+    // With PostgreSQL's 60 s, a commit would be held up that long when a synchronous standby's host is gone.
     ("wal_sender_timeout", "5s"),
     ("wal_receiver_timeout", "5s"),
 ];
 
-/// Given as arguments: they change only with a restart, and standbys must not have less of them than their primary.
+/// Passed as arguments: they change only with a restart, and standbys must not have less of them than their primary.
 const FIXED: &[&str] = &[
     "max_connections",
     "max_worker_processes",
@@ -56,7 +56,7 @@ const OURS: &[&str] = &[
     "primary_conninfo",
     "primary_slot_name",
     "recovery_target_timeline",
-    // A standby that was made from an archive must not stop at the target of somebody's recovery.
+    // A standby made from an archive must not stop at somebody's recovery target.
     "recovery_target",
     "recovery_target_action",
     "recovery_target_inclusive",
@@ -69,29 +69,29 @@ const OURS: &[&str] = &[
     "config_file",
 ];
 
-/// Before everything else, so that whatever anybody says of archiving wins: only a restart turns it on, so it is on from the first
-/// start, and an archive can be added at any time.
+/// First, so that any other setting of archiving wins. Only a restart turns archiving on, so it is on from the first start, and an
+/// archive can be added at any time.
 pub(super) const ARCHIVING: &[(&str, &str)] =
     &[("archive_mode", "on"), ("archive_command", "true # no archive is configured: nothing to do")];
 
-/// Whether the agent decides on this parameter, so that nobody else may. Without an archive of ours, archiving is the
-/// operator's own affair, but for turning it off.
+/// Whether the agent sets this parameter, so that nobody else may. Without an archive of ours, archiving is up to the
+/// operator, except for turning it off.
 pub(super) fn is_ours(settings: &Settings, name: &str) -> bool {
     OURS.contains(&name) && (settings.archive_command.is_some() || !name.starts_with("archive_"))
 }
 
-/// Whether only a restart changes it, and it is given as an argument.
+/// Whether it needs a restart and is passed as an argument.
 pub(super) fn is_fixed(name: &str) -> bool {
     FIXED.contains(&name)
 }
 
-/// Whether the value turns archiving off, which an archive that is added later would need.
+/// Whether the value turns archiving off, which an archive added later would need.
 fn turns_archiving_off(name: &str, value: &str) -> bool {
     name == "archive_mode" && reads_as("off", value)
 }
 
 impl Settings {
-    /// Whether the agent decides on this parameter and would give Postgres something else.
+    /// Whether the agent sets this parameter and would give Postgres another value.
     #[must_use]
     pub fn overrules(&self, name: &str, value: &str) -> bool {
         let name = name.to_ascii_lowercase();
@@ -109,7 +109,7 @@ impl Settings {
     }
 }
 
-/// Whether two values are the same, of a switch in whatever word.
+/// Whether two values are the same, in whatever spelling of a boolean.
 fn reads_as(ours: &str, value: &str) -> bool {
     let value = value.trim().to_ascii_lowercase();
     match ours {
@@ -119,11 +119,11 @@ fn reads_as(ours: &str, value: &str) -> bool {
     }
 }
 
-/// What goes into the file.
+/// The parameters in the file.
 pub(super) fn changeable(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
     let mut wanted = wanted(settings, configuration);
     wanted.retain(|name, _| !is_fixed(name));
-    // A crashed primary must not come back by itself after its lease went to another.
+    // A crashed primary must not come back by itself after another has its lease.
     wanted.insert("restart_after_crash".to_owned(), "off".to_owned());
     if let Some(command) = &settings.archive_command {
         wanted.insert("archive_command".to_owned(), command.clone());
@@ -131,7 +131,7 @@ pub(super) fn changeable(settings: &Settings, configuration: &Configuration) -> 
     wanted
 }
 
-/// What goes into the arguments.
+/// The parameters passed as arguments.
 pub(super) fn fixed(settings: &Settings, configuration: &Configuration) -> BTreeMap<String, String> {
     let mut wanted = wanted(settings, configuration);
     wanted.retain(|name, _| is_fixed(name));
@@ -159,7 +159,7 @@ fn wanted(settings: &Settings, configuration: &Configuration) -> BTreeMap<String
     wanted
 }
 
-/// None of these with less than that. What is not plainly a number is less.
+/// Raises these to the given minimum. A value that is not plainly a number counts as less.
 pub(super) fn raise(fixed: &mut BTreeMap<String, String>, least: &BTreeMap<String, u32>) {
     for (name, least) in least {
         if let Some(value) = fixed.get_mut(name)
@@ -171,7 +171,7 @@ pub(super) fn raise(fixed: &mut BTreeMap<String, String>, least: &BTreeMap<Strin
     }
 }
 
-/// The name of a member's slot, as Patroni makes it: small letters, `-` and `.` become `_`, others their number.
+/// The name of a member's slot, as Patroni makes it: lower case, `_` for `-` and `.`, other characters by number.
 #[must_use]
 pub fn slot_name(member: &str) -> String {
     let mut name = String::new();
@@ -187,12 +187,12 @@ pub fn slot_name(member: &str) -> String {
     name
 }
 
-/// As `postgresql.conf` reads it.
+/// Quoted for `postgresql.conf`.
 pub(super) fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
 }
 
-/// What [`quote`] wrote.
+/// Reverses [`quote`].
 pub(super) fn unquote(quoted: &str) -> String {
     let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap_or(quoted);
     let mut value = String::new();

@@ -1,4 +1,4 @@
-//! The password file (`passfile`) with which standbys, `pg_basebackup` and `pg_rewind` connect to other members.
+//! The password file (`passfile`) that standbys, `pg_basebackup` and `pg_rewind` use to connect to other members.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::file;
 use crate::settings::Settings;
 
-/// Writes it with mode 0600, as libpq ignores it otherwise, and returns where it is.
+/// Writes it with mode 0600, as libpq ignores it otherwise, and returns its path.
 pub(crate) fn write(settings: &Settings) -> Result<PathBuf, Error> {
     let mut users = vec![&settings.replication, &settings.rewind];
     users.dedup_by(|one, other| one.name == other.name);

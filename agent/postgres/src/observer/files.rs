@@ -1,5 +1,5 @@
-//! What Postgres makes of its configuration files: which parameters wait for a restart, and which lines it cannot use. Asks;
-//! changes nothing.
+//! What Postgres makes of its configuration files: which parameters wait for a restart, and which lines it cannot use. Only
+//! reads.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::observation::{FileFault, PendingRestart};
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// Each with the value in effect, and the one of the files that wins. A value that was written and taken back before a restart
-/// stays pending for PostgreSQL, though nothing waits.
+/// Each with the value in effect, and the winning one in the files. For PostgreSQL a value that was written and reverted
+/// before a restart stays pending, though nothing is waiting.
 const PENDING: &str = "
 SELECT s.name, current_setting(s.name), coalesce(f.setting, s.boot_val, '')
 FROM pg_settings s
@@ -25,7 +25,7 @@ ORDER BY 1";
 
 const IN_EFFECT: &str = "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY($1)";
 
-/// That a value waits for a restart is an error for `pg_file_settings`, too.
+/// `pg_file_settings` also reports as an error that a value waits for a restart.
 const FAULTS: &str = "
 SELECT lower(f.name), f.setting, f.sourcefile, f.sourceline, f.error FROM pg_file_settings f
 WHERE f.error IS NOT NULL AND coalesce(lower(f.name), '') NOT IN (SELECT name FROM pg_settings WHERE pending_restart)
@@ -40,23 +40,23 @@ SELECT name, setting FROM pg_settings
 WHERE name IN ('max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions',
                'max_locks_per_transaction')";
 
-/// What the files hold beyond what is in effect.
+/// What the files hold besides what is in effect.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     pub(super) pending_restart: Vec<PendingRestart>,
     pub(super) faults: Vec<FileFault>,
-    /// In effect, of those that standbys must not have less of than their primary.
+    /// The values in effect of the parameters that standbys must not have less of than their primary.
     pub(super) limits: BTreeMap<String, u32>,
 }
 
-/// Asks for all of it.
+/// Queries all of it.
 pub(super) async fn ask(session: &Session, settings: &Settings, limit: Duration) -> Result<Files, Error> {
     let client = session.client();
     let act = "tell which parameters wait for a restart";
     let pending = session.within(act, limit, client.query(PENDING, &[])).await?;
     let faults = session.within("check its configuration files", limit, client.query(FAULTS, &[])).await?;
     let limits = session.within("tell its limits", limit, client.query(LIMITS, &[])).await?;
-    // PostgreSQL compares with its file; what that has as it is in effect waits in it by another name.
+    // PostgreSQL compares with its file, which has the values in effect; the pending ones are in it under another name.
     let waiting = waiting(&settings.data_directory)?;
     let names: Vec<&str> = waiting.iter().map(|(name, _)| name.as_str()).collect();
     let effect = session.within(act, limit, client.query(IN_EFFECT, &[&names])).await?;
@@ -80,7 +80,7 @@ fn pending_restart(row: &Row) -> PendingRestart {
     PendingRestart { name: row.get(0), old_value: row.get(1), new_value: row.get(2) }
 }
 
-/// By its name alone: nobody outside the member needs to know where its data directory is.
+/// Only its file name: nobody outside the member needs to know where its data directory is.
 fn fault(row: &Row) -> FileFault {
     let path = row.get::<_, Option<&str>>(2).unwrap_or_default();
     let file = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());

@@ -1,5 +1,5 @@
-//! Of what a standby whose replay is paused has less than its primary had. No view tells it; the control file does, in which
-//! PostgreSQL notes the primary's values before it pauses (xlog_redo, XLOG_PARAMETER_CHANGE).
+//! Which parameters a standby whose replay is paused has less of than its primary had. No view shows it; the control file
+//! does, in which PostgreSQL records the primary's values before it pauses (xlog_redo, XLOG_PARAMETER_CHANGE).
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -13,10 +13,10 @@ use crate::control::ControlData;
 use crate::observation::Lacking;
 use crate::settings::Settings;
 
-/// For `pg_controldata`, within a look.
+/// Time limit for `pg_controldata`, within an observation.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// By the control file of the server that runs, which has `limits` in effect; `None` when it cannot be read at this moment.
+/// From the control file of the running server, which has `limits` in effect; `None` when it cannot be read right now.
 pub(super) async fn ask(settings: &Settings, limits: &BTreeMap<String, u32>) -> Option<Vec<Lacking>> {
     let program = settings.bin_directory.join("pg_controldata");
     let mut command = Command::new(&program);

@@ -1,4 +1,5 @@
-//! How much old data takes up, how much its volume has left, and whether both the old and the new have room. Changes nothing.
+//! How much space old data takes, how much its volume has left, and whether both the old and the new data fit. Changes
+//! nothing.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -8,15 +9,15 @@ use std::path::{Path, PathBuf};
 use super::with_reserve;
 use crate::error::Error;
 
-/// What was found out about the place of the data.
+/// Findings about the place of the data.
 pub(super) struct Room {
-    /// In the volume of the data directory.
+    /// Free bytes in the volume of the data directory.
     free: u64,
-    /// Of the new data.
+    /// Size of the new data.
     needed: u64,
-    /// Whether that is what its source says, and not what the old data takes up.
+    /// Whether that comes from its source rather than from the size of the old data.
     is_told: bool,
-    /// What is free once all old data is gone.
+    /// Free bytes once all old data is gone.
     at_most: u64,
     /// Why it cannot be renamed.
     fixed: Option<String>,
@@ -24,7 +25,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Looks at the data, at the copy `aside`, and at the tablespaces on the same volume.
+    /// Examines the data, the copy in `aside`, and the tablespaces on the same volume.
     pub(super) fn look(
         data: &Path,
         aside: &Path,
@@ -52,20 +53,20 @@ impl Room {
         } else {
             None
         };
-        // An earlier copy goes before this one takes its name.
+        // An earlier copy is removed before this one takes its name.
         let free = if fixed.is_none() { free.saturating_add(before) } else { free };
         let at_most = free.saturating_add(old);
         Ok(Room { free, needed, is_told: coming.is_some(), at_most, fixed, data: data.to_owned() })
     }
 
-    /// Why the old data cannot be kept beside the new.
+    /// Why the old data cannot be kept beside the new data.
     pub(super) fn obstacle(&self) -> Option<String> {
         let needed = with_reserve(self.needed);
         let full = || format!("no room: {} MiB free, about {} MiB needed", self.free >> 20, needed >> 20);
         self.fixed.clone().or_else(|| (self.free < needed).then(full))
     }
 
-    /// Why the new data would not fit even where the old was: then the old must stay.
+    /// Why the new data would not even fit in place of the old data, which must then stay.
     pub(super) fn hopeless(&self) -> Option<String> {
         (self.is_told && self.at_most < self.needed).then(|| {
             format!(
@@ -78,7 +79,7 @@ impl Room {
     }
 }
 
-/// What the volume of the nearest directory above `path`, or of itself, has left for us.
+/// Free space in the volume of `path`, or of the nearest existing directory above it.
 pub(super) fn free(path: &Path) -> Result<u64, Error> {
     let there = path.ancestors().find(|directory| directory.exists()).unwrap_or(Path::new("/"));
     let disk = rustix::fs::statvfs(there)
@@ -86,7 +87,7 @@ pub(super) fn free(path: &Path) -> Result<u64, Error> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// What the files below `path` take up, links not followed; 0 when it is not there.
+/// Size of the files below `path`, without following links; 0 when it does not exist.
 pub(super) fn size(path: &Path) -> Result<u64, Error> {
     let mut bytes = 0u64;
     let mut open = vec![path.to_owned()];

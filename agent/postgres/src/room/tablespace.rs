@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{REPLACED, RESTORING, disk, has_suffix, remove_all, remove_content, with_reserve, with_suffix};
+use super::{REPLACED, disk, has_suffix, remove_all, remove_content, with_reserve, with_suffix};
+use crate::directory::RESTORING;
 use crate::error::Error;
 
 /// Where the links of `data` lead; those in place are part of the data.

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::News;
 use crate::error::Error;
 
-/// Requests that may wait to be sent.
+/// Most requests waiting to be sent.
 const REQUESTS_MAX: usize = 16;
 
 /// A request, and where its answer goes.
@@ -24,7 +24,7 @@ pub(super) struct Asked {
     pub(super) answer: oneshot::Sender<Result<Answer, Refusal>>,
 }
 
-/// The connection; it ends when this is dropped.
+/// The connection; closed on drop.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) requests: mpsc::Sender<Asked>,
@@ -38,7 +38,7 @@ impl Drop for Line {
 }
 
 impl Line {
-    /// Connects and says hello.
+    /// Connects and sends hello.
     pub(super) async fn connect(socket: &Path, news: broadcast::Sender<News>) -> Result<Self, Error> {
         let unreachable = |source| Error::NoSupervisor { socket: socket.to_owned(), source };
         let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
@@ -57,7 +57,7 @@ impl Line {
             if let Err(fault) = talk.go_on(hello, asked, &news).await {
                 warn!(%fault, "the line to the supervisor broke");
             }
-            // A line that never stood tells nobody anything. Nobody listening is no fault.
+            // A connection that was never established has nothing to report. That nobody listens is not an error.
             if talk.greeted {
                 let _ = news.send(News::LineBroke);
             }
@@ -126,7 +126,7 @@ impl Talk {
                 }
                 if let Some(outcome) = reply.outcome() {
                     self.greeted |= outcome.is_ok();
-                    // Whoever asked may have given up waiting.
+                    // The sender may have stopped waiting.
                     let _ = answer.send(outcome);
                 }
                 Ok(())

@@ -8,18 +8,18 @@ use tracing::info;
 use super::{News, Supervisor};
 use crate::error::Error;
 
-/// A program that ended well.
+/// A program that succeeded.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    /// Every line it wrote, as far as they could be kept up with.
+    /// Its output lines, as far as they could be kept up with.
     pub(crate) output: Vec<String>,
 }
 
-/// More lines than this are not kept.
+/// Most lines kept.
 const OUTPUT_MAX: usize = 1000;
 
 impl Supervisor {
-    /// Runs the program to its end. What it writes is logged when `shown`.
+    /// Runs the program to its end. Its output is logged when `shown`.
     pub(crate) async fn run_tool(
         &self,
         tool: Tool,
@@ -55,7 +55,7 @@ impl Supervisor {
                 Ok(News::LineBroke) | Err(RecvError::Closed) => {
                     return Err(Error::ToolUnknown { tool: name });
                 }
-                // Its end may be among what was missed. The supervisor tells of the end before it says that nothing runs.
+                // Its end may be among the missed events. The supervisor reports the end before it says that nothing runs.
                 Err(RecvError::Lagged(_)) => {
                     has_ended = self.status().await?.tool.is_none_or(|running| running.pid != pid);
                 }
@@ -65,7 +65,7 @@ impl Supervisor {
     }
 }
 
-/// The next that is told; of a program that has ended only what is told already.
+/// The next event; after the program has ended, only those already received.
 async fn next(news: &mut broadcast::Receiver<News>, has_ended: bool) -> Result<News, RecvError> {
     if !has_ended {
         return news.recv().await;
@@ -88,7 +88,7 @@ mod tests {
 
     const PID: i32 = 7;
 
-    /// A supervisor that answers each request with these lines after the answer itself, and says that nothing runs.
+    /// A supervisor that answers each request, sends these lines after it, and says that nothing runs.
     async fn supervise(socket: &Path, told: Vec<Event>) {
         let listener = UnixListener::bind(socket).unwrap();
         tokio::spawn(async move {
@@ -104,7 +104,7 @@ mod tests {
                     other => panic!("nobody asks for {other:?}"),
                 };
                 let reply = Message::Reply(Reply { id, ok: Some(answer), error: None });
-                // At once, so that nobody reads before all of it is there.
+                // All at once, so that nobody reads a part of it.
                 let mut text = serde_json::to_string(&reply).unwrap() + "\n";
                 for event in events {
                     text += &(serde_json::to_string(&Message::Event(event)).unwrap() + "\n");

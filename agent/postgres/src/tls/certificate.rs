@@ -1,5 +1,5 @@
-//! The digest of a certificate to which a password's proof is bound (RFC 5929, `tls-server-end-point`): by the digest that its own
-//! signature uses, SHA-256 in the place of weaker ones. Reads no more of a certificate than that takes.
+//! The digest of a certificate to which a password's proof is bound (RFC 5929, `tls-server-end-point`): with the digest algorithm
+//! of its own signature, SHA-256 instead of weaker ones. Reads no more of a certificate than that needs.
 
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
@@ -10,7 +10,7 @@ const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
 const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 
-/// `None` for signatures without a digest of that kind, such as Ed25519: there is no binding to such a certificate.
+/// `None` for signatures without such a digest, such as Ed25519: nothing can be bound to such a certificate.
 pub(super) fn end_point_digest(certificate: &[u8]) -> Option<Vec<u8>> {
     let algorithm = signature_algorithm(certificate)?;
     let rsa = algorithm.strip_prefix(RSA);
@@ -32,13 +32,13 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     element(algorithm, OBJECT_IDENTIFIER).map(|(identifier, _)| identifier)
 }
 
-/// The content of the element with this tag at the beginning, and what comes after it.
+/// The content of the leading element with this tag, and what follows it.
 fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, rest) = bytes.split_first()?;
     let (first, rest) = rest.split_first()?;
     let (length, rest) = match first {
         short @ 0..=0x7f => (usize::from(*short), rest),
-        // So many bytes of length follow.
+        // This many bytes of length follow.
         long @ 0x81..=0x84 => {
             let (length, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
             (length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), rest)
@@ -73,7 +73,7 @@ mod tests {
         for (end, bytes) in [(2, 32), (3, 48), (4, 64)] {
             assert_eq!(length(ECDSA, &[3, end]), Some(bytes), "ECDSA {end}");
         }
-        // RSASSA-PSS says it elsewhere; Ed25519 has none.
+        // RSASSA-PSS states it elsewhere; Ed25519 has none.
         assert_eq!(length(RSA, &[10]), None);
         assert_eq!(length(&[0x2b, 0x65], &[0x70]), None);
     }

@@ -1,4 +1,4 @@
-//! Connects as `sslmode` says: encrypted, not encrypted, or one after the other, as libpq tries them.
+//! Connects as `sslmode` says: encrypted, unencrypted, or one after the other, as libpq tries them.
 
 use std::io;
 
@@ -13,17 +13,17 @@ use tracing::debug;
 use super::{ChannelBinding, Connector, SslMode, Tls};
 use crate::error::Error;
 
-/// `SSLRequest`, and the answer of a server that can.
+/// `SSLRequest`, and the answer of a server that supports TLS.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const WILLING: u8 = b'S';
 
-/// A client, the server's version, and the task that carries what the client says.
+/// A client, the server's version, and the task that drives the connection.
 type Connected = (Client, String, JoinHandle<()>);
 
-/// Logs in. `place`: for people. Has no limit of its own.
+/// Logs in. `place`: for people. Has no time limit of its own.
 ///
 /// # Errors
-/// Of the last way that was tried.
+/// That of the last attempt.
 pub(crate) async fn connect(mut config: Config, tls: &Tls, place: &str) -> Result<Connected, Error> {
     config.channel_binding(match tls.channel_binding.unwrap_or_default() {
         ChannelBinding::Disable => Binding::Disable,
@@ -47,7 +47,7 @@ pub(crate) async fn connect(mut config: Config, tls: &Tls, place: &str) -> Resul
     }
 }
 
-/// Where encryption is demanded, shakes hands as a session would, and logs nobody in: whether the server is whom it has to be.
+/// Where encryption is required, does a handshake like a session's, without logging in: whether the server is the right one.
 ///
 /// # Errors
 /// When it is not.

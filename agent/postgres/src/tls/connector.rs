@@ -1,4 +1,4 @@
-//! Encrypts a session of the agent with another member's Postgres. Which certificates are good, `verifier` knows.
+//! Encrypts the agent's sessions with other members' Postgres. `verifier` knows which certificates are good.
 
 use std::fmt;
 use std::fs;
@@ -31,7 +31,7 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Reads the files, which whoever renews certificates writes anew.
+    /// Reads the files each time, since whoever renews certificates replaces them.
     ///
     /// # Errors
     /// When one of them cannot be read, or does not hold what it should.
@@ -134,7 +134,7 @@ where
     }
 }
 
-/// A connection that nobody reads along.
+/// A connection that nobody can read along.
 pub(crate) struct Encrypted<S>(tokio_rustls::client::TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {

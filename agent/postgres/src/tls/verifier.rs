@@ -1,5 +1,5 @@
-//! Whose certificate is good: whoever an authority vouches for, with or without the name, or anybody where no authority is given,
-//! as `sslmode` says. That whoever shows it has its key is checked always.
+//! Which certificates are good: those that an authority vouches for, with or without the name, or any if no authority is given,
+//! as `sslmode` says. That the server has the certificate's key is always checked.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 #[derive(Debug)]
 pub(super) struct Verifier {
     authorities: Option<Arc<WebPkiServerVerifier>>,
-    /// The name counts, too.
+    /// Whether the name counts too.
     whole_name: bool,
     provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
-    /// What `sslmode=require` asks for: no certificate is looked at.
+    /// As for `sslmode=require`: no certificate is checked.
     pub(super) fn of_nobody(provider: Arc<CryptoProvider>) -> Self {
         Verifier { authorities: None, whole_name: false, provider }
     }
 
-    /// What these authorities have signed, and not revoked.
+    /// Certificates signed by these authorities and not revoked.
     pub(super) fn of(
         authorities: Vec<CertificateDer<'static>>,
         revoked: Vec<CertificateRevocationListDer<'static>>,
@@ -50,7 +50,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(authorities) = &self.authorities else { return Ok(ServerCertVerified::assertion()) };
         match authorities.verify_server_cert(shown, between, name, ocsp, now) {
-            // The name is looked at last, when all else is good.
+            // The name is checked last, when everything else is good.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.whole_name => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,4 @@
-//! What `outrider dcs rebuild` shows before it writes: who remembers and has what, and who would be taken.
+//! What `outrider dcs rebuild` shows before it writes: which member remembers and has what, and which one would lead.
 
 use outrider_dcs::Snapshot;
 use outrider_ha::{MemberName, NotRebuilt, Rebuilding, Role};
@@ -44,7 +44,7 @@ pub(super) fn show(
     Ok(text)
 }
 
-/// Who leads then, and what that means.
+/// Which member would lead, and what that means.
 fn outlook(rebuilding: &Rebuilding) -> String {
     let names = |members: &[MemberName]| -> String {
         members.iter().map(MemberName::as_str).collect::<Vec<_>>().join(", ")

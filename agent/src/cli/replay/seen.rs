@@ -1,4 +1,5 @@
-//! What a member saw, in words, and what of it was new. Positions and ages change all the time and are no news by themselves.
+//! What a member saw, in words, and what of it was new. Positions and ages change all the time and are not news by
+//! themselves.
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Hold, Initialize, Lease, Member, MemberState, Policy, Postgres, Request,
@@ -10,13 +11,13 @@ use super::steps::names;
 
 /// One thing that was seen.
 struct Fact {
-    /// Which.
+    /// Its name.
     about: String,
-    /// What counts as a change of it.
+    /// The part that counts as a change.
     state: String,
-    /// The same with what changes all the time.
+    /// The same, including what changes all the time.
     words: String,
-    /// Not worth a word in the first round that is told.
+    /// Not worth mentioning in the first round that is shown.
     usual: bool,
 }
 
@@ -35,7 +36,7 @@ impl Fact {
     }
 }
 
-/// What was new in this look, or all of it when there was none before.
+/// What was new in this observation, or everything when it is the first.
 pub(super) fn news(before: Option<&View>, now: &View) -> Vec<String> {
     let known = before.map(facts).unwrap_or_default();
     let mut news = Vec::new();
@@ -285,7 +286,7 @@ fn of_member(member: &Member) -> Fact {
         Some(state) => state_of(state),
     };
     let answer = match &member.answer {
-        // Whether somebody was asked is no news about them.
+        // Whether a member was asked is no news about it.
         Answer::NotAsked => String::new(),
         Answer::NoAnswer => "; asked, it does not answer".to_owned(),
         Answer::Answered(state) if member.published.as_ref().map(state_of) == Some(state_of(state)) => {

@@ -2,7 +2,7 @@
 
 use outrider_ha::{MemberName, StartAs, Step, StopMode};
 
-/// Each step; the renewal of the lease only where there is nothing else, as every round of a leader has it.
+/// Each step; the renewal of the lease only when it is the only one, because every round of a leader has it.
 pub(super) fn all(steps: &[Step]) -> Vec<String> {
     let notable: Vec<String> = steps.iter().filter(|step| **step != Step::RenewLease).map(words).collect();
     if notable.is_empty() { steps.iter().map(words).collect() } else { notable }
@@ -13,6 +13,9 @@ fn words(step: &Step) -> String {
         Step::AcquireLease { .. } => "take the leader lease".to_owned(),
         Step::RenewLease => "renew the leader lease".to_owned(),
         Step::ReleaseLease => "give up the leader lease".to_owned(),
+        Step::LetLeaseRunOut => "let the leader lease run out".to_owned(),
+        Step::ShortenFuse { within } => format!("let the fuse blow within {within:?}"),
+        Step::SetTtl { ttl } => format!("set the ttl of the session to {ttl:?}"),
         Step::HandOverLease { to } => format!("hand the leader lease over to {to}"),
         Step::ClaimInitialize => "record that the cluster is being made".to_owned(),
         Step::RecordInitialize { system } => format!("record the system identifier {system}"),
@@ -22,6 +25,7 @@ fn words(step: &Step) -> String {
         Step::RecordSync { standbys, .. } => format!("record that {} may be promoted", names(standbys)),
         Step::ClearSync { .. } => "remove the record of who may be promoted".to_owned(),
         Step::RecordHistory => "record where the timeline began".to_owned(),
+        Step::FinishRequest { .. } => "remove the request, which is done".to_owned(),
         Step::ClearRequest { .. } => "remove the request".to_owned(),
         Step::DateRequest { .. } => "write until when the request holds".to_owned(),
         Step::AnnounceStop { to, .. } => format!("announce the stop of Postgres for {to}"),
@@ -30,7 +34,9 @@ fn words(step: &Step) -> String {
         Step::HastenReplay { resume: true } => "resume replay, and cancel what holds it up".to_owned(),
         Step::HastenReplay { resume: false } => "cancel what holds replay up".to_owned(),
         Step::RelaxReplay => "let queries hold replay up as the settings say".to_owned(),
-        Step::RecreateCluster => "write the keys of the cluster anew and take the leader lease".to_owned(),
+        Step::RecreateCluster { .. } => {
+            "write the keys of the cluster anew and take the leader lease".to_owned()
+        }
         Step::SkipTimelines { newest } => format!("promote to a timeline above {newest}"),
         Step::AnnounceSwitchover { to } => format!("announce the switchover to {to}"),
         Step::ClearSwitchover => "take the announced switchover back".to_owned(),
@@ -49,6 +55,9 @@ fn words(step: &Step) -> String {
             "start Postgres as a standby of nobody".to_owned()
         }
         Step::Stop(StopMode::Fast) => "stop Postgres".to_owned(),
+        Step::Stop(StopMode::FastAwaiting { standbys }) => {
+            format!("stop Postgres, cutting off standbys that hold that up but for {}", names(standbys))
+        }
         Step::Stop(StopMode::Immediate) => "stop Postgres at once, as in a crash".to_owned(),
         Step::Promote => "promote Postgres".to_owned(),
         Step::Follow { upstream } => format!("follow {upstream}"),

@@ -1,4 +1,4 @@
-//! The rounds that are told: what was new, what was done, why; and the same again only counted. Reads no file.
+//! The rounds to show: what was new, what was done, and why. Repetitions are only counted. Reads no file.
 
 use std::io::IsTerminal as _;
 
@@ -11,23 +11,23 @@ use super::{seen, steps};
 use crate::cli::format;
 use crate::report::recorder::Record;
 
-/// Where the output is no terminal, which would say how wide it is.
+/// Width of the output when it is not a terminal.
 const WIDTH: u16 = 160;
 
-/// What was told so far.
+/// What has been shown so far.
 pub(super) struct Story {
     all: bool,
     rows: Vec<Row>,
     last: Option<Last>,
 }
 
-/// The round before, shown or not.
+/// The previous round, shown or not.
 struct Last {
     view: View,
     reason: Reason,
     steps: Vec<Step>,
     failure: Option<String>,
-    /// It, or one that it repeats, is the last row.
+    /// Whether the last row shows it, or the one it repeats.
     shown: bool,
 }
 
@@ -41,23 +41,23 @@ struct Row {
     failure: Option<String>,
     /// What this version would decide instead.
     now: Option<String>,
-    /// How many rounds after it were like it, and when the last of them was.
+    /// How many rounds like it followed, and when the last of them was.
     again: u64,
     until: Timestamp,
 }
 
 impl Story {
-    /// Nothing yet. `all`: also what changed nothing.
+    /// Nothing yet. `all`: also rounds that changed nothing.
     pub(super) fn new(all: bool) -> Self {
         Story { all, rows: Vec::new(), last: None }
     }
 
-    /// How many rounds are shown, those that are only counted among them.
+    /// How many rounds are shown, including those that are only counted.
     pub(super) fn told(&self) -> usize {
         self.rows.iter().map(|row| 1 + usize::try_from(row.again).unwrap_or(usize::MAX)).sum()
     }
 
-    /// Takes note of the next round. `shown`: it is among those that are asked for.
+    /// Adds the next round. `shown`: whether it was asked for.
     pub(super) fn tell(&mut self, record: &Record, now: Option<&Plan>, shown: bool) {
         let seen = seen::news(self.last.as_ref().map(|last| &last.view), &record.view);
         let plan = &record.plan;
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// A standby of `p2`, with what this test changes in it.
+    /// A standby of `p2`, with this test's changes.
     fn record(at: &str, change: impl FnOnce(&mut Value)) -> Record {
         let mut view = json!({
             "me": "p1",

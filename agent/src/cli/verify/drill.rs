@@ -1,4 +1,4 @@
-//! `outrider verify --drill`: restores a backup into a scratch directory, lets a real Postgres recover it, and looks at it.
+//! `outrider verify --drill`: restores a backup into a scratch directory, lets a real Postgres recover it, and checks it.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,14 +19,14 @@ use crate::cli::exit::{self, Refusal};
 use crate::cli::restore::{Shown, restore_command};
 use crate::log::causes;
 
-/// For the replay of all WAL since the backup.
+/// Time limit for the replay of all WAL since the backup.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
-/// Restores, recovers and looks; the scratch directory is gone afterwards. That the server does not come back, or not
-/// whole, is a fault of the archive and among what was `found`.
+/// Restores, recovers and checks; the scratch directory is removed afterwards. If the server does not come up, or not
+/// complete, that is an error of the archive and added to `found`.
 ///
 /// # Errors
-/// When the drill cannot begin, or was interrupted.
+/// When the drill cannot start, or was interrupted.
 pub(super) async fn drill(
     file: &Path,
     place: &Place,
@@ -94,10 +94,10 @@ pub(super) async fn drill(
     }
 }
 
-/// On a thread that nobody waits for: a read of standard input cannot be broken off.
+/// On a thread that nobody waits for: reading standard input cannot be interrupted.
 fn end_with_stdin(cancel: CancellationToken) -> anyhow::Result<()> {
     let read = move || {
-        // Whatever comes or fails: when there is no more, nobody wants the drill.
+        // When reading ends or fails, nobody wants the drill any more.
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         cancel.cancel();
     };

@@ -1,4 +1,4 @@
-//! `slots` in the rules of the cluster: physical slots that somebody wants on whoever leads. Makes none.
+//! `slots` in the rules of the cluster: physical slots that the leader is to have. Creates none.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Violation;
 
-/// Bytes of a name, less the one that ends it (`NAMEDATALEN`).
+/// Longest name in bytes, without the terminating one (`NAMEDATALEN`).
 const NAME_MAX: usize = 63;
 
-/// What in it cannot be followed.
+/// Entries that cannot be honoured.
 pub(super) fn check(dcs: &Value, found: &mut Vec<Violation>) {
     match dcs.get("slots") {
         None | Some(Value::Null) => {}
@@ -29,7 +29,7 @@ pub(super) fn check(dcs: &Value, found: &mut Vec<Violation>) {
     }
 }
 
-/// The names of those that can be made.
+/// The names of the valid slots.
 pub(crate) fn declared(dcs: &Value) -> BTreeSet<String> {
     let slots = dcs.get("slots").and_then(Value::as_object);
     let good = slots.into_iter().flatten().filter(|(name, value)| slot(name, value).is_ok());

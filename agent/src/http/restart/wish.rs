@@ -1,4 +1,4 @@
-//! What somebody asks to be restarted, with Patroni's keys, rules and texts, and ours for several members. Does not write it.
+//! A request for a restart, with Patroni's keys, rules and texts, and ours for several members. Does not write it.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use crate::{clock, config};
 /// Patroni's keys, then ours.
 const KEYS: [&str; 8] =
     ["restart_pending", "role", "postgres_version", "timeout", "schedule", "members", "cluster", "wait"];
-/// A restart that is to take longer is a typing error.
+/// Maximum timeout; a longer one is a typing error.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A refusal: the code and the text.
 type Refusal = (StatusCode, String);
 
-/// A request that makes sense by itself.
+/// A request that is valid by itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) pending: bool,
     pub(super) role: Option<String>,
-    /// Only a server below this version, as `server_version_num` has it.
+    /// Only a server below this version, in the form of `server_version_num`.
     pub(super) below_version: Option<u32>,
     pub(super) timeout: Option<Duration>,
     pub(super) scheduled_at: Option<String>,
-    /// Named members; none of them is this one alone.
+    /// The named members; none means this one alone.
     named: Vec<String>,
-    /// Everybody.
+    /// All members.
     cluster: bool,
-    /// Whether the answer waits for the end.
+    /// Whether to answer only when it is done.
     pub(super) wait: bool,
 }
 
 impl Wish {
-    /// Reads the request.
+    /// Parses the request.
     pub(super) fn read(request: &Map<String, Value>) -> Result<Self, Refusal> {
         if let Some(unknown) = request.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return refuse(format!("Unknown filter for the restart of member: {unknown}"));
@@ -62,12 +62,12 @@ impl Wish {
         Ok(wish)
     }
 
-    /// Whether it is not about the member alone that was asked.
+    /// Whether it is about more than the member that was asked.
     pub(super) fn is_for_several(&self) -> bool {
         self.cluster || !self.named.is_empty()
     }
 
-    /// Who is to be restarted: by name, the leader last.
+    /// The members to restart, by name, the leader last.
     pub(super) fn members(&self, cluster: &Snapshot, me: &str) -> Result<Vec<RestartMember>, Refusal> {
         let known = |name: &String| cluster.members.iter().any(|member| member.name == *name);
         if let Some(unknown) = self.named.iter().find(|name| !known(name)) {
@@ -110,7 +110,7 @@ fn role(request: &Map<String, Value>) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// `16.4` as 160004; `16` is below everything of that version.
+/// `16.4` is 160004; `16` is below every release of version 16.
 fn version(request: &Map<String, Value>) -> Result<Option<u32>, Refusal> {
     let text = match request.get("postgres_version") {
         None | Some(Value::Null) => return Ok(None),
@@ -222,7 +222,7 @@ mod tests {
     fn the_leader_comes_last() {
         let member = |name: &str| outrider_dcs::Member {
             name: name.to_owned(),
-            value: json!({}),
+            value: json!({}).into(),
             lease: 1,
             created: 1,
             revision: 1,

@@ -1,21 +1,22 @@
-//! Asks the members that could take over whether they are well, as Patroni does before it accepts a switchover.
+//! Asks the members that could take over whether they are healthy, as Patroni does before it accepts a switchover.
 
 use std::time::Duration;
 
 use outrider_dcs::Member;
+use outrider_ha::{Unfit, may_take_over};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::config::policy_tags;
 use crate::http::Visitors;
 use crate::http::status::Status;
+use crate::observe::members;
 
-/// For one answer. All are asked at once.
+/// Time limit for one answer. All members are asked at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// The longest answer that is read, in bytes.
+/// Maximum size of an answer, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// What was found out about members that could take over.
+/// The members that could take over, after asking them.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Those that answer, have a running Postgres and may lead, with their status.
@@ -60,27 +61,32 @@ pub(super) async fn ask(members: &[&Member], me: &str, visitors: &Visitors) -> F
 
 impl Found {
     fn note(&mut self, name: String, status: Option<Value>) {
-        match status.as_ref().map(fault) {
-            None => self.unfit.push(format!("{name} does not answer")),
-            Some(Some(fault)) => self.unfit.push(format!("{name} {fault}")),
-            Some(None) => self.fit.extend(status.map(|status| (name, status))),
+        match (fault(status.as_ref()), status) {
+            (Some(fault), _) => self.unfit.push(format!("{name} {fault}")),
+            (None, status) => self.fit.extend(status.map(|status| (name, status))),
         }
     }
 }
 
-/// What keeps a member with this status from leading. Without positions its Postgres did not answer.
-fn fault(status: &Value) -> Option<String> {
-    let answers = status.get("xlog").or_else(|| status.get("wal")).is_some();
-    let failed = status.get("watchdog_failed") == Some(&Value::Bool(true));
-    let tags = status.get("tags").and_then(Value::as_object).cloned().unwrap_or_default();
-    if !policy_tags(&tags).may_lead() {
-        return Some("may not lead (nofailover, or failover_priority 0)".to_owned());
+/// What keeps a member with this status from leading; `None` when it is fit.
+fn fault(status: Option<&Value>) -> Option<String> {
+    let answer = status.and_then(members::answered);
+    let of_status = |key: &str| status.and_then(|status| status.get(key));
+    let tags = members::tags(of_status("tags").unwrap_or(&Value::Null));
+    match may_take_over(tags, answer.as_ref()) {
+        // Patroni's members have one.
+        Ok(_) if of_status("watchdog_failed") == Some(&Value::Bool(true)) => {
+            Some("has a watchdog that failed".to_owned())
+        }
+        Ok(_) => None,
+        Err(Unfit::NoAnswer) => Some("does not answer".to_owned()),
+        Err(Unfit::MayNotLead) => Some("may not lead (nofailover, or failover_priority 0)".to_owned()),
+        Err(Unfit::NotRunning) => {
+            let state = of_status("state").and_then(Value::as_str).unwrap_or("unknown");
+            Some(format!("has no Postgres that answers (state: {state})"))
+        }
+        Err(why) => Some(why.to_string()),
     }
-    if failed {
-        return Some("has a watchdog that failed".to_owned());
-    }
-    let state = status.get("state").and_then(Value::as_str).unwrap_or("unknown");
-    (!answers).then(|| format!("has no Postgres that answers (state: {state})"))
 }
 
 async fn status(client: reqwest::Client, url: String) -> Option<Value> {
@@ -103,14 +109,21 @@ mod tests {
 
     #[test]
     fn a_member_without_positions_or_with_nofailover_is_not_fit() {
-        assert_eq!(fault(&json!({"xlog": {"location": 1}})), None);
+        let running = json!({"state": "running", "role": "replica", "xlog": {"location": 1}});
+        assert_eq!(fault(Some(&running)), None);
+        let with = |key: &str, value: Value| {
+            let mut status = running.clone();
+            status[key] = value;
+            status
+        };
         for (status, words) in [
             (json!({"state": "starting"}), "starting"),
-            (json!({"xlog": {}, "tags": {"nofailover": true}}), "may not lead"),
-            (json!({"xlog": {}, "tags": {"failover_priority": 0}}), "may not lead"),
-            (json!({"xlog": {}, "watchdog_failed": true}), "watchdog"),
+            (with("tags", json!({"nofailover": true})), "may not lead"),
+            (with("tags", json!({"failover_priority": 0})), "may not lead"),
+            (with("watchdog_failed", json!(true)), "watchdog"),
         ] {
-            assert!(fault(&status).unwrap().contains(words), "{status}");
+            assert!(fault(Some(&status)).unwrap().contains(words), "{status}");
         }
+        assert_eq!(fault(None).as_deref(), Some("does not answer"));
     }
 }

@@ -1,8 +1,11 @@
-//! What is known to be missing on a member that is to lead although it may lack commits: timelines, positions, bytes, since when.
+//! What a new leader is known to lack when it may lack commits: timelines, positions, bytes, since when.
 
 use outrider_dcs::Snapshot;
+use outrider_ha::MemberName;
 use outrider_wal::Lsn;
 use serde_json::Value;
+
+use crate::observe::cluster::sync_state;
 
 /// In words. `status`: what the member answers to `GET /patroni`.
 pub(super) fn of(cluster: &Snapshot, name: &str, status: &Value) -> String {
@@ -28,7 +31,7 @@ pub(super) fn of(cluster: &Snapshot, name: &str, status: &Value) -> String {
         )),
     }
     if let Some(sync) = cluster.sync.as_ref().map(|entry| &entry.value)
-        && !(sync.leader.as_deref() == Some(name) || sync.has_standby(name))
+        && !sync_state(sync, 0).covers(&MemberName::from(name))
     {
         let holders: Vec<&str> = sync.leader.iter().chain(&sync.sync_standby).map(String::as_str).collect();
         lacks.push(format!("whatever was acknowledged since only {} had to have it", holders.join(" and ")));

@@ -1,4 +1,4 @@
-//! Waits until a switchover has succeeded or failed, by the changes in the DCS, and says so in Patroni's words.
+//! Waits until a switchover has succeeded or failed, by the changes in the DCS, and reports it in Patroni's words.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,52 +17,52 @@ use crate::clock;
 use crate::log::causes;
 use crate::report::{Board, Report};
 
-/// For the end of a switchover that had begun to stop the old primary when its deadline passed, beyond `switchover_timeout`.
+/// Extra time beyond `switchover_timeout` for a switchover that was already stopping the old primary at its deadline.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// For the answer of a member that has just taken the request away.
+/// Time limit for the answer of a member that has just removed the request.
 const CONFLICT_LIMIT: Duration = Duration::from_secs(2);
-/// Between two looks when the DCS tells of no change.
+/// Interval between reads of the DCS when it reports no change.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// For the old primary to measure how long nobody could write.
+/// Time limit for the old primary to measure the write gap.
 const GAP_LIMIT: Duration = Duration::from_secs(2);
-/// For the round to say why it did not do it.
+/// Time limit for the round to say why it refused.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(500);
-/// Carries, in seconds, how long nobody could write.
+/// Response header with the write gap in seconds.
 const GAP_HEADER: HeaderName = HeaderName::from_static("outrider-write-gap-seconds");
 
-/// Names what an answer of 412 asks for besides: `accept_data_loss`.
+/// Response header of a 412: the option that is missing, `accept_data_loss`.
 const NEEDS_HEADER: HeaderName = HeaderName::from_static("outrider-needs");
 
-/// A switchover that was asked for.
+/// A requested switchover or failover.
 pub(super) struct Awaited {
-    /// Of the request.
+    /// The request's id.
     id: String,
     action: Action,
     leader: Option<String>,
     candidate: Option<String>,
     changes: watch::Receiver<Changes>,
     board: Board,
-    /// This member leads before it, and so measures the gap and knows why it failed.
+    /// Whether this member led before it, so that it measures the gap and knows why it failed.
     is_leader: bool,
     gap_before: Option<Duration>,
-    /// Why this member refused it or took it back, when it was seen to.
+    /// Why this member refused it or rolled it back, if it did.
     refusal: Option<String>,
     /// What the new leader is known to lack.
     given_up: Option<String>,
 }
 
-/// How far it is.
+/// How far it has come.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
     UnderWay,
-    /// This member leads now, and says that it accepts writes.
+    /// This member leads now and accepts writes.
     Done(String),
-    /// The request is gone; what was said of it.
+    /// The request is gone; with the answer to it.
     Failed(Option<FailoverAnswer>),
 }
 
 impl Awaited {
-    /// `before`: the cluster before it.
+    /// `before`: the cluster as it was before the request.
     pub(super) fn new(
         visitors: &Visitors,
         before: Snapshot,
@@ -87,13 +87,13 @@ impl Awaited {
         }
     }
 
-    /// Answers when it is known. When it is not within `valid`, the request is taken back, so that nothing comes of it later.
+    /// Waits for the outcome. A request that is not done within `valid` is withdrawn, so that nothing comes of it later.
     pub(super) async fn outcome(mut self, visitors: &Visitors, revision: i64, valid: Duration) -> Response {
         let mut deadline = clock::monotonic() + valid;
         let mut withdrawn = false;
         loop {
             self.changes.mark_unchanged();
-            // A DCS that does not answer is asked again: the outcome is not known before it does.
+            // A DCS that does not answer is asked again: until it does, the outcome is not known.
             let cluster = visitors.dcs.read().await;
             match cluster.as_ref().map(|cluster| self.progress(cluster, revision)) {
                 Ok(Progress::Done(leader)) => return self.done(&leader).await,
@@ -112,7 +112,7 @@ impl Awaited {
                 deadline = clock::monotonic() + self.switchover_timeout() + END_LIMIT;
                 match visitors.dcs.clear_failover(revision).await {
                     Ok(()) => withdrawn = true,
-                    // Somebody answers it just now.
+                    // Somebody is answering it right now.
                     Err(fault) if fault.is_conflict() => deadline = clock::monotonic() + CONFLICT_LIMIT,
                     Err(fault) => {
                         let words = format!(
@@ -155,7 +155,7 @@ impl Awaited {
                 let leads = cluster.member(&leader.name).and_then(|member| member.role()) == Some("primary");
                 if leads { Progress::Done(leader.name.clone()) } else { Progress::UnderWay }
             }
-            // Another request may stand there already.
+            // Another request may have taken its place.
             Some(_) | None if cluster.failover.as_ref().map(|entry| entry.revision) != Some(revision) => {
                 Progress::Failed(cluster.failover_answer.clone().filter(|answer| answer.id == self.id))
             }
@@ -163,7 +163,7 @@ impl Awaited {
         }
     }
 
-    /// Until something changes in the DCS or on the board, or a second is over.
+    /// Until the DCS or the report changes, at most a second.
     async fn wait(&mut self, deadline: Instant) {
         let next = deadline.min(clock::monotonic() + LOOK_INTERVAL);
         loop {
@@ -231,7 +231,7 @@ impl Awaited {
         }
         self.note_refusal();
         if self.refusal.is_none() && self.is_leader {
-            // The round has cleared the wish and is about to say why.
+            // The round has removed the request and is about to say why.
             let said = |report: &Option<Arc<Report>>| {
                 report.as_ref().is_some_and(|report| refusal(report).is_some())
             };
@@ -246,7 +246,7 @@ impl Awaited {
     }
 }
 
-/// Why the round did not do it, when it says so.
+/// Why the round refused, if it says so.
 fn refusal(report: &Report) -> Option<String> {
     match &report.plan.reason {
         reason @ (Reason::SwitchoverRefused { .. }

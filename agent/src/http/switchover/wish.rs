@@ -1,4 +1,4 @@
-//! What somebody asks for, with Patroni's rules and texts. Does not write it.
+//! A request for another leader, with Patroni's rules and texts. Does not write it.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::candidates;
 use crate::clock;
 use crate::http::Visitors;
 
-/// How long a request holds that is made before the rules of the cluster are known.
+/// How long a request is valid that is made before the rules of the cluster are known.
 const LIMIT_UNKNOWN: Duration = Duration::from_secs(20);
 
-/// How long a candidate is waited for when nobody says how long.
+/// Default for how long to wait for a candidate.
 const WAIT_USUAL: Duration = Duration::from_secs(300);
-/// In seconds.
+/// Maximum for it, in seconds.
 const WAIT_MAX: u64 = 24 * 60 * 60;
 
 /// Planned or not.
@@ -36,23 +36,23 @@ impl Action {
     }
 }
 
-/// A request that makes sense by itself.
+/// A request that is valid by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) action: Action,
     pub(super) leader: Option<String>,
     pub(super) candidate: Option<String>,
     pub(super) scheduled_at: Option<String>,
-    /// What the candidate lacks is given up.
+    /// Whether what the candidate lacks is given up.
     pub(super) accept_data_loss: bool,
-    /// A candidate that is not ready yet is waited for, for this long.
+    /// How long to wait for a candidate that is not ready yet.
     pub(super) wait: Option<Duration>,
-    /// Nothing is done; only what would be given up is told.
+    /// Only show what would be given up.
     pub(super) only_plan: bool,
 }
 
 impl Wish {
-    /// Reads the request; otherwise the code and the text of the refusal.
+    /// Parses the request, or returns the code and text of the refusal.
     pub(super) fn read(action: Action, request: &Map<String, Value>) -> Result<Self, (StatusCode, String)> {
         check_keys(request).map_err(|words| (StatusCode::BAD_REQUEST, words))?;
         Self::of_checked(action, request).map_err(|(code, words)| (code, words.to_owned()))
@@ -101,12 +101,12 @@ impl Wish {
         if leader == candidate {
             return refuse("Switchover target and source are the same");
         }
-        // A failover from a leader that is named is a switchover.
+        // A failover that names the leader is a switchover.
         let action = if leader.is_some() { Action::Switchover } else { action };
         Ok(Wish { action, leader, candidate, scheduled_at, accept_data_loss, wait, only_plan })
     }
 
-    /// How long it holds from when it is due.
+    /// How long it is valid from when it is due.
     pub(super) fn valid(&self, visitors: &Visitors) -> Duration {
         let report = visitors.board.borrow();
         let limit = report.as_ref().map_or(LIMIT_UNKNOWN, |report| report.view.policy.request_limit());
@@ -119,8 +119,7 @@ impl Wish {
         at.and_then(|at| Duration::try_from(at.duration_since(clock::wall())).ok()).unwrap_or_default()
     }
 
-    /// Whether the cluster can do it now: the members that could take over, with what they say of themselves; otherwise the text of
-    /// the refusal.
+    /// Whether the cluster can do it now: the members that could take over, with their status, or the text of the refusal.
     pub(super) async fn check(
         &self,
         cluster: &Snapshot,
@@ -136,7 +135,7 @@ impl Wish {
         Err(format!("{word} is not possible: no good candidates have been found ({why})"))
     }
 
-    /// The members that could take over as far as the DCS tells.
+    /// The members that could take over as far as the DCS says.
     fn standing<'cluster>(&self, cluster: &'cluster Snapshot) -> Result<Vec<&'cluster Member>, String> {
         let leader = cluster.leader.as_ref().map(|leader| leader.name.as_str());
         if self.leader.is_some() && self.leader.as_deref() != leader {
@@ -167,7 +166,7 @@ impl Wish {
     }
 }
 
-/// What is misspelt or of another kind is no wish that can be guessed: without its candidate any other would do.
+/// A misspelt key or a value of the wrong type is refused, not guessed: without its candidate any other member would do.
 fn check_keys(request: &Map<String, Value>) -> Result<(), String> {
     const TEXTS: [&str; 4] = ["leader", "candidate", "member", "scheduled_at"];
     const OTHERS: [&str; 3] = ["accept_data_loss", "plan", "wait"];
@@ -216,7 +215,7 @@ mod tests {
     fn cluster(members: &[&str], sync: Option<&str>) -> Snapshot {
         let member = |name: &&str| Member {
             name: (*name).to_owned(),
-            value: json!({}),
+            value: json!({}).into(),
             lease: 1,
             created: 1,
             revision: 1,
@@ -319,7 +318,7 @@ mod tests {
             assert_eq!(code, 400);
             assert!(said.starts_with(words), "{request}: {said}");
         }
-        // What patronictl sends for what is not given.
+        // What patronictl sends for an absent value.
         let nulls = json!({"leader": "p1", "candidate": null, "scheduled_at": null});
         assert_eq!(read(Action::Switchover, &nulls).unwrap().candidate, None);
     }
@@ -356,7 +355,7 @@ mod tests {
         let names: Vec<&str> =
             wish.standing(&cluster).unwrap().iter().map(|member| member.name.as_str()).collect();
         assert_eq!(names, ["p2", "p3"]);
-        // Whoever is not synchronous is made so first.
+        // A candidate that is not synchronous is made so first.
         let wish = read(Action::Switchover, &json!({"leader": "p1", "candidate": "p3"})).unwrap();
         assert_eq!(wish.standing(&cluster).unwrap().len(), 1);
     }

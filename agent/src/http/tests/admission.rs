@@ -55,7 +55,7 @@ async fn what_could_run_code_is_not_taken_without_authentication() {
         assert_eq!(code, 403, "{method} {body}: {words}");
         assert!(words.contains("not taken without authentication"), "{words}");
     }
-    assert_eq!(open.dcs.read().await.unwrap().config.unwrap().value, json!({"ttl": 5}));
+    assert_eq!(*open.dcs.read().await.unwrap().config.unwrap().value, json!({"ttl": 5}));
     let harmless = "{\"ttl\": 7, \"postgresql\": {\"parameters\": {\"work_mem\": \"8MB\"}}}";
     assert_eq!(open.ask("PATCH", "/config", harmless, None).await.0, 200);
 

@@ -243,7 +243,7 @@ async fn the_configuration_is_merged_and_what_nobody_could_follow_is_refused() {
     let (code, after) = stage.ask("PATCH", "/config", change, None).await;
     let wanted = json!({"ttl": 9, "postgresql": {"parameters": {"jit": false}}});
     assert_eq!((code, serde_json::from_str::<Value>(&after).unwrap()), (200, wanted.clone()));
-    assert_eq!(stage.dcs.read().await.unwrap().config.unwrap().value, wanted);
+    assert_eq!(*stage.dcs.read().await.unwrap().config.unwrap().value, wanted);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A large object of a directory store on its way: each part is a file beside the object until all are there.
+//! A large object of a directory store being uploaded: each part is a file beside the object until all are there.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -12,10 +12,10 @@ use super::{DirectoryStore, absent_is_none, write};
 use crate::backoff::random;
 use crate::{Error, Payload, Stored, Upload, check_parts};
 
-/// What the name of a part begins with: `.outrider-upload-ID-PART-OBJECT`.
+/// Prefix of a part's name: `.outrider-upload-ID-PART-OBJECT`.
 const UPLOAD: &str = ".outrider-upload-";
 
-/// One upload under way.
+/// One upload in progress.
 pub(super) struct DirectoryUpload {
     store: DirectoryStore,
     path: PathBuf,
@@ -23,7 +23,7 @@ pub(super) struct DirectoryUpload {
     parts: Mutex<BTreeSet<u32>>,
 }
 
-/// The id of the upload and the name of the object, of the name of a part.
+/// The id of the upload and the name of the object, from the name of a part.
 pub(super) fn taken_apart(name: &str) -> Option<(&str, &str)> {
     let (id, rest) = name.strip_prefix(UPLOAD)?.split_once('-')?;
     let (_part, object) = rest.split_once('-')?;
@@ -47,7 +47,7 @@ impl Upload for DirectoryUpload {
         let root = self.store.root.clone();
         let write = move |part: &Path| {
             let directory = write::parent(&root, part)?;
-            // Under a name of its own first, so that a second try never meets the half part of the first.
+            // Under a name of its own first, so that a retry never meets the unfinished part of the first attempt.
             let temporary = write::temporary(directory);
             let written = write::write_durably(&temporary, &body).and_then(|()| fs::rename(&temporary, part));
             if written.is_err() {
@@ -63,7 +63,7 @@ impl Upload for DirectoryUpload {
     async fn complete(self: Box<Self>) -> Result<Stored, Error> {
         let parts = self.parts.lock().await.clone();
         check_parts(self.path.display().to_string(), parts.iter())?;
-        // All parts grow into the first, one after the other, so that no more than one part lies there twice.
+        // All parts are appended to the first, one after the other, so that at most one part exists twice.
         let whole = self.part_path(1);
         for number in parts.into_iter().skip(1) {
             let whole = whole.clone();
@@ -91,7 +91,7 @@ impl Upload for DirectoryUpload {
 
 /// Moves a part to the end of the file, durably.
 fn append(whole: &Path, part: &Path) -> io::Result<()> {
-    // Not opened for appending: the system copies between files by itself only into others.
+    // Not opened for appending: the system copies between files by itself only into files opened otherwise.
     let mut whole = OpenOptions::new().write(true).open(whole)?;
     whole.seek(SeekFrom::End(0))?;
     io::copy(&mut File::open(part)?, &mut whole)?;

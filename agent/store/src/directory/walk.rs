@@ -1,4 +1,4 @@
-//! Walks the files of a directory store: its listing, and what uploads left behind. Writes nothing but removals.
+//! Walks the files of a directory store: for its listing, and for leftovers of uploads. Only reads, apart from removals.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirEntry};
@@ -8,8 +8,8 @@ use std::path::Path;
 use super::{TEMPORARY, absent_is_none, upload};
 use crate::{Listed, Page};
 
-/// Goes through the keys in their order, past whole directories before `after`, and no further than the page: so a tree is
-/// gone through once, however many pages its listing has.
+/// Visits the keys in order, skipping whole directories before `after`, and stops when the page is full: so a tree is
+/// walked once, however many pages its listing has.
 pub(super) fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
     let mut page = Page::default();
     let wanted = Wanted { prefix, after: after.unwrap_or_default(), limit };
@@ -17,7 +17,7 @@ pub(super) fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize)
     Ok(page)
 }
 
-/// What a page is to have.
+/// What belongs on a page.
 struct Wanted<'a> {
     prefix: &'a str,
     after: &'a str,
@@ -25,10 +25,10 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Adds what is in a directory, whose keys begin with `above`; nothing more once the page is full.
+    /// Adds the content of a directory, whose keys begin with `above`; nothing once the page is full.
     fn list(&self, directory: &Path, above: &str, page: &mut Page) -> io::Result<()> {
         let Some(entries) = absent_is_none(fs::read_dir(directory))? else { return Ok(()) };
-        // By their keys: what is in a directory comes where its name with a slash does.
+        // By their keys: a directory's content sorts where its name with a slash does.
         let mut found: Vec<(String, DirEntry)> = Vec::new();
         for entry in entries {
             let entry = entry?;
@@ -66,7 +66,7 @@ impl Wanted<'_> {
     /// Whether a key that begins like this may be wanted.
     fn may_hold(&self, above: &str) -> bool {
         let in_prefix = above.starts_with(self.prefix) || self.prefix.starts_with(above);
-        // All its keys are longer: those of one before `after` come before it, unless `after` lies in it.
+        // All keys in a directory are longer than its own: if it sorts before `after`, so do they, unless `after` is in it.
         in_prefix && (above > self.after || self.after.starts_with(above))
     }
 }
@@ -86,7 +86,7 @@ pub(super) fn sweep(root: &Path, prefix: &str) -> io::Result<usize> {
     Ok(uploads.len())
 }
 
-/// Shows every file whose key may start with `prefix`, or has a neighbour that does, with its key and its name.
+/// Reports every file whose key may start with `prefix`, or has a neighbour that does, with its key and name.
 fn walk(
     root: &Path,
     prefix: &str,

@@ -24,12 +24,12 @@ pub(super) fn put_if_absent(root: &Path, path: &Path, body: &Payload) -> io::Res
     remove_quietly(&temporary, written)
 }
 
-/// Writes the object in place of what is there.
+/// Writes the object over what is there.
 pub(super) fn put(root: &Path, path: &Path, body: &Payload) -> io::Result<()> {
     exchange(root, path, body, |_| true).map(drop)
 }
 
-/// Writes the object in place of the one that was `seen`.
+/// Writes the object over the one that was `seen`.
 pub(super) fn replace(root: &Path, path: &Path, body: &Payload, seen: &Version) -> io::Result<Replaced> {
     exchange(root, path, body, |found| found.is_some_and(|found| version(found) == *seen))
 }
@@ -53,7 +53,7 @@ pub(super) fn version(found: &fs::Metadata) -> Version {
     Version(format!("{}-{seconds}.{nanoseconds:09}-{}", found.len(), found.ino()))
 }
 
-/// What the file system takes the time to be when it writes a file.
+/// The time that the file system uses when it writes a file.
 pub(super) fn time(root: &Path) -> io::Result<SystemTime> {
     make_directories(root)?;
     let temporary = temporary(root);
@@ -61,7 +61,7 @@ pub(super) fn time(root: &Path) -> io::Result<SystemTime> {
     remove_quietly(&temporary, written)
 }
 
-/// The directory of an object, made when it is missing.
+/// The directory of an object, created if missing.
 pub(super) fn parent<'a>(root: &'a Path, path: &'a Path) -> io::Result<&'a Path> {
     let directory = path.parent().unwrap_or(root);
     make_directories(directory)?;
@@ -94,7 +94,7 @@ pub(super) fn write_durably(path: &Path, body: &Payload) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Renames a new file over the object if `wanted` says so of the old one.
+/// Renames a new file over the object if `wanted` accepts the old one.
 fn exchange(
     root: &Path,
     path: &Path,
@@ -122,7 +122,7 @@ fn exchange(
     remove_quietly(&temporary, exchanged)
 }
 
-/// Gives the new file a later time than the old one's: the system's ticks are coarse, and versions must differ.
+/// Gives the new file a later time than the old one: the system's ticks are coarse, and versions must differ.
 fn grow_younger(new: &Path, old: &fs::Metadata) -> io::Result<()> {
     let after = old.modified()? + Duration::from_nanos(1);
     if fs::metadata(new)?.modified()? >= after {
@@ -133,7 +133,7 @@ fn grow_younger(new: &Path, old: &fs::Metadata) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Waits until no other process replaces an object.
+/// Waits until no other process is replacing an object.
 fn lock(root: &Path) -> io::Result<File> {
     let path = root.join(LOCK);
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o640).open(path)?;
@@ -141,7 +141,7 @@ fn lock(root: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Removes a temporary name, which is of no more use, whatever came of it.
+/// Removes a temporary name that is no longer needed, whatever the outcome.
 fn remove_quietly<T>(temporary: &Path, result: io::Result<T>) -> io::Result<T> {
     let removed = absent_is_none(fs::remove_file(temporary));
     let result = result?;

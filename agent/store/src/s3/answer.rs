@@ -1,4 +1,4 @@
-//! Reads the store's answers: errors, listings, headers. Only the few elements that are needed, not XML at large.
+//! Parses the store's responses: errors, listings, headers. Only the few elements that are needed, not general XML.
 
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap};
@@ -6,7 +6,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap};
 use super::METADATA;
 use crate::{Error, Listed, Metadata, ObjectInfo, Page, Version};
 
-/// The error that an answer with this status and text stands for.
+/// The error for a response with this status and text.
 pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -> Error {
     let code = element(text, "Code").unwrap_or_default();
     let message = match element(text, "Message") {
@@ -22,7 +22,7 @@ pub(super) fn failure(act: &'static str, url: String, status: u16, text: &str) -
     }
 }
 
-/// Whether an answer with this status may be another one in a moment. 409: another write of the same key is under way.
+/// Whether a response with this status may be different in a moment. 409: another write of the same key is in progress.
 pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 409 | 429 | 500 | 502..=599)
 }
@@ -32,16 +32,16 @@ pub(super) fn is_not_implemented(status: u16, code: &str) -> bool {
     status == 501 || code == "NotImplemented"
 }
 
-/// What is wrong with an answer that says that all is well and is not of an object.
+/// What is wrong with a successful response that is not about an object.
 pub(super) const NOT_S3: &str = "the answer has no ETag, so it is not the answer of an S3 store";
 
-/// Whether an answer speaks of an object. A web page of a proxy in between does not, and must never pass for a WAL
-/// segment, nor for the word that one is durable.
+/// Whether a response is about an object. A web page of a proxy in between is not, and must never pass for a WAL segment,
+/// nor as confirmation that one is durable.
 pub(super) fn is_of_object(headers: &HeaderMap) -> bool {
     headers.contains_key(ETAG)
 }
 
-/// How long the body of an answer is.
+/// The length of a response's body.
 pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -78,7 +78,7 @@ pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
     jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
-/// A page of a listing, its keys without `base`; `None` when the text is none.
+/// A page of a listing, its keys without `base`; `None` when the text is not one.
 pub(super) fn page(text: &str, base: &str) -> Option<Page> {
     let truncated = element(text, "IsTruncated")?;
     let mut objects = Vec::new();
@@ -90,14 +90,14 @@ pub(super) fn page(text: &str, base: &str) -> Option<Page> {
     Some(Page { objects, more: truncated == "true" })
 }
 
-/// Uploads that are under way, each with its full key and its id.
+/// Uploads in progress, each with its full key and its id.
 pub(super) struct Uploads {
     pub(super) uploads: Vec<(String, String)>,
-    /// Where the next page begins, when there is one.
+    /// Where the next page begins, if there is one.
     pub(super) next: Option<(String, String)>,
 }
 
-/// A page of the uploads that are under way; `None` when the text is none.
+/// A page of the uploads in progress; `None` when the text is not one.
 pub(super) fn uploads(text: &str) -> Option<Uploads> {
     let truncated = element(text, "IsTruncated")?;
     let mut uploads = Vec::new();
@@ -119,12 +119,12 @@ pub(super) fn element(text: &str, name: &str) -> Option<String> {
     Some(unescape(content))
 }
 
-/// Text that may stand in an element.
+/// Text, escaped for an element.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Replaces the entities of XML.
+/// Decodes the entities of XML.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Sends signed requests to an S3 store and waits for their answers, again when it is worth it. Knows no objects.
+//! Sends signed requests to an S3 store and waits for responses, retrying where that is worthwhile. Knows no objects.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,17 +16,17 @@ use super::signature::{Signer, UNSIGNED};
 use super::trust;
 use crate::{Error, Location, Payload, causes};
 
-/// A host that is gone swallows the attempt instead of refusing it.
+/// Limit for connecting: a host that is gone swallows the attempt instead of refusing it.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// Connections that wait for their next request: as many as there are requests at one time, at most.
+/// Most idle connections kept: as many as there are requests at one time.
 const IDLE_MAX: usize = 32;
-/// How long such a connection waits. Shorter than the servers' own patience, which is a minute or more.
+/// How long an idle connection is kept. Shorter than on the servers, where it is a minute or more.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// An answer that is not an object is never longer: a listing of 1000 keys.
+/// Longest response that is not an object: a listing of 1000 keys.
 const ANSWER_MAX: usize = 4 << 20;
-/// Pauses before the second and the third try, so there are three at most.
+/// Pauses before the second and third attempts, so there are at most three.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
-/// A body up to this length is summed where the request is made; a longer one off the async threads.
+/// A body up to this length is hashed where the request is made; a longer one off the async threads.
 const SUM_AT_ONCE: u64 = 64 * 1024;
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
@@ -36,7 +36,7 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 pub(super) struct Connection {
     client: Client,
     signer: Signer,
-    /// Everything before the key, with a slash at its end.
+    /// Everything before the key, with a trailing slash.
     base: Url,
     path: String,
     url: String,
@@ -51,11 +51,11 @@ pub(super) struct Request<'a> {
     pub(super) method: Method,
     /// Empty for the bucket itself.
     pub(super) key: &'a str,
-    /// Encoded already.
+    /// Already encoded.
     pub(super) query: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Payload,
-    /// The longest wait for the answer; the store's `request_timeout` when absent.
+    /// Time limit for the response; the store's `request_timeout` when absent.
     pub(super) limit: Option<Duration>,
 }
 
@@ -83,8 +83,8 @@ impl Connection {
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(IDLE_LIMIT);
         let base = base(options)?;
-        // Names under localhost are this machine (RFC 6761, 6.3), and the C library does not know them. A port of 0
-        // stands for the URL's.
+        // Names under localhost are this machine (RFC 6761, 6.3), and the C library does not know them. A port of 0 means
+        // the URL's.
         if let Some(host) = base.host_str().filter(|host| host.ends_with(".localhost")) {
             builder = builder.resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         }
@@ -123,8 +123,8 @@ impl Connection {
         format!("{}/{key}", self.url)
     }
 
-    /// Sends a request that may be carried out twice: again, at most twice and within the time of one, when the store
-    /// gave no answer or cannot just now. The head of the last answer, whatever it says.
+    /// Sends a request that may be carried out twice: retries at most twice, within the time of one request, when the store
+    /// did not answer or cannot do it now. Returns the head of the last response, whatever it says.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
         let deadline = Instant::now() + self.limit(request);
         for pause in PAUSES {
@@ -137,7 +137,7 @@ impl Connection {
                 return sent;
             }
             if let Ok(response) = sent {
-                // Read to its end, so that the connection can be used again; what it says is said again.
+                // Read to its end, so that the connection can be reused; another attempt follows.
                 let _ = timeout_at(deadline, self.text(request.act, request.key, response)).await;
             }
             sleep(pause).await;
@@ -171,7 +171,7 @@ impl Connection {
             let sum = self.sums(&request.method, &request.body, &mut headers).await?;
             let signed = self.signer.sign(&request.method, &url, headers, &sum);
             let mut headers = signed.map_err(|error| causes(&error))?;
-            // A body in pieces does not tell its length by itself, and S3 takes none without.
+            // A body in pieces has no known length, and S3 requires one.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.length()));
             let mut builder = self.client.request(request.method.clone(), url).headers(headers);
             if request.body.length() > 0 {
@@ -186,8 +186,8 @@ impl Connection {
         }
     }
 
-    /// The sum of the body that is signed. TLS keeps the body whole by itself; without it the signed sum does. What is put has
-    /// another beside it: a bucket whose objects are locked takes none without (S3, Object Lock considerations).
+    /// The checksum of the body that is signed. TLS protects the body by itself; without TLS the signed checksum does. A put
+    /// has another one besides: a bucket with locked objects requires it (S3, Object Lock considerations).
     async fn sums(&self, method: &Method, body: &Payload, headers: &mut HeaderMap) -> Result<String, String> {
         let (signed, put) = (self.base.scheme() != "https", *method == Method::PUT && body.length() > 0);
         if body.length() > SUM_AT_ONCE && (signed || put) {
@@ -205,7 +205,7 @@ impl Connection {
         Ok(if signed { body.sha256().to_owned() } else { UNSIGNED.to_owned() })
     }
 
-    /// Reads an answer that is not an object.
+    /// Reads a response that is not an object.
     pub(super) async fn text(
         &self,
         act: &'static str,
@@ -215,7 +215,7 @@ impl Connection {
         self.text_within(self.request_timeout, act, key, response).await
     }
 
-    /// The same, with a limit of its own.
+    /// The same, with a different limit.
     pub(super) async fn text_within(
         &self,
         limit: Duration,
@@ -240,7 +240,7 @@ impl Connection {
         }
     }
 
-    /// Makes an error of an answer that is none of those the caller expects.
+    /// Turns a response that the caller does not expect into an error.
     pub(super) async fn failure(&self, act: &'static str, key: &str, response: Response) -> Error {
         let status = response.status().as_u16();
         match self.text(act, key, response).await {
@@ -249,7 +249,7 @@ impl Connection {
         }
     }
 
-    /// An answer that is none of S3's although it says that all is well.
+    /// A successful response that is not from S3.
     pub(super) fn strange(&self, act: &'static str, key: &str, cause: impl Into<String>) -> Error {
         Error::Unreachable { act, url: self.object_url(key), cause: cause.into() }
     }

@@ -1,5 +1,5 @@
-//! The keys that requests are signed with: those that were given, or what stands in files now, which whoever rotates keys writes
-//! anew. Asks no service for any.
+//! The keys that requests are signed with: the configured ones, or the current content of files, which whoever rotates keys
+//! replaces. Asks no service for any.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,11 +16,11 @@ use crate::{Secret, causes};
 pub(super) struct Keys {
     pub(super) access_key_id: Secret,
     pub(super) secret_access_key: Secret,
-    /// Of keys that hold for a while only.
+    /// For temporary keys.
     pub(super) session_token: Option<Secret>,
 }
 
-/// Which state of a file: a new one has another time, length or number.
+/// Identifies one state of a file: another one has another time, length or inode.
 type Stamp = Option<(i64, i64, u64, u64)>;
 
 /// The keys of one store.
@@ -38,7 +38,7 @@ struct Known {
 }
 
 impl Credentials {
-    /// Reads what stands in files.
+    /// Reads the files.
     pub(super) fn open(options: &S3Options) -> Result<Self, OpenError> {
         let given = Keys {
             access_key_id: options.access_key_id.clone(),
@@ -52,7 +52,7 @@ impl Credentials {
         Ok(Credentials { given, files, known })
     }
 
-    /// Those of now. A file that changed and cannot be read is told, and the keys stay what they were.
+    /// The current keys. If a changed file cannot be read, that is logged and the keys stay as they were.
     pub(super) fn current(&self) -> Arc<Keys> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = stamps(&self.files);
@@ -145,7 +145,7 @@ mod tests {
     fn files_that_change_are_read_again_and_a_broken_one_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
-            // In place of the old one, as tools do that must not leave half of it.
+            // Replaced by a rename, as by tools that must not leave half a file.
             let (new, path) = (directory.path().join("new"), directory.path().join(name));
             fs::write(&new, text).unwrap();
             fs::rename(new, &path).unwrap();

@@ -1,4 +1,4 @@
-//! The bytes of an object on their way from an S3 store, never fewer nor more than were promised.
+//! The bytes of an object from an S3 store, never fewer nor more than promised.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use crate::{Body, Error, causes};
 
-/// The body of one answer.
+/// The body of one response.
 pub(super) struct ResponseBody {
     pub(super) response: Response,
     pub(super) url: String,
     /// The longest wait for the next piece.
     pub(super) limit: Duration,
-    /// Bytes that are still to come.
+    /// Bytes still to come.
     pub(super) left: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What is needed to reach an S3 store: address, keys, certificate authority. Asks nothing of the store.
+//! What is needed to reach an S3 store: address, keys, certificate authority. Sends no request.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::Secret;
 pub struct S3Options {
     /// The bucket.
     pub bucket: String,
-    /// Whether a probe makes the bucket when it is missing. Otherwise it must exist.
+    /// Whether a probe creates a missing bucket. Otherwise it must exist.
     pub create_bucket: bool,
-    /// What stands before every key; may be empty.
+    /// Prefix of every key; may be empty.
     pub path: String,
     /// `http://` or `https://` and a host; Amazon's of the region when absent.
     pub endpoint: Option<String>,
-    /// The region that is signed for, such as `us-east-1`.
+    /// The region in the signature, such as `us-east-1`.
     pub region: String,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub path_style: bool,
@@ -26,17 +26,17 @@ pub struct S3Options {
     pub access_key_id: Secret,
     /// Its secret.
     pub secret_access_key: Secret,
-    /// The token of keys that hold for a while only.
+    /// The token of temporary keys.
     pub session_token: Option<Secret>,
-    /// Files in which they stand instead; looked at again with each request.
+    /// Files with these instead; checked for changes with each request.
     pub credential_files: CredentialFiles,
     /// PEM file with the certificate authority of the endpoint, trusted besides the usual ones.
     pub ca_file: Option<PathBuf>,
-    /// The longest wait for one answer, the sending of a segment included; and for the next piece of a download.
+    /// Time limit for one response, including sending a segment; and for the next piece of a download.
     pub request_timeout: Duration,
 }
 
-/// Where keys stand that somebody may change. What is absent is as it was given.
+/// Files with keys that may change. Absent ones are as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CredentialFiles {
     /// The whole file is the name of the access key.
@@ -62,13 +62,13 @@ impl CredentialFiles {
 /// The options make no store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The endpoint is no URL of a host.
+    /// The endpoint is not the URL of a host.
     #[error("{endpoint:?} is not an endpoint: expected http:// or https:// and a host")]
     Endpoint {
         /// The text.
         endpoint: String,
     },
-    /// The keys stand in files that cannot be read.
+    /// The files with keys cannot be read.
     #[error("cannot read the keys of the store: {cause}")]
     Credentials {
         /// Why not.

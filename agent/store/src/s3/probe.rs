@@ -1,4 +1,4 @@
-//! Finds out, by writing, which conditions an S3 store keeps; makes a bucket that is missing, where that is wanted.
+//! Finds out, by writing, which conditions an S3 store honours; creates a missing bucket if that is wanted.
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -7,7 +7,7 @@ use super::connection::Request;
 use super::{S3Store, answer, if_absent, if_match};
 use crate::{Error, Payload, Stored, Version};
 
-/// The ETag of nothing: no content has this sum.
+/// An ETag that no content has.
 const NO_ETAG: &str = "\"00000000000000000000000000000000\"";
 
 fn mark() -> Payload {
@@ -22,7 +22,7 @@ pub(super) async fn overwrites(store: &S3Store, key: &str) -> Result<bool, Error
         match store.write(key, mark(), if_absent(), false).await {
             Ok(Stored::AlreadyThere) => return Ok(false),
             Ok(Stored::Created) => written += 1,
-            // An honest store that does not know the condition says so.
+            // An honest store that does not support the condition says so.
             Err(error) if is_unknown(&error) => return Ok(true),
             Err(Error::Refused { code, .. }) if may_create && code == "NoSuchBucket" => {
                 may_create = false;
@@ -34,7 +34,7 @@ pub(super) async fn overwrites(store: &S3Store, key: &str) -> Result<bool, Error
     Ok(true)
 }
 
-/// Whether the store overwrites an object that is not the one that the writer has seen.
+/// Whether the store overwrites an object that has changed since the writer saw it.
 pub(super) async fn exchanges_blindly(store: &S3Store, key: &str) -> Result<bool, Error> {
     let condition = if_match(key, &Version(NO_ETAG.to_owned()))?;
     match store.write(key, mark(), condition, false).await {
@@ -53,7 +53,7 @@ async fn create_bucket(store: &S3Store) -> Result<(), Error> {
     const ACT: &str = "create the bucket of";
     let connection = &store.connection;
     let region = connection.region();
-    // Amazon wants the name of each region but the first.
+    // Amazon requires the name of each region but the first.
     let body = if region == "us-east-1" {
         String::new()
     } else {

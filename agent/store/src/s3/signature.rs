@@ -11,7 +11,7 @@ use super::credentials::Credentials;
 use super::{OpenError, S3Options};
 use crate::payload::hexadecimal;
 
-/// In place of the sum of a body that is not signed.
+/// Replaces the checksum of a body that is not signed.
 pub(super) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 /// Who signs, for which region.
@@ -24,13 +24,13 @@ pub(super) struct Signer {
 impl Signer {
     pub(super) fn new(options: &S3Options) -> Result<Self, OpenError> {
         Ok(Signer {
-            // The endpoint is not part of what is signed; the region is.
+            // The endpoint is not part of the signature; the region is.
             region: Region::Custom { region: options.region.clone(), endpoint: String::new() },
             credentials: Credentials::open(options)?,
         })
     }
 
-    /// Adds to `headers` what the store needs to know who asks and that nothing was changed on the way.
+    /// Adds the headers by which the store knows who asks, and that nothing was changed on the way.
     pub(super) fn sign(
         &self,
         method: &Method,

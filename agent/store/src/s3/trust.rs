@@ -1,5 +1,5 @@
-//! Whose certificates an S3 store may show: Mozilla's list, which the program has, those of the machine, and one of one's own. Asks
-//! nobody.
+//! Which certificates of an S3 store are trusted: by Mozilla's list, which is built in, the machine's authorities, and a custom
+//! one. Sends no request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use tracing::debug;
 
 use super::options::OpenError;
 
-/// What TLS needs; `ca_file`: a PEM file with authorities beside the usual ones.
+/// The TLS configuration; `ca_file`: a PEM file with authorities besides the usual ones.
 pub(super) fn configuration(ca_file: Option<&PathBuf>) -> Result<ClientConfig, OpenError> {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    // Found as OpenSSL finds them, SSL_CERT_FILE and SSL_CERT_DIR included. One that cannot be read is no reason to trust none.
+    // Found like OpenSSL finds them, including SSL_CERT_FILE and SSL_CERT_DIR. If one cannot be read, the others are still
+    // trusted.
     let machine = rustls_native_certs::load_native_certs();
     let (taken, left) = roots.add_parsable_certificates(machine.certs);
     debug!(taken, left, faults = ?machine.errors, "certificate authorities of this machine");

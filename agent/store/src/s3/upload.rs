@@ -14,12 +14,12 @@ use super::connection::{Connection, Request};
 use super::{S3Store, answer, if_absent};
 use crate::{Error, Payload, Store as _, Stored, Upload, check_key, check_parts};
 
-/// A store may put thousands of parts together before it answers.
+/// Time limit for completing: a store may join thousands of parts before it answers.
 const COMPLETE_LIMIT: Duration = Duration::from_secs(300);
-/// Pages of a listing of uploads; each has up to 1000.
+/// Most pages of a listing of uploads; each has up to 1000.
 const PAGES_MAX: usize = 1000;
 
-/// One upload under way.
+/// One upload in progress.
 pub(super) struct S3Upload {
     store: S3Store,
     key: String,
@@ -52,7 +52,7 @@ impl S3Upload {
         format!("uploadId={}", s3::signing::uri_encode(&self.id, true))
     }
 
-    /// Puts the parts together, once. `None` when the store does not know the condition.
+    /// Joins the parts, once. `None` when the store does not support the condition.
     async fn put_together(&self, condition: bool) -> Result<Option<Stored>, Error> {
         const ACT: &str = "complete";
         let mut text = String::from("<CompleteMultipartUpload>");
@@ -79,7 +79,7 @@ impl S3Upload {
         match (status, answer::element(&text, "Code")) {
             (200..=299, None) if text.contains("<CompleteMultipartUploadResult") => Ok(Some(Stored::Created)),
             (200..=299, None) => Err(self.connection().strange(ACT, &self.key, "the answer is not S3's")),
-            // S3 begins its answer before it is done, so that the status says nothing.
+            // S3 starts its response before it is done, so the status says nothing.
             (200..=299, Some(code)) if code == "PreconditionFailed" => Ok(Some(Stored::AlreadyThere)),
             (200..=299, Some(_)) => Err(failed(500)),
             (status, code)
@@ -87,7 +87,7 @@ impl S3Upload {
             {
                 Ok(None)
             }
-            // Completed by an earlier try whose answer was lost, or swept away by somebody: the object tells.
+            // Completed by an earlier attempt whose answer was lost, or swept by somebody: the object tells.
             (404, Some(code)) if code == "NoSuchUpload" => match self.store.head(&self.key).await? {
                 Some(_) => Ok(Some(Stored::AlreadyThere)),
                 None => Err(failed(404)),
@@ -121,7 +121,7 @@ impl Upload for S3Upload {
 
     async fn complete(self: Box<Self>) -> Result<Stored, Error> {
         check_parts(self.connection().object_url(&self.key), self.parts.lock().await.keys())?;
-        // A look beforehand costs little next to the parts, and some stores know the condition for a put only.
+        // Checking beforehand costs little compared with the parts, and some stores support the condition only for a put.
         let stored = if self.store.head(&self.key).await?.is_some() {
             Stored::AlreadyThere
         } else {
@@ -143,7 +143,7 @@ impl Upload for S3Upload {
     }
 }
 
-/// Throws the parts of one upload away.
+/// Discards the parts of one upload.
 async fn remove(connection: &Connection, key: &str, id: &str) -> Result<(), Error> {
     const ACT: &str = "throw away the parts of";
     let query = format!("uploadId={}", s3::signing::uri_encode(id, true));
@@ -157,7 +157,7 @@ async fn remove(connection: &Connection, key: &str, id: &str) -> Result<(), Erro
     }
 }
 
-/// Throws away all uploads under `prefix`. Returns how many there were.
+/// Discards all uploads under `prefix`. Returns their number.
 pub(super) async fn sweep(connection: &Connection, prefix: &str) -> Result<usize, Error> {
     const ACT: &str = "list uploads under";
     let (base, wanted) = (connection.full(""), connection.full(prefix));

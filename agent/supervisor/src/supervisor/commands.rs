@@ -12,10 +12,10 @@ use crate::protocol::{
 use crate::system::{self, boottime_ns};
 use crate::tool::{self, RunningTool};
 
-/// A refusal's message is cut after so many characters.
+/// Longest message of a refusal, in characters.
 const MESSAGE_MAX: usize = 2000;
 
-/// What can be told of a line that is no request.
+/// What can be said about a line that is not a request.
 #[derive(Deserialize)]
 struct Numbered {
     id: u64,
@@ -31,7 +31,7 @@ impl Supervisor {
                 Reply::new(id, refuse(RefusalCode::BadRequest, format!("not a request: {error}")))
             }
         };
-        // It may quote what was asked, and must fit in a line.
+        // It may quote the request, and must fit in a line.
         if let Some(refusal) = &mut reply.error
             && let Some((end, _)) = refusal.message.char_indices().nth(MESSAGE_MAX)
         {
@@ -89,7 +89,7 @@ impl Supervisor {
             tool: self.tool.as_ref().map(RunningTool::status),
             terminating: self.termination.is_some(),
             now_ns,
-            log_tail: self.log_tail.lines(),
+            log_tail: if self.postmaster.is_none() { self.log_tail.lines() } else { Vec::new() },
         }
     }
 
@@ -125,10 +125,10 @@ impl Supervisor {
         match postmaster::remove_empty_lock_file(&data_directory) {
             Ok(false) => {}
             Ok(true) => self.log.say(format_args!("removed an empty postmaster.pid, which a crash had left")),
-            // Postgres says the same with its own words.
+            // Postgres reports the same in its own words.
             Err(error) => self.log.say(format_args!("cannot remove an empty postmaster.pid: {error}")),
         }
-        // Last, as the checks before it take time.
+        // Last, because the checks before it take time.
         if writable {
             self.fuse.permit(boottime_ns(), "writable start")?;
         }
@@ -170,7 +170,7 @@ impl Supervisor {
         match mode {
             StopMode::Fast => postmaster.signal(libc::SIGINT, "fast stop")?,
             StopMode::Immediate => postmaster.signal(libc::SIGQUIT, "immediate stop")?,
-            // The killing itself is done at the end of this round of the loop.
+            // The killing itself is done at the end of this pass of the loop.
             StopMode::Kill => postmaster.kill_at_ns = Some(now_ns),
         }
         postmaster.stopping = true;
@@ -194,7 +194,7 @@ impl Supervisor {
         let data_directory = &self.options.data_directory;
         self.fuse.permit(boottime_ns(), "promotion")?;
         postmaster::write_promote_file(data_directory)?;
-        // The disk may have kept us.
+        // The disk may have delayed us.
         let permitted = self.fuse.permit(boottime_ns(), "promotion");
         let postmaster = self.postmaster.as_mut().expect("`running` has just found it");
         if let Err(refusal) = permitted.and_then(|()| postmaster.signal(libc::SIGUSR1, "promotion")) {
@@ -256,12 +256,12 @@ impl Supervisor {
         let Some(tool) = &mut self.tool else {
             return refuse(RefusalCode::NoTool, "cancel refused: no tool runs");
         };
-        // The killing itself is done at the end of this round of the loop.
+        // The killing itself is done at the end of this pass of the loop.
         tool.cancelled = true;
         Ok(Answer::Done)
     }
 
-    /// The postmaster, for `act`, when it runs.
+    /// The running postmaster, for `act`.
     fn running(&self, act: &str) -> Result<&Postmaster, Refusal> {
         match &self.postmaster {
             Some(postmaster) if postmaster.death.is_none() => Ok(postmaster),

@@ -1,5 +1,5 @@
-//! How things end: children are reaped, what they leave is killed and waited for, and then it is told.
-//! Last of all the supervisor itself.
+//! How things end: children are reaped, what they leave behind is killed and waited for, and then it is reported. Last of
+//! all the supervisor itself.
 
 use super::Supervisor;
 use crate::descendants::{self, Below, ToolMarks};
@@ -9,13 +9,13 @@ use crate::system::{self, Change, boottime_ns};
 use crate::termination::{Alive, Next, Termination};
 use crate::tool::RunningTool;
 
-/// How soon to look again whether what was killed is gone.
+/// Interval between checks whether what was killed is gone.
 const LOOK_AGAIN_NS: u64 = 5 * 1_000_000;
-/// How many buffers of last words are read: more than a pipe holds, and not without end.
+/// Buffers of final output that are read: more than a pipe holds, but not without end.
 const LAST_READS: usize = 4;
 
 impl Supervisor {
-    /// Takes every child that has ended, and tells of the postmaster at once.
+    /// Reaps every child that has ended, and reports the postmaster at once.
     pub(super) fn reap(&mut self) {
         while let Some((pid, change)) = system::next_change() {
             let exit = match change {
@@ -40,7 +40,7 @@ impl Supervisor {
         }
     }
 
-    /// Somebody stopped a child with a signal, or let it go on. Only of the postmaster does it matter.
+    /// A signal stopped a child, or continued it. Matters only for the postmaster.
     fn stands_still(&mut self, pid: i32, frozen: bool) {
         let Some(postmaster) = self.postmaster.as_mut().filter(|it| it.pid == pid) else { return };
         postmaster.frozen_ns = frozen.then(boottime_ns);
@@ -48,7 +48,7 @@ impl Supervisor {
         self.log.say(format_args!("postmaster {pid} {how}"));
     }
 
-    /// SIGTERM or one of its kind; the second time there is no handover.
+    /// SIGTERM or similar; the second time there is no handover.
     pub(super) fn begin_termination(&mut self, signal: i32) {
         let now_ns = boottime_ns();
         if let Some(termination) = &mut self.termination {
@@ -62,7 +62,7 @@ impl Supervisor {
             handover_ms: milliseconds(self.options.handover_timeout.min(self.options.grace_period / 2)),
             grace_ms: milliseconds(self.options.grace_period),
         });
-        // A clone or its like does not end within any grace; one beside Postgres may be part of a handover.
+        // A clone or similar does not end within any grace period; one beside Postgres may be part of a handover.
         if self.postmaster.is_none()
             && let Some(tool) = &mut self.tool
         {
@@ -70,7 +70,7 @@ impl Supervisor {
         }
     }
 
-    /// Moves on whatever is ending. True when the supervisor itself is to leave.
+    /// Advances whatever is ending. True when the supervisor itself is to exit.
     pub(super) fn advance_endings(&mut self) -> bool {
         let leave = self.advance_termination();
         let now_ns = boottime_ns();
@@ -82,7 +82,7 @@ impl Supervisor {
         self.look_again_ns = None;
         if kill_postgres || kill_tool {
             self.kill_remaining(kill_postgres, kill_tool);
-            // What has ended may be all that the supervisor still waited for.
+            // What has ended may be all that the supervisor was still waiting for.
             return leave || self.advance_termination();
         }
         leave
@@ -105,7 +105,7 @@ impl Supervisor {
         if kill_tool {
             kill_all(&below.tool);
         }
-        // Most are gone before this returns; those that are not are looked for again.
+        // Most are gone before this returns; the rest are looked for again.
         self.reap();
         let Ok(below) = self.descendants() else { return };
         if kill_tool && below.tool.is_empty() {
@@ -128,7 +128,7 @@ impl Supervisor {
             return Ok(descendants::below(&processes, us, &ToolMarks::default()));
         };
         let below = descendants::below(&processes, us, &tool.marks);
-        // Only those that are there now: the number of one that is gone may become a backend's.
+        // Only those that exist now: the number of one that is gone may be reused by a backend.
         tool.marks.seen = below.tool.iter().copied().collect();
         Ok(below)
     }
@@ -190,7 +190,7 @@ impl Supervisor {
         self.tell(Event::ToolExited { pid, exit, tail: tool.tail.lines() });
     }
 
-    /// Does what the supervisor's own end asks for now. True when it is to leave.
+    /// Does what the supervisor's own end requires now. True when it is to exit.
     fn advance_termination(&mut self) -> bool {
         let alive = Alive {
             postmaster: self.postmaster.is_some(),
@@ -223,7 +223,7 @@ impl Supervisor {
 
 fn kill_all(pids: &[i32]) {
     for pid in pids {
-        // One that is gone by now cannot be killed; all others are seen again by the next look.
+        // One that is gone by now cannot be killed; all others are found by the next check.
         let _ = system::kill(*pid, libc::SIGKILL);
     }
 }

@@ -312,7 +312,7 @@ fn template() -> &'static Path {
             let directory = private_directory();
             let made = directory.path().join("data");
             initdb(&made);
-            // Into place in one step, as another run may do the same; whoever is second leaves the first's.
+            // Moved into place in one step, since another run may do the same; the second keeps the first's.
             let beside = kept.with_extension(std::process::id().to_string());
             copy(&made, &beside);
             if fs::rename(&beside, &kept).is_err() {

@@ -1,4 +1,4 @@
-//! The record with which a timeline begins. Reads no more of a segment than that takes.
+//! The record that begins a timeline. Reads no more of a segment than that needs.
 
 use alloc::vec::Vec;
 
@@ -6,12 +6,12 @@ use super::page::{Pages, four};
 use super::{HEADER, Scan, notable};
 use crate::{Lsn, TimelineId};
 
-/// Before it stand at most a change of `full_page_writes` and the mark of a record that a crash left without its rest.
+/// At most a change of `full_page_writes` and the mark of an unfinished record after a crash come before it.
 const RECORDS_MAX: usize = 8;
 
-/// When `timeline` was begun at `switch`, in microseconds since 1970-01-01 UTC. `head`: the first page of the segment of
-/// `timeline` that holds `switch`; `bytes`: the segment from the place `base` on, which begins a page and lies before `switch`.
-/// `None` when the bytes do not tell.
+/// When `timeline` began at `switch`, in microseconds since 1970-01-01 UTC. `head`: the first page of the segment of `timeline`
+/// that holds `switch`; `bytes`: the segment from position `base` on, which starts a page before `switch`. `None` when the
+/// bytes do not tell.
 #[must_use]
 pub fn timeline_start(
     head: &[u8],

@@ -1,4 +1,4 @@
-//! What the records say that a restore can stop at: ends of transactions, restore points, switches. Finds no record.
+//! The content of records that a restore can stop at: ends of transactions, restore points, switches. Finds no record.
 
 use alloc::string::String;
 
@@ -18,7 +18,7 @@ const XLOG_RESTORE_POINT: u8 = 0x70;
 const XLOG_END_OF_RECOVERY: u8 = 0x90;
 const XACT_OPERATION: u8 = 0x70;
 const XACT_HAS_INFO: u8 = 0x80;
-/// Block numbers in a record's headers that mean something else.
+/// Special block numbers in a record's headers.
 const MAIN_SHORT: u8 = 255;
 const MAIN_LONG: u8 = 254;
 const ORIGIN: u8 = 253;
@@ -27,7 +27,7 @@ const TOPLEVEL_XID: u8 = 252;
 const NAME: usize = 64;
 /// 2000-01-01 in microseconds since 1970-01-01.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
-/// PostgreSQL 18, in which `xl_xact_stats_item` has a number of 64 bits.
+/// PostgreSQL 18, where `xl_xact_stats_item` has a 64-bit number.
 const MAGIC_18: u16 = 0xD118;
 
 pub(super) fn is_notable(header: &Header) -> bool {
@@ -50,7 +50,7 @@ fn ending(info: u8) -> Option<Ending> {
     }
 }
 
-/// What a notable record says; `None` when its bytes make no sense. `bytes`: of the whole record, with its header.
+/// What a notable record says; `None` when its bytes are invalid. `bytes`: the whole record, with its header.
 pub(super) fn read(header: &Header, bytes: &[u8], magic: u16) -> Option<Notable> {
     match header.manager {
         XLOG if header.info & XLOG_OPERATION == XLOG_SWITCH => Some(Notable::Switch),
@@ -82,7 +82,7 @@ pub(super) fn read(header: &Header, bytes: &[u8], magic: u16) -> Option<Notable>
     }
 }
 
-/// When `timeline` was begun, in microseconds since 1970; `None` for a record that begins none. A promotion writes
+/// When `timeline` began, in microseconds since 1970; `None` for a record that begins no timeline. A promotion writes
 /// `xl_end_of_recovery`, the end of a recovery to a target a shutdown checkpoint that names another timeline as the one before,
 /// whose time counts seconds (`CheckPoint` of `pg_control.h`).
 pub(super) fn begun(header: &Header, bytes: &[u8], timeline: TimelineId) -> Option<i64> {
@@ -119,7 +119,7 @@ fn time(data: &[u8]) -> Option<i64> {
     Some(since_2000.saturating_add(POSTGRES_EPOCH))
 }
 
-/// The transaction that was prepared, which lies behind arrays of any length (`ParseCommitRecord` of xactdesc.c).
+/// The prepared transaction, which comes after arrays of any length (`ParseCommitRecord` of xactdesc.c).
 fn prepared_xid(ending: Ending, info: u8, data: &[u8], magic: u16) -> Option<u32> {
     const TWOPHASE: u32 = 1 << 4;
     if info & XACT_HAS_INFO == 0 {

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::{Lsn, SegmentSize};
 
-/// Bytes of `XLogLongPageHeaderData`, with which a segment's first page begins, and of `XLogPageHeaderData`.
+/// Bytes of `XLogLongPageHeaderData`, which starts a segment's first page, and of `XLogPageHeaderData`.
 const LONG: usize = 40;
 const SHORT: usize = 24;
 /// Flags in `xlp_info`.
@@ -14,7 +14,7 @@ const FIRST_IS_OVERWRITTEN: u16 = 0x0008;
 /// `XLOG_PAGE_MAGIC` grows with each version: 0xD110 in 15, 0xD113 in 16, 0xD116 in 17, 0xD118 in 18.
 const MAGICS: core::ops::RangeInclusive<u16> = 0xD061..=0xD2FF;
 
-/// The bytes do not begin as a WAL segment does.
+/// The bytes do not start like a WAL segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotWal;
 
@@ -38,23 +38,23 @@ pub(super) struct Pages<'bytes> {
     pub(super) segment_size: SegmentSize,
 }
 
-/// A page's header, as far as it matters.
+/// A page's header, as far as it is needed.
 #[derive(Clone, Copy)]
 pub(super) struct PageHeader {
     pub(super) length: usize,
-    /// Bytes that are left of a record which began before this page; 0 when none did.
+    /// Bytes left of a record that began before this page; 0 when there is none.
     pub(super) continued: usize,
     overwritten: bool,
 }
 
-/// Why a walk goes no further.
+/// Why a walk stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The bytes given end here.
     NoMore,
-    /// This is no WAL.
+    /// This is not WAL.
     Invalid,
-    /// The record ended with the page before, without its rest; the next begins on the page at this place.
+    /// The record ended unfinished with the previous page; the next one begins on the page at this position.
     Overwritten(usize),
 }
 
@@ -81,18 +81,18 @@ impl<'bytes> Pages<'bytes> {
         Pages { bytes: &[], base: 0, start, page, magic, segment_size }
     }
 
-    /// The same segment with these bytes of it, from `base` on.
+    /// The same segment with these bytes, starting at `base`.
     pub(super) fn with_bytes<'other>(&self, base: usize, bytes: &'other [u8]) -> Pages<'other> {
         let room = (self.segment_size.bytes() as usize).saturating_sub(base);
         Pages { bytes: &bytes[..bytes.len().min(room)], base, ..self.without_bytes() }
     }
 
-    /// The position of a place in the segment.
+    /// The WAL position of a position in the segment.
     pub(super) fn lsn(&self, at: usize) -> Lsn {
         Lsn::new(self.start + at as u64)
     }
 
-    /// These very bytes, which lie on one page.
+    /// Exactly these bytes, which are on one page.
     pub(super) fn bytes(&self, at: usize, length: usize) -> Result<&'bytes [u8], Stop> {
         let at = at.checked_sub(self.base).ok_or(Stop::NoMore)?;
         self.bytes.get(at..at + length).ok_or(Stop::NoMore)
@@ -112,18 +112,18 @@ impl<'bytes> Pages<'bytes> {
         Ok(PageHeader { length, continued, overwritten: info & FIRST_IS_OVERWRITTEN != 0 })
     }
 
-    /// Where a record that is due at `at` begins: after the header when a page does.
+    /// Where a record due at `at` begins: after the header if a page starts there.
     pub(super) fn enter(&self, at: usize) -> Result<usize, Stop> {
         if !at.is_multiple_of(self.page) {
             return Ok(at);
         }
         let header = self.header(at)?;
-        // The rest of a record that nobody began.
+        // The rest of a record without a beginning.
         if header.continued > 0 { Err(Stop::Invalid) } else { Ok(at + header.length) }
     }
 }
 
-/// A place in a record.
+/// A position in a record.
 #[derive(Clone, Copy)]
 pub(super) struct Walk {
     /// Bytes from the start of the segment.
@@ -133,7 +133,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Goes `count` bytes on, at most what is left of the record; `each` sees them without the page headers between.
+    /// Advances `count` bytes, at most to the end of the record; `each` sees them without the page headers between.
     pub(super) fn each_piece(
         &mut self,
         pages: &Pages<'_>,
@@ -159,7 +159,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Enters the next page, which must go on with this record.
+    /// Enters the next page, which must continue this record.
     fn turn(&mut self, pages: &Pages<'_>) -> Result<(), Stop> {
         let header = pages.header(self.at)?;
         if header.overwritten {

@@ -1,4 +1,4 @@
-//! The records of a segment that comes piece by piece, so that nobody has to hold all of it. Without checksums.
+//! The records of a segment that arrives piece by piece, so that it is never all in memory. Without checksums.
 
 use alloc::vec::Vec;
 
@@ -6,31 +6,31 @@ use super::page::{Pages, Stop};
 use super::{NotWal, Record, Scan};
 use crate::Lsn;
 
-/// A scan that goes on with each piece. It finds what [`super::scan_records`] finds in the whole, without `carried`.
+/// A scan that continues with each piece. It finds what [`super::scan_records`] finds in the whole, without `carried`.
 #[derive(Debug)]
 pub struct PiecewiseScan {
     pages: Pages<'static>,
-    /// Where in the segment the bytes of the next step begin.
+    /// Position in the segment where the bytes of the next step begin.
     base: usize,
-    /// The end of the last complete record. 0 until that is passed over which began in the segment before.
+    /// The end of the last complete record. 0 until the record that began in the previous segment has been skipped.
     end: usize,
     previous: Option<Lsn>,
     ended: bool,
 }
 
 impl PiecewiseScan {
-    /// Begins a scan of the segment that begins with these bytes, of which it takes none yet.
+    /// Prepares the scan of the segment that starts with these bytes; reads no record yet.
     ///
     /// # Errors
-    /// When they do not begin as a segment does.
+    /// When they do not start like a segment.
     pub fn begin(segment: &[u8]) -> Result<Self, NotWal> {
         let pages = Pages::open(segment)?.without_bytes();
         Ok(PiecewiseScan { pages, base: 0, end: 0, previous: None, ended: false })
     }
 
-    /// Takes the records that are complete in `bytes`; each notable one goes to `each`, in order. Returns how many of the
-    /// bytes are done with: the next step wants the others again, with more behind them. More than one record, and the
-    /// rest of a page, is never left.
+    /// Reads the records that are complete in `bytes`; passes each notable one to `each`, in order. Returns how many bytes
+    /// are finished: the next step needs the others again, with more after them. The others never exceed one record and the
+    /// rest of a page.
     pub fn step(&mut self, bytes: &[u8], each: &mut dyn FnMut(Record)) -> usize {
         if self.ended {
             return bytes.len();

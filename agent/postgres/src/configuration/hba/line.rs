@@ -1,10 +1,10 @@
-//! A line of `pg_hba.conf`, checked as PostgreSQL reads it: a server does not start on a file with a line that it cannot use.
+//! A line of `pg_hba.conf`, checked as PostgreSQL reads it: a server does not start on a file with a line it cannot use.
 
 use std::net::IpAddr;
 
 /// The kinds of records.
 const KINDS: &[&str] = &["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
-/// PostgreSQL 16 and newer read other files from here.
+/// Directives of PostgreSQL 16 and newer that read other files.
 const INCLUDES: &[&str] = &["include", "include_if_exists", "include_dir"];
 const INCLUDES_SINCE: u32 = 160_000;
 const METHODS: &[&str] = &[
@@ -25,13 +25,13 @@ const METHODS: &[&str] = &[
     "oauth",
 ];
 
-/// One word of a line; what is in quotes is no keyword.
+/// One word of a line; in quotes it is not a keyword.
 struct Word {
     text: String,
     quoted: bool,
 }
 
-/// Whether a server of this version would take the text, which may be empty, a comment or several lines.
+/// Whether a server of this version accepts the text, which may be empty, a comment or several lines.
 ///
 /// # Errors
 /// Why not.
@@ -85,7 +85,7 @@ fn record(fields: &[Vec<Word>], server_version: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the address is a number without `/bits`, so that its netmask follows.
+/// Whether the address is numeric and has no `/bits`, so that its netmask follows.
 fn address_without_mask(field: &[Word]) -> Result<bool, String> {
     let address = single(field, "the address")?;
     let quoted = field.first().is_some_and(|word| word.quoted);
@@ -114,7 +114,7 @@ fn single<'line>(field: &'line [Word], what: &str) -> Result<&'line str, String>
     }
 }
 
-/// The fields of a line; a comma joins words to one.
+/// The fields of a line; a comma joins words into one.
 fn words(line: &str) -> Result<Vec<Vec<Word>>, String> {
     let mut fields: Vec<Vec<Word>> = Vec::new();
     let mut characters = line.chars().peekable();

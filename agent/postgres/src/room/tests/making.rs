@@ -1,4 +1,4 @@
-//! Old data with tablespaces makes room, whatever stands in the way, also when it was broken off in the middle.
+//! Old data with tablespaces makes room, whatever is in the way, also after an interruption in the middle.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -49,13 +49,13 @@ impl Scene {
         fs::read_to_string(self.path(name).join("which")).unwrap_or_default()
     }
 
-    /// What lies in a directory; nothing when it is not there.
+    /// The content of a directory; empty if it does not exist.
     fn names(&self, name: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(name)).into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// A copy could begin now, and one that is broken off is begun anew.
+    /// A copy could begin now, and an interrupted one starts again.
     fn is_free(&self) {
         assert_eq!(self.names("data"), [""; 0]);
         assert_eq!(self.names("space"), [""; 0]);
@@ -65,7 +65,7 @@ impl Scene {
         assert_eq!(places, [self.path("space")]);
     }
 
-    /// The old data lies aside, and finds its tablespace there.
+    /// The old data was moved aside, and its link leads to its tablespace there.
     fn is_aside(&self, which: &str) {
         assert_eq!(self.which("data.replaced"), which);
         assert_eq!(self.which(&format!("data.replaced/pg_tblspc/16384/{VERSION}")), which);
