@@ -79,6 +79,7 @@ impl Actor<'_> {
             Step::ClaimInitialize => Ok(self.instruments.dcs.claim_initialize().await?),
             Step::RecordInitialize { system } => self.record_initialize(*system).await,
             Step::RecordSync { standbys, revision } => self.record_sync(standbys, *revision).await,
+            Step::RestoreSync { before } => self.restore_sync(before).await,
             Step::ClearSync { revision } => Ok(self.instruments.dcs.clear_sync(*revision).await?),
             Step::RecordHistory => self.record_history().await,
             Step::FinishRequest { revision } => Ok(self.instruments.dcs.clear_failover(*revision).await?),

@@ -1,28 +1,14 @@
-//! Base backups in the life of a cluster: when one is due, who takes it, how far it is, what became of it. How one is taken
-//! is the archive's matter; that it is wanted, by whom it is taken and how it ended stands in the DCS.
-//!
-//! The keeper is a task of its own beside the round: it reads the board like every visitor, and however long a backup takes,
-//! the renewal of the lease does not wait for it.
+//! Base backups in the life of a cluster: when one is due, how this member takes one, what the archive holds of them. How one is made
+//! is the archive's matter; who takes it, and what becomes of it, is in `jobs`.
 
-mod drill;
-mod hopeless;
-mod keeper;
-mod run;
 mod shelf;
 mod take;
-mod turn;
-
-#[cfg(test)]
-mod tests;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use drill::{Driller, Drills};
-pub(crate) use keeper::{Keeper, Pace};
-use shelf::ShelfError;
-pub(crate) use shelf::{Seen, Shelf};
+pub(crate) use shelf::{Drills, Seen, Shelf, ShelfError};
 pub(crate) use take::ArchiveTaker;
 
 /// Takes one base backup, from the beginning to its place in the archive.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrider_archive::Shipper;
 use outrider_archive::catalog::Catalog;
-use outrider_archive::restore::{Goal, Phase, Plan, Progress, RestoreOptions, Restorer, Target};
-use outrider_archive::{AheadOptions, Fetcher, Server, ServerOptions, Shipper};
 use outrider_postgres::{Configuration, Error, Postgres, Upstream};
+use outrider_restore::{AheadOptions, Fetcher, Server, ServerOptions};
+use outrider_restore::{Goal, Phase, Plan, Progress, RestoreOptions, Restorer, Target};
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -12,7 +12,7 @@ mod gate;
 mod heap;
 mod http;
 mod instruments;
-mod keeper;
+mod jobs;
 mod lag;
 mod log;
 mod member;

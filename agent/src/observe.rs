@@ -64,7 +64,7 @@ pub(crate) async fn observe(instruments: &Instruments, state: &mut State) -> Res
     if cluster.blank {
         let record = state.dcs.record();
         members::add_remembered(&mut view.members, &record, &view.me);
-        view.local.recorded = cluster::sync_state(&record.sync(), 0).standbys;
+        view.local.recorded = state::sync_state(&record.sync(), 0).standbys;
     }
     view.dcs = Dcs::Seen(cluster);
     timelines::take_over(instruments, &mut state.data, &mut view);

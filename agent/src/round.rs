@@ -15,15 +15,16 @@ use tracing::{error, info, warn};
 use self::alarm::{Alarm, Wakened};
 use self::patience::Patience;
 use crate::act::{self, Fault};
-use crate::backup::{ArchiveTaker, Driller, Keeper, Pace, Shelf};
+use crate::backup::Shelf;
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
 use crate::instruments::Instruments;
+use crate::jobs::Jobs;
 use crate::log::{Said, causes};
 use crate::report::Reporter;
 use crate::state::{Addresses, DcsMemory, Rules, State};
 use crate::wake::waker;
-use crate::{clock, heap, observe, rollback};
+use crate::{clock, heap, observe};
 
 /// So many rounds a `loop_wait` has when something that should take moments takes longer.
 const PATIENT_ROUNDS: u32 = 10;
@@ -74,25 +75,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "the agent makes its rounds"
     );
     let heap = tokio::spawn(heap::keep_small());
-    let keeper = keep_backups(&instruments, &reporter);
-    let driller = shelf.and_then(|shelf| Driller::start(&config, shelf, reporter.board()));
-    let rollbacks = rollback::Keeper::start(&instruments, reporter.board(), waker, settled);
+    let jobs = Jobs::start(&instruments, &reporter.board(), shelf, waker, settled);
     let mut rounds =
         Rounds { instruments, state, reporter, patience: Patience::default(), step_fault: Said::default() };
     let end = rounds.make(&mut alarm).await;
-    tokio::join!(
-        async {
-            if let Some(keeper) = keeper {
-                keeper.end().await;
-            }
-        },
-        async {
-            if let Some(driller) = driller {
-                driller.end().await;
-            }
-        },
-        rollbacks.end(),
-    );
+    jobs.end().await;
     let Rounds { instruments, state, reporter, .. } = &mut rounds;
     let last = reporter.board().borrow().clone();
     let view = last.as_ref().map(|report| &report.view);
@@ -143,15 +130,6 @@ fn first_state(config: &Config, policy: Policy) -> anyhow::Result<State> {
 fn shelf(instruments: &Instruments) -> Option<Shelf> {
     let layout = instruments.config.archive.as_ref()?.layout.clone();
     Some(Shelf::new(instruments.archive.as_ref()?.store(), layout))
-}
-
-/// Where there is an archive, base backups go into it.
-fn keep_backups(instruments: &Instruments, reporter: &Reporter) -> Option<Keeper> {
-    let archive = instruments.config.archive.as_ref()?;
-    let (config, postgres) = (instruments.config.clone(), instruments.postgres.clone());
-    let taker = Arc::new(ArchiveTaker::new(config, postgres, reporter.board()));
-    let (dcs, schedule) = (instruments.dcs.clone(), archive.schedule.clone());
-    Some(Keeper::start(dcs, reporter.board(), schedule, taker, Pace::USUAL))
 }
 
 /// What root writes into a data directory, Postgres cannot read.

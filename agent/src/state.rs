@@ -12,6 +12,7 @@ mod failures;
 mod jobs;
 mod lease;
 mod postgres;
+mod promotion;
 mod requests;
 mod retained;
 mod rules;
@@ -27,12 +28,13 @@ pub(crate) use self::cluster::Cluster;
 pub(crate) use self::commits::Commits;
 pub(crate) use self::counters::{Counters, ROUND_BOUNDS};
 pub(crate) use self::data::Data;
-pub(crate) use self::dcs_memory::{DcsMemory, DcsRecord};
+pub(crate) use self::dcs_memory::{DcsMemory, DcsRecord, sync_state};
 pub(crate) use self::entry::Entry;
 pub(crate) use self::failures::Failed;
 pub(crate) use self::jobs::{Ended, Jobs};
 pub(crate) use self::lease::{HeldLease, Lease};
 pub(crate) use self::postgres::Postgres;
+pub(crate) use self::promotion::Promotion;
 pub(crate) use self::requests::SwitchoverProgress;
 pub(crate) use self::retained::Retained;
 pub(crate) use self::rules::{Answered, Rules};
@@ -63,6 +65,8 @@ pub(crate) struct State {
     pub(crate) supervisor: Supervisor,
     /// The local Postgres, while it runs.
     pub(crate) postgres: Postgres,
+    /// The promotion that was begun here and has not ended recovery.
+    pub(crate) promotion: Promotion,
     /// Whom its commits wait for.
     pub(crate) commits: Commits,
     /// Its data directory.
@@ -92,6 +96,7 @@ impl State {
             settings: Settings::new(configuration),
             supervisor: Supervisor::default(),
             postgres: Postgres::default(),
+            promotion: Promotion::default(),
             commits: Commits::default(),
             data: Data::default(),
             jobs: Jobs::default(),

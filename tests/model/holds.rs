@@ -93,6 +93,12 @@ fn a_frozen_node_among_members_that_read_early_and_publish_late_loses_no_acknowl
 }
 
 #[test]
+fn a_node_of_three_that_can_never_be_promoted_loses_no_acknowledged_commit() {
+    let setup = Setup { promotions_fail: true, ..Setup::new(3, 1, 2) };
+    holds(&setup, 2_399_532, &[FAILOVER]);
+}
+
+#[test]
 fn the_loss_of_one_node_of_two_is_survived() {
     let setup = Setup { losses: true, ..Setup::new(2, 2, 2) };
     holds(&setup, 239_087, &[FAILOVER, ALL_BACK]);

@@ -2,5 +2,6 @@
 //! purpose, is found. The world itself is in `tests/world`, and what it leaves out stands there.
 
 mod holds;
+mod jobs;
 mod mutants;
 mod recovers;

@@ -58,6 +58,11 @@ fn a_new_primary_must_strike_the_others_from_sync_first() {
 }
 
 #[test]
+fn a_promotion_that_has_ended_must_not_be_taken_back() {
+    caught(Mutant::PutsBackAfterServing, Setup { promotions_fail: true, ..Setup::new(2, 1, 2) });
+}
+
+#[test]
 fn a_revived_primary_must_wait_for_whom_sync_names() {
     caught(Mutant::RevivesWaitingForNobody, Setup::new(2, 1, 2));
 }

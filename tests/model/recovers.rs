@@ -37,6 +37,18 @@ fn two_nodes_after_a_fault_and_a_restart() {
     recovers(&Setup { terminations: 1, ..Setup::new(2, 1, 1) }, 152_901);
 }
 
+/// Whoever cannot be promoted lets go of the lease, and of `/sync`.
+#[test]
+fn two_nodes_of_which_one_can_never_be_promoted() {
+    recovers(&Setup { promotions_fail: true, ..Setup::new(2, 1, 2) }, 89_555);
+}
+
+#[test]
+fn a_member_that_keeps_what_it_took_for_a_promotion_that_failed_strands_the_cluster() {
+    let setup = Setup { mutant: Some(Mutant::NeverPutsBack), promotions_fail: true, ..Setup::new(2, 1, 2) };
+    assert!(search_recovery(&setup).stranded.is_some());
+}
+
 #[test]
 fn two_nodes_after_one_was_frozen() {
     recovers(&Setup { fuse: Fuse::Dead, requests: 1, ..Setup::new(2, 1, 1) }, 47_663);

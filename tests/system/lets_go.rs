@@ -52,6 +52,42 @@ fn ends_at_once_while(file: &Path) -> String {
     )
 }
 
+/// A server for the end of whose recovery this is run.
+fn ends_recovery_with(command: &str) -> String {
+    format!(
+        "case \" $* \" in *\" --boot \"*|*\" --single \"*|*\" --check \"*|*\" -C \"*|*\" -V \"*|*--version*) exec {{real}} \"$@\";; esac\n\
+         exec {{real}} \"$@\" -c \"recovery_end_command={command}\""
+    )
+}
+
+/// The synchronous standby takes over from a primary that crashed, and `command` lets its recovery not end while the file `{mark}` is
+/// there: the former primary leads again, and nothing is lost.
+async fn the_former_primary_leads_again(builder: Builder, command: &str) {
+    let cluster = builder.prepare().await.unwrap();
+    let marks = cluster.guard.make_directory("marks").unwrap();
+    for member in &cluster.members {
+        let command = command.replace("{mark}", &marks.join(member.name()).display().to_string());
+        Programs::of(&cluster, member).replace("postgres", &ends_recovery_with(&command));
+        member.start().unwrap();
+    }
+    cluster.wait_until_whole().await.unwrap();
+    let story = Story::of(cluster).await;
+    let synchronous = story.cluster.wait_until_synchronous().await.unwrap();
+    let leader = story.leader().await;
+    let [standby] = &synchronous[..] else { panic!("one is synchronous, not {synchronous:?}") };
+    let failing = story.cluster.members.iter().find(|member| member.name() == standby).unwrap();
+    let mark = marks.join(standby);
+    std::fs::write(&mark, "").unwrap();
+    leader.kill_postmaster();
+    logged(failing, "recorded again who could be promoted before").await;
+    let leads = async || leader.leads().await.then_some(());
+    let waited = wait_until("the former primary leads again", LIMIT, leads).await;
+    waited.unwrap_or_else(|fault| panic!("{fault}; {}", logs(&story.cluster)));
+    story.writes(50).await;
+    std::fs::remove_file(&mark).unwrap();
+    story.end().await;
+}
+
 /// Waits until the member shows that this has failed so often.
 async fn fails(member: &Member, job: &str, count: u64) {
     let failing = async || {
@@ -129,6 +165,18 @@ async fn a_leader_whose_postgres_can_not_be_started_any_more_lets_a_standby_lead
     std::fs::remove_file(&mark).unwrap();
     logged(leader, "a standby, following the leader").await;
     story.end_with_losses().await;
+}
+
+/// PostgreSQL ends where the command of a recovery's end is not found, each time after it has begun a timeline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_whose_promotion_fails_for_ever_gives_the_lease_to_the_former_primary() {
+    the_former_primary_leads_again(Builder::new(), "test ! -e '{mark}' || exit 127").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_whose_promotion_does_not_end_gives_the_lease_to_the_former_primary() {
+    let builder = Builder::new().dcs(json!({"primary_start_timeout": 5}));
+    the_former_primary_leads_again(builder, "while test -e '{mark}'; do sleep 0.1; done").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,4 +41,5 @@ mod story;
 mod switchover;
 mod tablespaces;
 mod tls;
+mod ttl;
 mod twins;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::story::{LIMIT, logs};
 
-async fn patch(member: &Member, change: &Value) -> (u16, String) {
+pub(crate) async fn patch(member: &Member, change: &Value) -> (u16, String) {
     send(member, reqwest::Method::PATCH, change).await
 }
 

@@ -3,7 +3,6 @@
 mod document;
 mod foreign;
 mod lookup;
-mod objects;
 mod path;
 mod wal;
 
@@ -14,10 +13,9 @@ use jiff::Timestamp;
 use outrider_wal::{Lsn, SegmentSize};
 
 use crate::{BackupId, BackupInfo, BackupStatus, Layout, Owned, ReadBackupInfo};
-use outrider_store::{self as store, Store};
+use outrider_store::{self as store, Store, each_object, read_small};
 
-pub(crate) use objects::{each_object, read_small, split_suffix, unpacked};
-pub(crate) use path::TimelinePath;
+pub use path::TimelinePath;
 pub use wal::{ArchivedWal, Chain, Gap};
 
 /// `backup.info`, histories and marks asked for at one time.

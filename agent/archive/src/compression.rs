@@ -3,11 +3,15 @@
 mod buffer;
 mod lz4;
 mod pack;
+mod suffix;
 mod unpack;
 
 pub(crate) use buffer::buffer;
-pub(crate) use pack::{Packer, WHOLE_MAX, pack_whole, packs_whole};
-pub(crate) use unpack::{gunzip_whole, reader};
+pub use pack::WHOLE_MAX;
+pub(crate) use pack::{Packer, pack_whole, packs_whole};
+pub(crate) use suffix::unpack_small;
+pub use suffix::{split_suffix, unpacked};
+pub use unpack::{gunzip_whole, reader};
 
 /// How files are compressed before they leave. Gzip is what every reader of barman's archives knows.
 ///

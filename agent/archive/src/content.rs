@@ -17,7 +17,7 @@ use crate::compression::{Packer, buffer, pack_whole, packs_whole};
 use outrider_store::Payload;
 
 /// Bytes of the long header with which each segment's first page begins (PostgreSQL, XLogLongPageHeaderData).
-pub(crate) const HEADER: usize = 40;
+pub const HEADER: usize = 40;
 /// Set in `xlp_info` when the header is a long one.
 const LONG_HEADER: u16 = 0x0002;
 /// `XLOG_PAGE_MAGIC` grows with each version: 0xD10D in 14, 0xD110 in 15, 0xD118 in 18. Room for those to come.
@@ -61,10 +61,11 @@ pub enum Fault {
 
 /// What a segment must be like.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected {
+pub struct Expected {
     /// Of the server, from its control file; `None` when it is not known yet.
-    pub(crate) system_identifier: Option<u64>,
-    pub(crate) segment_size: SegmentSize,
+    pub system_identifier: Option<u64>,
+    /// Of the server, from its control file.
+    pub segment_size: SegmentSize,
 }
 
 /// A file ready to leave. At most about the size of a segment, also when nothing in it can be compressed.
@@ -122,7 +123,7 @@ pub(crate) fn pack(
 }
 
 /// Checks that these first bytes are those of the segment.
-pub(crate) fn check_header(
+pub fn check_header(
     name: WalFileName,
     segment: SegmentName,
     header: &[u8; HEADER],
@@ -168,13 +169,13 @@ pub(crate) fn system_identifier(header: &[u8; HEADER]) -> u64 {
 }
 
 /// The size that a segment's own header states; `None` when it is no header or states none that is possible.
-pub(crate) fn stated_size(header: &[u8; HEADER]) -> Option<SegmentSize> {
+pub fn stated_size(header: &[u8; HEADER]) -> Option<SegmentSize> {
     let size = u32::from_ne_bytes([header[32], header[33], header[34], header[35]]);
     SegmentSize::new(u64::from(size))
 }
 
 /// Checks a history or a backup history.
-pub(crate) fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), Fault> {
+pub fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), Fault> {
     let history_fault = |fault: String| Fault::History { name, fault };
     if let WalFileName::BackupHistory { .. } = name {
         // It holds the label of the backup, which may be in any encoding.

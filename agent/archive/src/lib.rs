@@ -1,31 +1,29 @@
-//! The archive: ships finished WAL to a store and fetches it back, and takes base backups. Restores none.
+//! The archive: ships finished WAL to a store and streams what is being written, takes base backups, lists both, and removes what
+//! retention lets go. The way back is in `outrider-restore`.
 //!
 //! Objects lie where barman-cloud puts them, so that its tools read this archive and this program reads theirs.
 //! An object is written once: never changed, never overwritten, and what differs is an alarm.
 
 #![forbid(unsafe_code)]
 
-mod backup;
 mod backup_info;
 mod clock;
-mod compression;
-mod content;
-mod fetch;
 mod layout;
+mod listing;
+#[cfg(test)]
+mod memory;
 mod owner;
-mod protocol;
 mod queue;
-mod server;
 mod ship;
 mod status;
 mod stream;
 mod upload;
 
+pub mod backup;
 pub mod catalog;
-pub mod client;
-pub mod restore;
+pub mod compression;
+pub mod content;
 pub mod retention;
-pub mod verify;
 
 pub use backup::{
     BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Inside, MANIFEST, Phase,
@@ -37,10 +35,8 @@ pub use backup_info::{
 };
 pub use compression::{Compression, Format};
 pub use content::Fault;
-pub use fetch::{AheadOptions, FetchError, Fetched, Fetcher, Patience};
 pub use layout::{BadServerName, Layout};
 pub use owner::{Leader, NotOwned, Owned, prove, prove_by_hand};
-pub use server::{Server, ServerError, ServerOptions};
 pub use ship::{Leadership, NotDurable, ShipOptions, Shipper};
 pub use status::{Archived, Conflict, Counters, Failure, Status};
 pub use stream::{FlushPosition, StreamCounters, StreamOptions, StreamStatus, Streamer};

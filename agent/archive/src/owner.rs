@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compression::{Format, reader};
 use crate::content::{Expected, HEADER, check_header, system_identifier};
-use crate::ship::listing::Listing;
+use crate::listing::Listing;
 use crate::{Compression, Layout};
 use outrider_store::{self as store, Store, Version};
 
@@ -317,7 +317,7 @@ async fn read(store: &dyn Store, key: &str) -> Result<Option<(Vec<u8>, Option<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ship::shelf::Shelf;
+    use crate::memory::MemoryStore;
 
     const LEADER: Leader<'_> = Leader { system_identifier: 42, term: 5, member: "a" };
 
@@ -327,22 +327,26 @@ mod tests {
 
     #[tokio::test]
     async fn an_archive_is_ones_own_when_the_leader_has_claimed_it_and_only_then() {
-        let proof = async |shelf: Shelf| prove(&shelf, &layout(), LEADER).await;
-        let owned = proof(Shelf::claimed(5, "42", "a")).await.unwrap();
+        let proof = async |store: MemoryStore| prove(&store, &layout(), LEADER).await;
+        let owned = proof(MemoryStore::claimed(5, "42", "a")).await.unwrap();
         assert!(owned.is_of(42) && !owned.is_of(43));
-        for earlier in [Shelf::default(), Shelf::claimed(4, "42", "a"), Shelf::claimed(4, "42", "b")] {
+        for earlier in
+            [MemoryStore::default(), MemoryStore::claimed(4, "42", "a"), MemoryStore::claimed(4, "42", "b")]
+        {
             let fault = proof(earlier).await.unwrap_err();
             assert!(matches!(fault, NotOwned::Unclaimed(_)), "{fault:?}");
         }
-        for later in [Shelf::claimed(6, "42", "a"), Shelf::claimed(5, "42", "b")] {
+        for later in [MemoryStore::claimed(6, "42", "a"), MemoryStore::claimed(5, "42", "b")] {
             let fault = proof(later).await.unwrap_err();
             assert!(matches!(fault, NotOwned::Later(_)), "{fault:?}");
         }
-        let unreadable = Shelf::default();
+        let unreadable = MemoryStore::default();
         unreadable.add("s/outrider/writer.json", b"{");
-        let unclaimed = Shelf::default();
+        let unclaimed = MemoryStore::default();
         unclaimed.add("s/base/20261124T100000/backup.info", b"systemid=43\n");
-        for others in [Shelf::claimed(1, "43", "a"), Shelf::claimed(9, "43", "a"), unreadable, unclaimed] {
+        for others in
+            [MemoryStore::claimed(1, "43", "a"), MemoryStore::claimed(9, "43", "a"), unreadable, unclaimed]
+        {
             let fault = proof(others).await.unwrap_err();
             assert!(matches!(fault, NotOwned::Others(_)), "{fault:?}");
         }
@@ -350,8 +354,8 @@ mod tests {
 
     #[tokio::test]
     async fn by_hand_the_owner_must_be_known_and_no_later_leader_writes() {
-        let proof = async |shelf: &Shelf, own, term| prove_by_hand(shelf, &layout(), own, term).await;
-        let claimed = Shelf::claimed(5, "42", "b");
+        let proof = async |store: &MemoryStore, own, term| prove_by_hand(store, &layout(), own, term).await;
+        let claimed = MemoryStore::claimed(5, "42", "b");
         for term in [None, Some(5), Some(6)] {
             assert!(proof(&claimed, Some(42), term).await.is_ok(), "{term:?}");
         }
@@ -359,7 +363,7 @@ mod tests {
         for (own, term) in [(Some(43), None), (Some(43), Some(4)), (None, None), (None, Some(9))] {
             assert!(matches!(proof(&claimed, own, term).await, Err(NotOwned::Others(_))), "{own:?} {term:?}");
         }
-        let empty = Shelf::default();
+        let empty = MemoryStore::default();
         assert!(proof(&empty, None, None).await.unwrap().is_of(7));
         assert!(!proof(&empty, Some(42), None).await.unwrap().is_of(7));
     }

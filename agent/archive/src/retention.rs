@@ -1,9 +1,9 @@
 //! Which base backups and which WAL may go: decides, and says why. What takes them away is in the room below.
 
-mod clock;
 mod removal;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,8 +15,8 @@ use outrider_wal::{SegmentName, TimelineId};
 use crate::catalog::{Backup, BackupState, Catalog, Keep};
 use crate::{BackupId, BackupInfo};
 
-pub use clock::trusted_plan;
 pub use removal::{Removed, remove_backup, remove_obsolete};
+pub use trust::trusted_plan;
 
 /// Names of backups are times: of a clock that is this far ahead they say nothing of their age. Barman's are local times, up to 14
 /// hours ahead.

@@ -4,9 +4,6 @@
 mod capacity;
 mod gaps;
 mod line;
-pub(crate) mod listing;
-#[cfg(test)]
-pub(crate) mod shelf;
 mod unbroken;
 mod work;
 mod writer;

@@ -2,7 +2,7 @@
 
 mod suffix;
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::compression::reader;
 use crate::content::{self, CommitTimes, Expected, Packed};
 use crate::status::Conflict;
 use crate::{Compression, Fault, Format, Layout};
-use outrider_store::{self as store, Metadata, Store, Stored, causes};
+use outrider_store::{self as store, Metadata, Store, Stored, causes, read_on_a_thread};
 
 pub(crate) use suffix::Suffixes;
 
@@ -112,11 +113,9 @@ impl Uploader {
             return Ok(sha256.clone());
         }
         let download = self.store.get(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
-        let sum = crate::fetch::unpack(download, format, Sum(Sha256::new()));
-        match sum.await.map_err(UploadError::Store)? {
-            Ok(Sum(sum)) => Ok(format!("{:x}", sum.finalize())),
-            Err(_) => Ok("unreadable".to_owned()),
-        }
+        let sum = read_on_a_thread(download, move |packed| sha256_of(format, packed));
+        let (sum, _) = sum.await.map_err(UploadError::Store)?;
+        Ok(sum.unwrap_or_else(|_| "unreadable".to_owned()))
     }
 }
 
@@ -139,15 +138,22 @@ fn metadata(sha256: &str, commits: Option<CommitTimes>) -> Metadata {
     metadata
 }
 
+/// Of the plain bytes.
+fn sha256_of(format: Format, packed: impl Read) -> io::Result<String> {
+    let mut sum = Sum(Sha256::new());
+    io::copy(&mut reader(format, packed)?, &mut sum)?;
+    Ok(format!("{:x}", sum.0.finalize()))
+}
+
 struct Sum(Sha256);
 
 impl Write for Sum {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.update(bytes);
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

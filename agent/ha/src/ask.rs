@@ -2,8 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::decide::election;
-use crate::decide::is_my_turn;
+use crate::decide::{is_my_turn, went_back};
 use crate::view::cluster::{Cluster, Lease};
 use crate::view::local::Postgres;
 use crate::view::member::{Member, MemberName, Role};
@@ -56,7 +55,7 @@ pub fn whom_to_ask(view: &View) -> Vec<(MemberName, Patience)> {
 #[must_use]
 pub fn must_read_again(view: &View) -> bool {
     let Dcs::Seen(cluster) = &view.dcs else { return false };
-    election::knows_more(view, cluster).is_some()
+    went_back::knows_more(view, cluster).is_some()
 }
 
 /// A member that may hold acknowledged commits is worth waiting for; the former primary is not.

@@ -4,17 +4,21 @@
 
 mod blind;
 mod bootstrap;
-pub(crate) mod election;
+mod election;
+mod failing;
 mod primary;
 mod raise;
 pub(crate) mod recreate;
 mod rejoin;
+mod request;
 mod restart;
 mod standby;
+mod standbys;
 mod stop;
 mod switchover;
 mod synchronous;
 mod ttl;
+pub(crate) mod went_back;
 
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;

@@ -1,9 +1,9 @@
 //! What no plan may ever do, whatever the view: checked in tests, in the model, and by the agent before it acts.
 
-use crate::decide::{election, recreate};
+use crate::decide::{recreate, went_back};
 use crate::fuse::fuse_life;
 use crate::plan::{Plan, StartAs, Step, StopMode};
-use crate::view::cluster::{Cluster, Initialize, Lease};
+use crate::view::cluster::{Cluster, Initialize, Lease, SyncState};
 use crate::view::local::{Postgres, Shutdown};
 use crate::view::member::Role;
 use crate::view::request::RequestKind;
@@ -42,11 +42,9 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::ShortenFuse { .. }
         | Step::SetTtl { .. } => on_session(view, plan, mine, step),
         Step::RecordSync { standbys, .. } => record_sync(view, standbys),
+        Step::RestoreSync { before } => restore_sync(view, cluster, before),
         Step::SetSynchronous { names } => set_synchronous(view, names),
-        Step::Initdb => {
-            require(!matches!(cluster.initialize, Initialize::Done(_)), "no second cluster is made")?;
-            require(mine, "only the holder of the lease makes the cluster")
-        }
+        Step::Initdb => initdb(cluster, mine),
         Step::Rollback => roll_back(view, plan),
         Step::Clone { .. } => require(
             !matches!(view.local.postgres, Postgres::Primary { .. } | Postgres::Standby { .. }),
@@ -60,8 +58,10 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::ClearRequest { .. }
         | Step::DateRequest { .. }
         | Step::AnnounceStop { .. } => on_request(cluster, step),
-        Step::SkipTimelines { .. } => {
-            require(mine && accepts_loss(view, cluster), "a timeline is given up only when somebody said so")
+        Step::SkipTimelines { newest } => {
+            let given_up = cluster.sync.as_ref().is_some_and(|sync| sync.given_up >= *newest);
+            let said_so = given_up || accepts_loss(view, cluster);
+            require(mine && said_so, "a timeline is given up only when somebody said so")
         }
         Step::ClaimInitialize
         | Step::RecordInitialize { .. }
@@ -92,6 +92,11 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
     }
 }
 
+fn initdb(cluster: &Cluster, mine: bool) -> Result<(), Violation> {
+    require(!matches!(cluster.initialize, Initialize::Done(_)), "no second cluster is made")?;
+    require(mine, "only the holder of the lease makes the cluster")
+}
+
 /// Whoever takes the lease as a standby has all that was acknowledged, or somebody has given up what it lacks.
 fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
     require(matches!(cluster.lease, Lease::Free { .. }), "only a free lease is taken")?;
@@ -113,7 +118,7 @@ fn acquire_lease(view: &View, cluster: &Cluster) -> Result<(), Violation> {
         "no lease is taken from a DCS that went back",
     )?;
     require(
-        election::knows_more(view, cluster).is_none(),
+        went_back::knows_more(view, cluster).is_none(),
         "no lease is taken from a DCS of which a member that answers has seen more",
     )
 }
@@ -283,9 +288,11 @@ fn hand_over(view: &View, to: &crate::MemberName) -> Result<(), Violation> {
         cluster.sync.as_ref().is_some_and(|sync| sync.leader.as_ref() == Some(&view.me) && sync.covers(to));
     let has_all =
         *shutdown == Shutdown::CleanPrimary && state.timeline == *timeline && state.position >= *end;
+    // Nothing was written here that they lack.
+    let unused = *shutdown == Shutdown::Standby && cluster.sync.as_ref().is_some_and(|sync| sync.covers(to));
     let asynchronous = cluster.sync.is_none();
     require(
-        recorded || has_all || asynchronous,
+        recorded || has_all || unused || asynchronous,
         "the lease is handed only to a member with every acknowledged commit",
     )
 }
@@ -310,6 +317,24 @@ fn record_sync(view: &View, standbys: &[crate::MemberName]) -> Result<(), Violat
         )?;
     }
     Ok(())
+}
+
+/// Whoever was struck from `/sync` is put back only while nothing can have been acknowledged since: recovery never ended, Postgres
+/// does not run, and nobody has written `/sync` meanwhile.
+fn restore_sync(view: &View, cluster: &Cluster, before: &SyncState) -> Result<(), Violation> {
+    require(cluster.lease == Lease::Mine, "only the leader records who is synchronous")?;
+    require(
+        matches!(view.local.postgres, Postgres::Stopped { shutdown: Shutdown::Standby, .. }),
+        "/sync is put back only by a standby that does not run",
+    )?;
+    let struck = view.local.promotion.struck.as_ref().is_some_and(|struck| {
+        (&struck.leader, &struck.standbys, struck.revision)
+            == (&before.leader, &before.standbys, before.revision)
+    });
+    let alone = cluster.sync.as_ref().is_some_and(|sync| {
+        sync.leader.as_ref() == Some(&view.me) && sync.standbys.is_empty() && sync.revision == before.revision
+    });
+    require(struck && alone, "only what this member struck from /sync is put back, and only once")
 }
 
 fn require(holds: bool, rule: Violation) -> Result<(), Violation> {

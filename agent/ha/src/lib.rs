@@ -27,7 +27,7 @@ pub use reason::{Lack, Reason, Unfit};
 pub use rebuild::{NotRebuilt, Rebuilding, Testimony, Witness, rebuild};
 pub use view::cluster::{Cluster, Initialize, Lease, SyncState};
 pub use view::identity::{SystemId, Term};
-pub use view::local::{Local, Postgres, Shutdown, Streaming, Synchronous, Unusable, WalSender};
+pub use view::local::{Local, Postgres, Promotion, Shutdown, Streaming, Synchronous, Unusable, WalSender};
 pub use view::member::{
     Answer, Cause, Hold, Lacking, Member, MemberName, MemberState, Query, Replay, Role, Tags,
 };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reason::Reason;
 use crate::view::Job;
+use crate::view::cluster::SyncState;
 use crate::view::identity::SystemId;
 use crate::view::member::MemberName;
 use crate::view::restart::TurnChange;
@@ -99,6 +100,11 @@ pub enum Step {
         standbys: Vec<MemberName>,
         /// Revision of `/sync` as it was seen; `None` when the key was absent.
         revision: Option<i64>,
+    },
+    /// Put back into `/sync` those whom this member struck from it for a promotion that never ended recovery.
+    RestoreSync {
+        /// `/sync` as it was.
+        before: SyncState,
     },
     /// Take `/sync` away: synchronous mode was turned off.
     ClearSync {
@@ -234,6 +240,7 @@ impl Step {
             | Step::ClaimInitialize
             | Step::RecordInitialize { .. }
             | Step::RecordSync { .. }
+            | Step::RestoreSync { .. }
             | Step::ClearSync { .. }
             | Step::RecordHistory
             | Step::FinishRequest { .. }

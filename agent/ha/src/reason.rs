@@ -207,6 +207,9 @@ reasons! {
     /// The lease is mine and the standby that should be promoted does not come up.
     NotComingUp => "not_coming_up", "Postgres does not come up here; giving up the lease";
 
+    /// The promotion fails again and again: nobody has written anything since, and whoever had every commit may lead again.
+    NeverPromoted => "never_promoted", "the promotion fails here, again and again; whoever else has every acknowledged commit may be promoted again";
+
     /// The container ends: Postgres is stopped and the lease is handed to whoever has all of its WAL.
     Terminating => "terminating", "told to end; stopping Postgres and handing over";
 

@@ -11,7 +11,7 @@ fn says(term: u64, sync_revision: i64, sync: &[&str], position: u64) -> Testimon
     let (leader, standbys) = names
         .split_first()
         .map_or((None, Vec::new()), |(leader, standbys)| (Some(leader.clone()), standbys.to_vec()));
-    let record = SyncState { leader, standbys, revision: sync_revision };
+    let record = SyncState { leader, standbys, given_up: TimelineId::default(), revision: sync_revision };
     Testimony {
         watermark: Watermark { term: Term(term), revision: 100, sync_revision, ..Watermark::default() },
         leader: record.leader.clone(),

@@ -1,5 +1,5 @@
-//! The data directory on disk: what is in it, whether it may be touched, and the marks of work that did not finish.
-//! Decides nothing; starts no program.
+//! The data directory on disk: its content, whether it may be touched, and the marks of unfinished work. Decides nothing;
+//! starts no program.
 
 use std::fs;
 use std::io;
@@ -13,12 +13,12 @@ use crate::file;
 use crate::journal;
 use crate::settings::Settings;
 
-/// What is in the place of the data directory.
+/// What is at the path of the data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Directory {
     /// Nothing.
     Empty,
-    /// A data directory, complete as far as one can see.
+    /// A data directory, complete as far as can be seen.
     Complete,
     /// `initdb` did not finish.
     HalfInitialized,
@@ -26,13 +26,13 @@ pub enum Directory {
     HalfCloned,
     /// `pg_rewind` did not finish.
     HalfRewound,
-    /// Not to be touched, and why.
+    /// Must not be touched, with the reason.
     Refused(String),
 }
 
-/// In the data directory and its tablespaces, while `outrider restore` fills them.
+/// Name of the mark in the data directory and its tablespaces while `outrider restore` fills them.
 pub(crate) const RESTORING: &str = "outrider.restoring";
-/// In the state directory.
+/// Name of a mark in the state directory.
 const UNRECORDED: &str = "unrecorded";
 
 /// Work that leaves the data directory unusable until it is finished.
@@ -54,7 +54,7 @@ impl Work {
         })
     }
 
-    /// Marks the work as begun, durably. `places`: where it will write beside the data directory.
+    /// Marks the work as begun, durably. `places`: directories that it will write besides the data directory.
     pub(crate) fn begin(self, settings: &Settings, places: &[PathBuf]) -> Result<(), Error> {
         let mut text = String::from("The data directory must not be started before this is finished.\n");
         for place in places {
@@ -64,19 +64,19 @@ impl Work {
         file::replace(&self.mark(settings), &text, 0o600)
     }
 
-    /// Takes the mark away. What the work wrote is durable by now: initdb, pg_basebackup and pg_rewind sync.
+    /// Removes the mark. What the work wrote is durable by now: initdb, pg_basebackup and pg_rewind sync.
     pub(crate) fn finish(self, settings: &Settings) -> Result<(), Error> {
         file::remove(&self.mark(settings))
     }
 
-    /// Takes all marks away: the data that they were about is gone.
+    /// Removes all marks: the data they were about is gone.
     pub(crate) fn forget_all(settings: &Settings) -> Result<(), Error> {
         Work::ALL.into_iter().try_for_each(|work| work.finish(settings))?;
         set_unrecorded(settings, false)
     }
 }
 
-/// The places that work which did not finish has named when it began.
+/// The places that unfinished work named when it began.
 pub(crate) fn places_of_unfinished_work(settings: &Settings) -> Result<Vec<PathBuf>, Error> {
     let mut places = Vec::new();
     for work in Work::ALL {
@@ -86,15 +86,15 @@ pub(crate) fn places_of_unfinished_work(settings: &Settings) -> Result<Vec<PathB
     Ok(places)
 }
 
-/// Looks at the data directory.
+/// Inspects the data directory.
 ///
 /// # Errors
-/// When it cannot be read for another reason than its absence or its rights.
+/// When it cannot be read for a reason other than absence or permissions.
 pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
     let path = &settings.data_directory;
     let failed = |source| Error::Read { path: path.clone(), source };
     let metadata = match fs::metadata(path) {
-        // Whoever took it for an empty member would clone over a swap that was broken off.
+        // If it were taken for an empty member, a clone would overwrite an interrupted swap.
         Err(fault) if fault.kind() == io::ErrorKind::NotFound && journal::is_swapping(settings)? => {
             let why = "is missing in the middle of a rollback: restart the agent, which puts the data back";
             return Ok(Directory::Refused(format!("{}: {why}", path.display())));
@@ -155,7 +155,7 @@ pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
     Ok(Directory::Complete)
 }
 
-/// The ancestors of `timeline`, from the history file in `pg_wal`; none for the first timeline, or when there is no file.
+/// The ancestors of `timeline`, from the history file in `pg_wal`; none for the first timeline, or without a file.
 pub(crate) fn history(settings: &Settings, timeline: TimelineId) -> Result<TimelineHistory, Error> {
     let path = settings.data_directory.join("pg_wal").join(timeline.history_file_name());
     let Some(text) = file::read_if_there(&path)? else { return Ok(TimelineHistory::default()) };
@@ -165,12 +165,12 @@ pub(crate) fn history(settings: &Settings, timeline: TimelineId) -> Result<Timel
     })
 }
 
-/// Whether the data directory is a base backup that was not started yet.
+/// Whether the data directory is a base backup that was never started.
 pub(crate) fn has_backup_label(settings: &Settings) -> bool {
     settings.data_directory.join("backup_label").exists()
 }
 
-/// Marks data that was made to begin a cluster with, until the DCS names this cluster; or takes the mark away.
+/// Marks data made to begin a cluster, until the DCS records that cluster; or removes the mark.
 pub(crate) fn set_unrecorded(settings: &Settings, unrecorded: bool) -> Result<(), Error> {
     let path = settings.state_directory.join(UNRECORDED);
     if unrecorded {
@@ -180,7 +180,7 @@ pub(crate) fn set_unrecorded(settings: &Settings, unrecorded: bool) -> Result<()
     }
 }
 
-/// Whether the data was made to begin a cluster with and the DCS did not name the cluster by it.
+/// Whether the data was made to begin a cluster that the DCS has not recorded.
 pub(crate) fn is_unrecorded(settings: &Settings) -> bool {
     settings.state_directory.join(UNRECORDED).exists()
 }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::settings::tests::settings;
 
-    /// A directory that looks like one of PostgreSQL's.
+    /// A directory that looks like PostgreSQL's.
     fn data(settings: &Settings, version: &str) {
         fs::create_dir_all(&settings.data_directory).unwrap();
         fs::create_dir_all(&settings.state_directory).unwrap();

@@ -1,4 +1,5 @@
-//! Numbers with units as `postgresql.conf` has them, in the unit of their parameter. The rules are those of PostgreSQL's `guc.c`.
+//! Numbers with units as in `postgresql.conf`, converted to the unit of their parameter. The rules are those of PostgreSQL's
+//! `guc.c`.
 
 /// Memory in bytes.
 const MEMORY: &[(&str, f64)] =
@@ -7,10 +8,10 @@ const MEMORY: &[(&str, f64)] =
 const TIME: &[(&str, f64)] =
     &[("us", 1.0), ("ms", 1e3), ("s", 1e6), ("min", 60e6), ("h", 3600e6), ("d", 86_400e6)];
 
-/// A petabyte is more than any WAL, and every whole number up to it is exact.
+/// A petabyte: more than any WAL, and every whole number up to it is exact.
 const BYTES_MAX: f64 = 1_125_899_906_842_624.0;
 
-/// A whole number, rounded as the server rounds.
+/// A whole number, rounded as by the server.
 pub(crate) fn integer(text: &str, unit: Option<&str>) -> Result<f64, String> {
     let (digits, rest) = split(text);
     let hexadecimal = digits.contains(['x', 'X']);
@@ -34,7 +35,7 @@ pub(super) fn real(text: &str, unit: Option<&str>) -> Result<f64, String> {
 /// An amount of memory in bytes, with PostgreSQL's units: `16777216`, `16MB`, `0x10 kB`, `1.5GB`.
 ///
 /// # Errors
-/// In words, when it is none.
+/// In words, when it is not one.
 pub fn memory_bytes(text: &str) -> Result<u64, String> {
     let (digits, rest) = split(text);
     let number = if digits.contains(['.', 'e', 'E']) && !digits.contains(['x', 'X']) {
@@ -51,7 +52,7 @@ pub fn memory_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The number, and what follows it.
+/// The number, and the text after it.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
     let unsigned = text.trim_start_matches(['+', '-']);
@@ -73,7 +74,7 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-/// Also hexadecimal and octal, as C reads them.
+/// Also hexadecimal and octal, as in C.
 fn whole(digits: &str) -> Option<f64> {
     let (sign, digits) = match digits.strip_prefix('-') {
         Some(digits) => (-1.0, digits),
@@ -86,7 +87,7 @@ fn whole(digits: &str) -> Option<f64> {
     } else {
         digits.parse().ok()?
     };
-    // Beyond the range of any parameter the last digits do not count.
+    // Beyond the range of any parameter the last digits do not matter.
     Some(sign * (number as f64))
 }
 

@@ -1,5 +1,5 @@
-//! A rollback of the data in its place: what stands against it, the recovery beside the running Postgres, and the swap of the
-//! two directories with its journal. Knows no archive, and does not decide when to swap.
+//! A rollback of the data in its place: obstacles, the recovery beside the running Postgres, and the swap of the two
+//! directories with its journal. Knows no archive, and does not decide when to swap.
 
 use std::fs;
 use std::io;
@@ -22,45 +22,45 @@ use crate::journal::Journal;
 use crate::room;
 use crate::settings::Settings;
 
-/// Files of the data directory that people write, or Postgres for them; what the agent writes it writes anew.
+/// Files of the data directory that people edit, directly or through Postgres. The agent rewrites its own.
 const CARRIED_OVER: [&str; 4] =
     ["postgresql.auto.conf", "postgresql.base.conf", "pg_hba.base.conf", "pg_ident.conf"];
-/// For a recovery that was told to end.
+/// Time limit for a cancelled recovery to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks whether it has.
+/// Interval between checks whether it has ended.
 const END_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What an agent finds of a rollback that an earlier one began.
+/// What an earlier agent's rollback left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// Nothing.
     Nothing,
-    /// It did not come to the swap, or the swap was undone: the data is what it was. What lies beside it is to be removed.
+    /// The swap never began, or was undone: the data is unchanged. What was prepared beside it must be removed.
     Undone {
-        /// Of the request.
+        /// The id of the request.
         id: String,
     },
     /// The data directory is the rolled back one.
     Swapped(Swap),
 }
 
-/// Data that is prepared beside the data directory.
+/// Data prepared beside the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prepared {
     /// Its system identifier.
     pub system_identifier: u64,
-    /// The timeline that it is on, which nobody was on before.
+    /// Its timeline, which is new.
     pub timeline: TimelineId,
     /// Where that timeline begins.
     pub begins: Lsn,
 }
 
-/// A rollback whose data is in its place.
+/// A rollback whose data is in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swap {
-    /// Of the request.
+    /// The id of the request.
     pub id: String,
-    /// Where the old data lies.
+    /// Where the old data is.
     pub aside: PathBuf,
 }
 
@@ -71,27 +71,27 @@ impl Postgres {
         rollback_directory(&self.settings.data_directory)
     }
 
-    /// What stands against a rollback of this data directory, in words; and whether `needed` bytes have room beside it.
+    /// Why this data directory cannot be rolled back, including when `needed` bytes do not fit beside it. `None` if it can.
     ///
     /// # Errors
-    /// When the directory cannot be looked at.
+    /// When the directory cannot be inspected.
     pub fn rollback_obstacle(&self, needed: u64) -> Result<Option<String>, Error> {
         obstacle(&self.settings, needed)
     }
 
-    /// Notes durably that what lies beside the data is of this rollback.
+    /// Records durably that what is beside the data belongs to this rollback.
     ///
     /// # Errors
-    /// When it cannot be noted.
+    /// When it cannot be recorded.
     pub fn begin_rollback(&self, id: &str) -> Result<(), Error> {
         Journal { id: id.to_owned(), aside: None }.write(&self.settings)
     }
 
-    /// Recovers the files beside the data up to where `target` says, while Postgres goes on. They end as a primary that was
-    /// shut down cleanly on a timeline of its own.
+    /// Recovers the files beside the data up to `target` while Postgres keeps running. They end as a cleanly stopped
+    /// primary on a timeline of its own.
     ///
     /// # Errors
-    /// When it does not come to that, or another of Postgres' programs was needed meanwhile.
+    /// When recovery fails, or another program of PostgreSQL was needed meanwhile.
     pub async fn recover_beside(
         &self,
         wanted: &Configuration,
@@ -106,10 +106,10 @@ impl Postgres {
         Ok(Prepared { system_identifier, timeline: control.timeline(), begins })
     }
 
-    /// Stopped in good order, so that whoever starts the old data again loses nothing: the end of its WAL.
+    /// The end of the WAL of a Postgres that was stopped cleanly, so that the old data can be started again without loss.
     ///
     /// # Errors
-    /// When it was not, or the control file cannot be read.
+    /// When it was not stopped cleanly, or the control file cannot be read.
     pub async fn clean_end(&self) -> Result<(TimelineId, Lsn), Error> {
         let control = self.control_data().await?;
         if !control.is_clean_primary() {
@@ -119,15 +119,15 @@ impl Postgres {
         Ok((control.timeline(), control.checkpoint))
     }
 
-    /// Puts the prepared data in the place of the data directory, which goes to `aside`. Nothing may run on either. It does not
-    /// wait, so that it is done or not whatever becomes of its caller.
+    /// Swaps the prepared data in for the data directory, which becomes `aside`. Nothing may run on either. Does not wait, so
+    /// that it happens fully or not at all, even if its caller is dropped.
     ///
     /// # Errors
-    /// When that cannot be done; the data directory is the old one again.
+    /// When that fails; the data directory is the old one again.
     pub fn swap_in(&self, id: &str, aside: &Path) -> Result<Swap, Error> {
         let settings = &self.settings;
         let data = &settings.data_directory;
-        // From the journal on, what is there tells how far the swap is.
+        // Once the journal is written, the directories themselves show the progress of the swap.
         let prepared = rollback_directory(data);
         if is_there(aside)? || !is_there(&prepared)? {
             let problem = format!("{} is there, or {} is not", aside.display(), prepared.display());
@@ -143,15 +143,15 @@ impl Postgres {
         Ok(Swap { id: id.to_owned(), aside: aside.to_owned() })
     }
 
-    /// Finishes or undoes what an earlier agent began; before anybody looks at the data directory.
+    /// Finishes or undoes what an earlier agent began. Must run before anything inspects the data directory.
     ///
     /// # Errors
-    /// When the disk refuses, or both directories are missing.
+    /// When a file cannot be read or renamed, or both directories are missing.
     pub fn settle_rollback(&self) -> Result<Settled, Error> {
         settle(&self.settings)
     }
 
-    /// The rolled back data is the cluster's; the journal is not needed any more.
+    /// Removes the journal: the rolled back data is now the cluster's.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -159,10 +159,10 @@ impl Postgres {
         Journal::remove(&self.settings)
     }
 
-    /// Ends the recovery, if one runs, and removes what lies beside the data, if it is of a rollback.
+    /// Ends the recovery if one is running, and removes what is beside the data if it belongs to a rollback.
     ///
     /// # Errors
-    /// When it does not end or cannot be removed; to be tried again.
+    /// When the recovery does not end or the files cannot be removed; try again.
     pub async fn discard_rollback(&self) -> Result<(), Error> {
         let Some(journal) = Journal::read(&self.settings)? else { return Ok(()) };
         if journal.aside.is_some() {
@@ -190,7 +190,7 @@ impl Postgres {
                 return Err(Error::TooSlow { act: "end its recovery", limit: END_LIMIT });
             }
             match self.supervisor.cancel_tool().await {
-                // It has ended meanwhile.
+                // It has already ended.
                 Ok(()) | Err(Error::SupervisorRefused { .. }) => {}
                 Err(fault) => return Err(fault),
             }
@@ -199,7 +199,7 @@ impl Postgres {
     }
 }
 
-/// What people set up is not data: it stays as it is, not as it was at the time of the backup.
+/// People's settings are not data: they stay as they are now, not as they were at the time of the backup.
 fn carry_over(data: &Path, prepared: &Path) -> Result<(), Error> {
     for name in CARRIED_OVER {
         if let Some(text) = file::read_if_there(&data.join(name))? {
@@ -220,7 +220,7 @@ fn settle(settings: &Settings) -> Result<Settled, Error> {
     };
     let data = &settings.data_directory;
     match (is_there(data)?, is_there(&aside)?) {
-        // Both renames are done only when nothing is left beside.
+        // Both exist only when both renames are done.
         (true, true) => return Ok(Settled::Swapped(Swap { id, aside })),
         (true, false) => {}
         (false, true) => {
@@ -291,7 +291,7 @@ fn is_there(path: &Path) -> Result<bool, Error> {
     path.try_exists().map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-/// Durably. What is there already is never written over: the names of old data are unlike.
+/// Renames durably. Never overwrites: the names of old data differ.
 fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     let failed = |source| Error::MoveAside { path: from.to_owned(), aside: to.to_owned(), source };
     if is_there(to)? {
@@ -308,7 +308,7 @@ mod tests {
     use crate::settings::tests::settings;
     use crate::{Directory, inspect};
 
-    /// A data directory and one that is prepared beside it, each with a file that says which it is.
+    /// A data directory and one prepared beside it, each with a file that identifies it.
     struct Scene {
         directory: TempDir,
         postgres: Postgres,
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!((scene.which("data"), scene.which("data.old")), ("new".to_owned(), "old".to_owned()));
         assert!(!scene.path("data.rollback").exists());
         assert_eq!(fs::read_to_string(scene.path("data/pg_ident.conf")).unwrap(), "old");
-        // Killed now, or any time before the journal is removed.
+        // Killed now, or at any time before the journal is removed.
         assert_eq!(scene.postgres.settle_rollback().unwrap(), scene.swapped());
         assert_eq!(scene.postgres.settle_rollback().unwrap(), scene.swapped());
         scene.postgres.finish_rollback().unwrap();

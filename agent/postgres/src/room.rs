@@ -1,5 +1,5 @@
-//! Makes room for new data: the old data is moved aside with its tablespaces, or emptied in place when it cannot be moved or
-//! the disk has no room for both. Whose a tablespace is, is proven before anything is touched. Copies nothing.
+//! Makes room for new data: the old data is moved aside with its tablespaces, or emptied in place if it cannot be moved or
+//! there is no room for both. The owner of a tablespace is verified before anything is touched. Copies nothing.
 //!
 //! The data directory is renamed first: from then on its links to tablespaces, in the copy aside, say what is still to be
 //! moved, and a link that leads to `.replaced` says that it was. Where the content is removed instead, the mark of the clone is
@@ -22,9 +22,9 @@ use crate::settings::Settings;
 
 use self::disk::Room;
 
-/// What old data is called when it lies aside.
+/// Suffix of old data that was moved aside.
 const REPLACED: &str = ".replaced";
-/// What a complete estimate leaves out: WAL written meanwhile, and the file system's own.
+/// Share added to an estimated size: for WAL written meanwhile, and the file system's own needs.
 const RESERVE_PART: u64 = 10;
 
 /// The new data.
@@ -98,7 +98,7 @@ fn clear(settings: &Settings, aside: &Path, all: &[PathBuf], coming: &Coming) ->
         obstacle,
         "the old data cannot be kept beside the new: removing it"
     );
-    // From here on what is left of it must not be started.
+    // From here on the remains must not be started.
     Work::Clone.begin(settings, all)?;
     remove_aside(data, aside)?;
     empty_data(data)
@@ -112,7 +112,7 @@ fn move_aside(data: &Path, aside: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// An earlier copy aside, with its tablespaces and its WAL, wherever they are.
+/// Removes an earlier copy moved aside, with its tablespaces and its WAL, wherever they are.
 fn remove_aside(data: &Path, aside: &Path) -> Result<(), Error> {
     for place in tablespace::linked(aside)?.into_iter().filter(|place| has_suffix(place, REPLACED)) {
         remove_all(&place)?;
@@ -124,7 +124,7 @@ fn remove_aside(data: &Path, aside: &Path) -> Result<(), Error> {
     remove_all(aside)
 }
 
-/// The copy left by an earlier clone is the first to go when there is no room for this one.
+/// Removes the copy left by an earlier clone if there is no room for this one.
 fn make_more_room(data: &Path, aside: &Path, coming: &Coming) -> Result<(), Error> {
     let exists = aside.try_exists().map_err(|source| Error::Read { path: aside.to_owned(), source })?;
     if !exists {
@@ -145,7 +145,7 @@ fn with_reserve(bytes: u64) -> u64 {
     bytes.saturating_add(bytes / RESERVE_PART)
 }
 
-/// The tablespaces that are ours to empty: those that the data, or the copy aside, links to; those that unfinished work named
+/// The tablespaces this member may empty: those that the data, or the copy aside, links to; those that unfinished work named
 /// before it wrote there; those that an unfinished restore named and marked.
 fn tablespaces(settings: &Settings, aside: &Path) -> Result<BTreeSet<PathBuf>, Error> {
     let data = &settings.data_directory;
@@ -158,7 +158,7 @@ fn tablespaces(settings: &Settings, aside: &Path) -> Result<BTreeSet<PathBuf>, E
     Ok(ours)
 }
 
-/// Empties the data directory and keeps it: it may be a mount point, or a link. WAL that it links to goes too.
+/// Empties the data directory but keeps it: it may be a mount point, or a link. WAL that it links to is removed too.
 fn empty_data(data: &Path) -> Result<(), Error> {
     if let Ok(wal) = fs::read_link(data.join("pg_wal")) {
         remove_wal(&wal)?;
@@ -166,7 +166,7 @@ fn empty_data(data: &Path) -> Result<(), Error> {
     remove_content(data, |_| true)
 }
 
-/// What PostgreSQL has written into a WAL directory elsewhere.
+/// Removes what PostgreSQL wrote into a WAL directory elsewhere.
 fn remove_wal(directory: &Path) -> Result<(), Error> {
     remove_content(directory, |name| {
         let numbered = name.len() >= 8 && name.bytes().take(8).all(|byte| byte.is_ascii_hexdigit());

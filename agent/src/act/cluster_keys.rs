@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use outrider_dcs::{HistoryRow, Leadership, SyncState};
 use outrider_ha::{MemberName, SystemId, Term, fuse_margin};
+use outrider_wal::TimelineId;
 use tracing::{info, warn};
 
 use super::{Actor, Fault, gap};
 use crate::clock;
-use crate::state::HeldLease;
+use crate::state::{HeldLease, sync_state};
 
 impl Actor<'_> {
     pub(super) async fn acquire_lease(
@@ -88,7 +89,8 @@ impl Actor<'_> {
     /// The keys as this member saw them last, but for `/sync`, which the decision is about.
     pub(super) async fn recreate_cluster(&mut self, standbys: Option<&[MemberName]>) -> Result<(), Fault> {
         let me = self.instruments.dcs.name();
-        let sync = standbys.map(|standbys| self.sync_state(standbys));
+        let given_up = self.state.dcs.record().sync().given_up;
+        let sync = standbys.map(|standbys| self.sync_state(standbys, given_up));
         let keys = self.state.dcs.record().rebuilt(me, sync);
         let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
         warn!(
@@ -100,11 +102,12 @@ impl Actor<'_> {
     }
 
     /// The value of `/sync` in which this member leads.
-    fn sync_state(&self, standbys: &[MemberName]) -> SyncState {
+    fn sync_state(&self, standbys: &[MemberName], given_up: TimelineId) -> SyncState {
         SyncState {
             leader: Some(self.instruments.dcs.name().to_owned()),
             quorum: 0,
             sync_standby: standbys.iter().map(MemberName::to_string).collect(),
+            given_up,
         }
     }
 
@@ -125,10 +128,33 @@ impl Actor<'_> {
         standbys: &[MemberName],
         revision: Option<i64>,
     ) -> Result<(), Fault> {
-        let record = self.sync_state(standbys);
+        let before = self.state.cluster.snapshot().and_then(|snapshot| snapshot.sync.clone());
+        let given_up = before.as_ref().map(|before| before.value.given_up).unwrap_or_default();
+        let record = self.sync_state(standbys, given_up);
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
         self.state.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
+        // Of a standby: for its promotion.
+        let promotes = self.state.postgres.seen().is_some_and(|seen| !seen.is_primary());
+        let struck = before.filter(|_| promotes).map(|before| sync_state(&before.value, changed));
+        self.state.promotion.strikes(struck);
+        Ok(())
+    }
+
+    pub(super) async fn restore_sync(&mut self, before: &outrider_ha::SyncState) -> Result<(), Fault> {
+        let record = SyncState {
+            leader: before.leader.as_ref().map(MemberName::to_string),
+            quorum: 0,
+            sync_standby: before.standbys.iter().map(MemberName::to_string).collect(),
+            given_up: before.given_up,
+        };
+        let changed = self.instruments.dcs.write_sync(&record, before.revision).await?;
+        self.state.promotion.strikes(None);
+        self.state.dcs.changed_sync(&record, changed);
+        warn!(
+            leader = ?record.leader, standbys = ?record.sync_standby,
+            "nothing was written since: recorded again who could be promoted before"
+        );
         Ok(())
     }
 

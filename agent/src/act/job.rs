@@ -69,8 +69,10 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
     let took = state.jobs.end();
     state.data.is_in_use();
     match (kind, &outcome) {
-        (Job::Initdb | Job::Clone, _) => state.data.was_replaced(),
-        (Job::Rewind, Ok(())) | (Job::Rollback, _) => state.data.was_replaced(),
+        (Job::Initdb | Job::Clone | Job::Rollback, _) | (Job::Rewind, Ok(())) => {
+            state.data.was_replaced();
+            state.promotion.forget();
+        }
         // A primary that cannot be reached is no reason to give the data up.
         (Job::Rewind, Err(fault)) => {
             let for_good = !matches!(fault, Error::Reach { .. } | Error::SupervisorRefused { .. });
@@ -195,6 +197,7 @@ impl Actor<'_> {
         // A leader that is stopped at once was given up: it hung, which is as good as a crash loop.
         if *mode == StopMode::Immediate && self.state.lease.held().is_some() {
             self.state.supervisor.postgres_was_given_up();
+            self.state.promotion.gave_up();
         }
         let (mode, cut_off) = match mode {
             StopMode::Fast => (protocol::StopMode::Fast, Vec::new()),

@@ -20,6 +20,7 @@ impl Actor<'_> {
         }
         self.instruments.postgres.promote(&lease.fuse).await?;
         self.state.commits.were_set_to(&[]);
+        self.state.promotion.begins();
         let me = self.instruments.dcs.name();
         let planned = self.state.cluster.announced().is_some_and(|(announced, _)| announced.to == me);
         if planned {

@@ -16,7 +16,7 @@ use crate::log::causes;
 const LEFT_LEAST: Duration = Duration::from_millis(300);
 
 impl Actor<'_> {
-    /// Begins the swap that the keeper has offered. One that was withdrawn at this moment, or is of an earlier lease, is
+    /// Begins the swap that the job has offered. One that was withdrawn at this moment, or is of an earlier lease, is
     /// not begun.
     pub(super) fn roll_back(&mut self) -> Result<(), Fault> {
         let lease = self.live_lease("roll its data back")?;
@@ -31,7 +31,7 @@ impl Actor<'_> {
             let stopping = clock::monotonic();
             let done = swap(&postgres, &order, &cut_off).await;
             let told = done.as_ref().map(|()| Swapped { stopping }).map_err(|fault| causes(fault));
-            // A keeper that is gone finds the journal.
+            // The next agent finds the journal.
             let _ = order.done.send(told);
             done
         });

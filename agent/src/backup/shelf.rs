@@ -7,14 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use outrider_archive::Layout;
 use outrider_archive::catalog::Catalog;
-use outrider_archive::verify::read_record;
+use outrider_restore::verify::read_record;
 use outrider_store::{self as store, Store};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::Drills;
 use crate::clock;
 use crate::log::{Said, causes};
 use crate::report::Board;
@@ -45,6 +44,23 @@ pub(crate) struct Seen {
     /// When, by the clock on the wall.
     pub(crate) at: Timestamp,
     looked: Instant,
+}
+
+/// What became of the drills of this member since its agent was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drills {
+    /// One is under way.
+    pub(crate) running: bool,
+    /// The server came up.
+    pub(crate) done: u64,
+    /// It did not, or nobody knows.
+    pub(crate) failed: u64,
+    /// There was no room.
+    pub(crate) skipped: u64,
+    /// This member had something else to do, or its agent ended.
+    pub(crate) given_up: u64,
+    /// Why the last one failed or was skipped; `None` when it was done.
+    pub(crate) last_fault: Option<String>,
 }
 
 /// Why there was nothing to see.

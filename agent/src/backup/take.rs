@@ -172,8 +172,9 @@ async fn forget_old(config: &Config, store: &Arc<dyn Store>, board: &Board, canc
         let owned = proven(&**store, &archive.layout, board).await?;
         let told = |fault| causes(&fault);
         let catalog = Catalog::read(&**store, &archive.layout).await.map_err(told)?;
-        let plan =
-            retention::trusted_plan(store, &archive.layout, &catalog, clock::wall(), &archive.retention);
+        let newest_commit = outrider_restore::newest_commit(store, &archive.layout, &catalog.wal);
+        let now = clock::wall();
+        let plan = retention::trusted_plan(&**store, &catalog, now, &archive.retention, newest_commit);
         let plan = plan.await.map_err(told)?;
         if let Some(doubt) = &plan.doubt {
             warn!(%doubt, "retention lets nothing go");

@@ -108,8 +108,9 @@ impl Place {
     }
 
     async fn plan(&self, catalog: &Catalog) -> anyhow::Result<RetentionPlan> {
-        let plan =
-            retention::trusted_plan(&self.store, &self.layout, catalog, clock::wall(), &self.retention).await;
+        let newest_commit = outrider_restore::newest_commit(&self.store, &self.layout, &catalog.wal);
+        let now = clock::wall();
+        let plan = retention::trusted_plan(&*self.store, catalog, now, &self.retention, newest_commit).await;
         plan.with_context(|| format!("cannot read the archive {}", self.store.url()))
     }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use outrider_archive::restore::Target;
 use outrider_ha::{Plan, Reason, decide};
+use outrider_restore::Target;
 
 use self::story::Story;
 use super::exit::{self, Refusal};

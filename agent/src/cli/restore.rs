@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use outrider_archive::BackupId;
-use outrider_archive::restore::{
+use outrider_restore::{
     Goal, Phase, Plan, Point, Progress, RestoreOptions, Restored, Restorer, TargetAction,
 };
 use outrider_store::Location;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::Args;
 use outrider_archive::BackupId;
-use outrider_archive::restore::{Goal, RestoreOptions, Restorer};
+use outrider_restore::{Goal, RestoreOptions, Restorer};
 use serde_json::{Value, json};
 
 use super::confirm::confirm;
@@ -145,7 +145,7 @@ fn ended(last: &Value) -> Result<ExitCode, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use outrider_archive::restore::Target;
+    use outrider_restore::Target;
 
     use super::*;
 

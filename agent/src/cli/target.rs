@@ -1,7 +1,7 @@
 //! The recovery target on the command line, for `outrider restore` and `outrider rollback`.
 
 use clap::Args;
-use outrider_archive::restore::{BadTarget, Goal, Target, TargetTimeline};
+use outrider_restore::{BadTarget, Goal, Target, TargetTimeline};
 use outrider_wal::Lsn;
 
 use super::exit::Refusal;

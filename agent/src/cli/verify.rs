@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use outrider_archive::BackupId;
-use outrider_archive::restore::DrillReport;
-use outrider_archive::verify::{self, Progress, Record, Verification, VerifyOptions};
+use outrider_restore::DrillReport;
+use outrider_restore::verify::{self, Progress, Record, Verification, VerifyOptions};
 use serde_json::{Value, json};
 
 use super::backups::Place;

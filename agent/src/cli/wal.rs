@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use outrider_archive::Fetcher;
-use outrider_archive::client::{self, Exit, Reader};
+use outrider_restore::Fetcher;
+use outrider_restore::client::{self, Exit, Reader};
 
 use super::WalFetch;
 use super::exit::{USAGE, load, runtime};

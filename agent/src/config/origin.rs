@@ -1,7 +1,7 @@
 //! `bootstrap.method` and `postgresql.create_replica_methods`: where a new cluster, and a new member, gets its data from.
 
-use outrider_archive::restore::{Goal, Target, TargetTimeline};
 use outrider_archive::{BackupId, Layout};
+use outrider_restore::{Goal, Target, TargetTimeline};
 use outrider_store::Location;
 use outrider_wal::Lsn;
 use serde_json::{Value, json};

@@ -6,8 +6,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use outrider_archive::BackupId;
-use outrider_archive::restore::Target;
 use outrider_dcs::{RollbackRequest, RollbackTarget, Snapshot};
+use outrider_restore::Target;
 use serde_json::{Map, Value, json};
 use tracing::info;
 

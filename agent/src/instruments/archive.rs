@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use outrider_archive::{
-    AheadOptions, Fetcher, FlushPosition, Leadership, Server, ServerOptions, ShipOptions, Shipper,
-    StreamOptions, StreamStatus, Streamer,
+    FlushPosition, Leadership, ShipOptions, Shipper, StreamOptions, StreamStatus, Streamer,
 };
 use outrider_postgres::{FlushedWal, Observation, Settings};
+use outrider_restore::{AheadOptions, Fetcher, Server, ServerOptions};
 use outrider_store::Store;
 use outrider_wal::{Lsn, SegmentSize, TimelineId, WalFileName};
 use tokio::sync::watch;
@@ -207,8 +207,9 @@ impl FlushPosition for Flushed {
 mod tests {
     use std::time::Duration;
 
-    use outrider_archive::{Compression, Fetched, Patience};
+    use outrider_archive::Compression;
     use outrider_postgres::Role;
+    use outrider_restore::{Fetched, Patience};
     use outrider_store::Location;
     use outrider_wal::SegmentName;
 

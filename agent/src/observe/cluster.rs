@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use outrider_dcs::{Failover, Snapshot};
 use outrider_ha::{
-    Cluster, Initialize, Lease, MemberName, Request, RequestKind, StoreId, Switchover, SyncState, SystemId,
-    Term, Watermark,
+    Cluster, Initialize, Lease, MemberName, Request, RequestKind, StoreId, Switchover, SystemId, Term,
+    Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory};
 
@@ -13,7 +13,7 @@ use super::remembered::Remembered;
 use super::restart;
 use crate::clock;
 use crate::deadline::{due_in, expires_in, now_unix_ms};
-use crate::state::SwitchoverProgress;
+use crate::state::{SwitchoverProgress, sync_state};
 
 /// The cluster as `snapshot` shows it.
 pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Cluster {
@@ -59,15 +59,6 @@ pub(crate) fn watermark(snapshot: &Snapshot) -> Watermark {
         revision: snapshot.revision,
         sync_revision: snapshot.sync_revision,
         lost: None,
-    }
-}
-
-/// The record of who may be promoted, last changed at `revision`.
-pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> SyncState {
-    SyncState {
-        leader: record.leader.as_deref().map(MemberName::from),
-        standbys: record.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect(),
-        revision,
     }
 }
 

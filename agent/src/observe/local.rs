@@ -11,7 +11,7 @@ use super::timelines;
 use crate::clock;
 use crate::instruments::Instruments;
 use crate::member::replay;
-use crate::state::{self, Data, State};
+use crate::state::{self, Data, Promotion, State};
 
 /// Of a session that an earlier agent began: it may have lengthened it.
 const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
@@ -121,6 +121,7 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State)
         frozen,
         shut_out: state.postgres.shut_out_for(),
         recent_crashes,
+        promotion: state.promotion.view(),
         rewind_failed: data.rewind_failed(),
         cooling_down: jobs.are_cooling_down(),
         backing_off: jobs.backing_off(),
@@ -145,7 +146,10 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State)
 
 /// Postgres may have ended since the supervisor was asked last. One that never came up would do the same again at once.
 fn note_crash(status: &Status, instruments: &Instruments, state: &mut State) {
-    let Some(crash) = state.supervisor.answers(status, instruments.postgres.settings()) else { return };
+    let Some(crash) = state.supervisor.answers(status, instruments.postgres.settings(), &mut state.promotion)
+    else {
+        return;
+    };
     if !state.postgres.has_answered(crash.pid) {
         state.jobs.failed(Job::Start, &crash.words, state.rules.policy().loop_wait);
     }
@@ -192,6 +196,7 @@ fn answering(seen: Observation, postmaster: Option<&PostmasterStatus>, state: &m
     state.supervisor.postgres_answers();
     state.settings.adopt(&seen);
     if seen.is_primary() {
+        state.promotion.forget();
         state.commits.check(&seen, &state.settings.wanted().synchronous_standby_names());
     }
     state.data.was_seen_at(seen.system_identifier, seen.timeline, seen.position());
@@ -258,7 +263,12 @@ fn stopped(
         }
         Ok(Directory::Complete) => match control {
             Some(Ok(control)) => {
-                let postgres = at_rest(&control, instruments.postgres.is_fresh_backup(), &state.data);
+                let postgres = at_rest(
+                    &control,
+                    instruments.postgres.is_fresh_backup(),
+                    &state.data,
+                    &mut state.promotion,
+                );
                 state.data.is_at_rest(control);
                 postgres
             }
@@ -275,11 +285,13 @@ fn stopped(
     }
 }
 
-fn at_rest(control: &ControlData, fresh_backup: bool, data: &Data) -> Postgres {
+fn at_rest(control: &ControlData, fresh_backup: bool, data: &Data, promotion: &mut Promotion) -> Postgres {
     if control.is_standby() || fresh_backup {
         let end = control.recovery_end.max(control.checkpoint).max(data.last_position());
         return Postgres::Stopped { timeline: control.timeline(), end, shutdown: Shutdown::Standby };
     }
+    // Recovery has ended, and something may have been written since.
+    promotion.forget();
     let timeline = control.checkpoint_timeline.max(data.timeline());
     if control.is_clean_primary() {
         Postgres::Stopped { timeline, end: control.clean_end(), shutdown: Shutdown::CleanPrimary }

@@ -1,8 +1,8 @@
 //! The target of a rollback as it stands in the DCS, and as the archive understands it. Looks into no archive.
 
 use jiff::Timestamp;
-use outrider_archive::restore::{Goal, Target, TargetTimeline};
 use outrider_dcs::RollbackTarget;
+use outrider_restore::{Goal, Target, TargetTimeline};
 use outrider_wal::Lsn;
 
 /// What was asked for.
@@ -10,7 +10,7 @@ use outrider_wal::Lsn;
 /// # Errors
 /// That it is no target, in words.
 pub(crate) fn goal(asked: &RollbackTarget, now: Timestamp) -> Result<Goal, String> {
-    let words = |fault: outrider_archive::restore::BadTarget| fault.to_string();
+    let words = |fault: outrider_restore::BadTarget| fault.to_string();
     let mut targets = Vec::new();
     if let Some(time) = &asked.target_time {
         targets.push(Target::time(time, now).map_err(words)?);

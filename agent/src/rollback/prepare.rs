@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use outrider_archive::BackupId;
 use outrider_archive::Shipper;
-use outrider_archive::restore::{Goal, Phase, Plan};
-use outrider_archive::{BackupId, restore};
 use outrider_dcs::RollbackClaim;
 use outrider_postgres::{Configuration, Error, News, Postgres, Prepared};
+use outrider_restore::{Goal, Phase, Plan};
 use outrider_supervisor::protocol::Event;
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use tokio::sync::broadcast::error::RecvError;
@@ -28,31 +28,31 @@ const WAL_ROOM: u64 = 2 << 30;
 const RESTORED: &str = "restored log file \"";
 
 /// What is to be prepared, and of what.
-pub(super) struct Work {
-    pub(super) id: String,
-    pub(super) goal: Goal,
-    pub(super) backup: Option<BackupId>,
-    pub(super) archive: Archive,
-    pub(super) shipper: Option<Shipper>,
-    pub(super) postgres: Postgres,
-    pub(super) wanted: Configuration,
+pub(crate) struct Work {
+    pub(crate) id: String,
+    pub(crate) goal: Goal,
+    pub(crate) backup: Option<BackupId>,
+    pub(crate) archive: Archive,
+    pub(crate) shipper: Option<Shipper>,
+    pub(crate) postgres: Postgres,
+    pub(crate) wanted: Configuration,
     /// Of the running cluster.
-    pub(super) system: u64,
-    pub(super) timeline: TimelineId,
-    pub(super) segment_size: SegmentSize,
+    pub(crate) system: u64,
+    pub(crate) timeline: TimelineId,
+    pub(crate) segment_size: SegmentSize,
 }
 
 /// Data that waits for its swap.
-pub(super) struct Ready {
-    pub(super) backup: String,
-    pub(super) prepared: Prepared,
+pub(crate) struct Ready {
+    pub(crate) backup: String,
+    pub(crate) prepared: Prepared,
 }
 
 /// Prepares it, and tells how far it is. When `cancel` is called it comes back soon.
 ///
 /// # Errors
 /// Why it does not come to that, in words. What lies beside the data is to be removed.
-pub(super) async fn prepare(
+pub(crate) async fn prepare(
     work: Work,
     told: watch::Sender<RollbackClaim>,
     cancel: CancellationToken,
@@ -140,7 +140,7 @@ async fn copy(
     cancel: &CancellationToken,
 ) -> Result<(), String> {
     phase(told, "copying", planned.plain_bytes.unwrap_or_default());
-    let far = watch::Sender::new(restore::Progress::default());
+    let far = watch::Sender::new(outrider_restore::Progress::default());
     let mut heard = far.subscribe();
     let directory = work.postgres.rollback_directory();
     let copying = from_archive::copied(&work.archive, planned, directory, String::new(), far, cancel.clone());

@@ -8,6 +8,7 @@ use outrider_supervisor::protocol::{Exit, Status};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::promotion::{GIVEN_UP, Promotion};
 use crate::clock;
 use crate::log::causes;
 
@@ -15,8 +16,6 @@ use crate::log::causes;
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
 /// More of them than this are not worth remembering.
 const CRASHES_MAX: usize = 16;
-/// As many unexpected exits count as a crash loop (`agent/ha`).
-const GIVEN_UP: usize = 3;
 /// Lines of Postgres' log that are shown when it ended unexpectedly.
 const LOG_TAIL: usize = 8;
 
@@ -51,10 +50,18 @@ pub(crate) struct Crash {
 
 impl Supervisor {
     /// What it says. An exit of the postmaster that nobody asked for counts as a crash, and comes back when it is news.
-    pub(crate) fn answers(&mut self, status: &Status, settings: &Settings) -> Option<Crash> {
+    pub(crate) fn answers(
+        &mut self,
+        status: &Status,
+        settings: &Settings,
+        promotion: &mut Promotion,
+    ) -> Option<Crash> {
         let exit = status.last_exit.as_ref();
         let at = exit.map_or(0, |exit| exit.at_ns);
         let is_news = self.pid == Some(status.supervisor_pid) && self.last_exit != Some(at);
+        if is_news {
+            promotion.ended(exit.is_some_and(|exit| !exit.expected && !exit.fenced));
+        }
         let crash = exit.filter(|exit| is_news && !exit.expected && !exit.fenced).map(|exit| {
             self.crashes.push_back(clock::monotonic());
             if self.crashes.len() > CRASHES_MAX {
@@ -140,7 +147,7 @@ impl Supervisor {
 
     /// This Postgres had to be given up: it counts as a crash loop.
     pub(crate) fn postgres_was_given_up(&mut self) {
-        self.crashes.extend([clock::monotonic(); GIVEN_UP]);
+        self.crashes.extend([clock::monotonic(); GIVEN_UP as usize]);
     }
 
     /// Unexpected exits within the last minute.

@@ -6,6 +6,7 @@ mod backoff;
 mod directory;
 mod location;
 mod payload;
+mod read;
 mod s3;
 mod secret;
 
@@ -21,6 +22,7 @@ pub use backoff::{Backoff, random};
 pub use directory::DirectoryStore;
 pub use location::{BadLocation, Location};
 pub use payload::{Payload, PayloadWriter};
+pub use read::{ObjectReader, ObjectSender, each_object, read_on_a_thread, read_small};
 pub use s3::{CredentialFiles, OpenError, S3Options, S3Store};
 pub use secret::{Secret, SecretError};
 

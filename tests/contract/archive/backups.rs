@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use outrider_archive::restore::{self, Goal, RestoreError, RestoreOptions, Restorer, Target};
 use outrider_archive::{
     BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Layout, Leadership, NotOwned,
     Owned, Progress, Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived, WalMissing,
@@ -20,6 +19,7 @@ use outrider_archive::{
 };
 use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_postgres::BackupSession;
+use outrider_restore::{Goal, RestoreError, RestoreOptions, Restorer, Target};
 use outrider_store::{Metadata, Store};
 use outrider_wal::{SegmentName, SegmentSize, TimelineId};
 use tokio::sync::watch;
@@ -410,8 +410,8 @@ async fn restore(
     primary: &Primary,
     into: &Path,
     options: RestoreOptions,
-    progress: &watch::Sender<restore::Progress>,
-) -> Result<restore::Restored, RestoreError> {
+    progress: &watch::Sender<outrider_restore::Progress>,
+) -> Result<outrider_restore::Restored, RestoreError> {
     let restorer = Restorer::new(primary.store.clone(), layout(), options);
     let plan = restorer.plan(&Goal::to(Target::Latest), None).await?;
     restorer.run(&plan, into, progress, &CancellationToken::new()).await

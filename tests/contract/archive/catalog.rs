@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outrider_archive::catalog::{self, BackupState, Catalog, Keep};
-use outrider_archive::restore::{Goal, RestoreOptions, Restorer, Target};
 use outrider_archive::retention::{self, Removed, RetentionPlan, RetentionPolicy};
-use outrider_archive::verify::{self, Record, VerifyOptions};
 use outrider_archive::{
     BackupId, BackupInfo, BackupStatus, Compression, Layout, Owned, prove_by_hand, sweep_abandoned,
 };
+use outrider_restore::verify::{self, Record, VerifyOptions};
+use outrider_restore::{Goal, RestoreOptions, Restorer, Target};
 use outrider_store::{Metadata, Store, Stored};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
@@ -285,7 +285,8 @@ async fn nothing_goes_by_a_clock_that_is_far_from_the_stores(bench: &Bench) {
         RetentionPolicy { window: Some(std::time::Duration::from_secs(7 * 86_400)), minimum: 1, count: None };
     let catalog = archive.catalog().await;
     let planned = async |now, policy: &RetentionPolicy| {
-        retention::trusted_plan(&archive.store, &archive.layout, &catalog, now, policy).await.unwrap()
+        let newest_commit = outrider_restore::newest_commit(&archive.store, &archive.layout, &catalog.wal);
+        retention::trusted_plan(&*archive.store, &catalog, now, policy, newest_commit).await.unwrap()
     };
     for wrong in [now + days(60), now - days(60)] {
         let plan = planned(wrong, &policy).await;

@@ -4,8 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::{Fetcher, Layout, Server, ServerOptions, Shipper};
+use outrider_archive::{Layout, Shipper};
+use outrider_restore::client::{self, Exit, Reader};
+use outrider_restore::{Fetcher, Server, ServerOptions};
 use outrider_store::{Metadata, Store};
 use tempfile::TempDir;
 use tokio::time::timeout;

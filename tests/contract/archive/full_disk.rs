@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::{AheadOptions, Fetcher, Layout, Server, ServerOptions, Shipper};
+use outrider_archive::{Layout, Shipper};
+use outrider_restore::client::{self, Exit, Reader};
+use outrider_restore::{AheadOptions, Fetcher, Server, ServerOptions};
 use outrider_store::{Metadata, Store};
 use outrider_wal::{SegmentSize, WalFileName};
 use tempfile::TempDir;

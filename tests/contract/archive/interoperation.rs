@@ -5,13 +5,13 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use outrider_archive::catalog::{Catalog, Keep, mark};
-use outrider_archive::restore::{Goal, RestoreOptions, Restorer, Target};
-use outrider_archive::verify::{self, VerifyOptions};
 use outrider_archive::{
-    BackupId, BackupInfo, BackupOptions, BackupStatus, Fetched, Fetcher, Layout, Patience, Tablespace,
-    prove_by_hand,
+    BackupId, BackupInfo, BackupOptions, BackupStatus, Layout, Tablespace, prove_by_hand,
 };
 use outrider_bed::{PROGRAM_LIMIT, finish};
+use outrider_restore::verify::{self, VerifyOptions};
+use outrider_restore::{Fetched, Fetcher, Patience};
+use outrider_restore::{Goal, RestoreOptions, Restorer, Target};
 use outrider_store::Store;
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
 use serde_json::Value;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use outrider_archive::restore::{RestoreError, RestoreOptions, Target};
+use outrider_restore::{RestoreError, RestoreOptions, Target};
 use outrider_store::{
     Body, Conditions, DirectoryStore, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store,
     Stored, Upload, Version,

@@ -5,11 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::{
-    Compression, Fetcher, Layout, Leadership, Server, ServerError, ServerOptions, ShipOptions, Shipper,
-};
+use outrider_archive::{Compression, Layout, Leadership, ShipOptions, Shipper};
 use outrider_bed::Account;
+use outrider_restore::client::{self, Exit, Reader};
+use outrider_restore::{Fetcher, Server, ServerError, ServerOptions};
 use outrider_wal::{SegmentSize, TimelineId};
 
 use super::bench::{Bench, open, options};

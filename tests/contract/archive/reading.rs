@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outrider_archive::client::{self, Exit, Reader};
-use outrider_archive::{AheadOptions, Fetched, Fetcher, Format, Layout, Patience};
+use outrider_archive::{Format, Layout};
+use outrider_restore::client::{self, Exit, Reader};
+use outrider_restore::{AheadOptions, Fetched, Fetcher, Patience};
 use outrider_store::{Metadata, Store, Stored};
 use tempfile::TempDir;
 use tokio::time::timeout;

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use outrider_archive::restore::{
+use outrider_archive::{BackupId, BackupInfo, BackupStatus, Compression, Layout};
+use outrider_restore::{
     DrillOptions, Goal, Plan, Progress, RestoreError, RestoreOptions, Restored, Restorer, Target, drill,
 };
-use outrider_archive::{
-    BackupId, BackupInfo, BackupStatus, Compression, Fetcher, Layout, Server, ServerOptions,
-};
+use outrider_restore::{Fetcher, Server, ServerOptions};
 use outrider_store::{Metadata, Store};
 use outrider_wal::{Lsn, TimelineId, WalFileName};
 use tempfile::TempDir;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use outrider_archive::{Fetcher, Layout, Server, ServerOptions, client};
+use outrider_archive::Layout;
+use outrider_restore::{Fetcher, Server, ServerOptions, client};
 use outrider_store::{
     Conditions, Download, Error, Metadata, ObjectInfo, Page, Payload, Replaced, Store, Stored, Upload,
     Version,

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use outrider_archive::{
-    Fetched, Fetcher, FlushPosition, Layout, Patience, Shipper, StreamOptions, StreamStatus, Streamer,
-};
+use outrider_archive::{FlushPosition, Layout, Shipper, StreamOptions, StreamStatus, Streamer};
 use outrider_bed::{PROGRAM_LIMIT, finish};
+use outrider_restore::{Fetched, Fetcher, Patience};
 use outrider_store::{Metadata, Store};
 use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 use tokio::sync::watch;
@@ -460,7 +459,8 @@ mod after_the_loss_of_everything {
     use super::*;
     use crate::archive::postgres::Postgres;
     use crate::archive::processes::archive_command;
-    use outrider_archive::{Compression, Fetcher, Leadership, Server, ServerOptions, ShipOptions};
+    use outrider_archive::{Compression, Leadership, ShipOptions};
+    use outrider_restore::{Fetcher, Server, ServerOptions};
     use outrider_wal::SegmentSize;
     use std::num::NonZeroUsize;
     use tokio_postgres::Client;

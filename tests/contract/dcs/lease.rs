@@ -141,7 +141,8 @@ async fn a_hand_over_to_a_member_that_is_not_there_changes_nothing(bench: &Bench
 
 async fn acquiring_on_a_sync_record_that_has_changed_is_a_conflict(bench: &Bench) {
     let (p1, p2) = (bench.leader("p1").await, bench.member("p2").await);
-    let sync = SyncState { leader: Some("p1".into()), quorum: 0, sync_standby: ["p2".to_owned()].into() };
+    let standby = ["p2".to_owned()].into();
+    let sync = SyncState { leader: Some("p1".into()), sync_standby: standby, ..SyncState::default() };
     let first = p1.write_sync(&sync, 0).await.unwrap();
     let second = p1.write_sync(&SyncState { sync_standby: [].into(), ..sync }, first).await.unwrap();
     p1.release_leader().await.unwrap();

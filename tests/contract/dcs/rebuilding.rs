@@ -29,6 +29,7 @@ fn keys(generation: u64) -> RebuiltKeys {
             leader: Some("p1".into()),
             quorum: 0,
             sync_standby: ["p2".to_owned()].into(),
+            ..SyncState::default()
         }),
         history: vec![HistoryRow {
             timeline: 1,

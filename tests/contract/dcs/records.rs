@@ -204,7 +204,7 @@ async fn records_of_the_leader_have_patronis_bytes(bench: &Bench) {
 async fn the_sync_record_is_changed_only_as_seen(bench: &Bench) {
     let p1 = bench.leader("p1").await;
     let standbys = ["p3".to_owned(), "p2".to_owned()].into();
-    let sync = SyncState { leader: Some("p1".into()), quorum: 0, sync_standby: standbys };
+    let sync = SyncState { leader: Some("p1".into()), sync_standby: standbys, ..SyncState::default() };
     let first = p1.write_sync(&sync, 0).await.unwrap();
     assert_eq!(text(bench.get("sync").await), r#"{"leader":"p1","quorum":0,"sync_standby":"p2,p3"}"#);
     assert!(p1.write_sync(&sync, 0).await.unwrap_err().is_conflict());

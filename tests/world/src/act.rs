@@ -6,7 +6,7 @@ use outrider_ha::{MemberName, Plan, StartAs, Step, StopMode};
 
 use crate::look;
 use crate::restart::Note;
-use crate::state::{NodeId, Nodes};
+use crate::state::{NodeId, Nodes, Sync};
 
 /// The longest plan is a switchover taken back.
 const ACTS_MAX: usize = 5;
@@ -26,6 +26,10 @@ pub enum Act {
     HandOverLease(NodeId),
     RecordSync {
         standbys: Nodes,
+        seen_last: bool,
+    },
+    RestoreSync {
+        before: Sync,
         seen_last: bool,
     },
     RecordHistory,
@@ -67,6 +71,7 @@ impl Act {
             | Act::SetTtl
             | Act::HandOverLease(_)
             | Act::RecordSync { .. }
+            | Act::RestoreSync { .. }
             | Act::RecordHistory
             | Act::ClearRequest
             | Act::AnnounceSwitchover(_)
@@ -101,6 +106,13 @@ impl Act {
             Step::HandOverLease { to } => Act::HandOverLease(look::number(to)),
             Step::RecordSync { standbys, .. } => {
                 Act::RecordSync { standbys: numbers(standbys), seen_last: true }
+            }
+            Step::RestoreSync { before } => {
+                let leader = before.leader.as_ref().map(look::number).expect("the world's /sync has one");
+                Act::RestoreSync {
+                    before: Sync { leader, standbys: numbers(&before.standbys) },
+                    seen_last: true,
+                }
             }
             Step::RecordHistory => Act::RecordHistory,
             Step::FinishRequest { .. } | Step::ClearRequest { .. } => Act::ClearRequest,
@@ -204,7 +216,10 @@ impl Acts {
     /// Somebody wrote `/sync`: what was seen of it is no longer the last.
     pub fn sync_was_written(&mut self) {
         for act in self.0.iter_mut().flatten() {
-            if let Act::AcquireLease { seen_last } | Act::RecordSync { seen_last, .. } = act {
+            if let Act::AcquireLease { seen_last }
+            | Act::RecordSync { seen_last, .. }
+            | Act::RestoreSync { seen_last, .. } = act
+            {
                 *seen_last = false;
             }
         }

@@ -64,6 +64,11 @@ pub(crate) fn apply(setup: &Setup, before: &State, event: &Event) -> Option<Stat
         Event::LeaseExpires => state.dcs.holder = None,
         Event::FuseBlows(node) => blow_fuse(setup, &mut state, *node),
         Event::PostgresCrashes(node) => state.node_mut(*node).crash(),
+        Event::PromotionsFail(node) => state.node_mut(*node).never_promoted = true,
+        Event::PromotionFails(node) => {
+            state.node_mut(*node).crash();
+            state.node_mut(*node).promotion_failed = true;
+        }
         Event::CopyBreaksOff(node) => break_off_plan(&mut state, *node),
         Event::DataIsLost(node) => lose_data(setup, &mut state, *node),
         Event::NodeIsLost(node) => lose_node(setup, &mut state, *node),
@@ -142,6 +147,8 @@ fn lose_reply(setup: &Setup, state: &mut State, node: NodeId) {
     here.fuse = before.fuse;
     here.held_this_term &= before.held_this_term && !acquired;
     here.knows_lease = before.knows_lease;
+    // What it does not know to have written it does not put back.
+    here.struck = here.struck.filter(|_| before.struck.is_some());
 }
 
 /// What an agent keeps in its memory only.
@@ -153,6 +160,7 @@ fn forget(setup: &Setup, state: &mut State, node: NodeId) {
     here.set = Nodes::NONE;
     here.since = None;
     here.knows_lease = false;
+    here.forget_promotion();
     here.checkpointed = false;
     if let Hang::Stopping { awaited, .. } = &mut here.hang {
         *awaited = false;

@@ -81,6 +81,10 @@ pub enum Event {
     PostgresCrashes(NodeId),
     /// A Postgres answers nobody any more, and lives: a fault.
     Hangs(NodeId),
+    /// Something is in the way of every promotion of a node from now on: a fault.
+    PromotionsFail(NodeId),
+    /// A promotion fails there, again and again: Postgres ends before recovery does.
+    PromotionFails(NodeId),
     /// The rewind or the clone that is to be done breaks off in the middle: a fault.
     CopyBreaksOff(NodeId),
     /// A node loses its data directory: a fault.
@@ -130,7 +134,8 @@ pub(crate) fn progress(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         // Recovery ends when everything is replayed.
         let comes_up = matches!(here.postgres, Postgres::Promoting | Postgres::Starting);
         if comes_up && !here.has_to_replay() && here.hang == Hang::No {
-            events.push(Event::Up(node));
+            let fails = here.never_promoted && here.postgres == Postgres::Promoting;
+            events.push(if fails { Event::PromotionFails(node) } else { Event::Up(node) });
         }
         match here.hang {
             Hang::No => {}
@@ -231,6 +236,9 @@ pub(crate) fn faults(setup: &Setup, state: &State, events: &mut Vec<Event>) {
         if here.fuse && setup.fuse == Fuse::Live && !lets_go(setup, state, node) {
             events.push(Event::FuseBlows(node));
         }
+        if setup.promotions_fail && !here.never_promoted {
+            events.push(Event::PromotionsFail(node));
+        }
         if setup.broken_data && here.postgres != Postgres::Empty {
             events.push(Event::DataIsLost(node));
         }
@@ -321,6 +329,7 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         Event::BlindRound { .. }
         | Event::ReplyIsLost(_)
         | Event::Hangs(_)
+        | Event::PromotionsFail(_)
         | Event::CopyBreaksOff(_)
         | Event::DataIsLost(_)
         | Event::PostgresCrashes(_)
@@ -343,6 +352,7 @@ pub(crate) fn is_fault(setup: &Setup, state: &State, event: &Event) -> bool {
         | Event::Answers(_)
         | Event::Stops(_)
         | Event::Up(_)
+        | Event::PromotionFails(_)
         | Event::Terminate(_)
         | Event::SupervisorStops(_)
         | Event::CopyDcs

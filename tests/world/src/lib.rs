@@ -30,6 +30,8 @@
 //! - **A restart** is of all members, of which each waits for one; `--pending` and schedules have situations.
 //! - **Slots** are not in it, and no WAL is ever removed. All that `ha` decides of them is that a primary makes those that are missing;
 //!   what they keep is PostgreSQL's, which of a standby's are made anew is in `outrider_postgres`, and tested with it (`tests/system/slots.rs`).
+//! - **Promotions** fail for ever, one node a fault, where `Setup::promotions_fail` says so: Postgres ends before recovery does, and the agent has
+//!   seen that so often that it gives up. A promotion that hangs, and one that has begun a timeline before it failed, have situations.
 //! - **Faults** are bounded, as are commits, switchovers and terminations; bootstrap, tags, mode changes and a
 //!   failover by hand that gives something up are not in it. They have situations in `agent/ha/tests/scenarios`.
 //! - A plan of nothing but `RenewLease` is carried out in the transition that decides on it.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use outrider_ha::{
-    Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Replay,
-    Request, RequestKind, Restart, Shutdown, StoreId, Streaming, Switchover, SyncState, Synchronous,
+    Answer, Cluster, Dcs, Initialize, Job, Lease, Local, Member, MemberName, MemberState, Policy, Promotion,
+    Replay, Request, RequestKind, Restart, Shutdown, StoreId, Streaming, Switchover, SyncState, Synchronous,
     SynchronousMode, SystemId, Tags, Term, Unusable, View, WalSender, Watermark, whom_to_ask,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
@@ -14,7 +14,7 @@ use crate::past::{self, Mark, Seen};
 use crate::restart;
 use crate::rollback::Stage;
 use crate::setup::Setup;
-use crate::state::{NodeId, Nodes, State};
+use crate::state::{NodeId, Nodes, State, Sync};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SYSTEM: SystemId = SystemId(7);
@@ -23,6 +23,8 @@ const TERM: Term = Term(2);
 const TERM_BEFORE: Term = Term(1);
 /// Revisions are not counted either: the acts know whether theirs is still the last.
 const REVISION: i64 = 1;
+/// As many failures in a row as are not put down to chance.
+const FAILURES: u32 = 3;
 /// The empty store.
 const BLANK: StoreId = StoreId(2);
 
@@ -156,11 +158,7 @@ fn cluster(state: &State, node: NodeId, waited: Waited) -> Cluster {
         sync_revision: now.sync_revision,
         blank: false,
         initialize: Initialize::Done(SYSTEM),
-        sync: dcs.sync.map(|sync| SyncState {
-            leader: Some(name(sync.leader)),
-            standbys: names(sync.standbys),
-            revision: REVISION,
-        }),
+        sync: dcs.sync.map(sync_state),
         last_position: Lsn::new(dcs.last_position.into()),
         last_timeline: TimelineId::default(),
         history: dcs.branches.history(),
@@ -215,6 +213,11 @@ fn local(setup: &Setup, state: &State, node: NodeId, waited: Waited) -> Local {
         frozen: None,
         shut_out: None,
         recent_crashes: 0,
+        promotion: Promotion {
+            failures: if here.promotion_failed { FAILURES } else { 0 },
+            lasts: Duration::ZERO,
+            struck: here.struck.map(sync_state),
+        },
         rewind_failed: false,
         cooling_down: false,
         backing_off: Vec::new(),
@@ -240,6 +243,16 @@ fn recorded(state: &State, node: NodeId) -> Vec<MemberName> {
     let past = state.past.as_ref().filter(|_| state.keys_of(node).is_none());
     let sync = past.and_then(|past| past.seen(node).record?.sync);
     names(sync.map_or(Nodes::NONE, |sync| sync.standbys))
+}
+
+/// As it was last written.
+fn sync_state(sync: Sync) -> SyncState {
+    SyncState {
+        leader: Some(name(sync.leader)),
+        standbys: names(sync.standbys),
+        given_up: TimelineId::default(),
+        revision: REVISION,
+    }
 }
 
 fn held_term(state: &State, node: NodeId) -> Term {

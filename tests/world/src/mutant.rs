@@ -31,6 +31,10 @@ pub enum Mutant {
     TakesLeaseBlindly,
     /// A new primary does not strike the others from `/sync` before it is promoted.
     PromotesWithoutRecord,
+    /// A new primary that crashes puts those back into `/sync` whom it struck for its promotion, although that has ended.
+    PutsBackAfterServing,
+    /// A member whose promotion failed for ever releases the lease and does not put those back into `/sync` whom it struck for it.
+    NeverPutsBack,
     /// A crashed primary comes back and its commits wait for nobody, whoever `/sync` names.
     RevivesWaitingForNobody,
     /// A primary takes a free lease again without asking who held it in between.
@@ -86,12 +90,14 @@ pub const fn catches(mutant: Mutant) -> &'static str {
         | Mutant::RecordsWithoutProof
         | Mutant::TakesLeaseBlindly
         | Mutant::PromotesWithoutRecord
+        | Mutant::PutsBackAfterServing
         | Mutant::RevivesWaitingForNobody
         | Mutant::IgnoresWhoKnowsMore
         | Mutant::RebuildsOnLess
         | Mutant::ReclaimsBlindly => NOTHING_LOST,
         Mutant::NeverStepsDown
         | Mutant::TrustsItsMemory
+        | Mutant::NeverPutsBack
         | Mutant::FollowsDiverged
         | Mutant::KeepsHistoryToItself => COMES_TO_REST_WHOLE,
         Mutant::PassesOver => NOTHING_LOST,
@@ -133,7 +139,6 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
     match (mutant, &plan.reason) {
         (Mutant::StandsUnsynchronous, Reason::NotSynchronous) => plan.steps.push(acquire(view)),
         (Mutant::NeverStepsDown, Reason::SteppingDown) => plan.steps.clear(),
-        (Mutant::PromotesFirst, Reason::Standing) => plan.steps.insert(0, Step::Promote),
         (Mutant::RelaxesSettingFirst, Reason::SynchronousRelaxed) => {
             let kept = plan.steps.iter().find_map(|step| match step {
                 Step::RecordSync { standbys, .. } => Some(standbys.clone()),
@@ -147,9 +152,6 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
                 _ => None,
             });
             plan.steps.push(Step::RecordSync { standbys: set.expect("changing sets"), revision: Some(0) });
-        }
-        (Mutant::PromotesWithoutRecord, Reason::Promoting) => {
-            plan.steps.retain(|step| !matches!(step, Step::RecordSync { .. }));
         }
         (Mutant::RevivesWaitingForNobody, Reason::Reviving) => {
             plan.steps = vec![Step::RenewLease, Step::Start(StartAs::Primary { synchronous: Vec::new() })];
@@ -196,10 +198,26 @@ fn broken(mutant: Mutant, view: &View, mut plan: Plan) -> Plan {
             plan.steps.retain(|step| *step != Step::RecordHistory);
         }
         (Mutant::IgnoresWhoKnowsMore, Reason::MemberKnowsMore { .. }) => plan.steps = vec![acquire(view)],
+        _ => broken_promotion(mutant, view, &mut plan),
+    }
+    plan
+}
+
+fn broken_promotion(mutant: Mutant, view: &View, plan: &mut Plan) {
+    match (mutant, &plan.reason) {
+        (Mutant::PromotesFirst, Reason::Standing) => plan.steps.insert(0, Step::Promote),
+        (Mutant::PromotesWithoutRecord, Reason::Promoting) => {
+            plan.steps.retain(|step| !matches!(step, Step::RecordSync { .. }));
+        }
+        (Mutant::PutsBackAfterServing, Reason::Reviving) => {
+            if let Some(before) = view.local.promotion.struck.clone() {
+                plan.steps = vec![Step::RestoreSync { before }, Step::ReleaseLease];
+            }
+        }
+        (Mutant::NeverPutsBack, Reason::NeverPromoted) => plan.steps = vec![Step::ReleaseLease],
         // The others change what a step does, not what is decided.
         _ => {}
     }
-    plan
 }
 
 fn acquire(view: &View) -> Step {

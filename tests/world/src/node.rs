@@ -4,7 +4,7 @@ use outrider_ha::Role;
 use outrider_wal::TimelineId;
 
 use crate::act::Acts;
-use crate::state::{NodeId, Nodes, Store};
+use crate::state::{NodeId, Nodes, Store, Sync};
 use crate::wal::{Record, Wal};
 
 /// A Postgres.
@@ -144,6 +144,14 @@ pub struct Node {
     pub held_this_term: bool,
     /// The agent knows of both; its successor does not before it has renewed the lease.
     pub knows_lease: bool,
+    /// No promotion of its Postgres ends recovery any more.
+    pub never_promoted: bool,
+    /// Its agent has seen that again and again.
+    pub promotion_failed: bool,
+    /// The newest birth in its WAL when it was a primary last.
+    pub led: Option<u8>,
+    /// `/sync` as it was before the agent struck the others from it for a promotion, while nobody has written it since.
+    pub struck: Option<Sync>,
     /// The checkpoint for the announced switchover is done.
     pub checkpointed: bool,
     /// Its entry stands in the DCS, as far as its agent knows.
@@ -178,6 +186,10 @@ impl Node {
             short_session: false,
             held_this_term: false,
             knows_lease: false,
+            never_promoted: false,
+            promotion_failed: false,
+            led: None,
+            struck: None,
             checkpointed: false,
             entered: true,
             terminating: false,
@@ -261,9 +273,16 @@ impl Node {
         }
     }
 
+    /// What its agent knew of a promotion is over: recovery has ended, or there is other data.
+    pub fn forget_promotion(&mut self) {
+        self.promotion_failed = false;
+        self.struck = None;
+    }
+
     /// Nothing is left that could be relied on.
     pub fn loses_data(&mut self, left: Postgres) {
         self.wal = Wal::default();
+        self.forget_promotion();
         self.has_replayed_all();
         self.becomes(left);
     }

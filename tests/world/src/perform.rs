@@ -9,7 +9,7 @@ use crate::rebuild;
 use crate::restart;
 use crate::rollback;
 use crate::setup::Setup;
-use crate::state::{NodeId, Nodes, Request, State, Sync, Wrong};
+use crate::state::{NodeId, Request, State, Sync, Wrong};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -56,7 +56,14 @@ fn perform_there(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Ou
             Ok(())
         }
         Act::HandOverLease(to) => hand_over(state, node, to),
-        Act::RecordSync { standbys, seen_last } => record_sync(state, node, standbys, seen_last),
+        Act::RecordSync { standbys, seen_last } => {
+            let promotes = setup.promotions_fail && state.node(node).postgres != Postgres::Primary;
+            let before = state.dcs.sync.filter(|_| promotes);
+            write_sync(state, node, Sync { leader: node, standbys }, seen_last)?;
+            state.node_mut(node).struck = before;
+            Ok(())
+        }
+        Act::RestoreSync { before, seen_last } => write_sync(state, node, before, seen_last),
         Act::RecordHistory => {
             require(leads)?;
             state.dcs.branches = state.node(node).wal.branches();
@@ -121,9 +128,9 @@ fn hand_over(state: &mut State, node: NodeId, to: NodeId) -> Outcome {
     Ok(())
 }
 
-fn record_sync(state: &mut State, node: NodeId, standbys: Nodes, seen_last: bool) -> Outcome {
+fn write_sync(state: &mut State, node: NodeId, sync: Sync, seen_last: bool) -> Outcome {
     require(state.dcs.holder == Some(node) && seen_last)?;
-    state.dcs.sync = Some(Sync { leader: node, standbys });
+    state.dcs.sync = Some(sync);
     sync_was_written(state);
     if let Some(past) = &mut state.past {
         past.now.sync += 1;
@@ -170,6 +177,7 @@ pub(crate) fn sync_was_written(state: &mut State) {
     for node in lookers(state) {
         let here = state.node_mut(node);
         here.plan.sync_was_written();
+        here.struck = None;
         if let Some(read) = &mut here.read {
             read.sync_is_last = false;
         }
@@ -249,6 +257,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         Act::Rewind(_) | Act::Clone(_) => {
             require(may_start)?;
             here.wal = copy.ok_or(Refused)?;
+            here.forget_promotion();
             here.has_replayed_all();
             here.becomes(Postgres::StoppedStandby);
         }
@@ -259,6 +268,7 @@ fn perform_here(setup: &Setup, state: &mut State, node: NodeId, act: Act) -> Out
         | Act::SetTtl
         | Act::HandOverLease(_)
         | Act::RecordSync { .. }
+        | Act::RestoreSync { .. }
         | Act::RecordHistory
         | Act::ClearRequest
         | Act::AnnounceSwitchover(_)
@@ -294,6 +304,10 @@ pub(crate) fn promoted(setup: &Setup, state: &mut State, node: NodeId) {
     here.wal.push(Record::Birth(birth));
     here.replayed = here.replayed.map(|_| 0);
     here.becomes(Postgres::Primary);
+    here.led = setup.promotions_fail.then_some(birth + 1);
+    if setup.mutant != Some(Mutant::PutsBackAfterServing) {
+        here.forget_promotion();
+    }
 }
 
 /// A rewind or a clone is broken off.

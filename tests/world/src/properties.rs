@@ -214,11 +214,15 @@ pub(crate) fn is_whole(state: &State) -> bool {
         && state.dcs.restart.is_none()
 }
 
-/// Whoever has every acknowledged commit is lost for good, or its data is: only an operator can decide what to give up.
+/// Whoever has every acknowledged commit is lost for good, or its data is, or it cannot be promoted: only an operator can decide what to
+/// give up.
 fn all_that_may_lead_are_lost(state: &State) -> bool {
     state.dcs.sync.is_some_and(|sync| {
         let may_lead = |node: NodeId| sync.leader == node || sync.standbys.has(node);
-        state.numbered().all(|(node, here)| here.lost || !here.postgres.has_data() || !may_lead(node))
+        // Only one that led last has what nobody else may have.
+        let never = |here: &Node| here.never_promoted && here.led == Some(here.wal.newest_birth());
+        let cannot = |here: &Node| here.lost || never(here) || !here.postgres.has_data();
+        state.numbered().all(|(node, here)| cannot(here) || !may_lead(node))
     })
 }
 

@@ -2,6 +2,8 @@
 
 use outrider_ha::{Role, SyncState, SynchronousMode, Testimony, Watermark, Witness};
 
+use outrider_wal::TimelineId;
+
 use crate::look;
 use crate::mutant::rebuild_as;
 use crate::past::write_anew;
@@ -45,6 +47,7 @@ fn testimony(state: &State, node: NodeId) -> Option<Testimony> {
     let sync = record.sync.map(|sync| SyncState {
         leader: Some(look::name(sync.leader)),
         standbys: sync.standbys.iter().map(look::name).collect(),
+        given_up: TimelineId::default(),
         revision: seen.watermark().sync_revision,
     });
     Some(Testimony {

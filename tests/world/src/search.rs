@@ -34,6 +34,7 @@ impl Model for World {
             fuse: true,
             held_this_term: true,
             knows_lease: true,
+            led: self.setup.promotions_fail.then_some(0),
             plan: Acts::default(),
             ..Node::standby_of(0)
         };

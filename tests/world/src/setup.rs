@@ -41,6 +41,8 @@ pub struct Setup {
     pub slow: bool,
     /// Whether a rewind or a clone may be broken off, and a data directory get lost.
     pub broken_data: bool,
+    /// Whether the promotions of a node may fail from some moment on for ever.
+    pub promotions_fail: bool,
     /// Whether agents are led to another, empty DCS, and back.
     pub led_elsewhere: bool,
     /// Whether somebody has keys rebuilt that were lost.
@@ -75,6 +77,7 @@ impl Setup {
             late_replay: false,
             restores: false,
             slow: false,
+            promotions_fail: false,
             led_elsewhere: false,
             rebuilds: false,
             broken_data: false,

@@ -66,15 +66,17 @@ pub(crate) fn is_wal_directory(name: &[u8]) -> bool {
 
 /// The file of a relation, such as `16384`, `16384_fsm` or `16384.2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Relation {
-    pub(crate) number: u32,
-    pub(crate) is_init: bool,
+pub struct Relation {
+    /// Its file node.
+    pub number: u32,
+    /// Whether it is the fork from which an unlogged relation is begun anew.
+    pub is_init: bool,
     /// Which part of the relation's fork.
-    pub(crate) segment: u32,
+    pub segment: u32,
 }
 
 /// Reads the name of a relation's file; `None` when it is not one (common/relpath.c).
-pub(crate) fn relation(name: &[u8]) -> Option<Relation> {
+pub fn relation(name: &[u8]) -> Option<Relation> {
     let text = std::str::from_utf8(name).ok()?;
     let (text, segment) = match text.split_once('.') {
         Some((text, segment)) => (text, number(segment)?),
@@ -95,7 +97,7 @@ pub(crate) fn is_temporary_relation(name: &[u8]) -> bool {
 }
 
 /// Whether relations lie in this directory: `global`, `base/5`, or `PG_15_202209061/5` of a tablespace.
-pub(crate) fn holds_relations(directory: &[u8]) -> bool {
+pub fn holds_relations(directory: &[u8]) -> bool {
     let Ok(directory) = std::str::from_utf8(directory) else { return false };
     if directory == "global" {
         return true;

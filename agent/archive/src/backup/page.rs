@@ -47,7 +47,7 @@ const UPPER: usize = 14;
 
 /// Whether a page can be kept: its checksum is right, or it is new, or it was written since `start`. Then replay
 /// writes it anew from a full image, and it may be torn here (PostgreSQL, basebackup.c).
-pub(crate) fn is_sound(page: &[u8], block: u32, start: Lsn) -> bool {
+pub fn is_sound(page: &[u8], block: u32, start: Lsn) -> bool {
     if page[UPPER..UPPER + 2] == [0, 0] {
         return true;
     }

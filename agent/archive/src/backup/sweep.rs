@@ -6,9 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::claim::{CLAIM, whose};
-use crate::catalog::read_small;
 use crate::{BackupId, Layout, Owned, clock};
-use outrider_store::{self as store, Metadata, Store};
+use outrider_store::{self as store, Metadata, Store, each_object, read_small};
 
 /// A claim has 64 bytes.
 const CLAIM_MAX: u64 = 1024;
@@ -91,24 +90,17 @@ async fn unfinished(store: &dyn Store, layout: &Layout) -> Result<Vec<BackupId>,
     let prefix = layout.backups();
     let mut claimed: Vec<BackupId> = Vec::new();
     let mut finished: Vec<BackupId> = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = store.list(&prefix, after.as_deref(), 1000).await?;
-        for object in &page.objects {
-            let Some((id, file)) = object.key.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'))
-            else {
-                continue;
-            };
-            match (id.parse(), file) {
-                (Ok(id), CLAIM) => claimed.push(id),
-                (Ok(id), INFO) => finished.push(id),
-                (Ok(_) | Err(_), _) => {}
-            }
+    each_object(store, &prefix, |key, _| {
+        let Some((id, file)) = key.strip_prefix(&prefix).and_then(|rest| rest.split_once('/')) else {
+            return;
+        };
+        match (id.parse(), file) {
+            (Ok(id), CLAIM) => claimed.push(id),
+            (Ok(id), INFO) => finished.push(id),
+            (Ok(_) | Err(_), _) => {}
         }
-        after = page.objects.last().map(|object| object.key.clone());
-        if !page.more || after.is_none() {
-            claimed.retain(|id| finished.binary_search(id).is_err());
-            return Ok(claimed);
-        }
-    }
+    })
+    .await?;
+    claimed.retain(|id| finished.binary_search(id).is_err());
+    Ok(claimed)
 }

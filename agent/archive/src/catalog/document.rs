@@ -88,7 +88,8 @@ impl Window {
 
 impl Gap {
     /// The first and last segment that are missing.
-    pub(crate) fn document(&self) -> Value {
+    #[must_use]
+    pub fn document(&self) -> Value {
         json!({"first": self.first.to_string(), "last": self.last.to_string()})
     }
 }

@@ -8,32 +8,37 @@ use super::wal::{ArchivedWal, History};
 impl ArchivedWal {
     /// The number of the last segment that follows `number` on its timeline without a gap; `None` when `number` itself
     /// is not there.
-    pub(crate) fn last_without_gap(&self, timeline: TimelineId, number: u64) -> Option<u64> {
+    #[must_use]
+    pub fn last_without_gap(&self, timeline: TimelineId, number: u64) -> Option<u64> {
         let runs = self.runs.get(&timeline)?;
         runs.iter().find(|run| run.first <= number && number <= run.last).map(|run| run.last)
     }
 
     /// The number of the first segment from `number` on that is there.
-    pub(crate) fn first_from(&self, timeline: TimelineId, number: u64) -> Option<u64> {
+    #[must_use]
+    pub fn first_from(&self, timeline: TimelineId, number: u64) -> Option<u64> {
         let runs = self.runs.get(&timeline)?;
         runs.iter().find(|run| run.last >= number).map(|run| run.first.max(number))
     }
 
     /// How much of a segment that is not there whole a recovery can still get, in bytes from its start: what was
     /// streamed. Of a partial segment all, whatever of it is void.
-    pub(crate) fn beginning_of(&self, segment: SegmentName) -> Option<u64> {
+    #[must_use]
+    pub fn beginning_of(&self, segment: SegmentName) -> Option<u64> {
         let streamed = self.streamed.get(&segment).copied().filter(|end| *end > 0);
         streamed.or_else(|| self.partial.contains(&segment).then(|| self.segment_size().bytes()))
     }
 
     /// Whether a recovery can be led along this timeline.
-    pub(crate) fn has_history(&self, timeline: TimelineId) -> bool {
+    #[must_use]
+    pub fn has_history(&self, timeline: TimelineId) -> bool {
         let told = matches!(self.histories.get(&timeline), Some(History::Told(_)));
         timeline == TimelineId::FIRST || told
     }
 
     /// The newest timeline that has a history; the first when none has.
-    pub(crate) fn newest_timeline(&self) -> TimelineId {
+    #[must_use]
+    pub fn newest_timeline(&self) -> TimelineId {
         self.histories.keys().next_back().copied().unwrap_or(TimelineId::FIRST)
     }
 }
@@ -41,7 +46,8 @@ impl ArchivedWal {
 impl TimelinePath {
     /// The segment with this number that recovery needs: that of the newest timeline which begins in it or before.
     /// The one in which a timeline begins has a copy of the older WAL in front (PostgreSQL, XLogInitNewTimeline).
-    pub(crate) fn segment(&self, number: u64, size: SegmentSize) -> SegmentName {
+    #[must_use]
+    pub fn segment(&self, number: u64, size: SegmentSize) -> SegmentName {
         let begun = |(_, begin): &&(TimelineId, Lsn)| begin.get() / size.bytes() <= number;
         let timeline = self.stretches.iter().rev().find(begun).map_or(TimelineId::FIRST, |(here, _)| *here);
         SegmentName::numbered(timeline, number, size)
@@ -49,7 +55,8 @@ impl TimelinePath {
 
     /// The files in which recovery looks for the segment with this number, in its order, each with the place from which
     /// on a later timeline has the WAL (PostgreSQL, XLogFileReadAnyTLI).
-    pub(crate) fn candidates(&self, number: u64, size: SegmentSize) -> Vec<(SegmentName, Lsn)> {
+    #[must_use]
+    pub fn candidates(&self, number: u64, size: SegmentSize) -> Vec<(SegmentName, Lsn)> {
         let left_at =
             |place: usize| self.stretches.get(place + 1).map_or(Lsn::new(u64::MAX), |(_, begin)| *begin);
         let begun = |(_, (_, begin)): &(usize, &(TimelineId, Lsn))| begin.get() / size.bytes() <= number;
@@ -58,14 +65,15 @@ impl TimelinePath {
     }
 
     /// The number of the last segment that is taken from the same timeline as this one.
-    pub(crate) fn last_alike(&self, number: u64, size: SegmentSize) -> u64 {
+    #[must_use]
+    pub fn last_alike(&self, number: u64, size: SegmentSize) -> u64 {
         let begins = self.stretches.iter().map(|(_, begin)| begin.get() / size.bytes());
         let later = begins.filter(|begin| *begin > number).min();
         later.map_or(u64::MAX, |begin| begin - 1)
     }
 
     /// The timelines, oldest first.
-    pub(crate) fn timelines(&self) -> impl Iterator<Item = TimelineId> {
+    pub fn timelines(&self) -> impl Iterator<Item = TimelineId> {
         self.stretches.iter().map(|(timeline, _)| *timeline)
     }
 }

@@ -4,7 +4,7 @@ use outrider_wal::{Lsn, SegmentSize, TimelineHistory, TimelineId};
 
 /// A timeline and its ancestors.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TimelinePath {
+pub struct TimelinePath {
     /// Oldest first. Each begins where the one before was left; the first at 0.
     pub(super) stretches: Vec<(TimelineId, Lsn)>,
 }
@@ -21,7 +21,9 @@ pub(crate) struct Stretch {
 }
 
 impl TimelinePath {
-    pub(crate) fn new(timeline: TimelineId, history: &TimelineHistory) -> Self {
+    /// The way to `timeline`, whose history this is.
+    #[must_use]
+    pub fn new(timeline: TimelineId, history: &TimelineHistory) -> Self {
         let mut begin = Lsn::INVALID;
         let mut stretches = Vec::new();
         for switch in history.switches() {
@@ -33,7 +35,8 @@ impl TimelinePath {
     }
 
     /// Whether a base backup of `timeline` that is consistent at `end` lies on it.
-    pub(crate) fn holds(&self, timeline: TimelineId, end: Lsn) -> bool {
+    #[must_use]
+    pub fn holds(&self, timeline: TimelineId, end: Lsn) -> bool {
         let Some(place) = self.stretches.iter().position(|(here, _)| *here == timeline) else { return false };
         self.stretches.get(place + 1).is_none_or(|(_, begin)| end <= *begin)
     }

@@ -5,10 +5,10 @@ use std::fmt;
 
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, TimelineSwitch, WalFileName};
 
-use super::objects::{each_object, read_small, split_suffix, unpack_small};
 use super::path::TimelinePath;
+use crate::compression::{split_suffix, unpack_small};
 use crate::{BackupInfo, Format, Layout};
-use outrider_store::{self as store, Store};
+use outrider_store::{self as store, Store, each_object, read_small};
 
 /// A history has a line for each failover.
 const HISTORY_MAX: u64 = 1 << 20;
@@ -143,7 +143,7 @@ impl ArchivedWal {
 
     /// Takes one object below `wals/`, in the order of the keys. Names that are no WAL are barman's or a person's.
     /// Returns the timeline when it is a history.
-    pub(crate) fn add(&mut self, key: &str, bytes: u64) -> Option<TimelineId> {
+    pub fn add(&mut self, key: &str, bytes: u64) -> Option<TimelineId> {
         let file = key.rsplit('/').next().unwrap_or_default();
         let (name, format) = split_suffix(file);
         let name = name.parse().ok()?;
@@ -172,7 +172,7 @@ impl ArchivedWal {
     }
 
     /// Takes the history of a timeline.
-    pub(crate) fn tell(&mut self, timeline: TimelineId, history: TimelineHistory) {
+    pub fn tell(&mut self, timeline: TimelineId, history: TimelineHistory) {
         self.histories.insert(timeline, History::Told(history));
     }
 
@@ -205,7 +205,8 @@ impl ArchivedWal {
     }
 
     /// Every timeline of which there is anything.
-    pub(crate) fn timelines(&self) -> BTreeSet<TimelineId> {
+    #[must_use]
+    pub fn timelines(&self) -> BTreeSet<TimelineId> {
         let ours = self.runs.keys().chain(self.histories.keys());
         ours.copied().chain(self.partial.iter().map(|segment| segment.timeline)).collect()
     }
@@ -224,7 +225,9 @@ impl ArchivedWal {
         self.timelines().iter().filter_map(bad).collect()
     }
 
-    pub(crate) fn path(&self, timeline: TimelineId) -> TimelinePath {
+    /// The way of a recovery to this timeline.
+    #[must_use]
+    pub fn path(&self, timeline: TimelineId) -> TimelinePath {
         match self.histories.get(&timeline) {
             Some(History::Told(history)) => TimelinePath::new(timeline, history),
             Some(History::Unreadable(_)) | None => TimelinePath::new(timeline, &TimelineHistory::default()),
@@ -302,7 +305,9 @@ impl ArchivedWal {
         self.runs.values().flatten().flat_map(|run| run.first..=run.last)
     }
 
-    pub(crate) fn last_of(&self, timeline: TimelineId) -> Option<u64> {
+    /// The number of the last whole segment of a timeline.
+    #[must_use]
+    pub fn last_of(&self, timeline: TimelineId) -> Option<u64> {
         self.runs.get(&timeline)?.last().map(|run| run.last)
     }
 
@@ -324,7 +329,8 @@ impl ArchivedWal {
     }
 
     /// Where a segment lies, by what the newest ones' keys end in.
-    pub(crate) fn key_of(&self, layout: &Layout, segment: SegmentName) -> String {
+    #[must_use]
+    pub fn key_of(&self, layout: &Layout, segment: SegmentName) -> String {
         format!("{}{}/{segment}{}", layout.wals(), segment.folder(), self.format.suffix())
     }
 }

@@ -8,7 +8,7 @@ use super::{Compression, buffer};
 use outrider_store::{Payload, PayloadWriter};
 
 /// The largest file that is held in memory as a whole. Segments have 16 MiB unless the server was made with others.
-pub(crate) const WHOLE_MAX: u64 = 64 << 20;
+pub const WHOLE_MAX: u64 = 64 << 20;
 
 /// Whether [`pack_whole`] is for this, rather than [`Packer`].
 pub(crate) const fn packs_whole(compression: Compression, length: u64) -> bool {

@@ -20,7 +20,7 @@ const XZ_CONCATENATED: u32 = 0x08;
 ///
 /// # Errors
 /// When not even the decoder can be made, or there is nothing to read.
-pub(crate) fn reader<'a>(format: Format, source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub fn reader<'a>(format: Format, source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     if format == Format::Plain {
         return Ok(Box::new(source));
     }
@@ -50,7 +50,7 @@ pub(crate) fn reader<'a>(format: Format, source: impl Read + 'a) -> io::Result<B
 /// The plain bytes of one gzip member of up to [`WHOLE_MAX`] by libdeflate, which takes half the time of zlib-rs
 /// (11 ms a segment, not 20; as measured for [`super::Compression`]). `None` for all else, and for what is damaged:
 /// then [`reader`] has the last word.
-pub(crate) fn gunzip_whole(packed: &[u8]) -> Option<Vec<u8>> {
+pub fn gunzip_whole(packed: &[u8]) -> Option<Vec<u8>> {
     // The member states its length at its end, modulo 2^32. There is nothing behind it, or this is no length of it.
     let length = u32::from_le_bytes(*packed.last_chunk::<4>()?);
     if u64::from(length) > WHOLE_MAX || has_second_member(packed) {

@@ -4,7 +4,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use outrider_wal::{SegmentSize, WalFileName};
 
 use super::{RetentionPlan, WalVerdict};
-use crate::catalog::{keep_mark, split_suffix};
+use crate::catalog::keep_mark;
+use crate::compression::split_suffix;
 use crate::{BackupId, Layout, Owned};
 use outrider_store::{self as store, Listed, Store};
 

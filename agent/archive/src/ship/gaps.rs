@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 use super::Leadership;
-use super::listing::Listing;
 use crate::content::{Expected, HEADER, check_header};
+use crate::listing::Listing;
 use crate::queue::Turn;
 use crate::upload::Uploader;
 use outrider_store as store;
@@ -329,7 +329,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::ship::shelf::Shelf;
+    use crate::memory::MemoryStore;
     use crate::{Compression, Layout};
     use outrider_store::Store as _;
 
@@ -338,7 +338,7 @@ mod tests {
     /// A server on a timeline, what its pg_wal has and what the archive has.
     struct Scene {
         directory: TempDir,
-        shelf: Arc<Shelf>,
+        store: Arc<MemoryStore>,
         timeline: u32,
     }
 
@@ -353,7 +353,7 @@ mod tests {
             fs::create_dir(directory.path().join("archive_status")).unwrap();
             fs::write(directory.path().join("00000002.history"), "1\t0/500000\tx\n").unwrap();
             fs::write(directory.path().join("00000003.history"), "1\t0/500000\tx\n2\t0/A00148\tx\n").unwrap();
-            Scene { directory, shelf: Arc::default(), timeline }
+            Scene { directory, store: Arc::default(), timeline }
         }
 
         /// A segment whose header and last page say where `content` belongs.
@@ -388,13 +388,13 @@ mod tests {
         fn archived(&self, timeline: u32, numbers: impl IntoIterator<Item = u64>) {
             for number in numbers {
                 let key = layout().wal(WalFileName::Segment(name(timeline, number)), Compression::GZIP);
-                self.shelf.add(&key, b"x");
+                self.store.add(&key, b"x");
             }
         }
 
         async fn found(&self) -> Found {
             let uploader = Uploader {
-                store: self.shelf.clone(),
+                store: self.store.clone(),
                 layout: layout(),
                 compression: Compression::GZIP,
                 suffixes: Default::default(),
@@ -439,7 +439,7 @@ mod tests {
         scene.has(1, 5..=9);
         scene.archived(1, 1..=8);
         scene.expect("", "").await;
-        assert_eq!(scene.shelf.requests(), 2);
+        assert_eq!(scene.store.requests(), 2);
         assert_eq!(scene.found().await.compared_to, Some(9));
     }
 
@@ -495,11 +495,11 @@ mod tests {
         // What retention takes goes with the gaps in it.
         for number in 2..=4 {
             let key = layout().wal(WalFileName::Segment(name(1, number)), Compression::GZIP);
-            scene.shelf.delete(&key).await.unwrap();
+            scene.store.delete(&key).await.unwrap();
         }
         for number in [5, 6] {
             let key = layout().wal(WalFileName::Segment(name(2, number)), Compression::GZIP);
-            scene.shelf.delete(&key).await.unwrap();
+            scene.store.delete(&key).await.unwrap();
         }
         scene.expect("", "3:20-29").await;
     }

@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
     use crate::Compression;
-    use crate::ship::shelf::Shelf;
+    use crate::memory::MemoryStore;
 
     const LEADERSHIP: Leadership = Leadership {
         term: 5,
@@ -80,56 +80,62 @@ mod tests {
         Layout::new("s").unwrap()
     }
 
-    async fn claim_as(shelf: &Shelf, leadership: Leadership, member: &str) -> Claimed {
-        claim(shelf, &layout(), leadership, member).await.unwrap()
+    async fn claim_as(store: &MemoryStore, leadership: Leadership, member: &str) -> Claimed {
+        claim(store, &layout(), leadership, member).await.unwrap()
     }
 
-    async fn check(shelf: &Shelf, words: &[&str]) {
-        let before = shelf.read("s/outrider/writer.json");
-        match claim_as(shelf, LEADERSHIP, "a").await {
+    async fn check(store: &MemoryStore, words: &[&str]) {
+        let before = store.read("s/outrider/writer.json");
+        match claim_as(store, LEADERSHIP, "a").await {
             Claimed::Ours => assert!(words.is_empty(), "claimed, expected {words:?}"),
             Claimed::Others(text) => {
                 assert!(
                     !words.is_empty() && words.iter().all(|word| text.contains(word)),
                     "{text}: {words:?}"
                 );
-                assert_eq!(shelf.read("s/outrider/writer.json"), before);
+                assert_eq!(store.read("s/outrider/writer.json"), before);
             }
         }
     }
 
     #[tokio::test]
     async fn an_empty_archive_is_claimed_once() {
-        let shelf = Shelf::default();
-        assert_eq!(claim_as(&shelf, LEADERSHIP, "a").await, Claimed::Ours);
-        let text = shelf.read("s/outrider/writer.json").unwrap();
+        let store = MemoryStore::default();
+        assert_eq!(claim_as(&store, LEADERSHIP, "a").await, Claimed::Ours);
+        let text = store.read("s/outrider/writer.json").unwrap();
         let claim: Writer = serde_json::from_slice(&text).unwrap();
         assert_eq!((claim.term, claim.system_identifier.as_str(), claim.member.as_str()), (5, "42", "a"));
-        let before = shelf.requests();
-        assert_eq!(claim_as(&shelf, LEADERSHIP, "a").await, Claimed::Ours);
-        assert_eq!((shelf.requests() - before, shelf.read("s/outrider/writer.json").unwrap()), (1, text));
+        let before = store.requests();
+        assert_eq!(claim_as(&store, LEADERSHIP, "a").await, Claimed::Ours);
+        assert_eq!((store.requests() - before, store.read("s/outrider/writer.json").unwrap()), (1, text));
     }
 
     #[tokio::test]
     async fn who_may_write_follows_from_the_term_and_the_cluster() {
-        check(&Shelf::claimed(4, "42", "b"), &[]).await;
-        check(&Shelf::claimed(5, "42", "a"), &[]).await;
-        check(&Shelf::claimed(5, "42", "b"), &["another member", "term 5"]).await;
-        check(&Shelf::claimed(6, "42", "b"), &["a later leader", "b with term 6", "remove that object"])
-            .await;
-        check(&Shelf::claimed(1, "43", "b"), &["belongs to another cluster", "43", "42", "archive.server"])
-            .await;
-        let unreadable = Shelf::default();
+        check(&MemoryStore::claimed(4, "42", "b"), &[]).await;
+        check(&MemoryStore::claimed(5, "42", "a"), &[]).await;
+        check(&MemoryStore::claimed(5, "42", "b"), &["another member", "term 5"]).await;
+        check(
+            &MemoryStore::claimed(6, "42", "b"),
+            &["a later leader", "b with term 6", "remove that object"],
+        )
+        .await;
+        check(
+            &MemoryStore::claimed(1, "43", "b"),
+            &["belongs to another cluster", "43", "42", "archive.server"],
+        )
+        .await;
+        let unreadable = MemoryStore::default();
         unreadable.add("s/outrider/writer.json", b"{");
         check(&unreadable, &["writer.json", "remove it"]).await;
     }
 
     #[tokio::test]
     async fn a_lower_term_is_replaced_and_its_writer_finds_out() {
-        let shelf = Shelf::claimed(4, "42", "b");
-        assert_eq!(claim_as(&shelf, LEADERSHIP, "a").await, Claimed::Ours);
+        let store = MemoryStore::claimed(4, "42", "b");
+        assert_eq!(claim_as(&store, LEADERSHIP, "a").await, Claimed::Ours);
         let former = Leadership { term: 4, ..LEADERSHIP };
-        assert!(matches!(claim_as(&shelf, former, "b").await, Claimed::Others(_)));
+        assert!(matches!(claim_as(&store, former, "b").await, Claimed::Others(_)));
     }
 
     #[tokio::test]
@@ -145,18 +151,18 @@ mod tests {
             [(42u64, &[][..]), (43, &["another cluster", "43", "000000010000000000000003"])]
         {
             header[24..32].copy_from_slice(&system_identifier.to_ne_bytes());
-            let shelf = Shelf::default();
-            shelf.add(&layout().wal(WalFileName::Segment(segment), Compression::None), &header);
-            check(&shelf, words).await;
+            let store = MemoryStore::default();
+            store.add(&layout().wal(WalFileName::Segment(segment), Compression::None), &header);
+            check(&store, words).await;
         }
         for (line, words) in [
             ("systemid=42", &[][..]),
             ("systemid=43", &["another cluster", "43", "backup.info"]),
             ("x=1", &[]),
         ] {
-            let shelf = Shelf::default();
-            shelf.add("s/base/20261124T100000/backup.info", format!("version=150000\n{line}\n").as_bytes());
-            check(&shelf, words).await;
+            let store = MemoryStore::default();
+            store.add("s/base/20261124T100000/backup.info", format!("version=150000\n{line}\n").as_bytes());
+            check(&store, words).await;
         }
     }
 }

@@ -9,9 +9,9 @@ use outrider_wal::{TimelineId, WalFileName};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::catalog::{read_small, split_suffix};
+use crate::compression::split_suffix;
 use crate::{Compression, Format, Layout};
-use outrider_store::{self as store, Metadata, Store, Stored};
+use outrider_store::{self as store, Metadata, Store, Stored, read_small};
 
 /// The object has one word.
 const WORD_MAX: u64 = 64;
@@ -124,26 +124,26 @@ fn word(compression: Compression) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ship::shelf::Shelf;
+    use crate::memory::MemoryStore;
 
     fn layout() -> Layout {
         Layout::new("s").unwrap()
     }
 
-    async fn decided(shelf: &Shelf, timeline: u32, wanted: Compression) -> Compression {
-        Suffixes::default().decided(shelf, &layout(), TimelineId::new(timeline), wanted).await.unwrap()
+    async fn decided(store: &MemoryStore, timeline: u32, wanted: Compression) -> Compression {
+        Suffixes::default().decided(store, &layout(), TimelineId::new(timeline), wanted).await.unwrap()
     }
 
     #[tokio::test]
     async fn who_comes_first_decides_for_the_timeline_and_no_other() {
-        let shelf = Shelf::default();
+        let store = MemoryStore::default();
         let level = Compression::Gzip { level: 9 };
-        assert_eq!(decided(&shelf, 2, level).await, level);
+        assert_eq!(decided(&store, 2, level).await, level);
         for wanted in [Compression::ZSTD, Compression::None] {
-            assert_eq!(decided(&shelf, 2, wanted).await, Compression::GZIP);
+            assert_eq!(decided(&store, 2, wanted).await, Compression::GZIP);
         }
-        assert_eq!(decided(&shelf, 2, level).await, level);
-        assert_eq!(decided(&shelf, 3, Compression::ZSTD).await, Compression::ZSTD);
+        assert_eq!(decided(&store, 2, level).await, level);
+        assert_eq!(decided(&store, 3, Compression::ZSTD).await, Compression::ZSTD);
     }
 
     #[tokio::test]
@@ -155,28 +155,28 @@ mod tests {
             ("s/wals/0000000200000000/000000020000000000000003.bz2", Compression::ZSTD),
             ("s/wals/0000000200000000/notes.gz", Compression::ZSTD),
         ] {
-            let shelf = Shelf::default();
-            shelf.add(key, b"x");
-            assert_eq!(decided(&shelf, 2, Compression::ZSTD).await.format(), expected.format(), "{key}");
+            let store = MemoryStore::default();
+            store.add(key, b"x");
+            assert_eq!(decided(&store, 2, Compression::ZSTD).await.format(), expected.format(), "{key}");
         }
     }
 
     #[tokio::test]
     async fn it_is_asked_for_once() {
-        let (shelf, suffixes) = (Shelf::default(), Suffixes::default());
+        let (store, suffixes) = (MemoryStore::default(), Suffixes::default());
         for _ in 0..3 {
-            let decided = suffixes.decided(&shelf, &layout(), TimelineId::FIRST, Compression::GZIP).await;
+            let decided = suffixes.decided(&store, &layout(), TimelineId::FIRST, Compression::GZIP).await;
             assert_eq!(decided.unwrap(), Compression::GZIP);
         }
-        assert_eq!(shelf.requests(), 3);
+        assert_eq!(store.requests(), 3);
     }
 
     #[tokio::test]
     async fn a_decision_that_cannot_be_read_is_not_guessed() {
-        let shelf = Shelf::default();
-        shelf.add(&layout().compression(TimelineId::FIRST), b"brotli");
+        let store = MemoryStore::default();
+        store.add(&layout().compression(TimelineId::FIRST), b"brotli");
         let decided =
-            Suffixes::default().decided(&shelf, &layout(), TimelineId::FIRST, Compression::GZIP).await;
+            Suffixes::default().decided(&store, &layout(), TimelineId::FIRST, Compression::GZIP).await;
         assert!(decided.unwrap_err().to_string().contains("brotli"));
     }
 }

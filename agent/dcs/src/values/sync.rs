@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use outrider_wal::TimelineId;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-/// The key `sync`. Shape: `{"leader":"p1","quorum":0,"sync_standby":"p2,p3"}`; null for nobody.
+/// The key `sync`. Shape: `{"leader":"p1","quorum":0,"sync_standby":"p2,p3"}`; null for nobody. Ours, where there is
+/// one: `"given_up":2`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SyncState {
     /// The primary that wrote it.
@@ -15,6 +17,9 @@ pub struct SyncState {
     /// The standbys that may be promoted.
     #[serde(serialize_with = "comma_separated")]
     pub sync_standby: BTreeSet<String>,
+    /// The newest timeline that was begun by a promotion which never ended recovery; nobody led on it. Not written when it is 0.
+    #[serde(skip_serializing_if = "is_none")]
+    pub given_up: TimelineId,
 }
 
 impl SyncState {
@@ -34,6 +39,7 @@ impl SyncState {
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned)
                 .collect(),
+            given_up: TimelineId::new(value.get("given_up").and_then(number).unwrap_or_default()),
         }
     }
 
@@ -58,6 +64,10 @@ fn number(value: &Value) -> Option<u32> {
     }
 }
 
+fn is_none(timeline: &TimelineId) -> bool {
+    *timeline == TimelineId::default()
+}
+
 fn comma_separated<S: Serializer>(names: &BTreeSet<String>, serializer: S) -> Result<S::Ok, S::Error> {
     if names.is_empty() {
         return serializer.serialize_none();
@@ -74,15 +84,17 @@ mod tests {
     #[test]
     fn the_bytes_are_patronis() {
         let sync_standby = ["p3".to_owned(), "p2".to_owned()].into();
-        let sync = SyncState { leader: Some("p1".into()), quorum: 0, sync_standby };
+        let sync = SyncState { leader: Some("p1".into()), sync_standby, ..SyncState::default() };
         assert_eq!(compact_json(&sync), r#"{"leader":"p1","quorum":0,"sync_standby":"p2,p3"}"#);
         assert_eq!(compact_json(&SyncState::default()), r#"{"leader":null,"quorum":0,"sync_standby":null}"#);
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        let text = r#"{"leader":"p1","quorum":1,"sync_standby":"p2,p3"}"#;
-        assert_eq!(compact_json(&SyncState::parse(text)), text);
+        for given_up in ["", r#","given_up":2"#] {
+            let text = format!(r#"{{"leader":"p1","quorum":1,"sync_standby":"p2,p3"{given_up}}}"#);
+            assert_eq!(compact_json(&SyncState::parse(&text)), text);
+        }
     }
 
     #[test]

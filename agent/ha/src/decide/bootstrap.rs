@@ -1,6 +1,6 @@
 //! Makes a new cluster, once: the leader lease decides who does, so that a half-made one is made anew by its next holder.
 
-use super::election;
+use super::went_back;
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize};
@@ -29,7 +29,7 @@ pub(super) fn race(view: &View, cluster: &Cluster) -> Plan {
         return Plan::wait(Reason::WaitingForMemberWithData { member: owner.name.clone() });
     }
     // The keys of a cluster were lost, whose data somebody has.
-    if let Some((member, lost)) = election::knows_more(view, cluster) {
+    if let Some((member, lost)) = went_back::knows_more(view, cluster) {
         return Plan::wait(Reason::MemberKnowsMore { member, lost })
             .and_look_again_in(view.policy.loop_wait / 4);
     }

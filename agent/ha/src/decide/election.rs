@@ -5,15 +5,17 @@ use core::time::Duration;
 use alloc::vec::Vec;
 use outrider_wal::{Lsn, TimelineId};
 
-use super::{bootstrap, switchover};
+use super::failing::is_never_promoted;
+use super::{bootstrap, request, went_back};
 use crate::plan::{Plan, StartAs, Step};
 use crate::reason::{Lack, Reason};
 use crate::view::View;
 use crate::view::cluster::{Cluster, Initialize};
 use crate::view::member::{Member, MemberName, MemberState, Role, Tags};
-use crate::view::policy::SynchronousMode;
-use crate::view::request::{Request, RequestKind};
-use crate::view::watermark::{Lost, Watermark};
+use crate::view::request::Request;
+
+/// The higher goes first.
+pub(super) type Rank = (TimelineId, bool, Lsn, u32, core::cmp::Reverse<MemberName>);
 
 /// A standby, no leader: stand unless somebody forbids it or is better.
 pub(super) fn stand(
@@ -27,10 +29,10 @@ pub(super) fn stand(
     if view.job.is_some() {
         return Plan::wait(Reason::JobUnderWay);
     }
-    if let Some(request) = failover_request(cluster).filter(|request| !request.dated) {
-        return switchover::date(request);
+    if let Some(request) = request::failover_request(cluster).filter(|request| !request.dated) {
+        return request::date(request);
     }
-    let asked = asked_for(view, cluster);
+    let asked = request::asked_for(view, cluster);
     let lack = lack(view, cluster, timeline, position, asked.is_some());
     if let Some(request) = asked
         && let Some(refusal) = refuse(view, request, lack.as_ref())
@@ -63,22 +65,6 @@ pub(super) fn start_then_stand(view: &View, cluster: &Cluster) -> Plan {
         return Plan::wait(Reason::LeavingBootstrap);
     }
     Plan::step(Reason::StartingToStand, Step::Start(StartAs::Standby { upstream: None }))
-}
-
-/// A failover request that is due and not void.
-fn failover_request(cluster: &Cluster) -> Option<&Request> {
-    cluster.request.as_ref().filter(|request| {
-        request.is_due()
-            && match request.kind {
-                RequestKind::Failover => true,
-                RequestKind::Switchover => false,
-            }
-    })
-}
-
-/// The failover that is asked for to this member.
-pub(super) fn asked_for<'view>(view: &View, cluster: &'view Cluster) -> Option<&'view Request> {
-    failover_request(cluster).filter(|request| request.to.as_ref() == Some(&view.me))
 }
 
 /// What this member lacks that others have, or may have. `named`: somebody wants this one, which passes over every other that has
@@ -133,7 +119,8 @@ fn forbidden(view: &View, cluster: &Cluster, lack: Option<&Lack>) -> Option<Reas
     if !view.policy.tags.may_lead() {
         return Some(Reason::MayNotLead);
     }
-    if let Some(lost) = view.local.watermark.lost_by(&shown(view, cluster, &view.local.watermark)) {
+    if let Some(lost) = view.local.watermark.lost_by(&went_back::shown(view, cluster, &view.local.watermark))
+    {
         return Some(Reason::DcsWentBack { lost });
     }
     lack.cloned().map(|lack| match lack {
@@ -157,10 +144,10 @@ fn outdone(
     if let Some((primary, _)) = answers.iter().find(|(_, state)| state.role == Role::Primary) {
         return Some(Reason::PrimaryStillRunning { member: primary.name.clone() });
     }
-    if let Some((member, lost)) = knows_more(view, cluster) {
+    if let Some((member, lost)) = went_back::knows_more(view, cluster) {
         return Some(Reason::MemberKnowsMore { member, lost });
     }
-    if asked_for(view, cluster).is_some() {
+    if request::asked_for(view, cluster).is_some() {
         return None;
     }
     let mine = (timeline, position);
@@ -190,28 +177,11 @@ fn outdone(
             member.tags.may_lead() && state.role == Role::Standby && within_policy
         })
         .find(|(member, state)| {
-            let theirs = rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name);
-            theirs > rank(delayed, timeline, position, view.policy.tags, &view.me)
+            let theirs = order(member, state);
+            // Whoever can be promoted goes before one that cannot.
+            is_never_promoted(view) || theirs > rank(delayed, timeline, position, view.policy.tags, &view.me)
         })
         .map(|(member, _)| Reason::BetterCandidate { member: member.name.clone() })
-}
-
-/// A member that answers and has seen what the DCS does not show: `/sync` may have named others since, whose commits were
-/// acknowledged.
-pub(crate) fn knows_more(view: &View, cluster: &Cluster) -> Option<(MemberName, Lost)> {
-    view.members.iter().find_map(|member| {
-        let seen = &member.answered()?.watermark;
-        Some((member.name.clone(), seen.lost_by(&shown(view, cluster, seen))?))
-    })
-}
-
-/// How far the DCS is, to one who has `seen` that much. In synchronous mode a `/sync` that somebody has seen and that no leader
-/// has deleted is missed: without it anybody could be promoted.
-fn shown(view: &View, cluster: &Cluster, seen: &Watermark) -> Watermark {
-    match view.policy.synchronous_mode {
-        SynchronousMode::On => cluster.watermark(),
-        SynchronousMode::Off => cluster.watermark_without_sync(seen),
-    }
 }
 
 /// The member that a failover names, when it answers and may take over: one that may not is not waited for, and never is anybody
@@ -221,7 +191,7 @@ fn awaited_candidate<'view>(
     answers: &[(&Member, &MemberState)],
     mine: (TimelineId, Lsn),
 ) -> Option<&'view MemberName> {
-    let request = failover_request(cluster)?;
+    let request = request::failover_request(cluster)?;
     let candidate = request.to.as_ref()?;
     let (member, state) = answers.iter().find(|(member, _)| member.name == *candidate)?;
     let has_all = match &cluster.sync {
@@ -238,6 +208,11 @@ pub(super) fn swapping(cluster: &Cluster) -> Option<&MemberName> {
     cluster.swapping.as_ref().filter(|_| cluster.sync.is_none())
 }
 
+/// By which those who answered are chosen.
+pub(super) fn order(member: &Member, state: &MemberState) -> Rank {
+    rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name)
+}
+
 /// The newest timeline first, then one that does not replay late on purpose, which would have to catch up before it could serve; then
 /// more of the WAL, then priority, then the name that sorts first.
 pub(super) fn rank(
@@ -246,14 +221,21 @@ pub(super) fn rank(
     position: Lsn,
     tags: Tags,
     name: &MemberName,
-) -> (TimelineId, bool, Lsn, u32, core::cmp::Reverse<MemberName>) {
+) -> Rank {
     (timeline, !delayed, position, tags.failover_priority, core::cmp::Reverse(name.clone()))
 }
 
-/// The newest timeline of which anything is known. The history does not tell the number of the last one: some may have been
+/// The newest timeline that nobody led on, although somebody may have it.
+pub(super) fn given_up(cluster: &Cluster) -> TimelineId {
+    cluster.sync.as_ref().map_or(TimelineId::default(), |sync| sync.given_up)
+}
+
+/// The newest timeline of which anything is known, but for those that nobody led on. The history does not tell the number of the last one: some may have been
 /// passed over.
 pub(super) fn newest_timeline(view: &View, cluster: &Cluster) -> TimelineId {
     let recorded = cluster.history.switches().last().map(|switch| TimelineId::new(switch.timeline.get() + 1));
+    let given_up = given_up(cluster);
     let answered = view.members.iter().filter_map(|member| Some(member.answered()?.timeline));
+    let answered = answered.filter(|timeline| *timeline > given_up);
     answered.chain(recorded).max().unwrap_or_default().max(cluster.last_timeline).max(cluster.least_timeline)
 }

@@ -5,17 +5,15 @@ use core::time::Duration;
 
 use outrider_wal::{Lsn, TimelineId};
 
-use super::{bootstrap, election, restart, switchover, synchronous};
+use super::failing::{is_never_promoted, never_comes_up, struck};
+use super::standbys::{has_all, recorded};
+use super::{bootstrap, election, restart, switchover, synchronous, went_back};
 use crate::plan::{Plan, StartAs, Step, StopMode};
 use crate::reason::Reason;
 use crate::view::cluster::{Cluster, Initialize, SyncState};
 use crate::view::local::{Postgres, Shutdown};
-use crate::view::member::{MemberName, MemberState, Role};
+use crate::view::member::{Member, MemberName, Role};
 use crate::view::{Job, View};
-
-/// So many unexpected exits within a minute are a crash loop: a standby is preferred whatever it lacks within the
-/// limits of the policy.
-const CRASH_LOOP: u32 = 3;
 
 /// Whether this Postgres accepts writes, or will once it is up.
 pub(super) fn is_writable(postgres: &Postgres) -> bool {
@@ -164,7 +162,7 @@ pub(super) fn reclaim(view: &View, cluster: &Cluster) -> Plan {
     let fuse_lives = view.local.fuse.is_some_and(|left| !left.is_zero());
     let other_primary =
         view.members.iter().any(|member| member.answered().is_some_and(|state| state.role == Role::Primary));
-    let shows_all = election::knows_more(view, cluster).is_none();
+    let shows_all = went_back::knows_more(view, cluster).is_none();
     if nobody_between && mine_in_sync && known && fuse_lives && shows_all && !other_primary {
         let sync_revision = cluster.sync.as_ref().map(|sync| sync.revision);
         return Plan::step(Reason::ReclaimingLease, Step::AcquireLease { sync_revision, request: None });
@@ -238,9 +236,8 @@ pub(super) fn revive_or_release(
     }
     let as_primary = Step::Start(StartAs::Primary { synchronous: recorded(view, cluster) });
     let exact_end = match shutdown {
-        // Nothing was written under this lease, so whoever else has every acknowledged commit may stand.
-        Shutdown::Standby if never_comes_up(view) => {
-            return Plan::step(Reason::NotComingUp, Step::ReleaseLease);
+        Shutdown::Standby if never_comes_up(view) || is_never_promoted(view) => {
+            return give_way(view, cluster, timeline);
         }
         Shutdown::Standby => {
             let as_standby = Step::Start(StartAs::Standby { upstream: None });
@@ -271,14 +268,23 @@ pub(super) fn revive_or_release(
     }
 }
 
-/// The standbys that are recorded as synchronous with this member.
-pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
-    cluster
-        .sync
-        .as_ref()
-        .filter(|sync| sync.leader.as_ref() == Some(&view.me))
-        .map(|sync| sync.standbys.clone())
-        .unwrap_or_default()
+/// Nothing was written under this lease, so whoever else has every acknowledged commit may lead, and one that answers does at once. Those whom
+/// this member struck from `/sync` for a promotion that never ended recovery have it still.
+fn give_way(view: &View, cluster: &Cluster, timeline: TimelineId) -> Plan {
+    if let Some(struck) = struck(view, cluster) {
+        let before = SyncState { given_up: timeline.max(struck.given_up), ..struck.clone() };
+        return Plan::steps(Reason::NeverPromoted, [Step::RenewLease, Step::RestoreSync { before }]);
+    }
+    let covered = |member: &&Member| cluster.sync.as_ref().is_some_and(|sync| sync.covers(&member.name));
+    let able = view.members.iter().filter(covered).filter(|member| member.tags.may_lead());
+    let heir = able
+        .filter_map(|member| Some((member, member.answered()?)))
+        .filter(|(_, state)| state.role == Role::Standby)
+        .max_by_key(|(member, state)| election::order(member, state));
+    match heir.map(|(member, _)| member.name.clone()) {
+        Some(to) => Plan::step(Reason::FailingOver { to: to.clone() }, Step::HandOverLease { to }),
+        None => Plan::step(Reason::NotComingUp, Step::ReleaseLease),
+    }
 }
 
 /// The best member that can lead in my place without losing an acknowledged commit, or in a crash loop within the
@@ -286,11 +292,6 @@ pub(super) fn recorded(view: &View, cluster: &Cluster) -> Vec<MemberName> {
 /// that is certain.
 fn successor(view: &View, cluster: &Cluster, exact_end: Option<(TimelineId, Lsn)>) -> Option<MemberName> {
     best(view, cluster, exact_end, never_comes_up(view))
-}
-
-/// Whether Postgres has ended, or could not even be started, again and again.
-fn never_comes_up(view: &View) -> bool {
-    view.local.recent_crashes >= CRASH_LOOP || view.local.hopeless.contains(&Job::Start)
 }
 
 /// Whether the lease would be of use to somebody else.
@@ -327,15 +328,6 @@ fn best(
             let within_policy = given_up && !exact_only && lag <= view.policy.maximum_lag_on_failover;
             state.role == Role::Standby && (recorded.contains(&member.name) || has_all || within_policy)
         })
-        .max_by_key(|(member, state)| {
-            election::rank(state.is_delayed(), state.timeline, state.position, member.tags, &member.name)
-        })
+        .max_by_key(|(member, state)| election::order(member, state))
         .map(|(member, _)| member.name.clone())
-}
-
-/// Whether a standby has all of this member's WAL, which ends on `timeline` at `end`. The position alone does not tell: a member
-/// that diverged before this timeline was begun may be further on in its own; nor does the number of the timeline.
-pub(super) fn has_all(view: &View, state: &MemberState, timeline: TimelineId, end: Lsn) -> bool {
-    let same = state.timeline == timeline && view.local.starts.begun_twice(&state.lineage).is_none();
-    state.role == Role::Standby && same && state.position >= end
 }

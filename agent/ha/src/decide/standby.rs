@@ -7,12 +7,14 @@ use core::time::Duration;
 use outrider_wal::{Lsn, TimelineId};
 
 use super::election;
+use super::failing::struck;
 use super::raise;
 use super::rejoin::{self, Lineage};
+use super::request;
 use super::restart;
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::Reason;
-use crate::view::cluster::Cluster;
+use crate::view::cluster::{Cluster, SyncState};
 use crate::view::local::Streaming;
 use crate::view::member::{Hold, MemberName, Replay};
 use crate::view::{Job, View};
@@ -50,12 +52,16 @@ pub(super) fn promote(
     if promoting {
         let mut plan = Plan::step(reason, Step::RenewLease).and_look_again_in(PROMOTION_POLL);
         plan.steps.extend(held.then_some(Step::HastenReplay { resume: true }));
-        return plan;
+        return if behind.is_none() && lasts_too_long(view, cluster) {
+            Plan::steps(Reason::GivingUpOnStart, [Step::RenewLease, Step::Stop(StopMode::Immediate)])
+        } else {
+            plan
+        };
     }
     // The lease was taken on an older view; others may have led and left since. In synchronous mode their change of
     // /sync would have forbidden it, in asynchronous mode nothing did.
     let newest = election::newest_timeline(view, cluster);
-    let given_up = election::asked_for(view, cluster).is_some_and(|request| request.accept_data_loss);
+    let given_up = request::asked_for(view, cluster).is_some_and(|request| request.accept_data_loss);
     if timeline < newest && !given_up {
         return Plan::step(Reason::TimelineBehind { own: timeline, cluster: newest }, Step::ReleaseLease);
     }
@@ -67,6 +73,7 @@ pub(super) fn promote(
     {
         steps.push(Step::RecordSync { standbys: Vec::new(), revision: Some(sync.revision) });
     }
+    let newest = newest.max(election::given_up(cluster));
     if timeline < newest {
         steps.push(Step::SkipTimelines { newest });
     }
@@ -75,6 +82,16 @@ pub(super) fn promote(
     }
     steps.push(Step::Promote);
     Plan { reason, steps, look_again: Some(PROMOTION_POLL) }
+}
+
+/// All is replayed, recovery does not end, and a member that was struck from `/sync` for this promotion could be promoted instead.
+fn lasts_too_long(view: &View, cluster: &Cluster) -> bool {
+    let could = |before: &SyncState| {
+        view.members
+            .iter()
+            .any(|member| member.published.is_some() && member.tags.may_lead() && before.covers(&member.name))
+    };
+    view.local.promotion.lasts > view.policy.primary_start_timeout && struck(view, cluster).is_some_and(could)
 }
 
 /// Another member leads: stream from it.

@@ -6,7 +6,8 @@ use core::time::Duration;
 use outrider_wal::{Lsn, TimelineId};
 
 use super::CAUGHT_UP;
-use super::primary::{has_all, recorded};
+use super::request::{date, to_be_made_synchronous};
+use super::standbys::{has_all, recorded};
 use crate::plan::{Plan, Step, StopMode};
 use crate::reason::{Reason, Unfit};
 use crate::view::View;
@@ -81,12 +82,6 @@ pub(super) fn lead(view: &View, cluster: &Cluster) -> Option<Plan> {
             Plan::steps(Reason::PreparingSwitchover { to }, [announce, shorten])
         }
     })
-}
-
-/// A request that Patroni's command line wrote says nothing of until when it holds.
-pub(super) fn date(request: &Request) -> Plan {
-    let date = Step::DateRequest { revision: request.revision };
-    Plan::step(Reason::DatingRequest, date).and_look_again_in(Duration::ZERO)
 }
 
 /// Postgres stopped cleanly and its WAL ends on `timeline` at `end`: when that was for a switchover, hand over as soon
@@ -236,18 +231,4 @@ fn passes(why: &Unfit) -> bool {
         | Unfit::ReplayUnknown
         | Unfit::ReplayDelayed { .. } => false,
     }
-}
-
-/// The member that a switchover names, which commits wait for until it has taken over.
-pub(super) fn to_be_made_synchronous<'view>(
-    view: &View,
-    cluster: &'view Cluster,
-) -> Option<&'view MemberName> {
-    let request = cluster.request.as_ref().filter(|request| request.is_due())?;
-    let from_me = request.from.as_ref().is_none_or(|from| *from == view.me);
-    let asked = match request.kind {
-        RequestKind::Switchover => request.to.as_ref(),
-        RequestKind::Failover => None,
-    };
-    asked.filter(|to| from_me && cluster.sync.is_some() && **to != view.me)
 }

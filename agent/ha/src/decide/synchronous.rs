@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use outrider_wal::Lsn;
 
-use super::primary::recorded;
-use super::{CAUGHT_UP, switchover};
+use super::standbys::recorded;
+use super::{CAUGHT_UP, request};
 use crate::plan::{Plan, Step};
 use crate::reason::Reason;
 use crate::view::View;
@@ -107,7 +107,7 @@ fn choose(
         (waits, !is_recorded, newcomer, flushed, sender.name.clone())
     });
     let wanted = wanted(view);
-    let asked = switchover::to_be_made_synchronous(view, cluster).filter(|_| wanted > 0);
+    let asked = request::to_be_made_synchronous(view, cluster).filter(|_| wanted > 0);
     let (first, rest) = fit.split_at(wanted.min(fit.len()));
     let named = rest.iter().filter(|sender| Some(&sender.name) == asked);
     let mut names: Vec<MemberName> = first.iter().chain(named).map(|sender| sender.name.clone()).collect();

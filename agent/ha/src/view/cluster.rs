@@ -125,6 +125,9 @@ pub struct SyncState {
     pub leader: Option<MemberName>,
     /// Names ascending.
     pub standbys: Vec<MemberName>,
+    /// The newest timeline that was begun by a promotion which never ended recovery; nobody led on it. 0 for none.
+    #[serde(default)]
+    pub given_up: TimelineId,
     /// The revision of the key, for compare-and-swap.
     pub revision: i64,
 }

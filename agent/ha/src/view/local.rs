@@ -8,6 +8,7 @@ use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use serde::{Deserialize, Serialize};
 
 use super::Job;
+use super::cluster::SyncState;
 use super::identity::{SystemId, Term};
 use super::member::{MemberName, Replay};
 use super::watermark::Watermark;
@@ -57,6 +58,9 @@ pub struct Local {
     /// Unexpected exits of the postmaster within the last minute.
     #[serde(default)]
     pub recent_crashes: u32,
+    /// A promotion that was begun here and of which no end of recovery was seen.
+    #[serde(default)]
+    pub promotion: Promotion,
     /// Whether the last `pg_rewind` failed, so that only a clone is left.
     #[serde(default)]
     pub rewind_failed: bool,
@@ -109,6 +113,21 @@ pub struct Local {
     /// Members for which a physical replication slot exists here, names ascending.
     #[serde(default)]
     pub slots: Vec<MemberName>,
+}
+
+/// A promotion that does not come to an end. While recovery has not ended nothing was written, so nothing acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Promotion {
+    /// How often in a row Postgres has ended in it.
+    #[serde(default)]
+    pub failures: u32,
+    /// How long it has lasted this time.
+    #[serde(with = "crate::millis", default)]
+    pub lasts: Duration,
+    /// `/sync` as it was when this member struck the others from it, and the revision of what it has said since; `None` when
+    /// this process of the agent did not.
+    #[serde(default)]
+    pub struck: Option<SyncState>,
 }
 
 const fn yes() -> bool {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Hold, Initialize, Job, Lacking, Lease, Local, Lost, Member, MemberName,
-    MemberState, Policy, Postgres, Query, Replay, Request, RequestKind, Restart, RestartTurn, Role, Shutdown,
-    StoreId, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags, Term, TurnState,
-    Unusable, View, WalSender, Watermark,
+    MemberState, Policy, Postgres, Promotion, Query, Replay, Request, RequestKind, Restart, RestartTurn,
+    Role, Shutdown, StoreId, Streaming, Switchover, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
+    Term, TurnState, Unusable, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use proptest::collection::{btree_set, vec as list};
@@ -116,11 +116,9 @@ fn cluster() -> impl Strategy<Value = Cluster> {
 }
 
 fn sync() -> impl Strategy<Value = SyncState> {
-    (option::weighted(0.9, name()), names(), 1_i64..4).prop_map(|(leader, standbys, revision)| SyncState {
-        leader,
-        standbys,
-        revision,
-    })
+    let given_up = prop_oneof![3 => Just(TimelineId::default()), 1 => timeline()];
+    (option::weighted(0.9, name()), names(), given_up, 1_i64..4)
+        .prop_map(|(leader, standbys, given_up, revision)| SyncState { leader, standbys, given_up, revision })
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -184,7 +182,7 @@ fn local() -> impl Strategy<Value = Local> {
     let hangs = (option::weighted(0.1, age()), option::weighted(0.1, age()));
     let failing =
         || list(select(vec![Job::Start, Job::Clone, Job::Stop, Job::Initdb, Job::PostBootstrap]), 0..2);
-    let failed = (failing(), failing(), prop::bool::weighted(0.2), prop::bool::weighted(0.1));
+    let failed = (failing(), failing(), prop::bool::weighted(0.2), prop::bool::weighted(0.1), promotion());
     let postgres_flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let session_ttl = prop_oneof![2 => Just(Some(Duration::from_secs(5))), 1 => option::of(age())];
     let connected = (prop::bool::weighted(0.9), prop::bool::weighted(0.05), session_ttl);
@@ -200,7 +198,7 @@ fn local() -> impl Strategy<Value = Local> {
         )| {
             let (frozen, shut_out) = hangs;
             let (entered, unsupervised, session_ttl) = connected;
-            let (backing_off, hopeless, unrecorded, trying_parameters) = failed;
+            let (backing_off, hopeless, unrecorded, trying_parameters, promotion) = failed;
             let (rollback_prepared, faulty_files, hastened) = postgres_flags;
             let (fuse, watermark, held_term, last_position, (history, starts), recent_crashes) = numbers;
             let (postmaster, pending_restart, short_for) = restarts;
@@ -220,6 +218,7 @@ fn local() -> impl Strategy<Value = Local> {
                 frozen,
                 shut_out,
                 recent_crashes,
+                promotion,
                 rewind_failed,
                 cooling_down,
                 backing_off,
@@ -240,6 +239,14 @@ fn local() -> impl Strategy<Value = Local> {
             }
         },
     )
+}
+
+fn promotion() -> impl Strategy<Value = Promotion> {
+    (0_u32..5, age(), option::of(sync())).prop_map(|(failures, lasts, struck)| Promotion {
+        failures,
+        lasts,
+        struck,
+    })
 }
 
 fn postgres() -> impl Strategy<Value = Postgres> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use outrider_ha::{
     Answer, Cluster, Dcs, Initialize, Lease, Local, Member, MemberName, MemberState, Policy, Postgres,
-    Replay, Role, Shutdown, StoreId, Streaming, SyncState, Synchronous, SynchronousMode, SystemId, Tags,
-    Term, View, WalSender, Watermark,
+    Promotion, Replay, Role, Shutdown, StoreId, Streaming, SyncState, Synchronous, SynchronousMode, SystemId,
+    Tags, Term, View, WalSender, Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 
@@ -142,7 +142,12 @@ fn cluster(lease: Lease) -> Cluster {
         sync_revision: SEEN.sync_revision,
         blank: false,
         initialize: Initialize::Done(SYSTEM),
-        sync: Some(SyncState { leader: Some("a".into()), standbys: vec!["b".into()], revision: 40 }),
+        sync: Some(SyncState {
+            leader: Some("a".into()),
+            standbys: vec!["b".into()],
+            given_up: TimelineId::default(),
+            revision: 40,
+        }),
         last_position: POSITION,
         last_timeline: TimelineId::default(),
         history: TimelineHistory::default(),
@@ -170,6 +175,7 @@ fn local(postgres: Postgres) -> Local {
         frozen: None,
         shut_out: None,
         recent_crashes: 0,
+        promotion: Promotion::default(),
         rewind_failed: false,
         cooling_down: false,
         backing_off: Vec::new(),

@@ -1,5 +1,5 @@
-//! The tablespaces of old data: which they are, whether what lies there is PostgreSQL's, and how they go aside or are emptied.
-//! Their directories stay where they are, as each may be a volume of its own.
+//! The tablespaces of old data: where they are, whether their content is PostgreSQL's, and how they are moved aside or
+//! emptied. Their directories stay where they are, as each may be a volume of its own.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,12 +12,12 @@ use super::{REPLACED, disk, has_suffix, remove_all, remove_content, with_reserve
 use crate::directory::RESTORING;
 use crate::error::Error;
 
-/// Where the links of `data` lead; those in place are part of the data.
+/// The targets of the links of `data`. Tablespaces inside the data directory are not links and belong to the data.
 pub(super) fn linked(data: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(links(data)?.into_iter().map(|(_, place)| place).collect())
 }
 
-/// Each link with where it leads.
+/// Each link with its target.
 fn links(data: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
     let directory = data.join("pg_tblspc");
     let failed = |path: &Path| {
@@ -40,7 +40,7 @@ fn links(data: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
     Ok(found)
 }
 
-/// Refuses a place for a tablespace in which anything lies that is not PostgreSQL's, or not of this member.
+/// Refuses a place for a tablespace if anything in it is not PostgreSQL's, or not this member's.
 pub(super) fn refuse_foreign(place: &Path, is_ours: bool) -> Result<(), Error> {
     let names = names(place)?;
     let foreign = names.iter().find(|name| !is_of_postgres(name));
@@ -56,8 +56,8 @@ pub(super) fn refuse_foreign(place: &Path, is_ours: bool) -> Result<(), Error> {
     Err(Error::Room { problem })
 }
 
-/// Moves the tablespaces that the copy of the data in `aside` still links where they were: each goes to `.replaced` beside
-/// itself, and the link with it. One that cannot be moved, or that has no room, is removed, and so is its link.
+/// Moves the tablespaces that the data in `aside` still links at their old place: each moves to a sibling named
+/// `.replaced`, and its link with it. One that cannot be moved, or for which there is no room, is removed with its link.
 pub(super) fn move_rest_aside(aside: &Path) -> Result<(), Error> {
     for (link, place) in links(aside)?.into_iter().filter(|(_, place)| !has_suffix(place, REPLACED)) {
         let to = with_suffix(&place, REPLACED);
@@ -81,12 +81,12 @@ pub(super) fn move_rest_aside(aside: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what PostgreSQL, or a restore, has written there.
+/// Removes what PostgreSQL or a restore wrote there.
 pub(super) fn empty(place: &Path) -> Result<(), Error> {
     remove_content(place, is_of_postgres)
 }
 
-/// Why the tablespace cannot be kept beside the one that comes.
+/// Why the old tablespace cannot be kept beside the new one.
 fn obstacle(place: &Path) -> Result<Option<String>, Error> {
     if names(place)?.is_empty() {
         return Ok(None);
@@ -96,7 +96,7 @@ fn obstacle(place: &Path) -> Result<Option<String>, Error> {
     Ok(lacks.then(|| format!("no room: {} MiB free, {} MiB needed", free >> 20, size >> 20)))
 }
 
-/// What an interrupted move has left is gone on with.
+/// Continues an interrupted move.
 fn move_content(place: &Path, to: &Path) -> io::Result<()> {
     match fs::create_dir(to) {
         Err(fault) if fault.kind() != ErrorKind::AlreadyExists => return Err(fault),
@@ -110,7 +110,7 @@ fn move_content(place: &Path, to: &Path) -> io::Result<()> {
         let entry = entry?;
         if is_of_postgres(&entry.file_name().to_string_lossy()) {
             let moved = to.join(entry.file_name());
-            // Of an older copy: this one is the newer.
+            // From an older copy; this one is newer.
             match fs::remove_dir_all(&moved) {
                 Err(fault) if fault.kind() != ErrorKind::NotFound => return Err(fault),
                 Ok(()) | Err(_) => fs::rename(entry.path(), moved)?,
@@ -130,7 +130,7 @@ fn relink(link: &Path, to: &Path) -> io::Result<()> {
     fs::rename(&fresh, link)
 }
 
-/// `PG_15_202209061`, a directory for each version; or the mark of a restore.
+/// `PG_15_202209061`, one directory per version; or the mark of a restore.
 fn is_of_postgres(name: &str) -> bool {
     let version = name.strip_prefix("PG_").and_then(|rest| rest.split_once('_'));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -23,6 +23,10 @@ fn words(step: &Step) -> String {
             "record that nobody else may be promoted".to_owned()
         }
         Step::RecordSync { standbys, .. } => format!("record that {} may be promoted", names(standbys)),
+        Step::RestoreSync { before } => {
+            let all: Vec<MemberName> = before.leader.iter().chain(&before.standbys).cloned().collect();
+            format!("record that {} may be promoted, as before", names(&all))
+        }
         Step::ClearSync { .. } => "remove the record of who may be promoted".to_owned(),
         Step::RecordHistory => "record where the timeline began".to_owned(),
         Step::FinishRequest { .. } => "remove the request, which is done".to_owned(),

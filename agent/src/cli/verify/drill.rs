@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use outrider_archive::BackupId;
-use outrider_archive::restore::{self, DrillOptions, DrillReport, Goal, Progress, RestoreError, Target};
-use outrider_archive::verify::Verification;
+use outrider_restore::verify::Verification;
+use outrider_restore::{DrillOptions, DrillReport, Goal, Progress, RestoreError, Target};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -60,7 +60,8 @@ pub(super) async fn drill(
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut told = progress.subscribe();
     let mut shown = Shown::new();
-    let work = restore::drill(place.store.clone(), place.layout.clone(), &options, &progress, &cancel);
+    let work =
+        outrider_restore::drill(place.store.clone(), place.layout.clone(), &options, &progress, &cancel);
     let mut work = std::pin::pin!(work);
     let done = loop {
         tokio::select! {

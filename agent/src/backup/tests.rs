@@ -1,3 +1,0 @@
-//! The keeper with members that are played.
-
-mod keeper;

@@ -1,0 +1,84 @@
+//! Runs one kind of job beside the round: a task that looks at each report, does one step, and ends in good order with the agent.
+//! Decides nothing: what is done is the kind's.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use crate::report::{Board, Report};
+
+/// For what is under way to come to its end when the agent ends.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// One kind of job.
+pub(crate) trait Job: Send + Sized + 'static {
+    /// What becomes of work that does not come to its end in time when the agent ends; for the log.
+    const LOOSE: &'static str;
+
+    /// Decides what is next, and does it.
+    fn look(&mut self, report: &Report) -> impl Future<Output = ()> + Send;
+
+    /// Waits until something that is under way has come to pass, and notes it; for ever while nothing is. Can be dropped while it
+    /// waits.
+    fn happened(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// How soon to look again when no report comes; `None` when nothing can have changed until one does.
+    fn look_again(&self) -> Option<Duration>;
+
+    /// The agent ends: gives up what is under way, and says what is to be said of it.
+    fn leave(self, last: Option<&Report>) -> impl Future<Output = ()> + Send;
+}
+
+/// The task. Dropped, it is broken off.
+pub(crate) struct Task {
+    task: AbortOnDrop,
+    end: oneshot::Sender<()>,
+    loose: &'static str,
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Begins.
+pub(crate) fn run<J: Job>(job: J, board: Board) -> Task {
+    let (end, told) = oneshot::channel();
+    Task { task: AbortOnDrop(tokio::spawn(keep(job, board, told))), end, loose: J::LOOSE }
+}
+
+impl Task {
+    /// Tells it that the agent ends, and waits for its end.
+    pub(crate) async fn end(mut self) {
+        // A task that is gone already has nothing in hand.
+        let _ = self.end.send(());
+        if timeout(END_LIMIT, &mut self.task.0).await.is_err() {
+            warn!(limit = ?END_LIMIT, "{}", self.loose);
+        }
+    }
+}
+
+async fn keep<J: Job>(mut job: J, mut board: Board, mut told: oneshot::Receiver<()>) {
+    loop {
+        let report = board.borrow_and_update().clone();
+        if let Some(report) = &report {
+            job.look(report).await;
+        }
+        let again = job.look_again();
+        tokio::select! {
+            changed = board.changed() => if changed.is_err() { return },
+            () = sleep(again.unwrap_or_default()), if again.is_some() => {}
+            () = job.happened() => {}
+            _ = &mut told => {
+                let last = board.borrow().clone();
+                return job.leave(last.as_deref()).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Jobs of members that are played.
+
+mod backup;
