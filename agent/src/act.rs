@@ -1,8 +1,7 @@
 //! Carries out a plan, one step after the other, until one fails. Chooses nothing: a step and the call it becomes are one line.
 
 mod cluster_keys;
-mod errand;
-mod from_archive;
+mod coming_up;
 mod gap;
 mod job;
 mod postgres;
@@ -11,27 +10,13 @@ mod request;
 mod restart;
 mod rollback;
 
-use outrider_ha::{MemberName, Plan, Reason, Step, Term};
-use outrider_postgres::ArmedFuse;
+use outrider_ha::{MemberName, Plan, Reason, Step};
 
-use crate::round::{Instruments, Memory};
+use crate::instruments::Instruments;
+use crate::state::{State, TermError};
 
-pub(crate) use errand::Errand;
-pub(crate) use gap::Gap;
-pub(crate) use job::{Proving, Running, conclude, finished};
-pub(crate) use publish::{Published, configure, learn, leave, publish, state, troubles, withdraw};
-pub(crate) use request::terms;
-
-/// Proof that the leader lease was confirmed and the fuse is armed for it; what makes Postgres writable asks for one.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HeldLease {
-    /// The term of the lease.
-    pub(crate) term: Term,
-    /// The fuse, which blows before the lease ends.
-    pub(crate) fuse: ArmedFuse,
-    /// When the lease ends unless it is renewed, in nanoseconds since boot.
-    pub(crate) until_ns: u64,
-}
+pub(crate) use job::{conclude, finished};
+pub(crate) use publish::{configure, learn, leave, publish, withdraw};
 
 /// A step that failed; the steps after it were not tried.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +29,7 @@ pub(crate) enum Fault {
     Postgres(#[from] outrider_postgres::Error),
     /// The term could not be kept on disk.
     #[error(transparent)]
-    Term(#[from] crate::round::TermError),
+    Term(#[from] TermError),
     /// A member does not say where its Postgres listens.
     #[error("{member} does not publish where its Postgres listens")]
     NoAddress {
@@ -63,8 +48,8 @@ pub(crate) enum Fault {
 ///
 /// # Errors
 /// Of the first step that failed.
-pub(crate) async fn act(plan: &Plan, instruments: &Instruments, memory: &mut Memory) -> Result<(), Fault> {
-    let mut actor = Actor { instruments, memory, reason: Some(&plan.reason) };
+pub(crate) async fn act(plan: &Plan, instruments: &Instruments, state: &mut State) -> Result<(), Fault> {
+    let mut actor = Actor { instruments, state, reason: Some(&plan.reason) };
     for step in &plan.steps {
         actor.step(step).await?;
     }
@@ -73,7 +58,7 @@ pub(crate) async fn act(plan: &Plan, instruments: &Instruments, memory: &mut Mem
 
 struct Actor<'round> {
     instruments: &'round Instruments,
-    memory: &'round mut Memory,
+    state: &'round mut State,
     /// Of the plan that is carried out.
     reason: Option<&'round Reason>,
 }
@@ -122,7 +107,7 @@ impl Actor<'_> {
                 Ok(())
             }
             Step::SkipTimelines { newest } => {
-                Ok(self.instruments.postgres.skip_timelines(self.memory.timeline, *newest)?)
+                Ok(self.instruments.postgres.skip_timelines(self.state.data.timeline(), *newest)?)
             }
             Step::HastenReplay { resume } => self.hasten_replay(*resume).await,
             Step::RelaxReplay => self.relax_replay().await,

@@ -1,8 +1,6 @@
 //! Base backups in the life of a cluster: when one is due, how this member takes one, what the archive holds of them. How one is made
 //! is the archive's matter; who takes it, and what becomes of it, is in `jobs`.
 
-mod apart;
-mod schedule;
 mod shelf;
 mod take;
 
@@ -10,13 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use apart::apart;
-pub(crate) use schedule::Schedule;
 pub(crate) use shelf::{Drills, Seen, Shelf, ShelfError};
 pub(crate) use take::ArchiveTaker;
-
-/// Who asked, when it was the schedule.
-pub(crate) const BY_SCHEDULE: &str = "schedule";
 
 /// Takes one base backup, from the beginning to its place in the archive.
 #[async_trait]

@@ -11,6 +11,12 @@ pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// How long ago that was, by the same clock.
+#[must_use]
+pub(crate) fn since(at: Instant) -> Duration {
+    Instant::now().saturating_duration_since(at)
+}
+
 /// Now, by the wall clock; for people only.
 #[must_use]
 pub(crate) fn wall() -> Timestamp {

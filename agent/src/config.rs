@@ -18,11 +18,14 @@ mod programs;
 mod rest;
 mod retention;
 mod rules;
+#[cfg(test)]
+pub(crate) mod sample;
 mod section;
 mod slot;
 mod supervisor;
 mod tls;
 mod tried;
+mod values;
 mod written;
 
 use std::net::IpAddr;
@@ -42,9 +45,7 @@ pub(crate) use fault::ConfigError;
 pub(crate) use judge::{Judged, Tried, judge, try_parameters};
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
-pub(crate) use policy::{
-    MEMBER_SLOTS_TTL, first_policy, maximum_lag_on_replica, member_slots_ttl, policy, policy_tags,
-};
+pub(crate) use policy::{MEMBER_SLOTS_TTL, first_policy, member_slots_ttl, policy, policy_tags};
 pub(crate) use postgresql::{beside, wal_fetch, wal_fetch_from};
 pub(crate) use rest::Rest;
 pub(crate) use rules::Violation;
@@ -53,6 +54,7 @@ pub(crate) use section::{DURATION_RULE, duration};
 pub(crate) use slot::taken_slot;
 pub(crate) use supervisor::{SOCKET as SUPERVISOR_SOCKET, Supervised};
 pub(crate) use tried::{foreign, try_file};
+pub(crate) use values::maximum_lag_on_replica;
 
 /// Tags with a boolean.
 const BOOLEAN_TAGS: [&str; 5] = ["nofailover", "nosync", "noloadbalance", "clonefrom", "nostream"];

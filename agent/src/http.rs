@@ -24,7 +24,7 @@ mod status;
 mod switchover;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ pub(crate) use self::looks::Looks;
 use crate::backup::Shelf;
 use crate::config::{Config, Rest};
 use crate::report::Board;
-use crate::round::Waker;
+use crate::wake::Waker;
 
 /// What the handlers may use.
 #[derive(Clone)]

@@ -24,9 +24,10 @@ use self::claimed::Claimed;
 use self::drill::Drill;
 use self::rollback::Rollback;
 use self::runner::Task;
-use crate::backup::ArchiveTaker;
+use crate::backup::{ArchiveTaker, Shelf};
+use crate::instruments::Instruments;
 use crate::report::Board;
-use crate::round::{Instruments, Waker};
+use crate::wake::Waker;
 
 /// The tasks. Dropped, they are broken off.
 pub(crate) struct Jobs {
@@ -38,12 +39,18 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Begins to look at the reports. `settled`: what was found of an earlier agent's rollback.
-    pub(crate) fn start(instruments: &Instruments, board: &Board, waker: Waker, settled: Settled) -> Self {
+    /// Begins to look at the reports. `shelf`: what the archive holds, as visitors see it. `settled`: what was found of an earlier agent's rollback.
+    pub(crate) fn start(
+        instruments: &Instruments,
+        board: &Board,
+        shelf: Option<Shelf>,
+        waker: Waker,
+        settled: Settled,
+    ) -> Self {
         let rollback = Claimed::new(Rollback::new(instruments, waker, settled), instruments.dcs.clone());
         Jobs {
             backups: backups(instruments, board),
-            drills: drills(instruments, board),
+            drills: drills(instruments, board, shelf),
             rollbacks: runner::run(rollback, board.clone()),
         }
     }
@@ -68,7 +75,7 @@ fn backups(instruments: &Instruments, board: &Board) -> Option<Task> {
     Some(runner::run(Claimed::new(backup, instruments.dcs.clone()), board.clone()))
 }
 
-fn drills(instruments: &Instruments, board: &Board) -> Option<Task> {
-    let drill = Drill::new(&instruments.config, instruments.archive.as_ref()?.shelf())?;
+fn drills(instruments: &Instruments, board: &Board, shelf: Option<Shelf>) -> Option<Task> {
+    let drill = Drill::new(&instruments.config, shelf?)?;
     Some(runner::run(drill, board.clone()))
 }

@@ -1,29 +1,28 @@
 //! The report of the round: what it saw, decided and did. Written only by the round, read by HTTP handlers and tasks.
 
 pub(crate) mod recorder;
-mod said;
+#[cfg(test)]
+pub(crate) mod sample;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use outrider_dcs::Snapshot;
 use outrider_ha::{Plan, Step, View};
-use outrider_postgres::{Configuration, KnownParameters, Observation, Observer, PendingRestart};
+use outrider_postgres::{Configuration, KnownParameters, Observation, Observer};
 use outrider_wal::Lsn;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
 use self::recorder::{Record, Recorder};
-pub(crate) use self::said::Said;
-use crate::act::{self, Fault};
-use crate::clock;
-use crate::round::{DcsRecord, Failed, Instruments, Memory};
+use crate::instruments::Instruments;
+use crate::log::Said;
+use crate::state::{Counters, DcsRecord, Failed, State};
+use crate::{clock, member};
 
 /// Receives the report; `None` until the first round has ended.
 pub(crate) type Board = watch::Receiver<Option<Arc<Report>>>;
@@ -74,36 +73,6 @@ pub(crate) struct Report {
     /// Sums since the start of the agent.
     pub(crate) counters: Counters,
 }
-
-/// Sums since the start of the agent.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counters {
-    /// Rounds by label of their reason.
-    pub(crate) rounds: BTreeMap<&'static str, u64>,
-    /// Durations of rounds: the number within each bound of [`ROUND_BOUNDS`], in its order, and last all others.
-    pub(crate) round_durations: [u64; ROUND_BOUNDS.len() + 1],
-    /// Their sum.
-    pub(crate) round_duration_sum: Duration,
-    /// How long the last confirmed renewal of the lease took.
-    pub(crate) last_renewal: Option<Duration>,
-    /// Failed requests to the DCS by kind: `unreachable`, `conflict`, `unknown`, `refused`.
-    pub(crate) dcs_errors: BTreeMap<&'static str, u64>,
-    /// Promotions of this member without a planned hand-over.
-    pub(crate) failovers: u64,
-    /// Planned promotions of this member, and hand-overs by it.
-    pub(crate) switchovers: u64,
-    /// Times the supervisor fenced Postgres because the fuse blew.
-    pub(crate) fenced: u64,
-    /// Times Postgres was started by this agent.
-    pub(crate) postgres_starts: u64,
-    /// The last write gap that this member measured as the old primary of a switchover.
-    pub(crate) last_write_gap: Option<Duration>,
-    /// Lines that the flight recorder could not write.
-    pub(crate) recorder_failures: u64,
-}
-
-/// Upper bounds of the histogram of round durations, in seconds.
-pub(crate) const ROUND_BOUNDS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
 
 /// Interval between queries for the sizes of databases, which read directories.
 const SIZES_INTERVAL: Duration = Duration::from_secs(60);
@@ -157,55 +126,45 @@ impl Reporter {
         &mut self,
         view: View,
         plan: Plan,
-        fault: Option<Fault>,
+        failure: Option<String>,
         took: Duration,
         next_round: Duration,
         instruments: &Instruments,
-        memory: &mut Memory,
+        state: &mut State,
     ) {
-        let failure = fault.map(|fault| causes(&fault));
         let at = clock::wall();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let record = Record { at, version, view, plan, failure };
         self.recorder.record(&record);
         let Record { view, plan, failure, .. } = record;
-        memory.counters.note_round(plan.reason.label(), took);
-        memory.counters.recorder_failures = self.recorder.failures;
-        let archive = instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref()));
+        state.counters.note_round(plan.reason.label(), took);
+        state.counters.recorder_failures = self.recorder.failures;
+        let postgres = state.postgres.seen();
+        let archive = instruments.archive.as_ref().map(|archive| archive.status(postgres));
         let report = Report {
             at,
-            state: act::state(&view),
+            state: member::state(&view),
             view,
             plan,
             failure,
-            cluster: memory.snapshot.clone(),
-            dcs_last_seen: memory.dcs_last_seen,
-            dcs_record: memory.dcs.record(),
-            lease_until_boottime_ns: memory.lease.map(|lease| lease.until_ns),
-            postgres: memory.seen.clone(),
-            failing: memory.failures.last().cloned(),
+            cluster: state.cluster.snapshot().cloned(),
+            dcs_last_seen: state.cluster.last_seen(),
+            dcs_record: state.dcs.record(),
+            lease_until_boottime_ns: state.lease.held().map(|lease| lease.until_ns),
+            postgres: postgres.cloned(),
+            failing: state.jobs.failing().cloned(),
             next_round,
-            troubles: act::troubles(memory, archive.as_ref()),
+            troubles: member::troubles(state, archive.as_ref()),
             archive,
             stream: instruments.archive.as_ref().and_then(|archive| archive.stream_status()),
             kept_for_gap: instruments.slot.kept_for_gap(),
-            maximum_lag_on_replica: memory.rules.maximum_lag_on_replica,
-            configuration: memory.configuration.clone(),
-            known: memory.rules.known.clone(),
+            maximum_lag_on_replica: state.rules.maximum_lag_on_replica(),
+            configuration: state.settings.wanted().clone(),
+            known: state.rules.known().cloned(),
             database_sizes: self.sizes.borrow().clone(),
-            counters: memory.counters.clone(),
+            counters: state.counters.clone(),
         };
         self.board.send_replace(Some(Arc::new(report)));
-    }
-}
-
-impl Counters {
-    fn note_round(&mut self, reason: &'static str, took: Duration) {
-        *self.rounds.entry(reason).or_default() += 1;
-        let bound =
-            ROUND_BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound).unwrap_or(ROUND_BOUNDS.len());
-        self.round_durations[bound] += 1;
-        self.round_duration_sum += took;
     }
 }
 
@@ -220,24 +179,4 @@ async fn size(observer: Observer, sizes: watch::Sender<BTreeMap<String, u64>>) {
             Err(_) => sleep(SIZES_RETRY).await,
         }
     }
-}
-
-/// Patroni's format: each parameter with the value in effect and the pending one.
-pub(crate) fn pending_restart_reason(pending: &[PendingRestart]) -> Value {
-    let parameter = |one: &PendingRestart| {
-        (one.name.clone(), json!({"old_value": one.old_value, "new_value": one.new_value}))
-    };
-    Value::Object(pending.iter().map(parameter).collect())
-}
-
-/// An error and all its causes, in one line.
-pub(crate) fn causes(fault: &dyn std::error::Error) -> String {
-    let mut text = fault.to_string();
-    let mut next = fault.source();
-    while let Some(cause) = next {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {cause}");
-        next = cause.source();
-    }
-    text
 }

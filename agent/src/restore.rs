@@ -11,9 +11,9 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::backup::apart;
+use crate::apart::apart;
 use crate::config::Archive;
-use crate::report::causes;
+use crate::log::causes;
 
 /// Between two lines in the log on how far a restore is.
 const TOLD_EVERY: Duration = Duration::from_secs(10);

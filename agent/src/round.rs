@@ -1,36 +1,29 @@
 //! The round: observe, decide, act, report, and wait for the next thing that happens. The one task that owns all state.
 
-mod archive_slot;
-mod dcs_memory;
-mod instruments;
-mod member_slots;
-mod memory;
+mod alarm;
 mod patience;
-mod term;
-mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_ha::{Dcs, Plan, View, decide, invariant};
+use outrider_ha::{Dcs, Plan, Policy, View, decide, invariant};
 use outrider_postgres::{Configuration, KeptParameters, Postgres};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-pub(crate) use dcs_memory::{DcsMemory, DcsRecord};
-pub(crate) use instruments::{Archive, Instruments};
-pub(crate) use memory::{Failed, Learning, Memory, Promotion, Rules, Trying};
-pub(crate) use term::TermError;
-pub(crate) use wake::{Alarm, Waker};
-
-use self::wake::Wakened;
+use self::alarm::{Alarm, Wakened};
+use self::patience::Patience;
 use crate::act::{self, Fault};
+use crate::backup::Shelf;
 use crate::config::{self, Config};
 use crate::http::{self, Visitors};
+use crate::instruments::Instruments;
 use crate::jobs::Jobs;
-use crate::observe::addresses::Addresses;
-use crate::report::{Reporter, causes};
+use crate::log::{Said, causes};
+use crate::report::Reporter;
+use crate::state::{Addresses, DcsMemory, Rules, State};
+use crate::wake::waker;
 use crate::{clock, heap, observe};
 
 /// So many rounds a `loop_wait` has when something that should take moments takes longer.
@@ -56,23 +49,22 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody looks at the data directory, which may be missing in the middle of a swap.
     let settled = Postgres::new(Arc::new(config.postgres.clone())).settle_rollback()?;
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
-    let (rules, configuration) = first_rules(&config)?;
-    let addresses = Addresses::new(&config.name, &config.connect_address);
-    let dcs = DcsMemory::open(&config.postgres.state_directory)?;
-    let mut memory = Memory::new(dcs, policy, addresses, rules, configuration);
-    let mut alarm = Alarm::new(instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
-    let mut reporter = Reporter::new(&instruments);
+    let state = first_state(&config, policy)?;
+    let (waker, wakes) = waker();
+    let mut alarm = Alarm::new(wakes, instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
+    let reporter = Reporter::new(&instruments);
     let visitors = Visitors {
         board: reporter.board(),
-        waker: alarm.waker(),
+        waker: waker.clone(),
         dcs: instruments.dcs.clone(),
-        shelf: instruments.archive.as_ref().map(Archive::shelf),
+        shelf: shelf(&instruments),
         looks: http::Looks::new(instruments.postgres.observer()),
         names: http::names(&config),
-        watermark: memory.dcs.watermark(),
+        watermark: state.dcs.watermark(),
         config: config.clone(),
     };
-    let _shelf = visitors.shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
+    let shelf = visitors.shelf.clone();
+    let _shelf = shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
     let local = serve_local(&config, &visitors);
     let server = tokio::spawn(http::serve(visitors, listener));
     info!(
@@ -83,38 +75,22 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "the agent makes its rounds"
     );
     let heap = tokio::spawn(heap::keep_small());
-    let jobs = Jobs::start(&instruments, &reporter.board(), alarm.waker(), settled);
-    let end = make_rounds(&instruments, &mut memory, &mut reporter, &mut alarm).await;
+    let jobs = Jobs::start(&instruments, &reporter.board(), shelf, waker, settled);
+    let mut rounds =
+        Rounds { instruments, state, reporter, patience: Patience::default(), step_fault: Said::default() };
+    let end = rounds.make(&mut alarm).await;
     jobs.end().await;
+    let Rounds { instruments, state, reporter, .. } = &mut rounds;
     let last = reporter.board().borrow().clone();
     let view = last.as_ref().map(|report| &report.view);
     match &end {
-        Ok(()) => act::leave(&instruments, &mut memory, view).await,
-        Err(_) => act::withdraw(&instruments, &mut memory, view).await,
+        Ok(()) => act::leave(instruments, state, view).await,
+        Err(_) => act::withdraw(instruments, state, view).await,
     }
     server.abort();
     local.inspect(tokio::task::JoinHandle::abort);
     heap.abort();
     end
-}
-
-/// Until the agent is told to end.
-///
-/// # Errors
-/// When this member may take no part under its name.
-async fn make_rounds(
-    instruments: &Instruments,
-    memory: &mut Memory,
-    reporter: &mut Reporter,
-    alarm: &mut Alarm,
-) -> anyhow::Result<()> {
-    loop {
-        alarm.round_begins();
-        let wait = turn(instruments, memory, reporter).await?;
-        if alarm.wait(wait, instruments, memory).await == Wakened::End {
-            return Ok(());
-        }
-    }
 }
 
 /// The REST API on the machine's own socket. Without it the agent does all but serve those who come by it.
@@ -129,8 +105,8 @@ fn serve_local(config: &Config, visitors: &Visitors) -> Option<tokio::task::Join
     }
 }
 
-/// What was good when this member ran last; a new cluster begins with what its file says.
-fn first_rules(config: &Config) -> anyhow::Result<(Rules, Configuration)> {
+/// What is on disk, and the rules that were good when this member ran last; a new cluster begins with what its file says.
+fn first_state(config: &Config, policy: Policy) -> anyhow::Result<State> {
     let kept = KeptParameters::read(&config.postgres)?;
     let mut configuration = Configuration::default();
     match &kept {
@@ -144,7 +120,16 @@ fn first_rules(config: &Config) -> anyhow::Result<(Rules, Configuration)> {
         }
     }
     let maximum_lag_on_replica = config::maximum_lag_on_replica(&config.bootstrap_dcs);
-    Ok((Rules { maximum_lag_on_replica, ..Rules::of(kept) }, configuration))
+    let rules = Rules::new(policy, kept, maximum_lag_on_replica);
+    let addresses = Addresses::new(&config.name, &config.connect_address);
+    let dcs = DcsMemory::open(&config.postgres.state_directory)?;
+    Ok(State::new(dcs, rules, addresses, configuration))
+}
+
+/// What the archive holds, for visitors.
+fn shelf(instruments: &Instruments) -> Option<Shelf> {
+    let layout = instruments.config.archive.as_ref()?.layout.clone();
+    Some(Shelf::new(instruments.archive.as_ref()?.store(), layout))
 }
 
 /// What root writes into a data directory, Postgres cannot read.
@@ -154,84 +139,112 @@ fn is_root() -> anyhow::Result<bool> {
     Ok(us.uid() == 0)
 }
 
-/// One round; how long to wait for the next.
-///
-/// # Errors
-/// As [`make_rounds`].
-async fn turn(
-    instruments: &Instruments,
-    memory: &mut Memory,
-    reporter: &mut Reporter,
-) -> anyhow::Result<Duration> {
-    let begun = clock::monotonic();
-    instruments.keep_supervisor(memory);
-    let view = match observe::observe(instruments, memory).await {
-        Ok(view) => view,
-        Err(fault) => {
-            error!(fault = %causes(&fault), "no decision without the highest term seen on disk");
-            sleep(DISK_INTERVAL).await;
-            return Ok(Duration::ZERO);
-        }
-    };
-    // Two that enter at one moment both see it before either acts: what is done in a round was read after the entry.
-    let seen = memory.snapshot.as_ref();
-    if let Some(words) = seen.and_then(|cluster| config::taken_slot(&instruments.config.name, cluster)) {
-        error!("{words}");
-        anyhow::bail!(words);
-    }
-    let plan = decide(&view);
-    let decided = clock::monotonic();
-    reporter.note_plan(&plan);
-    let outcome = carry_out(&view, &plan, instruments, memory).await;
-    let failed = outcome.is_err();
-    let entered = !memory.is_member;
-    let dcs_answers = matches!(view.dcs, Dcs::Seen(_));
-    if dcs_answers {
-        instruments.member_slots.follow(memory, instruments.dcs.name());
-        act::publish(&view, &plan, instruments, memory).await;
-    }
-    let entered = entered && memory.is_member;
-    act::configure(instruments, memory).await;
-    act::learn(instruments, memory);
-    if let Some(archive) = &instruments.archive {
-        archive.follow(memory.lease.map(|lease| lease.term.0), memory.seen.as_ref());
-    }
-    instruments.slot.follow(memory.seen.as_ref(), memory.snapshot.as_ref());
-    let wait = if entered { Some(Duration::ZERO) } else { plan.look_again };
-    let wait = if failed { memory.policy.loop_wait / 4 } else { wait.unwrap_or(memory.policy.loop_wait) };
-    // What the plan waits for was counted from the decision on.
-    let wait = wait.min(memory.policy.loop_wait).saturating_sub(decided.elapsed());
-    let wait = memory.patience.at_least(plan.reason.label(), wait, memory.policy.loop_wait / PATIENT_ROUNDS);
-    reporter.post(view, plan, outcome.err(), begun.elapsed(), wait, instruments, memory);
-    Ok(wait)
+/// All that one agent works with, and all that it remembers.
+struct Rounds {
+    instruments: Instruments,
+    state: State,
+    reporter: Reporter,
+    /// How often the same was waited for.
+    patience: Patience,
+    /// The step that failed, as it was last logged.
+    step_fault: Said,
 }
 
-/// A plan that breaks a rule is a defect of ours: it is not carried out, and the lease runs out by itself.
-async fn carry_out(
-    view: &View,
-    plan: &Plan,
-    instruments: &Instruments,
-    memory: &mut Memory,
-) -> Result<(), Fault> {
-    if let Err(breach) = invariant::check(view, plan) {
-        error!(
-            ?breach,
-            ?plan,
-            "this plan breaks a rule and is not carried out; please report it with rounds.jsonl"
-        );
-        return Ok(());
-    }
-    let outcome = act::act(plan, instruments, memory).await;
-    if let Err(fault) = &outcome {
-        if let Fault::Dcs(fault) = fault {
-            memory.count_dcs_error(fault);
+impl Rounds {
+    /// Until the agent is told to end.
+    ///
+    /// # Errors
+    /// When this member may take no part under its name.
+    async fn make(&mut self, alarm: &mut Alarm) -> anyhow::Result<()> {
+        loop {
+            alarm.round_begins();
+            let wait = self.turn().await?;
+            if alarm.wait(wait, &self.instruments, &mut self.state).await == Wakened::End {
+                return Ok(());
+            }
         }
-        let text = causes(fault);
-        if memory.step_fault.is_news(&text) {
-            warn!(reason = %plan.reason, fault = %text, "a step failed; trying again");
-        }
-    } else {
-        memory.step_fault.forget();
     }
-    outcome
+
+    /// One round; how long to wait for the next.
+    ///
+    /// # Errors
+    /// As [`Rounds::make`].
+    async fn turn(&mut self) -> anyhow::Result<Duration> {
+        let begun = clock::monotonic();
+        let Rounds { instruments, state, .. } = self;
+        instruments.keep_supervisor(&mut state.supervisor);
+        let view = match observe::observe(instruments, state).await {
+            Ok(view) => view,
+            Err(fault) => {
+                error!(fault = %causes(&fault), "no decision without the highest term seen on disk");
+                sleep(DISK_INTERVAL).await;
+                return Ok(Duration::ZERO);
+            }
+        };
+        // Two that enter at one moment both see it before either acts: what is done in a round was read after the entry.
+        let seen = state.cluster.snapshot();
+        if let Some(words) = seen.and_then(|cluster| config::taken_slot(&instruments.config.name, cluster)) {
+            error!("{words}");
+            anyhow::bail!(words);
+        }
+        let plan = decide(&view);
+        let decided = clock::monotonic();
+        self.reporter.note_plan(&plan);
+        let outcome = self.carry_out(&view, &plan).await;
+        let entered = self.follow(&view, &plan).await;
+        let Rounds { instruments, state, .. } = self;
+        let loop_wait = state.rules.policy().loop_wait;
+        let wait = if entered { Some(Duration::ZERO) } else { plan.look_again };
+        let wait = if outcome.is_err() { loop_wait / 4 } else { wait.unwrap_or(loop_wait) };
+        // What the plan waits for was counted from the decision on.
+        let wait = wait.min(loop_wait).saturating_sub(decided.elapsed());
+        let wait = self.patience.at_least(plan.reason.label(), wait, loop_wait / PATIENT_ROUNDS);
+        let failure = outcome.err().map(|fault| causes(&fault));
+        self.reporter.post(view, plan, failure, begun.elapsed(), wait, instruments, state);
+        Ok(wait)
+    }
+
+    /// A plan that breaks a rule is a defect of ours: it is not carried out, and the lease runs out by itself.
+    async fn carry_out(&mut self, view: &View, plan: &Plan) -> Result<(), Fault> {
+        if let Err(breach) = invariant::check(view, plan) {
+            error!(
+                ?breach,
+                ?plan,
+                "this plan breaks a rule and is not carried out; please report it with rounds.jsonl"
+            );
+            return Ok(());
+        }
+        let outcome = act::act(plan, &self.instruments, &mut self.state).await;
+        if let Err(fault) = &outcome {
+            if let Fault::Dcs(fault) = fault {
+                self.state.counters.note_dcs_error(fault);
+            }
+            let text = causes(fault);
+            if self.step_fault.is_news(&text) {
+                warn!(reason = %plan.reason, fault = %text, "a step failed; trying again");
+            }
+        } else {
+            self.step_fault.forget();
+        }
+        outcome
+    }
+
+    /// What is done in every round, whatever the plan is. Whether this member has entered the cluster by it.
+    async fn follow(&mut self, view: &View, plan: &Plan) -> bool {
+        let Rounds { instruments, state, .. } = self;
+        let was_member = state.entry.is_member();
+        let dcs_answers = matches!(view.dcs, Dcs::Seen(_));
+        if dcs_answers {
+            instruments.member_slots.follow(state, instruments.dcs.name());
+            act::publish(view, plan, instruments, state).await;
+        }
+        let entered = !was_member && state.entry.is_member();
+        act::configure(instruments, state).await;
+        act::learn(instruments, &mut state.rules, &state.postgres);
+        if let Some(archive) = &instruments.archive {
+            archive.follow(state.lease.held().map(|lease| lease.term.0), state.postgres.seen());
+        }
+        instruments.slot.follow(state.postgres.seen(), state.cluster.snapshot());
+        entered
+    }
 }

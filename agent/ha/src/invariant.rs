@@ -46,10 +46,7 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         Step::RecordSync { standbys, .. } => record_sync(view, standbys),
         Step::RestoreSync { before } => restore_sync(view, cluster, before),
         Step::SetSynchronous { names } => set_synchronous(view, names),
-        Step::Initdb => {
-            require(!matches!(cluster.initialize, Initialize::Done(_)), "no second cluster is made")?;
-            require(mine, "only the holder of the lease makes the cluster")
-        }
+        Step::Initdb => initdb(cluster, mine),
         Step::Rollback => roll_back(view, plan),
         Step::Clone { .. } => require(
             !matches!(view.local.postgres, Postgres::Primary { .. } | Postgres::Standby { .. }),
@@ -91,6 +88,11 @@ fn check_step(view: &View, plan: &Plan, step: &Step) -> Result<(), Violation> {
         | Step::Checkpoint
         | Step::ShortenStop { .. } => Ok(()),
     }
+}
+
+fn initdb(cluster: &Cluster, mine: bool) -> Result<(), Violation> {
+    require(!matches!(cluster.initialize, Initialize::Done(_)), "no second cluster is made")?;
+    require(mine, "only the holder of the lease makes the cluster")
 }
 
 /// Whoever takes the lease as a standby has all that was acknowledged, or somebody has given up what it lacks.

@@ -7,9 +7,9 @@ use outrider_ha::{MemberName, SystemId, Term, fuse_margin};
 use outrider_wal::TimelineId;
 use tracing::{info, warn};
 
-use super::{Actor, Fault, Gap, HeldLease};
+use super::{Actor, Fault, gap};
 use crate::clock;
-use crate::observe::cluster::sync_state;
+use crate::state::{HeldLease, sync_state};
 
 impl Actor<'_> {
     pub(super) async fn acquire_lease(
@@ -31,18 +31,17 @@ impl Actor<'_> {
     pub(super) async fn renew_lease(&mut self) -> Result<(), Fault> {
         let started = clock::monotonic();
         let leadership = self.instruments.dcs.renew_leader().await?;
-        self.memory.counters.last_renewal = Some(started.elapsed());
+        self.state.counters.last_renewal = Some(started.elapsed());
         self.confirm(&leadership).await
     }
 
     /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
     async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
-        self.memory.dcs.relies_on(Term(leadership.term))?;
+        self.state.dcs.relies_on(Term(leadership.term))?;
         let until_ns = leadership.until_boottime_ns();
         let fuse_ns = until_ns.saturating_sub(nanos(fuse_margin(leadership.ttl)));
         let fuse = self.instruments.postgres.supervisor().arm_fuse(fuse_ns, leadership.term).await?;
-        self.memory.held_term = Term(leadership.term);
-        self.memory.lease = Some(HeldLease { term: Term(leadership.term), fuse, until_ns });
+        self.state.lease.confirmed(HeldLease { term: Term(leadership.term), fuse, until_ns });
         Ok(())
     }
 
@@ -51,7 +50,7 @@ impl Actor<'_> {
         let deadline_ns = clock::boottime_ns().saturating_add(nanos(within));
         if deadline_ns < lease.fuse.deadline_ns() {
             let fuse = self.instruments.postgres.supervisor().arm_fuse(deadline_ns, lease.term.0).await?;
-            self.memory.lease = Some(HeldLease { fuse, ..lease });
+            self.state.lease.fuse_was_shortened(fuse);
         }
         Ok(())
     }
@@ -59,28 +58,29 @@ impl Actor<'_> {
     pub(super) async fn set_ttl(&mut self, ttl: Duration) -> Result<(), Fault> {
         self.instruments.dcs.set_ttl(ttl).await?;
         info!(?ttl, "this member's session, and the lease with it, has another ttl");
-        self.memory.session_ttl = Some(ttl);
+        self.state.entry.has_ttl(ttl);
         Ok(())
     }
 
     pub(super) async fn release_lease(&mut self) -> Result<(), Fault> {
-        self.memory.lease = None;
+        self.state.lease.given_up();
         self.instruments.dcs.release_leader().await?;
         info!("released the leader lease");
         Ok(())
     }
 
     pub(super) async fn hand_over_lease(&mut self, to: &MemberName) -> Result<(), Fault> {
-        self.memory.lease = None;
-        self.memory.dcs.hands_over(to.as_str());
+        self.state.lease.given_up();
+        self.state.dcs.hands_over(to.as_str());
         let term = self.instruments.dcs.hand_over_leader(to.as_str()).await?;
         info!(%to, term, "handed the leader lease over");
-        if let Some(since) = self.memory.write_gap_since.take() {
-            self.memory.counters.switchovers += 1;
-            let member = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.member(to.as_str()));
+        if let Some(since) = self.state.jobs.take_write_gap() {
+            self.state.counters.switchovers += 1;
+            let member = self.state.cluster.snapshot().and_then(|snapshot| snapshot.member(to.as_str()));
             if let Some(api_url) = member.and_then(|member| member.api_url()) {
                 let peers = self.instruments.peers.clone();
-                self.memory.gap = Some(Gap::measure(since, peers, api_url.to_owned()));
+                let measurement = gap::measure(since, peers, api_url.to_owned());
+                self.state.jobs.measure_write_gap(measurement);
             }
         }
         Ok(())
@@ -89,9 +89,9 @@ impl Actor<'_> {
     /// The keys as this member saw them last, but for `/sync`, which the decision is about.
     pub(super) async fn recreate_cluster(&mut self, standbys: Option<&[MemberName]>) -> Result<(), Fault> {
         let me = self.instruments.dcs.name();
-        let given_up = self.memory.dcs.record().sync().given_up;
+        let given_up = self.state.dcs.record().sync().given_up;
         let sync = standbys.map(|standbys| self.sync_state(standbys, given_up));
-        let keys = self.memory.dcs.record().rebuilt(me, sync);
+        let keys = self.state.dcs.record().rebuilt(me, sync);
         let leadership = self.instruments.dcs.recreate_cluster(&keys).await?;
         warn!(
             generation = keys.generation.generation,
@@ -113,7 +113,7 @@ impl Actor<'_> {
 
     /// The configuration goes first: members that see the identifier rely on it.
     pub(super) async fn record_initialize(&mut self, system: SystemId) -> Result<(), Fault> {
-        if self.memory.snapshot.as_ref().is_none_or(|snapshot| snapshot.config.is_none()) {
+        if self.state.cluster.snapshot().is_none_or(|snapshot| snapshot.config.is_none()) {
             self.instruments.dcs.create_config(&self.instruments.config.bootstrap_dcs).await?;
         }
         // Before it can be known: from then on others rely on this data.
@@ -128,16 +128,16 @@ impl Actor<'_> {
         standbys: &[MemberName],
         revision: Option<i64>,
     ) -> Result<(), Fault> {
-        let before = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.sync.clone());
+        let before = self.state.cluster.snapshot().and_then(|snapshot| snapshot.sync.clone());
         let given_up = before.as_ref().map(|before| before.value.given_up).unwrap_or_default();
         let record = self.sync_state(standbys, given_up);
         let changed = self.instruments.dcs.write_sync(&record, revision.unwrap_or(0)).await?;
-        self.memory.dcs.changed_sync(&record, changed);
+        self.state.dcs.changed_sync(&record, changed);
         info!(standbys = ?record.sync_standby, "recorded who may be promoted");
         // Of a standby: for its promotion.
-        let promotes = self.memory.seen.as_ref().is_some_and(|seen| !seen.is_primary());
-        self.memory.promotion.struck =
-            before.filter(|_| promotes).map(|before| sync_state(&before.value, changed));
+        let promotes = self.state.postgres.seen().is_some_and(|seen| !seen.is_primary());
+        let struck = before.filter(|_| promotes).map(|before| sync_state(&before.value, changed));
+        self.state.promotion.strikes(struck);
         Ok(())
     }
 
@@ -149,8 +149,8 @@ impl Actor<'_> {
             given_up: before.given_up,
         };
         let changed = self.instruments.dcs.write_sync(&record, before.revision).await?;
-        self.memory.promotion.struck = None;
-        self.memory.dcs.changed_sync(&record, changed);
+        self.state.promotion.strikes(None);
+        self.state.dcs.changed_sync(&record, changed);
         warn!(
             leader = ?record.leader, standbys = ?record.sync_standby,
             "nothing was written since: recorded again who could be promoted before"
@@ -160,11 +160,12 @@ impl Actor<'_> {
 
     /// The rows that the DCS has already keep their time and leader.
     pub(super) async fn record_history(&mut self) -> Result<(), Fault> {
-        let known = self.memory.snapshot.as_ref().and_then(|snapshot| snapshot.history.as_ref());
+        let known = self.state.cluster.snapshot().and_then(|snapshot| snapshot.history.as_ref());
         let known = known.map(|entry| entry.value.as_slice()).unwrap_or_default();
         let rows: Vec<HistoryRow> = self
-            .memory
-            .history
+            .state
+            .data
+            .history()
             .switches()
             .iter()
             .map(|switch| {

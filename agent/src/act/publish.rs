@@ -4,108 +4,81 @@ use std::time::Duration;
 
 use outrider_archive::Status;
 use outrider_dcs::{ArchivedTo, Session};
-use outrider_ha::{Job, Plan, Postgres, Step, View};
+use outrider_ha::{Plan, Postgres, Step, View};
 use outrider_postgres::{ARCHIVE_SLOT, Role};
 use outrider_wal::{Lsn, SegmentSize, TimelineStarts};
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Actor, Fault};
-use crate::clock;
-use crate::observe::{local, members};
-use crate::report::{causes, pending_restart_reason};
-use crate::round::{Instruments, Learning, Memory};
+use crate::instruments::Instruments;
+use crate::log::causes;
+use crate::member::{self, replay};
+use crate::state::{self, Rules, State, Work};
 
-/// An entry that has not changed is written again after so many rounds, should somebody have deleted it.
-const ENTRY_ROUNDS: u32 = 30;
 /// For the farewell.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
-/// This member's entry as it was last written.
-pub(crate) struct Published {
-    entry: Value,
-    /// Since when, in rounds.
-    rounds: u32,
-    /// Since when.
-    at: Instant,
-}
-
-impl Published {
-    /// Whether the same entry need not be written in this round: a leader's renewal keeps the session that it hangs on, and
-    /// nobody's session runs out within a third of its ttl.
-    fn stands(&self, entry: &Value, memory: &Memory) -> bool {
-        let kept = memory.lease.is_some() && self.rounds < ENTRY_ROUNDS;
-        let ttl = memory.session_ttl.map_or(memory.policy.ttl, |ttl| ttl.min(memory.policy.ttl));
-        self.entry == *entry && (kept || self.at.elapsed() < ttl / 3)
-    }
-}
-
 /// Writes this member's entry, and as leader how far Postgres has written. What fails is tried again in the next round.
-pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, memory: &mut Memory) {
+pub(crate) async fn publish(view: &View, plan: &Plan, instruments: &Instruments, state: &mut State) {
     // The entry and the leader key hang on one session.
     if plan.steps.contains(&Step::LetLeaseRunOut) {
         return;
     }
-    let entry = entry(view, plan, instruments, memory);
-    let stands = memory.published.as_ref().is_some_and(|published| published.stands(&entry, memory));
-    if let Some(published) = memory.published.as_mut().filter(|_| stands) {
-        published.rounds += 1;
-        publish_position(view, instruments, memory).await;
+    let entry = entry(view, plan, instruments, state);
+    let leads = state.lease.held().is_some();
+    if state.entry.stands(&entry, leads, state.rules.policy().ttl) {
+        publish_position(view, instruments, state).await;
         return;
     }
     match instruments.dcs.touch_member(&entry).await {
         Ok(session) => {
             if session == Session::New {
-                memory.session_ttl = Some(instruments.first_ttl);
+                state.entry.has_ttl(instruments.first_ttl);
             }
-            memory.is_member = true;
-            memory.publishing_fault.forget();
-            memory.published = Some(Published { entry, rounds: 0, at: clock::monotonic() });
+            state.entry.written(entry);
         }
         Err(fault) => {
-            memory.count_dcs_error(&fault);
-            memory.published = None;
-            // Another agent lives under this name: two of one name would pass for one another in `/sync`.
-            if fault.is_conflict() {
-                memory.is_member = false;
-            }
-            let text = causes(&fault);
-            if memory.publishing_fault.is_news(&text) {
-                warn!(fault = %text, "cannot publish this member");
-            }
+            state.counters.note_dcs_error(&fault);
+            state.entry.not_written(&fault);
             return;
         }
     }
-    publish_position(view, instruments, memory).await;
+    publish_position(view, instruments, state).await;
 }
 
 /// As leader: how far Postgres has written and up to where the archive has it, when that has changed.
-async fn publish_position(view: &View, instruments: &Instruments, memory: &mut Memory) {
-    if memory.lease.is_some()
+async fn publish_position(view: &View, instruments: &Instruments, state: &mut State) {
+    if state.lease.held().is_some()
         && let Postgres::Primary { position, timeline, .. } = &view.local.postgres
     {
-        let mut status = memory
-            .snapshot
-            .as_ref()
+        let mut status = state
+            .cluster
+            .snapshot()
             .and_then(|snapshot| snapshot.status.as_ref())
             .map(|entry| entry.value.clone())
             .unwrap_or_default();
-        let size = memory.seen.as_ref().and_then(|seen| SegmentSize::new(seen.wal_segment_size));
+        let size = state.postgres.seen().and_then(|seen| SegmentSize::new(seen.wal_segment_size));
         let archive = instruments.archive.as_ref().zip(size);
         let archived = archive.and_then(|(archive, size)| {
             furthest(status.archived.clone(), known(&archive.status(None), size))
         });
         let before = status.clone();
         (status.optime, status.timeline, status.archived) = (*position, Some(*timeline), archived);
-        let seen = memory.seen.iter().flat_map(|seen| &seen.slots).filter(|slot| slot.name != ARCHIVE_SLOT);
+        let seen = state
+            .postgres
+            .seen()
+            .into_iter()
+            .flat_map(|seen| &seen.slots)
+            .filter(|slot| slot.name != ARCHIVE_SLOT);
         status.slots = seen.map(|slot| (slot.name.clone(), slot.restart.unwrap_or_default())).collect();
-        status.retain_slots = memory.retained.slots().into_iter().collect();
+        status.retain_slots = state.retained.slots().into_iter().collect();
         if status == before {
             return;
         }
         if let Err(fault) = instruments.dcs.write_status(&status).await {
-            memory.count_dcs_error(&fault);
+            state.counters.note_dcs_error(&fault);
         }
     }
 }
@@ -125,14 +98,14 @@ fn known(status: &Status, size: SegmentSize) -> Option<ArchivedTo> {
 }
 
 /// Patroni's member JSON, with what is ours under `outrider`.
-fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
+fn entry(view: &View, plan: &Plan, instruments: &Instruments, state: &State) -> Value {
     let config = &instruments.config;
-    let seen = memory.seen.as_ref();
+    let seen = state.postgres.seen();
     let mut entry = Map::new();
     let mut put = |key: &str, value: Value| entry.insert(key.to_owned(), value);
     put("conn_url", json!(format!("postgres://{}/postgres", config.connect_address)));
     put("api_url", json!(format!("http://{}/patroni", config.rest.connect_address)));
-    put("state", json!(state(view)));
+    put("state", json!(member::state(view)));
     put("role", json!(if seen.is_some_and(|seen| seen.is_primary()) { "primary" } else { "replica" }));
     put("version", json!(env!("CARGO_PKG_VERSION")));
     if !config.tags.is_empty() {
@@ -148,42 +121,29 @@ fn entry(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -
                 }
             }
         }
-        put("timeline", json!(memory.timeline.get()));
+        put("timeline", json!(state.data.timeline().get()));
         if let Some(replication_state) = seen.replication_state() {
             put("replication_state", json!(replication_state));
         }
         if !seen.pending_restart.is_empty() {
             put("pending_restart", json!(true));
-            put("pending_restart_reason", pending_restart_reason(&seen.pending_restart));
+            put("pending_restart_reason", member::pending_restart_reason(&seen.pending_restart));
         }
         if view.local.awaiting_checkpoint {
             put("checkpoint_after_promote", json!(false));
         }
     }
-    put("outrider", ours(view, plan, instruments, memory));
+    put("outrider", ours(view, plan, instruments, state));
     Value::Object(entry)
 }
 
-/// What is amiss at this member with the configuration and with the archive, by the key under which it is shown.
-pub(crate) fn troubles(memory: &Memory, archive: Option<&Status>) -> Vec<(&'static str, Vec<String>)> {
-    let faults = memory.seen.iter().flat_map(|seen| &seen.file_faults).map(ToString::to_string).collect();
-    let gaps = archive.into_iter().flat_map(|status| &status.gaps);
-    let gaps = gaps.map(|(first, last)| format!("{first} to {last}")).collect();
-    let kinds = [
-        ("archive_gaps", gaps),
-        ("not_honoured", memory.rules.not_honoured.clone()),
-        ("file_faults", faults),
-        ("start_failure", memory.start_failure.iter().cloned().collect()),
-    ];
-    kinds.into_iter().filter(|(_, lines): &(_, Vec<String>)| !lines.is_empty()).collect()
-}
-
-fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) -> Value {
+fn ours(view: &View, plan: &Plan, instruments: &Instruments, state: &State) -> Value {
+    let seen = state.postgres.seen();
     let mut ours = Map::new();
     let mut put = |key: &str, value: Value| ours.insert(key.to_owned(), value);
-    let archive = instruments.archive.as_ref().map(|archive| archive.status(memory.seen.as_ref()));
+    let archive = instruments.archive.as_ref().map(|archive| archive.status(seen));
     // Nobody is to wait for data that is not that of a cluster yet.
-    if let Some(system) = memory.system.filter(|_| !view.local.unrecorded) {
+    if let Some(system) = state.data.system().filter(|_| !view.local.unrecorded) {
         put("system_identifier", json!(system.to_string()));
     }
     put("reason", json!(plan.reason.to_string()));
@@ -191,27 +151,26 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     if lineage != TimelineStarts::default() {
         put("timelines", json!(lineage));
     }
-    if let Some(seen) = memory.seen.as_ref().filter(|seen| !seen.limits.is_empty()) {
+    if let Some(seen) = seen.filter(|seen| !seen.limits.is_empty()) {
         put("limits", json!(seen.limits));
     }
-    if let Some(seen) = &memory.seen
-        && memory.configuration.lowers(&instruments.config.postgres, &seen.limits)
+    if let Some(seen) = seen
+        && state.settings.wanted().lowers(&instruments.config.postgres, &seen.limits)
     {
         put("lowers", json!(true));
     }
-    if let Some(failed) = memory.failures.last() {
+    if let Some(failed) = state.jobs.failing() {
         put("failing", failed.document());
     }
-    for (key, lines) in troubles(memory, archive.as_ref()) {
+    for (key, lines) in member::troubles(state, archive.as_ref()) {
         put(key, json!(lines));
     }
-    if let Some(fuse) = view.local.fuse.filter(|_| memory.lease.is_some()) {
+    if let Some(fuse) = view.local.fuse.filter(|_| state.lease.held().is_some()) {
         // The nearest whole second, so that a quiet member's entry stays as it is.
         put("fuse_seconds", json!((fuse + Duration::from_millis(500)).as_secs()));
     }
-    let replay = memory.seen.as_ref().and_then(local::replay);
-    if let Some(replay) = replay {
-        put("replay", members::shown_seldom(replay));
+    if let Some(replay) = seen.and_then(replay::of) {
+        put("replay", replay::shown_seldom(replay));
     }
     if let Some(archive) = archive {
         put("archive_waiting", json!(archive.waiting));
@@ -220,32 +179,14 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, memory: &Memory) ->
     Value::Object(ours)
 }
 
-/// Patroni's word for the state of the local Postgres.
-pub(crate) fn state(view: &View) -> &'static str {
-    match (view.job, &view.local.postgres) {
-        (Some(Job::Initdb), _) => "initializing new cluster",
-        (Some(Job::Clone), _) => "creating replica",
-        (Some(Job::Rewind), _) => "running pg_rewind",
-        (Some(Job::Stop), _) => "stopping",
-        (Some(Job::Rollback), _) => "rolling back",
-        (_, Postgres::Primary { .. } | Postgres::Standby { .. }) => "running",
-        (_, Postgres::Starting { .. }) | (Some(Job::Start), _) => "starting",
-        (_, Postgres::Unresponsive { .. }) => "unknown",
-        (_, Postgres::Stopped { shutdown: outrider_ha::Shutdown::CrashedPrimary, .. }) => "crashed",
-        (_, Postgres::Stopped { .. }) => "stopped",
-        (_, Postgres::Empty) => "uninitialized",
-        (_, Postgres::Unusable(_)) => "start failed",
-    }
-}
-
 /// The agent ends and Postgres goes on. `view`: the last one.
-pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory, view: Option<&View>) {
-    let plan = view.filter(|_| memory.lease.is_some()).map(outrider_ha::leave);
+pub(crate) async fn leave(instruments: &Instruments, state: &mut State, view: Option<&View>) {
+    let plan = view.filter(|_| state.lease.held().is_some()).map(outrider_ha::leave);
     let Some(plan) = plan.filter(|plan| !plan.steps.is_empty()) else {
         info!("the agent ends; Postgres goes on under its supervisor");
         return;
     };
-    let mut actor = Actor { instruments, memory, reason: None };
+    let mut actor = Actor { instruments, state, reason: None };
     let farewell = async {
         for step in &plan.steps {
             actor.step(step).await?;
@@ -254,7 +195,7 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory, view: 
     };
     match timeout(FAREWELL_LIMIT, farewell).await {
         Ok(Ok(())) => {
-            let left = actor.memory.fuse_left().unwrap_or_default();
+            let left = actor.state.lease.fuse_left().unwrap_or_default();
             info!(?left, "the agent ends; Postgres goes on, and another agent has this long to take over");
         }
         Ok(Err(fault)) => {
@@ -267,9 +208,9 @@ pub(crate) async fn leave(instruments: &Instruments, memory: &mut Memory, view: 
 }
 
 /// The agent ends because its member may take no part: its entry goes, but for a leader's, whose lease hangs on the same session.
-pub(crate) async fn withdraw(instruments: &Instruments, memory: &mut Memory, view: Option<&View>) {
-    leave(instruments, memory, view).await;
-    if memory.lease.is_some() {
+pub(crate) async fn withdraw(instruments: &Instruments, state: &mut State, view: Option<&View>) {
+    leave(instruments, state, view).await;
+    if state.lease.held().is_some() {
         return;
     }
     // What fails here goes with the session.
@@ -279,15 +220,16 @@ pub(crate) async fn withdraw(instruments: &Instruments, memory: &mut Memory, vie
 }
 
 /// Postgres was told that its settings changed, unless it has more important things to do.
-pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
-    let is_known = memory.rules.revision.is_some();
-    if !memory.configuration_changed || !is_known || memory.seen.is_none() || memory.job.is_some() {
+pub(crate) async fn configure(instruments: &Instruments, state: &mut State) {
+    let State { rules, settings, postgres, jobs, .. } = state;
+    let Some(seen) = postgres.seen() else { return };
+    if !settings.are_news() || !rules.are_known() || jobs.kind().is_some() {
         return;
     }
-    memory.rules.told_at = memory.seen.as_ref().map(|seen| seen.loaded.clone());
-    match instruments.postgres.configure(&memory.configuration).await {
+    rules.were_given(Some(&seen.loaded));
+    match instruments.postgres.configure(settings.wanted()).await {
         Ok(()) => {
-            memory.configuration_changed = false;
+            settings.were_told();
             instruments.observer.ask_all_again().await;
             info!("Postgres was told to read the configuration of the cluster");
         }
@@ -296,14 +238,13 @@ pub(crate) async fn configure(instruments: &Instruments, memory: &mut Memory) {
 }
 
 /// Asks a Postgres that was started what it knows of parameters.
-pub(crate) fn learn(instruments: &Instruments, memory: &mut Memory) {
-    let Some(seen) = &memory.seen else { return };
-    if memory.rules.learning.is_some() || memory.rules.known_of == seen.postmaster_start_time {
-        return;
+pub(crate) fn learn(instruments: &Instruments, rules: &mut Rules, postgres: &state::Postgres) {
+    let Some(seen) = postgres.seen() else { return };
+    if rules.must_ask(&seen.postmaster_start_time) {
+        let observer = instruments.postgres.observer();
+        let question = Work::begin(async move { observer.known_parameters().await });
+        rules.ask(&seen.postmaster_start_time, question);
     }
-    let observer = instruments.postgres.observer();
-    let task = tokio::spawn(async move { observer.known_parameters().await });
-    memory.rules.learning = Some(Learning { of: seen.postmaster_start_time.clone(), task });
 }
 
 #[cfg(test)]

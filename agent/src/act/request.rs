@@ -1,20 +1,18 @@
 //! The steps that answer a request for another leader: its deadline, its answer, the announcements of a switchover.
 
-use std::time::Duration;
-
-use outrider_dcs::{Failover, FailoverAnswer, FailoverTerms, SwitchoverIntent};
+use outrider_dcs::{Failover, FailoverAnswer, SwitchoverIntent};
 use outrider_ha::{MemberName, Reason};
 use tracing::info;
 
 use super::{Actor, Fault};
 use crate::clock;
-use crate::observe::cluster::expires_in;
+use crate::deadline::{expires_in, terms};
 
 impl Actor<'_> {
     /// Takes the request away; whoever waits for its outcome is told why.
     pub(super) async fn clear_request(&mut self, revision: i64) -> Result<(), Fault> {
         let dcs = &self.instruments.dcs;
-        let id = self.request().and_then(|request| request.id().map(str::to_owned));
+        let id = self.state.cluster.request().and_then(|request| request.id().map(str::to_owned));
         match (id, self.reason) {
             (Some(id), Some(reason)) => {
                 let lacks_data = matches!(reason, Reason::FailoverRefused { .. });
@@ -27,11 +25,13 @@ impl Actor<'_> {
 
     /// Writes down until when a request holds that says nothing of it: from then on every member knows, whoever is restarted.
     pub(super) async fn date_request(&mut self, revision: i64) -> Result<(), Fault> {
-        let Some(request) = self.request().cloned() else { return Ok(()) };
-        let left = expires_in(&request, self.memory.request_seen_for(revision), &self.memory.policy);
+        let Some(request) = self.state.cluster.request().cloned() else { return Ok(()) };
+        let left =
+            expires_in(&request, self.state.cluster.request_seen_for(revision), self.state.rules.policy());
         let id = format!("{}-{}", self.instruments.dcs.name(), clock::wall().as_millisecond());
         // A schedule is counted from its own time.
-        let valid = if request.scheduled_at.is_some() { self.memory.policy.request_limit() } else { left };
+        let valid =
+            if request.scheduled_at.is_some() { self.state.rules.policy().request_limit() } else { left };
         let terms = terms(id, left, valid);
         info!(id = terms.id, ?left, "a request that names no deadline gets one");
         let dated = Failover { outrider: Some(terms), ..request };
@@ -42,7 +42,7 @@ impl Actor<'_> {
     pub(super) async fn announce_switchover(&mut self, to: &MemberName) -> Result<(), Fault> {
         let from = self.instruments.dcs.name().to_owned();
         let now = clock::wall().as_millisecond();
-        let limit = self.memory.policy.switchover_timeout.as_millis();
+        let limit = self.state.rules.policy().switchover_timeout.as_millis();
         let announcement = SwitchoverIntent {
             id: format!("{from}-{to}-{now}"),
             from,
@@ -51,46 +51,31 @@ impl Actor<'_> {
                 + u64::try_from(limit).unwrap_or_default(),
             stopping: false,
         };
-        let seen = self.announced().map_or(0, |(_, revision)| revision);
+        let seen = self.state.cluster.announced().map_or(0, |(_, revision)| revision);
         self.instruments.dcs.write_intent(&announcement, seen).await?;
-        self.memory.begin_switchover(announcement.id);
+        self.state.cluster.takes_part_in(&announcement.id);
         info!(%to, "announced a switchover");
         Ok(())
     }
 
     /// From here on the request cannot be taken back: either this comes first in the DCS or the withdrawal does.
     pub(super) async fn announce_stop(&mut self, to: &MemberName, request: i64) -> Result<(), Fault> {
-        let Some((announced, seen)) = self.announced() else { return Ok(()) };
-        let limit = u64::try_from(self.memory.policy.switchover_timeout.as_millis()).unwrap_or_default();
+        let Some((announced, seen)) = self.state.cluster.announced() else { return Ok(()) };
+        let limit =
+            u64::try_from(self.state.rules.policy().switchover_timeout.as_millis()).unwrap_or_default();
         let now = u64::try_from(clock::wall().as_millisecond()).unwrap_or_default();
-        let stopping = SwitchoverIntent { stopping: true, deadline_unix_ms: now + limit, ..announced };
+        let stopping =
+            SwitchoverIntent { stopping: true, deadline_unix_ms: now + limit, ..announced.clone() };
         self.instruments.dcs.write_intent_on_wish(&stopping, seen, request).await?;
         info!(%to, "announced that Postgres is stopped for the switchover");
         Ok(())
     }
 
     pub(super) async fn clear_switchover(&mut self) -> Result<(), Fault> {
-        self.memory.switchover = None;
-        match self.announced() {
+        self.state.cluster.takes_part_in_none();
+        match self.state.cluster.announced() {
             Some((_, seen)) => Ok(self.instruments.dcs.clear_intent(seen).await?),
             None => Ok(()),
         }
     }
-
-    fn request(&self) -> Option<&Failover> {
-        Some(&self.memory.snapshot.as_ref()?.failover.as_ref()?.value)
-    }
-
-    fn announced(&self) -> Option<(SwitchoverIntent, i64)> {
-        let entry = self.memory.snapshot.as_ref()?.intent.as_ref()?;
-        Some((entry.value.clone(), entry.revision))
-    }
-}
-
-/// The terms of a request that is void `after` this time, of which it holds for `valid` once it is due.
-pub(crate) fn terms(id: String, after: Duration, valid: Duration) -> FailoverTerms {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let now = u64::try_from(clock::wall().as_millisecond()).unwrap_or_default();
-    let deadline_unix_ms = now.saturating_add(millis(after));
-    FailoverTerms { id, deadline_unix_ms, valid_ms: millis(valid), accept_data_loss: false, wait: false }
 }

@@ -4,15 +4,16 @@ use outrider_dcs::{Failover, RestartMember, RestartRequest, RestartState};
 use outrider_ha::{MemberName, TurnChange, TurnEnd};
 use tracing::info;
 
-use super::{Actor, Fault, terms};
+use super::{Actor, Fault};
 use crate::clock;
+use crate::deadline::terms;
 
 impl Actor<'_> {
     /// Asks as a person would: whoever is fit takes over from this member.
     pub(super) async fn ask_switchover(&mut self) -> Result<(), Fault> {
         let name = self.instruments.dcs.name().to_owned();
         let id = format!("{name}-restart-{}", clock::wall().as_nanosecond());
-        let valid = self.memory.policy.request_limit();
+        let valid = self.state.rules.policy().request_limit();
         let terms = Some(terms(id, valid, valid));
         let wish = Failover { leader: Some(name), outrider: terms, ..Failover::default() };
         self.instruments.dcs.write_failover(&wish).await?;
@@ -26,7 +27,7 @@ impl Actor<'_> {
         change: &TurnChange,
         seen: i64,
     ) -> Result<(), Fault> {
-        let snapshot = self.memory.snapshot.as_ref();
+        let snapshot = self.state.cluster.snapshot();
         let Some(entry) = snapshot.and_then(|snapshot| snapshot.restart.as_ref()) else { return Ok(()) };
         let leader = snapshot.and_then(|snapshot| Some(snapshot.leader.as_ref()?.name.clone()));
         let mut request = entry.value.clone();

@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::{Actor, Fault};
 use crate::clock;
-use crate::report::causes;
-use crate::rollback::{Order, Swapped};
+use crate::gate::{Order, Swapped};
+use crate::log::causes;
 
 /// The fuse lives at least so long when the data is swapped.
 const LEFT_LEAST: Duration = Duration::from_millis(300);
@@ -23,10 +23,10 @@ impl Actor<'_> {
         let Some(order) = self.instruments.rollback.take_in(lease.term) else { return Ok(()) };
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(true);
-        self.memory.errand = None;
+        self.state.jobs.stop_waiting_for_postgres();
         // What the standbys do not have yet is thrown away.
         let cut_off = self.walsenders_but(&[]);
-        self.memory.forget_synchronous();
+        self.state.commits.forget();
         self.begin(Job::Rollback, async move {
             let stopping = clock::monotonic();
             let done = swap(&postgres, &order, &cut_off).await;

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::report::{Board, Said, causes};
+use crate::log::{Said, causes};
+use crate::report::Board;
 
 /// Between two looks that nobody asked for: a listing has a request for each thousand segments.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);

@@ -20,11 +20,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::apart::apart;
 use super::{Order, Progress, TakeError, Taken, Taker};
+use crate::apart::apart;
 use crate::clock;
 use crate::config::Config;
-use crate::report::{Board, causes};
+use crate::log::causes;
+use crate::report::Board;
 
 /// For the WAL of a backup to come into the archive: what waits there may be much, and the backup is as good as done.
 const WAL_LIMIT: Duration = Duration::from_secs(3600);

@@ -25,8 +25,8 @@ use super::format::Format;
 use super::member::{Member, Whom};
 use crate::clock;
 use crate::config::{self, Config};
-use crate::observe::cluster::{sync_state, watermark};
-use crate::round::DcsRecord;
+use crate::observe::cluster::watermark;
+use crate::state::{DcsRecord, sync_state};
 
 /// Time limit for a leader once the keys are there; what keeps it from leading is in `outrider list`.
 const LEADER_LIMIT: Duration = Duration::from_secs(60);

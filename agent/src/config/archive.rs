@@ -12,7 +12,7 @@ use outrider_store::{CredentialFiles, DirectoryStore, Location, S3Options, S3Sto
 
 use super::fault::Findings;
 use super::section::{self, Section};
-use crate::backup::Schedule;
+use crate::schedule::Schedule;
 
 /// Four backups a day.
 const SCHEDULE: &str = "0 */6 * * *";

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::fault::Findings;
-use super::policy;
 use super::rules;
 use super::section::Section;
+use super::values;
 
 /// Contents of a new cluster's `/config`, and the retry timeout in it.
 pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> (Value, Duration) {
@@ -16,7 +16,7 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> (Value, Durat
     let mut rules = defaults();
     for (key, value) in section.entries() {
         // However it is written here, the DCS holds a boolean, as with Patroni.
-        let truth = policy::truth(value).filter(|_| key == "synchronous_mode").map(Value::Bool);
+        let truth = values::truth(value).filter(|_| key == "synchronous_mode").map(Value::Bool);
         rules.insert(key.clone(), truth.unwrap_or_else(|| value.clone()));
     }
     let rules = Value::Object(rules);
@@ -27,7 +27,7 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> (Value, Durat
             None => findings.missing(key, violation.rule.clone()),
         }
     }
-    let retry_timeout = policy::seconds(&rules, "retry_timeout").unwrap_or(Duration::from_secs(1));
+    let retry_timeout = values::seconds(&rules, "retry_timeout").unwrap_or(Duration::from_secs(1));
     (rules, retry_timeout)
 }
 

@@ -224,7 +224,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::tests::stage;
+    use crate::config::sample;
 
     fn last() -> Configuration {
         Configuration {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn judged(dcs: &Value) -> Judged {
-        judge(dcs, &stage::config(None).postgres, None, &last())
+        judge(dcs, &sample::config(None).postgres, None, &last())
     }
 
     #[test]

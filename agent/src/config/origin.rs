@@ -10,7 +10,7 @@ use super::archive::{self, Archive};
 use super::fault::Findings;
 use super::section::Section;
 use crate::clock;
-use crate::report::causes;
+use crate::log::causes;
 
 /// How a cluster that does not exist yet is created.
 #[derive(Clone, Debug)]

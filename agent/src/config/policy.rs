@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use outrider_ha::{KILL_BUDGET, Policy, SynchronousMode, Tags};
-use outrider_postgres::memory_bytes;
 use serde_json::{Map, Value};
 
 use super::Config;
 use super::rules::Violation;
 use super::section;
+use super::values::{integer, seconds, truth};
 
 /// The rules in `dcs` with this member's tags. What is absent has its default; what is `wrong` keeps its `last` value.
 pub(crate) fn policy(dcs: &Value, wrong: &[Violation], tags: &Map<String, Value>, last: &Policy) -> Policy {
@@ -67,24 +67,6 @@ pub(crate) fn first_policy(config: &Config) -> Policy {
     policy(&config.bootstrap_dcs, &[], &config.tags, &defaults)
 }
 
-/// Most bytes that a healthy replica may have left to replay; `None` for no limit.
-pub(crate) fn maximum_lag_on_replica(dcs: &Value) -> Option<u64> {
-    memory_bytes(&section::scalar(dcs.get("maximum_lag_on_replica")?)?).ok()
-}
-
-/// A duration in the rules.
-pub(super) fn seconds(dcs: &Value, key: &str) -> Option<Duration> {
-    section::scalar(dcs.get(key)?).and_then(|text| section::duration(&text))
-}
-
-pub(super) fn integer(dcs: &Value, key: &str) -> Option<u64> {
-    section::scalar(dcs.get(key)?)?.parse().ok()
-}
-
-pub(super) fn truth(value: &Value) -> Option<bool> {
-    section::boolean(&section::scalar(value)?)
-}
-
 fn synchronous_mode(dcs: &Value) -> SynchronousMode {
     match dcs.get("synchronous_mode").and_then(truth) {
         // A failover may lose commits only if somebody says so.
@@ -111,11 +93,11 @@ mod tests {
 
     use super::*;
     use crate::config::rules;
-    use crate::http::tests::stage;
+    use crate::config::sample;
 
     #[test]
     fn commits_wait_unless_somebody_says_that_they_do_not() {
-        let last = first_policy(&stage::config(None));
+        let last = first_policy(&sample::config(None));
         let mode = |dcs: &Value| policy(dcs, &rules::violations(dcs), &Map::new(), &last).synchronous_mode;
         for dcs in [
             json!({}),

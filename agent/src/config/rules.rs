@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::keys;
-use super::policy::{self, integer, seconds, truth};
 use super::section;
+use super::values::{self, integer, seconds, truth};
 
 /// Maximum for timeouts; a longer one is a mistake.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -117,7 +117,7 @@ pub(crate) fn violations(dcs: &Value) -> Vec<Violation> {
             wrong(key, format!("expected a whole number, {least} or more"));
         }
     }
-    if is_given(dcs, "maximum_lag_on_replica") && policy::maximum_lag_on_replica(dcs).is_none() {
+    if is_given(dcs, "maximum_lag_on_replica") && values::maximum_lag_on_replica(dcs).is_none() {
         wrong("maximum_lag_on_replica", "expected bytes, such as 16777216 or 16MB".to_owned());
     }
     if is_given(dcs, "synchronous_mode") && truth(&dcs["synchronous_mode"]).is_none() {

@@ -7,7 +7,7 @@ use outrider_store::Secret;
 use serde_json::{Map, Value};
 
 use super::fault::Findings;
-use crate::report::causes;
+use crate::log::causes;
 
 /// What a duration looks like.
 pub(crate) const DURATION_RULE: &str =

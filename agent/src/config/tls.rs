@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fault::Findings;
 use super::section::Section;
-use crate::report::causes;
+use crate::log::causes;
 
 const MODE_RULE: &str = "expected disable, allow, prefer, require, verify-ca or verify-full";
 const BINDING_RULE: &str = "expected disable, prefer or require";

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use outrider_dcs::Error;
 
-use crate::report::causes;
+use crate::log::causes;
 
 /// A response with a line of text, as Patroni's tools show it.
 pub(super) fn text(code: StatusCode, text: impl Into<String>) -> Response {

@@ -16,7 +16,7 @@ use super::Visitors;
 use super::answer::text;
 use super::backup::document;
 use crate::backup::{Drills, Seen, Shelf};
-use crate::report::causes;
+use crate::log::causes;
 
 /// Maximum age of what is shown.
 const AGE_MAX: Duration = Duration::from_secs(10);

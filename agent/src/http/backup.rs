@@ -18,7 +18,7 @@ use super::Visitors;
 use super::answer::{dcs_fault, text};
 use crate::clock;
 
-/// Between two looks when the DCS tells of no change.
+/// Interval between reads of the DCS when it reports no change.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A backup that takes longer than this is not waited for.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -100,7 +100,7 @@ async fn outcome(visitors: &Visitors, id: &str, mut changes: watch::Receiver<Cha
     let begun = clock::monotonic();
     while begun.elapsed() < WAIT_MAX {
         changes.mark_unchanged();
-        // A DCS that does not answer is asked again: the outcome is not known before it does.
+        // A DCS that does not answer is asked again: until it does, the outcome is not known.
         if let Ok(cluster) = visitors.dcs.read().await {
             if let Some(last) = cluster.backup_last.filter(|entry| entry.value.request == id) {
                 return ended(&last.value);

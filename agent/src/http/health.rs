@@ -15,7 +15,7 @@ use super::answer::text;
 use super::status::Status;
 use crate::clock;
 use crate::config::Config;
-use crate::observe::local;
+use crate::member::replay;
 
 /// Minimum lag that still counts as ready: a cluster limit of 0, which no standby under load meets all the time, would make
 /// readiness flap.
@@ -239,7 +239,7 @@ fn too_far_behind(conditions: &Conditions, status: &Status) -> Option<String> {
         None => (of_cluster?, "maximum_lag_on_replica"),
     };
     let behind = status.lag()?.replay;
-    let replay = status.postgres.as_ref().and_then(local::replay);
+    let replay = status.postgres.as_ref().and_then(replay::of);
     let cause = replay.as_ref().and_then(Replay::cause).map(|cause| format!(": {cause}"));
     (behind > limit).then(|| {
         format!("{behind} bytes still to replay, more than {limit} ({named}){}", cause.unwrap_or_default())

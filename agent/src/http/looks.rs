@@ -59,23 +59,24 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::http::tests::stage;
+    use crate::config;
+    use crate::sample;
 
     #[tokio::test]
     async fn whoever_comes_during_a_look_shares_the_next() {
-        let looks = Looks::new(Observer::new(Arc::new(stage::config(None).postgres)));
+        let looks = Looks::new(Observer::new(Arc::new(config::sample::config(None).postgres)));
         let (count, begins, ends) = (Cell::new(0), Notify::new(), Notify::new());
         let slow = async || {
             count.set(count.get() + 1);
             begins.notify_one();
             ends.notified().await;
-            Some(Observation { connections: 1, ..stage::observation() })
+            Some(Observation { connections: 1, ..sample::observation() })
         };
         let later = async || {
             looks
                 .shared(async || {
                     count.set(count.get() + 1);
-                    Some(Observation { connections: 2, ..stage::observation() })
+                    Some(Observation { connections: 2, ..sample::observation() })
                 })
                 .await
                 .map(|seen| seen.connections)

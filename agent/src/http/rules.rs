@@ -190,7 +190,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::tests::stage;
+    use crate::config::sample;
 
     fn merged(mut target: Value, changes: &Value) -> Value {
         merge(&mut target, changes.as_object().unwrap());
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn only_what_a_change_makes_wrong_is_refused() {
-        let settings = stage::config(None).postgres;
+        let settings = sample::config(None).postgres;
         let judge = |rules: &Value| config::judge(rules, &settings, None, &Configuration::default());
         let old = judge(&json!({"ttl": 1, "x": 1}));
         assert_eq!(new_violations(&judge(&json!({"ttl": 1, "x": 1, "loop_wait": 1})), &old), [""; 0]);

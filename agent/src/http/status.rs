@@ -14,9 +14,9 @@ use serde_json::{Map, Value, json};
 use super::Visitors;
 use crate::clock;
 use crate::lag::Lag;
-use crate::observe::{local, members};
-use crate::report::{Report, pending_restart_reason};
-use crate::round::Failed;
+use crate::member::{pending_restart_reason, replay};
+use crate::report::Report;
+use crate::state::Failed;
 
 /// This member at this moment.
 pub(super) struct Status {
@@ -116,7 +116,7 @@ impl Status {
             "watermark": report.view.local.watermark,
             "finds_blank": finds_blank(report),
             "timelines": report.view.local.lineage(),
-            "replay": self.postgres.as_ref().and_then(local::replay).map(|replay| members::shown(&replay)),
+            "replay": self.postgres.as_ref().and_then(replay::of).map(|seen| replay::shown(&seen)),
             "receive_lag": self.lag().map(|lag| lag.receive),
             "replay_lag": self.lag().map(|lag| lag.replay),
         });

@@ -17,7 +17,7 @@ use self::outcome::Awaited;
 use self::wish::{Action, Wish};
 use super::answer::{dcs_fault, text};
 use super::{Visitors, asked};
-use crate::{act, clock};
+use crate::{clock, deadline};
 
 /// `POST /switchover`.
 pub(super) async fn switchover(State(visitors): State<Visitors>, request: Request) -> Response {
@@ -105,7 +105,7 @@ async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up:
     let terms = FailoverTerms {
         accept_data_loss: wish.accept_data_loss,
         wait: wish.wait.is_some(),
-        ..act::terms(id.clone(), wish.due_in() + valid, valid)
+        ..deadline::terms(id.clone(), wish.due_in() + valid, valid)
     };
     let failover = Failover {
         leader: wish.leader.clone(),
@@ -118,7 +118,7 @@ async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up:
     let revision = match visitors.dcs.write_failover(&failover).await {
         Ok(revision) => revision,
         Err(fault) => {
-            let words = format!("failed to write failover key into DCS: {}", crate::report::causes(&fault));
+            let words = format!("failed to write failover key into DCS: {}", crate::log::causes(&fault));
             return text(StatusCode::SERVICE_UNAVAILABLE, words);
         }
     };

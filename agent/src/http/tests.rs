@@ -7,5 +7,5 @@ mod limits;
 mod metrics;
 mod requests;
 mod rollbacks;
-pub(crate) mod stage;
+mod stage;
 mod verdicts;

@@ -15,9 +15,10 @@ use tracing::{error, info};
 
 use super::claimed::{Claimed, Ended, Hand, Kind, Records, Running, Stepped, Taken};
 use super::seen;
-use crate::backup::{BY_SCHEDULE, Order, Progress, Schedule, TakeError, Taken as Whole, Taker};
+use crate::backup::{Order, Progress, TakeError, Taken as Whole, Taker};
 use crate::clock;
 use crate::report::Report;
+use crate::schedule::{BY_SCHEDULE, Schedule};
 
 /// How long what is waited for.
 #[derive(Clone, Copy, Debug)]

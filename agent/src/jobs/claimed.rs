@@ -13,7 +13,8 @@ use tracing::{info, warn};
 use super::freshness::Freshness;
 use super::runner::Job;
 use super::seen;
-use crate::report::{Report, causes};
+use crate::log::causes;
+use crate::report::Report;
 
 /// When the agent ends: to give up, record and clean up.
 const LAST_STEPS: u32 = 4;

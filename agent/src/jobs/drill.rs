@@ -17,10 +17,12 @@ use tracing::{error, info, warn};
 use self::child::{Child, Outcome};
 use super::runner::Job;
 use super::seen;
-use crate::backup::{Schedule, Shelf, ShelfError};
+use crate::backup::{Shelf, ShelfError};
 use crate::clock;
 use crate::config::Config;
-use crate::report::{Report, Said, causes};
+use crate::log::{Said, causes};
+use crate::report::Report;
+use crate::schedule::Schedule;
 
 /// How old what is known of the backups may be.
 const AGE_MAX: Duration = Duration::from_secs(300);

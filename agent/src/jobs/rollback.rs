@@ -25,9 +25,11 @@ use super::claimed::{Claimed, Ended, Hand, Kind, Records, Running, Stepped, Take
 use super::seen;
 use crate::clock;
 use crate::config::Config;
+use crate::gate::{Gate, Swapped};
+use crate::instruments::{Archive, Instruments};
 use crate::report::Report;
-use crate::rollback::{Gate, Ready, Swapped, Work, goal, prepare};
-use crate::round::{Archive, Instruments, Waker};
+use crate::rollback::{Ready, Work, goal, prepare};
+use crate::wake::Waker;
 
 /// At the most so often how far it is is written.
 const PACE: Duration = Duration::from_secs(1);

@@ -10,8 +10,9 @@ use outrider_postgres::Observation;
 use super::family::Families;
 use crate::clock;
 use crate::lag::Lag;
-use crate::observe::local;
-use crate::report::{Counters, ROUND_BOUNDS, Report};
+use crate::member::replay;
+use crate::report::Report;
+use crate::state::{Counters, ROUND_BOUNDS};
 
 /// What is wrong with the configuration: its key, its metric, its help text and the label with the words.
 const TROUBLES: [(&str, &str, &str, &str); 3] = [
@@ -152,7 +153,7 @@ fn add_replay(seen: &Observation, cluster: Option<&Snapshot>, families: &mut Fam
     families.gauge("outrider_receive_lag_bytes", help, lag.receive);
     let help = "Bytes that this standby has still to replay of what its primary is known to have";
     families.gauge("outrider_replay_lag_bytes", help, lag.replay);
-    let replay = local::replay(seen);
+    let replay = replay::of(seen);
     let cause = replay.as_ref().and_then(Replay::cause).map(|cause| (cause.label(), true));
     families.gauges(
         "outrider_replay_held",

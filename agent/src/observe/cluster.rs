@@ -2,43 +2,18 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use outrider_dcs::{Failover, Snapshot};
 use outrider_ha::{
-    Cluster, Initialize, Lease, MemberName, Policy, Request, RequestKind, StoreId, Switchover, SyncState,
-    SystemId, Term, Watermark,
+    Cluster, Initialize, Lease, MemberName, Request, RequestKind, StoreId, Switchover, SystemId, Term,
+    Watermark,
 };
 use outrider_wal::{Lsn, TimelineHistory};
 
+use super::remembered::Remembered;
 use super::restart;
 use crate::clock;
-
-/// What this member remembers besides the snapshot.
-pub(super) struct Remembered<'memory> {
-    /// How long the lease has been free.
-    pub(super) free_for: Duration,
-    /// How long it has seen this request unchanged.
-    pub(super) request_seen_for: Duration,
-    /// The rules of the cluster.
-    pub(super) policy: &'memory Policy,
-    /// The switchover in progress, when this member takes part in it.
-    pub(super) switchover: Option<&'memory SwitchoverProgress>,
-    /// How long the current turn of a restart has been seen.
-    pub(super) turn_for: Duration,
-    /// Time limit for a turn when the request names none.
-    pub(super) turn_limit: Duration,
-}
-
-/// How far this member is in an announced switchover.
-#[derive(Clone, Debug)]
-pub(crate) struct SwitchoverProgress {
-    /// Identifier of the announcement.
-    pub(crate) id: String,
-    /// Its own CHECKPOINT for it is done.
-    pub(crate) checkpointed: bool,
-    /// When its Postgres was told to stop for it.
-    pub(crate) stopping_since: Option<tokio::time::Instant>,
-}
+use crate::deadline::{due_in, expires_in, now_unix_ms};
+use crate::state::{SwitchoverProgress, sync_state};
 
 /// The cluster as `snapshot` shows it.
 pub(super) fn cluster(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Cluster {
@@ -87,16 +62,6 @@ pub(crate) fn watermark(snapshot: &Snapshot) -> Watermark {
     }
 }
 
-/// The record of who may be promoted, last changed at `revision`.
-pub(crate) fn sync_state(record: &outrider_dcs::SyncState, revision: i64) -> SyncState {
-    SyncState {
-        leader: record.leader.as_deref().map(MemberName::from),
-        standbys: record.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect(),
-        given_up: record.given_up,
-        revision,
-    }
-}
-
 /// An identifier that is not a number is not this cluster's: 0 is no system identifier.
 pub(super) fn initialize(snapshot: &Snapshot) -> Initialize {
     match snapshot.initialize.as_ref().map(|entry| entry.value.trim()) {
@@ -130,40 +95,6 @@ fn request(wish: &Failover, revision: i64, remembered: &Remembered<'_>) -> Reque
     }
 }
 
-/// An unreadable time is never due: it stays visible in the DCS until somebody removes it.
-pub(super) fn due_in(scheduled_at: Option<&str>) -> Duration {
-    scheduled_at.map_or(Duration::ZERO, |at| at.parse().map_or(FOREVER, until))
-}
-
-/// How long a request is still valid: by its deadline and by this member's own count. The clocks of members differ, and one that
-/// is behind must not do what all others have abandoned. A schedule is a wall-clock time, and limits its own validity.
-pub(crate) fn expires_in(wish: &Failover, seen_for: Duration, policy: &Policy) -> Duration {
-    let limit = policy.request_limit();
-    match (wish.scheduled_at.as_deref(), &wish.outrider) {
-        (Some(at), terms) => {
-            let valid = terms.as_ref().map_or(limit, |terms| Duration::from_millis(terms.valid_ms));
-            at.parse::<Timestamp>()
-                .map_or(FOREVER, |at| until(at.saturating_add(valid).unwrap_or(Timestamp::MAX)))
-        }
-        (None, Some(terms)) => {
-            let by_the_clock = Duration::from_millis(terms.deadline_unix_ms.saturating_sub(now_unix_ms()));
-            by_the_clock.min(Duration::from_millis(terms.valid_ms).saturating_sub(seen_for))
-        }
-        (None, None) => limit.saturating_sub(seen_for),
-    }
-}
-
-/// The longest that a recorded view can express.
-const FOREVER: Duration = Duration::from_millis(u64::MAX);
-
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(clock::wall())).unwrap_or(Duration::ZERO)
-}
-
-fn now_unix_ms() -> u64 {
-    u64::try_from(clock::wall().as_millisecond()).unwrap_or_default()
-}
-
 fn switchover(snapshot: &Snapshot, progress: Option<&SwitchoverProgress>) -> Option<Switchover> {
     let announced = &snapshot.intent.as_ref()?.value;
     let progress = progress.filter(|progress| progress.id == announced.id);
@@ -180,72 +111,4 @@ fn switchover(snapshot: &Snapshot, progress: Option<&SwitchoverProgress>) -> Opt
         checkpointed: progress.is_some_and(|progress| progress.checkpointed),
         stopping: announced.stopping,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use outrider_dcs::FailoverTerms;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn policy() -> Policy {
-        Policy {
-            ttl: SECOND * 5,
-            loop_wait: SECOND,
-            maximum_lag_on_failover: 0,
-            primary_start_timeout: SECOND,
-            switchover_timeout: SECOND,
-            step_down_margin: SECOND,
-            synchronous_mode: outrider_ha::SynchronousMode::On,
-            synchronous_node_count: 1,
-            tags: outrider_ha::Tags::default(),
-        }
-    }
-
-    fn dated(deadline_unix_ms: u64) -> Failover {
-        let terms = FailoverTerms {
-            id: "x".to_owned(),
-            deadline_unix_ms,
-            valid_ms: 20_000,
-            accept_data_loss: false,
-            wait: false,
-        };
-        Failover { member: Some("p2".to_owned()), outrider: Some(terms), ..Failover::default() }
-    }
-
-    #[test]
-    fn a_wish_is_void_by_whichever_clock_says_so_first() {
-        let (now, policy) = (now_unix_ms(), policy());
-        let in_an_hour = dated(now + 3_600_000);
-        assert_eq!(expires_in(&in_an_hour, SECOND, &policy), SECOND * 19);
-        assert_eq!(expires_in(&in_an_hour, SECOND * 21, &policy), Duration::ZERO);
-        assert_eq!(expires_in(&dated(now - 1), Duration::ZERO, &policy), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_wish_of_patronis_command_line_counts_from_when_it_is_first_seen() {
-        let wish = Failover { member: Some("p2".to_owned()), ..Failover::default() };
-        assert_eq!(expires_in(&wish, Duration::ZERO, &policy()), SECOND * 20);
-        assert_eq!(expires_in(&wish, SECOND * 30, &policy()), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_schedule_that_was_missed_is_void() {
-        let at = |offset: i64| Failover {
-            leader: Some("p1".to_owned()),
-            scheduled_at: Some(
-                Timestamp::from_second(clock::wall().as_second() + offset).unwrap().to_string(),
-            ),
-            ..Failover::default()
-        };
-        let policy = policy();
-        assert!(expires_in(&at(60), SECOND * 3600, &policy) > SECOND * 70);
-        assert!(due_in(at(60).scheduled_at.as_deref()) > SECOND * 50);
-        let (late, missed) = (at(-5), at(-60));
-        assert_eq!(due_in(late.scheduled_at.as_deref()), Duration::ZERO);
-        assert!(!expires_in(&late, Duration::ZERO, &policy).is_zero());
-        assert_eq!(expires_in(&missed, Duration::ZERO, &policy), Duration::ZERO);
-    }
 }

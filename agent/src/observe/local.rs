@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use outrider_dcs::Snapshot;
-use outrider_ha::{
-    Hold, Job, Lacking, Local, MemberName, Postgres, Query, Replay, Shutdown, Streaming, SystemId, Unusable,
-    WalSender,
-};
+use outrider_ha::{Job, Local, MemberName, Postgres, Shutdown, Streaming, SystemId, Unusable, WalSender};
 use outrider_postgres::{ControlData, Directory, Error, Observation, Role, inspect, slot_name};
 use outrider_supervisor::protocol::{PostmasterStatus, Status, Tool};
-use tracing::error;
 
 use super::timelines;
 use crate::clock;
-use crate::round::{Instruments, Memory, Promotion};
+use crate::instruments::Instruments;
+use crate::member::replay;
+use crate::state::{self, Data, Promotion, State};
 
 /// Of a session that an earlier agent began: it may have lengthened it.
 const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
@@ -78,163 +76,164 @@ fn is_kept_busy(status: &Status) -> bool {
 }
 
 /// The local part of the view; updates what is remembered of it.
-pub(super) fn assemble(look: Look, instruments: &Instruments, memory: &mut Memory) -> Local {
+pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State) -> Local {
     let status = match look.status {
         Ok(status) => {
-            memory.supervisor_answers(&status, instruments.postgres.settings());
+            note_crash(&status, instruments, state);
             Some(status)
         }
         Err(fault) => {
-            memory.supervisor_is_silent(&fault);
+            state.supervisor.is_silent(&fault);
             None
         }
     };
     // A program started by an earlier agent still works on the data directory: its result is read when it has ended.
-    let tool_of_another = memory.job.is_none() && status.as_ref().is_some_and(is_kept_busy);
+    let tool_of_another = state.jobs.kind().is_none() && status.as_ref().is_some_and(is_kept_busy);
     let postgres = match look.found {
-        Found::Nothing => unresponsive(memory, memory.was_writable),
-        Found::Directory(..) if tool_of_another => unresponsive(memory, false),
-        Found::Running(outcome) => running(outcome, status.as_ref(), memory),
-        Found::Directory(directory, control) => stopped(directory, control, instruments, memory),
+        Found::Nothing => unresponsive(&mut state.postgres, None),
+        Found::Directory(..) if tool_of_another => unresponsive(&mut state.postgres, Some(false)),
+        Found::Running(outcome) => running(outcome, status.as_ref(), state),
+        Found::Directory(directory, control) => stopped(directory, control, instruments, state),
     };
-    memory.was_writable = match &postgres {
+    state.postgres.is_writable(match &postgres {
         Postgres::Primary { .. } => true,
         Postgres::Starting { writable, .. } | Postgres::Unresponsive { writable, .. } => *writable,
         Postgres::Standby { promoting, .. } => *promoting,
         Postgres::Empty | Postgres::Unusable(_) | Postgres::Stopped { .. } => false,
-    };
-    timelines::remember(instruments, &postgres, memory);
+    });
+    timelines::remember(instruments, &postgres, &mut state.data, &state.cluster);
     let fuse = status.as_ref().and_then(|status| status.fuse.as_ref());
+    let frozen = frozen(status.as_ref(), &mut state.supervisor);
+    let recent_crashes = state.supervisor.recent_crashes();
+    let State { lease, entry, dcs, cluster, rules, settings, supervisor, data, jobs, .. } = state;
+    let seen = state.postgres.seen();
     Local {
-        system: memory.system.map(SystemId),
-        entered: memory.is_member,
-        session_ttl: memory.is_member.then(|| memory.session_ttl.unwrap_or(ANY_TTL)),
+        system: data.system().map(SystemId),
+        entered: entry.is_member(),
+        session_ttl: entry.is_member().then(|| entry.ttl().unwrap_or(ANY_TTL)),
         fuse: fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns)),
-        watermark: memory.dcs.watermark(),
+        watermark: dcs.watermark(),
         recorded: Vec::new(),
-        held_term: memory.held_term,
-        last_position: memory.last_position,
-        history: memory.history.clone(),
-        starts: memory.starts.clone(),
-        frozen: frozen(status.as_ref(), memory),
-        shut_out: memory.shut_out_for(),
-        recent_crashes: memory.recent_crashes(),
-        promotion: memory.promotion.view(),
-        rewind_failed: memory.rewind_failed,
-        cooling_down: memory.is_cooling_down(),
-        backing_off: memory.failures.waiting(clock::monotonic()),
-        hopeless: memory.failures.hopeless(),
-        trying_parameters: memory.rules.keeps_from_starting(),
+        held_term: lease.last_term(),
+        last_position: data.last_position(),
+        history: data.history().clone(),
+        starts: data.starts().clone(),
+        frozen,
+        shut_out: state.postgres.shut_out_for(),
+        recent_crashes,
+        promotion: state.promotion.view(),
+        rewind_failed: data.rewind_failed(),
+        cooling_down: jobs.are_cooling_down(),
+        backing_off: jobs.backing_off(),
+        hopeless: jobs.hopeless(),
+        trying_parameters: rules.keep_from_starting(),
         unrecorded: instruments.postgres.is_unrecorded(),
-        users_ready: memory.users_ready,
-        awaiting_checkpoint: memory
-            .seen
-            .as_ref()
+        users_ready: state.postgres.users_are_ready(),
+        awaiting_checkpoint: seen
             .is_some_and(|seen| seen.is_primary() && seen.checkpoint_timeline < seen.timeline),
-        unsupervised: memory.supervisor_is_gone,
-        terminating: memory.terminating,
-        faulty_files: memory.seen.as_ref().is_some_and(|seen| !seen.file_faults.is_empty()),
+        unsupervised: supervisor.is_gone(),
+        terminating: supervisor.is_terminating(),
+        faulty_files: seen.is_some_and(|seen| !seen.file_faults.is_empty()),
         rollback_prepared: instruments.rollback.is_offered(),
-        postmaster: memory.seen.as_ref().map(|seen| seen.postmaster_start_time.clone()),
-        pending_restart: memory.seen.as_ref().is_some_and(|seen| !seen.pending_restart.is_empty()),
+        postmaster: seen.map(|seen| seen.postmaster_start_time.clone()),
+        pending_restart: seen.is_some_and(|seen| !seen.pending_restart.is_empty()),
         short_for: None,
-        hastened: memory.configuration.hastened,
-        slots: slots(memory.seen.as_ref(), memory.snapshot.as_ref()),
+        hastened: settings.wanted().hastened,
+        slots: slots(seen, cluster.snapshot()),
         postgres,
     }
 }
 
+/// Postgres may have ended since the supervisor was asked last. One that never came up would do the same again at once.
+fn note_crash(status: &Status, instruments: &Instruments, state: &mut State) {
+    let Some(crash) = state.supervisor.answers(status, instruments.postgres.settings(), &mut state.promotion)
+    else {
+        return;
+    };
+    if !state.postgres.has_answered(crash.pid) {
+        state.jobs.failed(Job::Start, &crash.words, state.rules.policy().loop_wait);
+    }
+}
+
 /// How long the postmaster has been stopped by a signal, according to its parent, the supervisor.
-fn frozen(status: Option<&Status>, memory: &mut Memory) -> Option<Duration> {
+fn frozen(status: Option<&Status>, supervisor: &mut state::Supervisor) -> Option<Duration> {
     let since = status.and_then(|status| status.postmaster.as_ref()?.frozen_ns);
-    memory.note_frozen(since.is_some());
+    supervisor.sees_frozen(since.is_some());
     since.map(|since| Duration::from_nanos(clock::boottime_ns().saturating_sub(since)))
 }
 
 /// A postmaster runs.
-fn running(
-    outcome: Result<Box<Observation>, Error>,
-    status: Option<&Status>,
-    memory: &mut Memory,
-) -> Postgres {
-    memory.control = None;
+fn running(outcome: Result<Box<Observation>, Error>, status: Option<&Status>, state: &mut State) -> Postgres {
+    state.data.is_in_use();
     let postmaster = status.and_then(|status| status.postmaster.as_ref());
     match outcome {
-        Ok(seen) => {
-            memory.answered_pid = postmaster.map(|postmaster| postmaster.pid);
-            memory.silent_postgres_since = None;
-            memory.starting_fault.forget();
-            memory.note_shut_out(seen.shut_out.as_deref());
-            memory.failures.postgres_runs();
-            if is_made(memory) {
-                memory.failures.forget(Job::PostBootstrap);
-            }
-            memory.start_failure = None;
-            memory.adopt(&seen);
-            if seen.is_primary() {
-                memory.promotion = Promotion::default();
-                if memory.proving.is_none() {
-                    memory.check_synchronous(&seen);
-                }
-            }
-            memory.system = Some(seen.system_identifier);
-            let timeline = memory.timeline_seen(seen.timeline);
-            memory.last_position = memory.last_position.max(seen.position());
-            let promoting = postmaster.is_some_and(|postmaster| postmaster.writable);
-            let postgres = match &seen.role {
-                Role::Primary { flushed } => Postgres::Primary {
-                    timeline,
-                    position: *flushed,
-                    walsenders: walsenders(&seen),
-                    synchronous: memory.synchronous.clone(),
-                },
-                Role::Standby { streaming, upstream, .. } => Postgres::Standby {
-                    timeline,
-                    position: seen.position(),
-                    streaming: Streaming {
-                        upstream: upstream.as_ref().and_then(|(host, port)| memory.member_at(host, *port)),
-                        active: *streaming,
-                    },
-                    promoting,
-                    replay: replay(&seen),
-                },
-            };
-            memory.seen = Some(*seen);
-            postgres
-        }
+        Ok(seen) => answering(*seen, postmaster, state),
         Err(fault) => {
-            memory.seen = None;
-            memory.note_shut_out(None);
-            let Some(postmaster) = postmaster else { return unresponsive(memory, memory.was_writable) };
-            if is_starting(postmaster, &fault, memory.answered_pid) {
-                memory.note_starting_fault(&fault);
+            let postgres = &mut state.postgres;
+            postgres.does_not_answer();
+            let Some(postmaster) = postmaster else { return unresponsive(postgres, None) };
+            if is_starting(postmaster, &fault, postgres) {
+                postgres.is_not_up(&fault);
                 let started =
                     Duration::from_nanos(clock::boottime_ns().saturating_sub(postmaster.started_ns));
                 // To an agent that has just started, one slow answer does not mean days of silence.
-                let silent = silent_for(memory);
+                let silent = postgres.silent_for();
                 let since = if fault.is_not_yet_up() { started } else { started.min(silent) };
                 Postgres::Starting { writable: postmaster.writable, since }
             } else {
-                unresponsive(memory, postmaster.writable)
+                unresponsive(postgres, Some(postmaster.writable))
             }
         }
     }
 }
 
+/// It runs, and says this.
+fn answering(seen: Observation, postmaster: Option<&PostmasterStatus>, state: &mut State) -> Postgres {
+    state.jobs.postgres_runs();
+    if state.cluster.is_made() {
+        state.jobs.succeeded(Job::PostBootstrap);
+    }
+    state.supervisor.postgres_answers();
+    state.settings.adopt(&seen);
+    if seen.is_primary() {
+        state.promotion.forget();
+        state.commits.check(&seen, &state.settings.wanted().synchronous_standby_names());
+    }
+    state.data.was_seen_at(seen.system_identifier, seen.timeline, seen.position());
+    let timeline = state.data.timeline();
+    let promoting = postmaster.is_some_and(|postmaster| postmaster.writable);
+    let postgres = match &seen.role {
+        Role::Primary { flushed } => Postgres::Primary {
+            timeline,
+            position: *flushed,
+            walsenders: walsenders(&seen),
+            synchronous: state.commits.wait_for().clone(),
+        },
+        Role::Standby { streaming, upstream, .. } => Postgres::Standby {
+            timeline,
+            position: seen.position(),
+            streaming: Streaming {
+                upstream: upstream.as_ref().and_then(|(host, port)| state.cluster.member_at(host, *port)),
+                active: *streaming,
+            },
+            promoting,
+            replay: replay::of(&seen),
+        },
+    };
+    state.postgres.answers(seen, postmaster.map(|postmaster| postmaster.pid));
+    postgres
+}
+
 /// It has not answered since its start, or says that it is still starting.
-fn is_starting(postmaster: &PostmasterStatus, fault: &Error, answered_pid: Option<i32>) -> bool {
+fn is_starting(postmaster: &PostmasterStatus, fault: &Error, postgres: &state::Postgres) -> bool {
     let on_its_way_down = postmaster.stopping || postmaster.died;
-    !on_its_way_down && (fault.is_not_yet_up() || answered_pid != Some(postmaster.pid))
+    !on_its_way_down && (fault.is_not_yet_up() || !postgres.has_answered(postmaster.pid))
 }
 
-fn unresponsive(memory: &mut Memory, writable: bool) -> Postgres {
-    Postgres::Unresponsive { writable, since: silent_for(memory) }
-}
-
-/// How long Postgres has not answered, since it first failed to.
-fn silent_for(memory: &mut Memory) -> Duration {
-    let since = *memory.silent_postgres_since.get_or_insert_with(clock::monotonic);
-    clock::monotonic().saturating_duration_since(since)
+/// `writable`: as it was in the last round unless somebody knows.
+fn unresponsive(postgres: &mut state::Postgres, writable: Option<bool>) -> Postgres {
+    let writable = writable.unwrap_or(postgres.was_writable());
+    Postgres::Unresponsive { writable, since: postgres.silent_for() }
 }
 
 /// No postmaster runs.
@@ -242,93 +241,64 @@ fn stopped(
     directory: Result<Directory, Error>,
     control: Option<Result<ControlData, Error>>,
     instruments: &Instruments,
-    memory: &mut Memory,
+    state: &mut State,
 ) -> Postgres {
-    memory.seen = None;
-    memory.silent_postgres_since = None;
-    memory.note_shut_out(None);
-    memory.forget_synchronous();
-    let refused = |memory: &mut Memory, why: String| {
-        if memory.refused.is_news(&why) {
-            error!("the data directory cannot be used: {why}");
-        }
+    state.postgres.does_not_run();
+    state.commits.forget();
+    let refused = |data: &mut Data, why: String| {
+        data.is_refused(&why);
         Postgres::Unusable(Unusable::Refused)
     };
     match directory {
-        Err(fault) => refused(memory, fault.to_string()),
-        Ok(Directory::Refused(why)) => refused(memory, why),
+        Err(fault) => refused(&mut state.data, fault.to_string()),
+        Ok(Directory::Refused(why)) => refused(&mut state.data, why),
         Ok(Directory::Empty) => Postgres::Empty,
         Ok(Directory::HalfInitialized) => Postgres::Unusable(Unusable::HalfInitialized),
         Ok(Directory::HalfCloned) => Postgres::Unusable(Unusable::HalfCloned),
         Ok(Directory::HalfRewound) => Postgres::Unusable(Unusable::HalfRewound),
         // Made to start the cluster, which another member then did: worth no more than half a clone.
-        Ok(Directory::Complete) if instruments.postgres.is_unrecorded() && is_made(memory) => {
-            memory.system = None;
+        Ok(Directory::Complete) if instruments.postgres.is_unrecorded() && state.cluster.is_made() => {
+            state.data.is_of_nobody();
             Postgres::Unusable(Unusable::HalfInitialized)
         }
         Ok(Directory::Complete) => match control {
             Some(Ok(control)) => {
-                memory.refused.forget();
-                memory.system = Some(control.system_identifier);
-                let postgres = at_rest(&control, instruments.postgres.is_fresh_backup(), memory);
-                memory.control = Some(control);
+                let postgres = at_rest(
+                    &control,
+                    instruments.postgres.is_fresh_backup(),
+                    &state.data,
+                    &mut state.promotion,
+                );
+                state.data.is_at_rest(control);
                 postgres
             }
             Some(Err(fault @ (Error::Tool { .. } | Error::ControlData { .. }))) => {
-                refused(memory, fault.to_string())
+                refused(&mut state.data, fault.to_string())
             }
             // Nobody could check: one of Postgres' programs is missing or running, or the supervisor went away.
             Some(Err(fault)) => {
-                memory.note_starting_fault(&fault);
-                unresponsive(memory, false)
+                state.postgres.is_not_up(&fault);
+                unresponsive(&mut state.postgres, Some(false))
             }
-            None => unresponsive(memory, false),
+            None => unresponsive(&mut state.postgres, Some(false)),
         },
     }
 }
 
-/// Whether the DCS names the system identifier of the cluster.
-fn is_made(memory: &Memory) -> bool {
-    let named = memory.snapshot.as_ref().and_then(|snapshot| snapshot.initialize.as_ref());
-    named.is_some_and(|entry| !entry.value.trim().is_empty())
-}
-
-fn at_rest(control: &ControlData, fresh_backup: bool, memory: &mut Memory) -> Postgres {
+fn at_rest(control: &ControlData, fresh_backup: bool, data: &Data, promotion: &mut Promotion) -> Postgres {
     if control.is_standby() || fresh_backup {
-        let end = control.recovery_end.max(control.checkpoint).max(memory.last_position);
+        let end = control.recovery_end.max(control.checkpoint).max(data.last_position());
         return Postgres::Stopped { timeline: control.timeline(), end, shutdown: Shutdown::Standby };
     }
     // Recovery has ended, and something may have been written since.
-    memory.promotion = Promotion::default();
-    let timeline = control.checkpoint_timeline.max(memory.timeline);
+    promotion.forget();
+    let timeline = control.checkpoint_timeline.max(data.timeline());
     if control.is_clean_primary() {
         Postgres::Stopped { timeline, end: control.clean_end(), shutdown: Shutdown::CleanPrimary }
     } else {
-        let end = memory.last_position.max(control.checkpoint);
+        let end = data.last_position().max(control.checkpoint);
         Postgres::Stopped { timeline, end, shutdown: Shutdown::CrashedPrimary }
     }
-}
-
-/// How far a standby has replayed, and what holds it up.
-pub(crate) fn replay(seen: &Observation) -> Option<Replay> {
-    let Role::Standby { replayed, replay_paused, lacking, apply_delay_seconds, blockers, .. } = &seen.role
-    else {
-        return None;
-    };
-    let age = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    let queries: Vec<Query> =
-        blockers.iter().map(|blocker| Query { pid: blocker.pid, age: age(blocker.age_seconds) }).collect();
-    let lacking: Vec<Lacking> = lacking
-        .iter()
-        .map(|one| Lacking { name: one.name.clone(), here: one.here, primary: one.primary })
-        .collect();
-    let hold = match (replay_paused, queries.is_empty()) {
-        (true, _) if !lacking.is_empty() => Some(Hold::Parameters { lacking }),
-        (true, _) => Some(Hold::Paused),
-        (false, false) => Some(Hold::Conflict { queries }),
-        (false, true) => None,
-    };
-    Some(Replay { position: *replayed, delay: age(*apply_delay_seconds), hold })
 }
 
 fn walsenders(seen: &Observation) -> Vec<WalSender> {
@@ -357,16 +327,4 @@ fn slots(seen: Option<&Observation>, snapshot: Option<&Snapshot>) -> Vec<MemberN
         .collect();
     names.sort();
     names
-}
-
-impl Memory {
-    /// The member that publishes this address for its Postgres.
-    fn member_at(&self, host: &str, port: u16) -> Option<MemberName> {
-        let members = &self.snapshot.as_ref()?.members;
-        let here = |member: &&outrider_dcs::Member| {
-            let upstream = member.conn_url().and_then(outrider_postgres::Upstream::from_url);
-            upstream.is_some_and(|upstream| upstream.host == host && upstream.port == port)
-        };
-        members.iter().find(here).map(|member| MemberName::from(member.name.as_str()))
-    }
 }

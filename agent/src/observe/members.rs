@@ -1,20 +1,16 @@
 //! Reads the other members' states from the JSON they publish in the DCS and from their `GET /patroni`. Both are in
 //! Patroni's format, so Patroni members are understood too.
 
-use std::time::Duration;
-
 use outrider_dcs::Snapshot;
-use outrider_ha::{
-    Answer, Hold, Lacking, Member, MemberName, MemberState, Query, Replay, Role, SystemId, Tags, Watermark,
-};
+use outrider_ha::{Answer, Hold, Member, MemberName, MemberState, Role, SystemId, Tags, Watermark};
 use outrider_wal::{Lsn, TimelineId};
-use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::limits::{self, Limits};
 use crate::config;
-use crate::round::DcsRecord;
+use crate::member::replay;
+use crate::state::DcsRecord;
 
 /// All members but `me`, by name ascending, none of them asked yet.
 pub(super) fn others(snapshot: &Snapshot, me: &MemberName) -> Vec<Member> {
@@ -45,6 +41,16 @@ pub(super) fn add_remembered(members: &mut Vec<Member>, record: &DcsRecord, me: 
     members.sort_by(|one, other| one.name.cmp(&other.name));
 }
 
+/// What those said that were asked.
+pub(super) fn take_in(members: &mut [Member], answers: Vec<(MemberName, Option<Value>)>) {
+    for (name, status) in answers {
+        if let Some(member) = members.iter_mut().find(|member| member.name == name) {
+            let state = status.as_ref().and_then(answered);
+            member.answer = state.map_or(Answer::NoAnswer, Answer::Answered);
+        }
+    }
+}
+
 /// Patroni's tags; booleans override priorities.
 pub(crate) fn tags(tags: &Value) -> Tags {
     tags.as_object().map(config::policy_tags).unwrap_or_default()
@@ -53,7 +59,7 @@ pub(crate) fn tags(tags: &Value) -> Tags {
 /// The state in a member's key in the DCS. `leader`: the leader's values of the parameters that a standby must not have
 /// less of.
 fn published(member: &Value, leader: &Limits) -> MemberState {
-    let replay = member.get("replay_lsn").map(|_| replay(member, lsn(member, "replay_lsn")));
+    let replay = member.get("replay_lsn").map(|_| replay::read(member, lsn(member, "replay_lsn")));
     let lacks = replay.as_ref().is_some_and(|replay| matches!(replay.hold, Some(Hold::Parameters { .. })));
     MemberState {
         role: role(member),
@@ -86,7 +92,7 @@ pub(crate) fn answered(status: &Value) -> Option<MemberState> {
         watermark: ours(status, "watermark").unwrap_or_default(),
         finds_blank: ours(status, "finds_blank"),
         replay: xlog.filter(|xlog| xlog.get("replayed_location").is_some()).map(|xlog| {
-            let mut replay = replay(status, lsn(xlog, "replayed_location"));
+            let mut replay = replay::read(status, lsn(xlog, "replayed_location"));
             // Patroni's members say no more than this.
             if xlog.get("paused") == Some(&Value::Bool(true)) {
                 replay.hold = Some(Hold::Paused);
@@ -100,67 +106,6 @@ pub(crate) fn answered(status: &Value) -> Option<MemberState> {
 /// What only Outrider's members publish.
 fn ours<T: DeserializeOwned>(member: &Value, key: &str) -> Option<T> {
     T::deserialize(member.get("outrider")?.get(key)?).ok()
-}
-
-/// What is under `outrider`, as [`shown`] writes it.
-fn replay(member: &Value, position: Lsn) -> Replay {
-    let ours = member.pointer("/outrider/replay").unwrap_or(&Value::Null);
-    let seconds = |value: &Value, key: &str| {
-        let seconds = value.get(key).and_then(Value::as_f64).unwrap_or_default();
-        Duration::try_from_secs_f64(seconds).unwrap_or_default()
-    };
-    let pid = |query: &Value| query.get("pid")?.as_i64()?.try_into().ok();
-    let list = |key: &str| ours.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let hold = match text(ours, "hold") {
-        Some("paused") => Some(Hold::Paused),
-        Some("parameters") => {
-            let lacking = list("lacking").iter().filter_map(|one| Lacking::deserialize(one).ok());
-            Some(Hold::Parameters { lacking: lacking.collect() })
-        }
-        Some("conflict") => {
-            let query = |query| Some(Query { pid: pid(query)?, age: seconds(query, "seconds") });
-            Some(Hold::Conflict { queries: list("queries").iter().filter_map(query).collect() })
-        }
-        Some(_) | None => None,
-    };
-    Replay { position, delay: seconds(ours, "delay_seconds"), hold }
-}
-
-/// What holds replay up, for other members and for people; `why` in words.
-pub(crate) fn shown(replay: &Replay) -> Value {
-    let mut shown = Map::new();
-    let mut put = |key: &str, value: Value| shown.insert(key.to_owned(), value);
-    if let Some(cause) = replay.cause() {
-        put("why", json!(cause.to_string()));
-    }
-    if !replay.delay.is_zero() {
-        put("delay_seconds", json!(replay.delay.as_secs_f64()));
-    }
-    match &replay.hold {
-        None => {}
-        Some(Hold::Paused) => drop(put("hold", json!("paused"))),
-        Some(Hold::Parameters { lacking }) => {
-            put("hold", json!("parameters"));
-            put("lacking", json!(lacking));
-        }
-        Some(Hold::Conflict { queries }) => {
-            put("hold", json!("conflict"));
-            let query = |query: &Query| json!({"pid": query.pid, "seconds": query.age.as_secs()});
-            put("queries", queries.iter().map(query).collect());
-        }
-    }
-    Value::Object(shown)
-}
-
-/// The same for the DCS, with ages that double, because others would change every second.
-pub(crate) fn shown_seldom(mut replay: Replay) -> Value {
-    if let Some(Hold::Conflict { queries }) = &mut replay.hold {
-        for query in queries {
-            query.age =
-                Duration::from_secs(query.age.as_secs().checked_ilog2().map_or(0, |power| 1 << power));
-        }
-    }
-    shown(&replay)
 }
 
 fn role(member: &Value) -> Role {
@@ -191,9 +136,13 @@ fn system(text: &str) -> Option<SystemId> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use outrider_ha::{Lacking, Query, Replay};
     use serde_json::json;
 
     use super::*;
+    use crate::member::replay::{shown, shown_seldom};
 
     #[test]
     fn a_standby_that_answers_is_read() {

@@ -2,37 +2,15 @@
 
 use std::time::Duration;
 
-use outrider_dcs::{RestartMember, RestartRequest, RestartState, Snapshot};
+use outrider_dcs::{RestartMember, RestartState, Snapshot};
 use outrider_ha::{MemberName, Restart, RestartTurn, TurnState};
-use tokio::time::Instant;
 
-use super::cluster::{Remembered, due_in};
 use super::limits;
-use crate::clock;
+use super::remembered::Remembered;
+use crate::deadline::due_in;
 
 /// Minimum time for a turn, however short a primary's start may be: a member must also stop, and catch up.
 const TIMEOUT_LEAST: Duration = Duration::from_secs(60);
-
-/// The turn last seen: its key in the DCS, and since when.
-#[derive(Debug, Default)]
-pub(crate) struct TurnSeen(Option<(i64, Instant)>);
-
-impl TurnSeen {
-    /// How long it has been the same. Every turn that begins or ends changes the key; before it is due, no time counts.
-    pub(super) fn seen(&mut self, snapshot: &Snapshot) -> Duration {
-        let due = |entry: &&outrider_dcs::Entry<RestartRequest>| {
-            entry.value.is_open() && due_in(entry.value.scheduled_at.as_deref()).is_zero()
-        };
-        let revision = snapshot.restart.as_ref().filter(due).map(|entry| entry.revision);
-        let now = clock::monotonic();
-        self.0 = match (revision, self.0) {
-            (None, _) => None,
-            (Some(revision), Some((seen, since))) if revision == seen => Some((seen, since)),
-            (Some(revision), _) => Some((revision, now)),
-        };
-        self.0.map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(since))
-    }
-}
 
 /// The restart, until it has ended.
 pub(super) fn restart(snapshot: &Snapshot, remembered: &Remembered<'_>) -> Option<Restart> {

@@ -6,57 +6,53 @@ use outrider_wal::TimelineStarts;
 use tracing::warn;
 
 use super::cluster;
-use crate::report::causes;
-use crate::round::{Instruments, Memory};
+use crate::instruments::Instruments;
+use crate::log::causes;
+use crate::state::{self, Data};
 
 /// Reads the timeline's history when it has changed, and when it began as soon as its first record is there.
-pub(super) fn remember(instruments: &Instruments, postgres: &Postgres, memory: &mut Memory) {
+pub(super) fn remember(
+    instruments: &Instruments,
+    postgres: &Postgres,
+    data: &mut Data,
+    cluster: &state::Cluster,
+) {
     let Some(timeline) = postgres.timeline() else { return };
-    if memory.history_of != Some(timeline) {
+    if data.history_of() != Some(timeline) {
         match instruments.postgres.history(timeline) {
-            Ok(history) => {
-                // A timeline that has just begun may not have its file yet.
-                let complete = timeline.get() <= 1 || !history.switches().is_empty();
-                memory.history = history;
-                memory.history_of = complete.then_some(timeline);
-            }
+            Ok(history) => data.came_from(history, timeline),
             Err(fault) => warn!(%timeline, %fault, "cannot read where this timeline came from"),
         }
     }
     // This is written to the data directory, so not to another cluster's, nor before there is a cluster.
-    if !memory.starts.lists(timeline) && is_of_the_cluster(memory) {
-        let starts = match memory.history_of {
-            Some(of) if of == timeline => instruments.postgres.timeline_starts(timeline, &memory.history),
+    if !data.starts().lists(timeline) && is_of(cluster, data) {
+        let starts = match data.history_of() {
+            Some(of) if of == timeline => instruments.postgres.timeline_starts(timeline, data.history()),
             // What came with the data, until the history is known too.
             Some(_) | None => instruments.postgres.kept_timeline_starts().map(Option::unwrap_or_default),
         };
         match starts {
-            Ok(starts) => memory.starts = starts,
-            Err(fault) => {
-                let text = causes(&fault);
-                if memory.starts_fault.is_news(&text) {
-                    warn!(%timeline, fault = %text, "cannot tell when this timeline was begun");
-                }
-            }
+            Ok(starts) => data.began(starts),
+            Err(fault) => data.began_unknown(timeline, &fault),
         }
     }
 }
 
 /// Whether the data belongs to the cluster in the DCS, as last seen.
-fn is_of_the_cluster(memory: &Memory) -> bool {
-    let Some(snapshot) = &memory.snapshot else { return false };
-    matches!(cluster::initialize(snapshot), Initialize::Done(system) if memory.system == Some(system.0))
+fn is_of(cluster: &state::Cluster, data: &Data) -> bool {
+    let Some(snapshot) = cluster.snapshot() else { return false };
+    matches!(cluster::initialize(snapshot), Initialize::Done(system) if data.system() == Some(system.0))
 }
 
 /// A standby that streams from the leader has the leader's timelines. For those it passed through faster than anybody looked, as
 /// when it recovers from an archive, the leader says when they began.
-pub(super) fn take_over(instruments: &Instruments, memory: &mut Memory, view: &mut View) {
+pub(super) fn take_over(instruments: &Instruments, data: &mut Data, view: &mut View) {
     let Some(missing) = missing(view) else { return };
     for timeline in missing.timelines() {
         view.local.starts.set(timeline, missing.start(timeline));
     }
-    memory.starts.clone_from(&view.local.starts);
-    if let Err(fault) = instruments.postgres.keep_timeline_starts(&memory.starts) {
+    data.began(view.local.starts.clone());
+    if let Err(fault) = instruments.postgres.keep_timeline_starts(data.starts()) {
         warn!(fault = %causes(&fault), "cannot keep when the timelines of this data were begun");
     }
 }
@@ -90,7 +86,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::tests::stage;
+    use crate::sample;
 
     fn starts(of: &[(u32, i64)]) -> TimelineStarts {
         let mut starts = TimelineStarts::default();
@@ -100,7 +96,7 @@ mod tests {
 
     /// A standby on timeline 3 that knows when 1 and 3 began, and a leader on `timeline` that knows all.
     fn standby(active: bool, timeline: u32) -> View {
-        let mut view = stage::report().view;
+        let mut view = sample::view();
         view.local.history = "1\t0/1\tx\n2\t0/2\tx\n".parse().unwrap();
         view.local.starts = starts(&[(1, 10), (3, 30)]);
         let mut view = serde_json::to_value(view).unwrap();

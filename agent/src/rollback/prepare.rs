@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Archive;
-use crate::report::causes;
+use crate::log::causes;
 use crate::{clock, restore};
 
 /// For the last segment to come into the archive. It may hold the target; when it does not, nothing depends on it.

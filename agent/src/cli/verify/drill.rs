@@ -16,7 +16,7 @@ use crate::cli::backups::Place;
 use crate::cli::exit::Refusal;
 use crate::cli::progress::watched;
 use crate::config;
-use crate::report::causes;
+use crate::log::causes;
 
 /// Time limit for the replay of all WAL since the backup.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);

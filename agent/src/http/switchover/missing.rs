@@ -5,7 +5,7 @@ use outrider_ha::MemberName;
 use outrider_wal::Lsn;
 use serde_json::Value;
 
-use crate::observe::cluster::sync_state;
+use crate::state::sync_state;
 
 /// In words. `status`: what the member answers to `GET /patroni`.
 pub(super) fn of(cluster: &Snapshot, name: &str, status: &Value) -> String {

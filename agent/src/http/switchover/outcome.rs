@@ -14,7 +14,8 @@ use super::super::Visitors;
 use super::super::answer::text;
 use super::wish::{Action, Wish};
 use crate::clock;
-use crate::report::{Board, Report, causes};
+use crate::log::causes;
+use crate::report::{Board, Report};
 
 /// Extra time beyond `switchover_timeout` for a switchover that was already stopping the old primary at its deadline.
 const END_LIMIT: Duration = Duration::from_secs(10);

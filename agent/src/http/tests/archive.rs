@@ -7,8 +7,9 @@ use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use serde_json::{Value, json};
 
 use super::metrics::samples;
-use super::stage::{Stage, report};
+use super::stage::Stage;
 use crate::report::Report;
+use crate::report::sample::report;
 
 fn segment(number: u64) -> SegmentName {
     SegmentName::numbered(TimelineId::new(2), number, SegmentSize::DEFAULT)

@@ -3,7 +3,8 @@
 use outrider_dcs::{BackupClaim, BackupOutcome, Dcs};
 use serde_json::{Value, json};
 
-use super::stage::{Stage, member};
+use super::stage::Stage;
+use crate::sample::member;
 
 /// `p1` leads.
 async fn led() -> Stage {

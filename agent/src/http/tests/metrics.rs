@@ -5,7 +5,9 @@ use std::process::Command;
 
 use outrider_bed::{PROGRAM_LIMIT, finish};
 
-use super::stage::{Stage, report};
+use super::stage::Stage;
+use crate::report::sample::report;
+use crate::sample;
 
 /// The samples by name with labels. Every line is a comment or a sample, and every sample belongs to a family.
 pub(super) fn samples(text: &str) -> BTreeMap<String, f64> {
@@ -64,7 +66,7 @@ const OLD_COUNTERS: [&str; 3] =
 async fn the_older_text_format_is_what_promtool_wants() {
     let stage = Stage::new(None).await;
     let mut seen = report();
-    seen.postgres = Some(super::stage::observation());
+    seen.postgres = Some(sample::observation());
     seen.archive = Some(outrider_archive::Status::default());
     seen.stream = Some(outrider_archive::StreamStatus::default());
     seen.counters.rounds.insert("following", 12);

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::stage::{Stage, member, report};
+use super::stage::Stage;
+use crate::report::sample::report;
+use crate::sample::member;
 
 /// Serves `GET /patroni` of a healthy standby until it is dropped.
 struct Standby {

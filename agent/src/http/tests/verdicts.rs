@@ -7,12 +7,15 @@ use outrider_postgres::{Lacking, Observation, Role};
 use outrider_wal::{Lsn, TimelineId};
 use serde_json::Value;
 
-use super::stage::{self, Stage, config, report};
+use super::stage::Stage;
 use crate::clock;
 use crate::config::Config;
+use crate::config::sample::config;
 use crate::http::health;
 use crate::http::status::Status;
 use crate::report::Report;
+use crate::report::sample::report;
+use crate::sample;
 
 fn observation(role: Role) -> Observation {
     Observation {
@@ -21,7 +24,7 @@ fn observation(role: Role) -> Observation {
         checkpoint_timeline: TimelineId::new(2),
         role,
         connections: 3,
-        ..stage::observation()
+        ..sample::observation()
     }
 }
 

@@ -12,7 +12,8 @@ use super::super::claimed::{Claimed, Ended, Hand, Kind as _, Running, Stepped, T
 use super::end::outcome;
 use super::{Rollback, Run, Stage};
 use crate::clock;
-use crate::report::{Report, causes};
+use crate::log::causes;
+use crate::report::Report;
 
 impl Claimed<Rollback> {
     pub(super) async fn clean_up(&mut self) {

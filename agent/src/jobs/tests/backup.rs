@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::super::backup::{Backup, Pace};
 use super::super::claimed::Claimed;
 use super::super::runner::{Task, run};
-use crate::backup::{BY_SCHEDULE, Order, Progress, Schedule, TakeError, Taken, Taker};
-use crate::http::tests::stage::{member, observation, report};
+use crate::backup::{Order, Progress, TakeError, Taken, Taker};
 use crate::report::Report;
+use crate::report::sample::report;
+use crate::sample::{member, observation};
+use crate::schedule::{BY_SCHEDULE, Schedule};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const QUICK: Pace = Pace {

@@ -4,8 +4,10 @@
 use outrider_ha::SyncState;
 use tokio::time::Instant;
 
-use super::GIVEN_UP;
 use crate::clock;
+
+/// As many unexpected exits count as a crash loop (`agent/ha`).
+pub(super) const GIVEN_UP: u32 = 3;
 
 /// What is known of it. Forgotten as soon as recovery is seen to have ended, by Postgres or by its control file.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +15,7 @@ pub(crate) struct Promotion {
     begun: Option<Instant>,
     failures: u32,
     /// `/sync` as it was, with the revision of what was written instead.
-    pub(crate) struck: Option<SyncState>,
+    struck: Option<SyncState>,
 }
 
 impl Promotion {
@@ -34,6 +36,16 @@ impl Promotion {
         if self.begun.take().is_some() {
             self.failures = self.failures.max(GIVEN_UP);
         }
+    }
+
+    /// This member alone is recorded in `/sync` for it, where this was before; `None` when it is not for a promotion.
+    pub(crate) fn strikes(&mut self, before: Option<SyncState>) {
+        self.struck = before;
+    }
+
+    /// Recovery has ended, or the data is another: nothing is known of one.
+    pub(crate) fn forget(&mut self) {
+        *self = Promotion::default();
     }
 
     /// As `decide` gets it.

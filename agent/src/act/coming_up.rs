@@ -3,29 +3,19 @@
 use std::time::Duration;
 
 use outrider_postgres::{Error, Observer, Postgres};
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::round::Instruments;
+use crate::instruments::Instruments;
+use crate::state::Work;
 
 /// Between two tries to connect to a Postgres that comes up: its first connection ends a gap in writing.
 const READY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until Postgres accepts connections.
-pub(crate) struct Errand {
-    pub(super) task: JoinHandle<Result<(), Error>>,
-}
-
-impl Drop for Errand {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-pub(super) fn errand(instruments: &Instruments) -> Errand {
+pub(super) fn coming_up(instruments: &Instruments) -> Work<()> {
     let postgres = instruments.postgres.clone();
     let observer = postgres.observer();
-    Errand { task: tokio::spawn(async move { come_up(&postgres, &observer).await }) }
+    Work::begin(async move { come_up(&postgres, &observer).await })
 }
 
 /// Ends when Postgres accepts connections, or is gone.

@@ -1,61 +1,29 @@
-//! The instruments of one member, made once at the start: DCS, Postgres, peers, archive. Decides nothing.
+//! The shipping and streaming of WAL while this member leads, the way back for recoveries, and what waits.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use outrider_archive::{
     FlushPosition, Leadership, ShipOptions, Shipper, StreamOptions, StreamStatus, Streamer,
 };
-use outrider_dcs::{Dcs, Identity, base_path, open_etcd};
-use outrider_ha::Policy;
-use outrider_postgres::{FlushedWal, Observation, Observer, Postgres, Settings, Supervisor};
+use outrider_postgres::{FlushedWal, Observation, Settings};
 use outrider_restore::{AheadOptions, Fetcher, Server, ServerOptions};
+use outrider_store::Store;
 use outrider_wal::{Lsn, SegmentSize, TimelineId, WalFileName};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
-use tracing::{debug, info};
+use tokio::time::Instant;
+use tracing::debug;
 
-use super::Memory;
-use super::archive_slot::SlotKeeper;
-use super::member_slots::MemberSlots;
-use crate::backup::Shelf;
-use crate::clock;
-use crate::config::{self, Config};
-use crate::observe::peers::Peers;
-use crate::rollback::Gate;
+use crate::{clock, config};
 
-/// A log of Postgres that is larger is put aside when a supervisor starts.
-const LOG_MAX: u64 = 64 << 20;
-/// For a supervisor that was just started to open its socket.
-const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
 /// Between two counts of what the primary has finished while nothing is shipped.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two tries to reach it.
-const SUPERVISOR_INTERVAL: Duration = Duration::from_millis(20);
-
-/// What the stations work with.
-pub(crate) struct Instruments {
-    pub(crate) config: Arc<Config>,
-    pub(crate) dcs: Arc<dyn Dcs>,
-    pub(crate) postgres: Postgres,
-    pub(crate) observer: Observer,
-    pub(crate) peers: Peers,
-    pub(crate) archive: Option<Archive>,
-    pub(crate) slot: SlotKeeper,
-    pub(crate) member_slots: MemberSlots,
-    /// Where prepared data waits for its swap.
-    pub(crate) rollback: Gate,
-    /// The ttl that a new session begins with.
-    pub(crate) first_ttl: Duration,
-}
-
 /// The shipping and streaming of WAL, and the door for `wal-push` and `wal-fetch`.
 pub(crate) struct Archive {
-    shelf: Shelf,
+    store: Arc<dyn Store>,
     shipper: Shipper,
     /// `None` when `archive.stream_interval` is 0.
     streamer: Option<Streamer>,
@@ -68,69 +36,16 @@ pub(crate) struct Archive {
     counted: Mutex<Option<(Instant, Finished)>>,
 }
 
-impl Instruments {
-    /// Makes them, and the supervisor when nobody else has started one.
-    ///
-    /// # Errors
-    /// What keeps the agent from starting.
-    pub(crate) async fn set_up(config: Arc<Config>, policy: &Policy) -> anyhow::Result<Self> {
-        make_directory(&config.postgres.state_directory)?;
-        let postgres = Postgres::new(Arc::new(config.postgres.clone()));
-        reach_supervisor(&config, postgres.supervisor()).await?;
-        let identity = Identity {
-            name: config.name.clone(),
-            base_path: base_path(&config.namespace, &config.scope),
-            ttl: policy.ttl,
-            session_file: Some(config.postgres.state_directory.join("session")),
-            boottime_ns: clock::boottime_ns,
-        };
-        let dcs = open_etcd(&identity, &config.etcd).context("cannot open etcd")?;
-        let archive = match &config.archive {
-            Some(archive) => Some(Archive::open(archive, &config.name, postgres.settings()).await?),
-            None => None,
-        };
-        let slot = SlotKeeper::start(postgres.clone(), archive.is_some());
-        let member_slots = MemberSlots::start(postgres.clone());
-        let observer = postgres.observer();
-        let peers = Peers::new().context("cannot set up the line to the other members")?;
-        let first_ttl = policy.ttl;
-        let rollback = Gate::default();
-        Ok(Instruments {
-            config,
-            dcs,
-            postgres,
-            observer,
-            peers,
-            archive,
-            slot,
-            member_slots,
-            rollback,
-            first_ttl,
-        })
-    }
-
-    /// Starts the supervisor again when it is gone and this agent is the one who starts it.
-    pub(crate) fn keep_supervisor(&self, memory: &mut Memory) {
-        if !self.config.supervisor.start || !memory.supervisor_is_gone {
-            return;
-        }
-        if memory.supervisor_started.is_some_and(|started| started.elapsed() < SUPERVISOR_LIMIT) {
-            return;
-        }
-        memory.supervisor_started = Some(clock::monotonic());
-        if let Err(fault) = start_supervisor(&self.config) {
-            tracing::error!("{fault:#}");
-        }
-    }
-}
-
 impl Archive {
-    async fn open(config: &config::Archive, member: &str, settings: &Arc<Settings>) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        config: &config::Archive,
+        member: &str,
+        settings: &Arc<Settings>,
+    ) -> anyhow::Result<Self> {
         let pg_wal = settings.data_directory.join("pg_wal");
         let flushed = FlushedWal::new(settings.clone());
         let (looked, _) = watch::channel(None);
-        let store = config.open_store()?;
-        let shelf = Shelf::new(store.clone(), config.layout.clone());
+        let store: Arc<dyn Store> = config.open_store()?;
         let ahead = AheadOptions {
             directory: settings.state_directory.join("wal-ahead"),
             segments: config.fetch_ahead,
@@ -148,11 +63,11 @@ impl Archive {
             let (pg_wal, layout) = (pg_wal.to_owned(), config.layout.clone());
             let options = StreamOptions { pg_wal, layout, interval };
             let position = Flushed { asked: flushed, looked: looked.clone() };
-            Streamer::start(options, store, Arc::new(position), shipper.clone())
+            Streamer::start(options, store.clone(), Arc::new(position), shipper.clone())
         });
         let options = ServerOptions { socket: config.socket.clone(), pg_wal: pg_wal.to_owned() };
         let server = Server::start(options, shipper.clone(), fetcher.clone()).await?;
-        Ok(Archive { shelf, shipper, streamer, looked, fetcher, server, pg_wal, counted: Mutex::default() })
+        Ok(Archive { store, shipper, streamer, looked, fetcher, server, pg_wal, counted: Mutex::default() })
     }
 
     /// Ships while this member leads, and only then. `term`: of the lease that is held.
@@ -195,9 +110,9 @@ impl Archive {
         self.shipper.clone()
     }
 
-    /// What it holds, for visitors.
-    pub(crate) fn shelf(&self) -> Shelf {
-        self.shelf.clone()
+    /// Where it is kept.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 
     /// What it does. A queue that is off, as while another writes to the archive, has seen nothing: then what waits is what
@@ -227,7 +142,7 @@ impl Archive {
         }
     }
 
-    /// How far the segment that is being written is streamed; `None` when it is not to be.
+    /// How far the unfinished segment is streamed; `None` when it is not.
     pub(crate) fn stream_status(&self) -> Option<StreamStatus> {
         self.streamer.as_ref().map(|streamer| streamer.status().borrow().clone())
     }
@@ -288,82 +203,6 @@ impl FlushPosition for Flushed {
     }
 }
 
-fn make_directory(path: &PathBuf) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("cannot make the state directory {}", path.display()))
-}
-
-/// Asks the supervisor for a sign of life. When nobody listens and this agent is to start it, does so.
-async fn reach_supervisor(config: &Config, supervisor: &Supervisor) -> anyhow::Result<()> {
-    if let Ok(status) = supervisor.status().await {
-        return match config::foreign(config, &status.data_directory) {
-            Some(why) => Err(anyhow::anyhow!("{why}")),
-            None => Ok(()),
-        };
-    }
-    if config.supervisor.start {
-        start_supervisor(config)?;
-    }
-    let begun = clock::monotonic();
-    loop {
-        match supervisor.status().await {
-            Ok(status) => {
-                info!(pid = status.supervisor_pid, "the supervisor answers");
-                return Ok(());
-            }
-            Err(fault) if begun.elapsed() > SUPERVISOR_LIMIT => {
-                let log = log_path(config);
-                let shown = std::fs::read_to_string(&log).unwrap_or_default();
-                let tail: Vec<&str> = shown.lines().rev().take(5).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
-                return Err(anyhow::Error::new(fault).context(format!(
-                    "the supervisor does not come up; the end of {}: {}",
-                    log.display(),
-                    tail.join(" | ")
-                )));
-            }
-            Err(_) => sleep(SUPERVISOR_INTERVAL).await,
-        }
-    }
-}
-
-/// Starts the supervisor so that it outlives this agent.
-pub(crate) fn start_supervisor(config: &Config) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let settings = &config.postgres;
-    let text = |path: &Path| path.display().to_string();
-    let arguments = [
-        "supervise".to_owned(),
-        "--data-dir".to_owned(),
-        text(&settings.data_directory),
-        "--bin-dir".to_owned(),
-        text(&settings.bin_directory),
-        "--socket".to_owned(),
-        text(&config.supervisor.socket),
-        "--handover-timeout".to_owned(),
-        format!("{}ms", config.supervisor.handover_timeout.as_millis()),
-        "--grace-period".to_owned(),
-        format!("{}ms", config.supervisor.grace_period.as_millis()),
-    ];
-    info!(socket = %config.supervisor.socket.display(), "starting the supervisor, which outlives this agent");
-    let log = log_path(config);
-    if std::fs::metadata(&log).is_ok_and(|log| log.len() > LOG_MAX) {
-        let aside = log.with_extension("log.1");
-        std::fs::rename(&log, &aside).with_context(|| format!("cannot put {} aside", log.display()))?;
-    }
-    Supervisor::spawn_detached(&program, &arguments, &log)?;
-    Ok(())
-}
-
-/// What the supervisor and Postgres write when the agent has started them.
-fn log_path(config: &Config) -> PathBuf {
-    config.postgres.state_directory.join("postgres.log")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -375,7 +214,7 @@ mod tests {
     use outrider_wal::SegmentName;
 
     use super::*;
-    use crate::http::tests::stage;
+    use crate::sample;
 
     const SIZE: SegmentSize = SegmentSize::new(1 << 20).expect("it is one");
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -397,7 +236,7 @@ mod tests {
     }
 
     fn seen(role: Role) -> Observation {
-        Observation { role, wal_segment_size: SIZE.bytes(), ..stage::observation() }
+        Observation { role, wal_segment_size: SIZE.bytes(), ..sample::observation() }
     }
 
     #[test]
@@ -421,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_queue_that_is_off_has_not_seen_is_counted_all_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let config = stage::config(None);
+        let config = config::sample::config(None);
         let mut settings = config.postgres;
         settings.state_directory = directory.path().join("state");
         settings.data_directory = directory.path().join("data");
@@ -435,13 +274,13 @@ mod tests {
         let primary = seen(Role::Primary { flushed: Lsn::new(8 << 20) });
         assert_eq!(archive.status(Some(&primary)).waiting, 1);
         // A standby archives nothing; its marks are of a time when it led, and its primary's to ship.
-        assert_eq!(archive.status(Some(&seen(stage::observation().role))).waiting, 0);
+        assert_eq!(archive.status(Some(&seen(sample::observation().role))).waiting, 0);
     }
 
     #[tokio::test]
     async fn a_promoted_member_throws_away_what_it_has_read_ahead() {
         let directory = tempfile::tempdir().unwrap();
-        let config = stage::config(None);
+        let config = config::sample::config(None);
         let mut settings = config.postgres;
         settings.state_directory = directory.path().join("state");
         let mut archive = config.archive.unwrap();
@@ -456,7 +295,7 @@ mod tests {
             std::fs::write(path, content(segment(number))).unwrap();
         }
         let archive = Archive::open(&archive, "p1", &Arc::new(settings)).await.unwrap();
-        archive.follow(None, Some(&seen(stage::observation().role)));
+        archive.follow(None, Some(&seen(sample::observation().role)));
         for number in 1..=3 {
             let name = WalFileName::Segment(segment(number));
             let to = directory.path().join("fetched");

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use jiff_cron::jiff::{Timestamp as CronTimestamp, tz::TimeZone};
 use outrider_dcs::BackupOutcome;
 
-use super::BY_SCHEDULE;
+/// Who asked, when it was the schedule.
+pub(crate) const BY_SCHEDULE: &str = "schedule";
 
 /// A scheduled backup that failed is tried again after this, and after twice as long each time.
 const RETRY_FIRST: Duration = Duration::from_secs(60);

@@ -9,13 +9,13 @@ use outrider_postgres::{ARCHIVE_SLOT, Error, HeldSlots, KeptSlots, Observation, 
 use outrider_wal::Lsn;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::info;
 
-use super::Memory;
 use super::archive_slot::tell;
 use crate::clock;
-use crate::report::Said;
+use crate::log::Said;
+use crate::state::State;
 
 /// What the round does not see.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
@@ -63,8 +63,8 @@ impl MemberSlots {
     }
 
     /// Takes in what the round saw.
-    pub(crate) fn follow(&self, memory: &mut Memory, me: &str) {
-        let wanted = self.wanted(memory, me);
+    pub(crate) fn follow(&self, state: &mut State, me: &str) {
+        let wanted = self.wanted(state, me);
         self.wanted.send_if_modified(|current| {
             let changed = *current != wanted;
             *current = wanted;
@@ -73,12 +73,12 @@ impl MemberSlots {
     }
 
     /// `None` while nobody knows: who leads, or what the leader says.
-    fn wanted(&self, memory: &mut Memory, me: &str) -> Option<Wanted> {
-        let Memory { snapshot, seen, lease, retained, member_slots_ttl, declared_slots, policy, .. } = memory;
-        let (snapshot, seen) = (snapshot.as_ref()?, seen.as_ref()?);
-        let leads = lease.is_some() && seen.is_primary();
+    fn wanted(&self, state: &mut State, me: &str) -> Option<Wanted> {
+        let State { cluster, postgres, lease, retained, rules, .. } = state;
+        let (snapshot, seen) = (cluster.snapshot()?, postgres.seen()?);
+        let leads = lease.held().is_some() && seen.is_primary();
         if !leads {
-            *retained = Retained::default();
+            retained.forget();
         }
         let duty = if leads {
             let present = present(snapshot, me);
@@ -89,13 +89,13 @@ impl MemberSlots {
                 before.remove(&slot_name(me));
                 before
             };
-            retained.follow(&needed(seen, &present), before, *member_slots_ttl, clock::monotonic());
-            let mut declared = declared_slots.clone();
+            retained.follow(&needed(seen, &present), before, rules.member_slots_ttl(), clock::monotonic());
+            let mut declared = rules.declared_slots().clone();
             declared.remove(&slot_name(me));
             Duty::Keep(KeptSlots { present, retained: retained.slots(), declared })
         } else if seen.is_primary() {
             return None;
-        } else if policy.tags.may_lead() {
+        } else if rules.policy().tags.may_lead() {
             Duty::Hold(held(seen, snapshot, me)?)
         } else {
             // It never becomes the one who is asked.
@@ -103,46 +103,6 @@ impl MemberSlots {
         };
         let found = seen.slots.iter().map(|slot| slot.name.clone()).collect();
         Some(Wanted { started: seen.postmaster_start_time.clone(), found, duty })
-    }
-}
-
-/// Whose slots a leader keeps, each with when it was needed last.
-#[derive(Debug, Default)]
-pub(crate) struct Retained {
-    names: BTreeMap<String, Instant>,
-    leads: bool,
-}
-
-impl Retained {
-    /// The slots, for the key `status` too, from which the next leader knows them.
-    pub(crate) fn slots(&self) -> BTreeSet<String> {
-        self.names.keys().cloned().collect()
-    }
-
-    /// `needed`: now. `before`: kept by the leaders before this one, and by this member; asked once.
-    fn follow(
-        &mut self,
-        needed: &BTreeSet<String>,
-        before: impl FnOnce() -> BTreeSet<String>,
-        ttl: Duration,
-        now: Instant,
-    ) {
-        if !self.leads {
-            self.leads = true;
-            self.names.extend(before().into_iter().map(|name| (name, now)));
-        }
-        self.names.extend(needed.iter().map(|name| (name.clone(), now)));
-        self.names.retain(|name, needed_at| {
-            let kept = needed.contains(name) || now.saturating_duration_since(*needed_at) < ttl;
-            if !kept {
-                info!(
-                    slot = name,
-                    ?ttl,
-                    "its member has been away for as long as member_slots_ttl: the slot is not kept any more"
-                );
-            }
-            kept
-        });
     }
 }
 
@@ -228,27 +188,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::tests::stage::observation;
+    use crate::sample::observation;
 
     const SEGMENT: u64 = 16 << 20;
 
     fn names(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn a_slot_is_kept_for_its_time_after_its_member_went() {
-        let (ttl, now) = (Duration::from_secs(1800), clock::monotonic());
-        let once = || panic!("it is asked once");
-        let mut retained = Retained::default();
-        retained.follow(&names(&["p2"]), || names(&["p3"]), ttl, now);
-        assert_eq!(retained.slots(), names(&["p2", "p3"]));
-        retained.follow(&names(&["p2"]), once, ttl, now + ttl / 2);
-        assert_eq!(retained.slots(), names(&["p2", "p3"]));
-        retained.follow(&names(&[]), once, ttl, now + ttl);
-        assert_eq!(retained.slots(), names(&["p2"]));
-        retained.follow(&names(&["p4"]), once, Duration::ZERO, now + ttl);
-        assert_eq!(retained.slots(), names(&["p4"]));
     }
 
     #[test]

@@ -1,6 +1,20 @@
-//! Remembers the last log message about one thing, so that it is not repeated in every round.
+//! What the log says of an error, and that it says the same thing once: not in every round.
 
-/// The last message about it.
+use std::fmt::Write as _;
+
+/// An error and all its causes, in one line.
+pub(crate) fn causes(fault: &dyn std::error::Error) -> String {
+    let mut text = fault.to_string();
+    let mut next = fault.source();
+    while let Some(cause) = next {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// What was logged last about one thing.
 #[derive(Debug, Default)]
 pub(crate) struct Said(Option<String>);
 

@@ -1,8 +1,8 @@
-//! Asks other members for their state (`GET /patroni`), all at once, each with a deadline. Does not judge the answers.
+//! Asks other members for their state (`GET /patroni`), all at once, each with a deadline. Does not read the answers.
 
 use std::time::Duration;
 
-use outrider_ha::{Answer, MemberName, Patience, View};
+use outrider_ha::{MemberName, Patience};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -45,20 +45,18 @@ impl Peers {
         asked.is_ok_and(|answer| answer.status().is_success())
     }
 
-    /// Fills in the answers of `whom`. Takes as long as the slowest of them, at most a second.
-    pub(super) async fn ask(
+    /// The answers of all these; `None` where there is none, as where nobody knows the address of the API. Takes as long as the
+    /// slowest of them, at most a second.
+    pub(crate) async fn ask(
         &self,
-        whom: Vec<(MemberName, Patience)>,
-        api_url: impl Fn(&MemberName) -> Option<String>,
-        view: &mut View,
-    ) {
+        whom: Vec<(MemberName, Option<String>, Patience)>,
+    ) -> Vec<(MemberName, Option<Value>)> {
         let mut asked = JoinSet::new();
-        for (name, patience) in whom {
+        for (name, url, patience) in whom {
             let limit = match patience {
                 Patience::Patient => PATIENT_LIMIT,
                 Patience::Brief => BRIEF_LIMIT,
             };
-            let url = api_url(&name);
             let client = self.client.clone();
             asked.spawn(async move {
                 let status = match url {
@@ -68,12 +66,11 @@ impl Peers {
                 (name, status)
             });
         }
-        while let Some(Ok((name, status))) = asked.join_next().await {
-            if let Some(member) = view.members.iter_mut().find(|member| member.name == name) {
-                let state = status.as_ref().and_then(super::members::answered);
-                member.answer = state.map_or(Answer::NoAnswer, Answer::Answered);
-            }
+        let mut answers = Vec::new();
+        while let Some(Ok(answer)) = asked.join_next().await {
+            answers.push(answer);
         }
+        answers
     }
 }
 

@@ -13,16 +13,16 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use crate::backup::apart;
+use crate::apart::apart;
 use crate::config::{self, ArchiveOrigin, Config, ReplicaMethod};
-use crate::report::causes;
+use crate::log::causes;
 use crate::restore::{self, PLAN_LIMIT};
 
 /// Makes the first data of a new cluster.
 ///
 /// # Errors
 /// When it does not come to that. Nothing is touched before it is known that the target can be reached.
-pub(super) async fn bootstrap(
+pub(crate) async fn bootstrap(
     postgres: Postgres,
     config: Arc<Config>,
     shipper: Shipper,
@@ -70,7 +70,7 @@ async fn take_over(archive: &config::Archive) -> Result<(), Error> {
 ///
 /// # Errors
 /// Of the last one.
-pub(super) async fn clone(
+pub(crate) async fn clone(
     postgres: Postgres,
     config: Arc<Config>,
     system: Option<u64>,

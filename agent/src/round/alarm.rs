@@ -8,34 +8,18 @@ use outrider_postgres::News;
 use outrider_supervisor::protocol::Event;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Instruments, Memory};
 use crate::act;
-
-/// Wake-ups that visitors may have waiting; more than one says nothing more.
-const WAKES_MAX: usize = 1;
-
-/// Lets visitors ask for a round now.
-#[derive(Clone)]
-pub(crate) struct Waker {
-    sender: mpsc::Sender<()>,
-}
-
-impl Waker {
-    /// Asks for a round; one that is asked for already is enough.
-    pub(crate) fn wake(&self) {
-        // A full queue means that a round is about to begin, a closed one that the agent ends.
-        let _ = self.sender.try_send(());
-    }
-}
+use crate::instruments::Instruments;
+use crate::state::State;
+use crate::wake::Wakes;
 
 /// Everything that can end the wait between two rounds.
 pub(crate) struct Alarm {
-    visitors: mpsc::Receiver<()>,
-    waker: Waker,
+    wakes: Wakes,
     changes: watch::Receiver<Changes>,
     seen: u64,
     news: broadcast::Receiver<News>,
@@ -58,18 +42,13 @@ impl Alarm {
     /// # Errors
     /// When signals cannot be listened for.
     pub(crate) fn new(
+        wakes: Wakes,
         changes: watch::Receiver<Changes>,
         news: broadcast::Receiver<News>,
     ) -> std::io::Result<Self> {
-        let (sender, visitors) = mpsc::channel(WAKES_MAX);
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Alarm { visitors, waker: Waker { sender }, changes, seen: 0, news, terminate, interrupt })
-    }
-
-    /// For visitors.
-    pub(crate) fn waker(&self) -> Waker {
-        self.waker.clone()
+        Ok(Alarm { wakes, changes, seen: 0, news, terminate, interrupt })
     }
 
     /// A round begins: what changes in the DCS from here on may not be in what it reads.
@@ -77,12 +56,12 @@ impl Alarm {
         self.seen = self.changes.borrow_and_update().urgent;
     }
 
-    /// Waits for the next thing that happens, at most for `wait`, and notes it in `memory`.
+    /// Waits for the next thing that happens, at most for `wait`, and notes it in `state`.
     pub(crate) async fn wait(
         &mut self,
         wait: Duration,
         instruments: &Instruments,
-        memory: &mut Memory,
+        state: &mut State,
     ) -> Wakened {
         let mut due = std::pin::pin!(sleep(wait));
         loop {
@@ -96,14 +75,14 @@ impl Alarm {
             tokio::select! {
                 () = &mut due => return Wakened::Round,
                 () = urgent => return Wakened::Round,
-                Some(()) = self.visitors.recv() => return Wakened::Round,
+                () = self.wakes.wait() => return Wakened::Round,
                 news = self.news.recv() => {
-                    if is_for_the_round(news, memory) {
+                    if is_for_the_round(news, state) {
                         return Wakened::Round;
                     }
                 }
-                finished = act::finished(memory) => {
-                    act::conclude(finished, instruments, memory);
+                finished = act::finished(state) => {
+                    act::conclude(finished, instruments, state);
                     return Wakened::Round;
                 }
                 _ = self.terminate.recv() => return Wakened::End,
@@ -114,12 +93,12 @@ impl Alarm {
 }
 
 /// Every round asks the supervisor how things are, so that news only says that there is something to see.
-fn is_for_the_round(news: Result<News, RecvError>, memory: &mut Memory) -> bool {
+fn is_for_the_round(news: Result<News, RecvError>, state: &mut State) -> bool {
     match news {
         Ok(News::Event(Event::ToolOutput { .. } | Event::ToolExited { .. })) => false,
         Ok(News::Event(Event::Fenced { term, took_ms, .. })) => {
             warn!(term, took_ms, "the fuse blew: Postgres was fenced");
-            memory.counters.fenced += 1;
+            state.counters.fenced += 1;
             true
         }
         Ok(News::Event(Event::Terminating { handover_ms, .. })) => {

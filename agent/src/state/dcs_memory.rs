@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_dcs::{Generation, HistoryRow, RebuiltKeys, RollbackOutcome, Snapshot, SyncState};
-use outrider_ha::{Term, Watermark};
+use outrider_ha::{MemberName, Term, Watermark};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -104,6 +104,16 @@ impl DcsRecord {
         self.sync = snapshot.sync.as_ref().map(|entry| in_json(&entry.value));
         self.history = snapshot.history.as_ref().map(|entry| in_json(&entry.value)).unwrap_or_default();
         self.rollback_last = snapshot.rollback_last.as_ref().map(|entry| entry.value.clone());
+    }
+}
+
+/// The record of who may be promoted, last changed at `revision`.
+pub(crate) fn sync_state(record: &SyncState, revision: i64) -> outrider_ha::SyncState {
+    outrider_ha::SyncState {
+        leader: record.leader.as_deref().map(MemberName::from),
+        standbys: record.sync_standby.iter().map(|name| MemberName::from(name.as_str())).collect(),
+        given_up: record.given_up,
+        revision,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::report::{Said, causes};
+use crate::log::{Said, causes};
 
 /// What the round does not see: a slot that stands where this server has not come to.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
@@ -179,7 +179,7 @@ mod tests {
     use outrider_wal::TimelineId;
 
     use super::*;
-    use crate::http::tests::stage::observation;
+    use crate::sample::observation;
 
     #[test]
     fn a_standby_minds_the_gaps_of_its_timeline_and_the_primary_that_found_them_does_not() {
