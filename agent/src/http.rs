@@ -47,14 +47,14 @@ pub(crate) use self::looks::Looks;
 
 use crate::backup::Shelf;
 use crate::config::{Config, Rest};
-use crate::report::Board;
+use crate::report::ReportReceiver;
 use crate::wake::Waker;
 
 /// What the handlers may use.
 #[derive(Clone)]
-pub(crate) struct Visitors {
+pub(crate) struct Api {
     /// The report of the last round.
-    pub(crate) board: Board,
+    pub(crate) reports: ReportReceiver,
     /// Triggers a round.
     pub(crate) waker: Waker,
     /// For requests, and for the rules of the cluster.
@@ -72,16 +72,16 @@ pub(crate) struct Visitors {
 }
 
 /// Serves until the task is dropped, and all its connections with it.
-pub(crate) async fn serve(visitors: Visitors, listener: TcpListener) {
-    if let Some(open) = visitors.config.rest.open_to() {
+pub(crate) async fn serve(api: Api, listener: TcpListener) {
+    if let Some(open) = api.config.rest.open_to() {
         warn!("{open}");
     }
-    door::open(listener, router(visitors, Way::Network)).await;
+    door::open(listener, router(api, Way::Network)).await;
 }
 
 /// The same on the unix socket.
-pub(crate) async fn serve_local(visitors: Visitors, listener: UnixListener) {
-    door::open(listener, router(visitors, Way::Socket)).await;
+pub(crate) async fn serve_local(api: Api, listener: UnixListener) {
+    door::open(listener, router(api, Way::Socket)).await;
 }
 
 /// Opens the port of the REST API, with the longest backlog that the kernel allows: a client that finds no room in it tries again
@@ -113,7 +113,7 @@ pub(crate) fn names(config: &Config) -> Arc<[String]> {
     admission::names(&config.rest, hostname.as_deref()).into()
 }
 
-fn router(visitors: Visitors, way: Way) -> Router {
+fn router(api: Api, way: Way) -> Router {
     // These wait for the DCS, the archive or an outcome.
     let waiting = Router::new()
         .route("/config", get(rules::show).patch(rules::patch).put(rules::put))
@@ -135,7 +135,7 @@ fn router(visitors: Visitors, way: Way) -> Router {
         .route("/liveness", get(health::liveness))
         .route("/readiness", get(health::readiness))
         .fallback(health::check)
-        .layer(from_fn_with_state((visitors.clone(), way), admission::check))
+        .layer(from_fn_with_state((api.clone(), way), admission::check))
         .layer(DefaultBodyLimit::max(body::BODY_MAX))
-        .with_state(visitors)
+        .with_state(api)
 }

@@ -26,7 +26,7 @@ use self::rollback::Rollback;
 use self::runner::Task;
 use crate::backup::{ArchiveTaker, Shelf};
 use crate::instruments::Instruments;
-use crate::report::Board;
+use crate::report::ReportReceiver;
 use crate::wake::Waker;
 
 /// The tasks. Dropped, they are broken off.
@@ -39,19 +39,19 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Begins to look at the reports. `shelf`: what the archive holds, as visitors see it. `settled`: what was found of an earlier agent's rollback.
+    /// Begins to look at the reports. `shelf`: what the archive holds, as the REST API shows it. `settled`: what was found of an earlier agent's rollback.
     pub(crate) fn start(
         instruments: &Instruments,
-        board: &Board,
+        reports: &ReportReceiver,
         shelf: Option<Shelf>,
         waker: Waker,
         settled: Settled,
     ) -> Self {
         let rollback = Claimed::new(Rollback::new(instruments, waker, settled), instruments.dcs.clone());
         Jobs {
-            backups: backups(instruments, board),
-            drills: drills(instruments, board, shelf),
-            rollbacks: runner::run(rollback, board.clone()),
+            backups: backups(instruments, reports),
+            drills: drills(instruments, reports, shelf),
+            rollbacks: runner::run(rollback, reports.clone()),
         }
     }
 
@@ -67,15 +67,15 @@ async fn end(task: Option<Task>) {
     }
 }
 
-fn backups(instruments: &Instruments, board: &Board) -> Option<Task> {
+fn backups(instruments: &Instruments, reports: &ReportReceiver) -> Option<Task> {
     let archive = instruments.config.archive.as_ref()?;
     let (config, postgres) = (instruments.config.clone(), instruments.postgres.clone());
-    let taker = Arc::new(ArchiveTaker::new(config, postgres, board.clone()));
+    let taker = Arc::new(ArchiveTaker::new(config, postgres, reports.clone()));
     let backup = Backup::new(archive.schedule.clone(), taker, Pace::USUAL);
-    Some(runner::run(Claimed::new(backup, instruments.dcs.clone()), board.clone()))
+    Some(runner::run(Claimed::new(backup, instruments.dcs.clone()), reports.clone()))
 }
 
-fn drills(instruments: &Instruments, board: &Board, shelf: Option<Shelf>) -> Option<Task> {
+fn drills(instruments: &Instruments, reports: &ReportReceiver, shelf: Option<Shelf>) -> Option<Task> {
     let drill = Drill::new(&instruments.config, shelf?)?;
-    Some(runner::run(drill, board.clone()))
+    Some(runner::run(drill, reports.clone()))
 }

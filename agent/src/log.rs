@@ -16,9 +16,9 @@ pub(crate) fn causes(fault: &dyn std::error::Error) -> String {
 
 /// What was logged last about one thing.
 #[derive(Debug, Default)]
-pub(crate) struct Said(Option<String>);
+pub(crate) struct LastLogged(Option<String>);
 
-impl Said {
+impl LastLogged {
     /// Whether `text` differs from the last message; it becomes the last one.
     pub(crate) fn is_news(&mut self, text: &str) -> bool {
         let news = self.0.as_deref() != Some(text);
@@ -40,9 +40,9 @@ mod tests {
 
     #[test]
     fn the_same_is_no_news_until_it_was_over() {
-        let mut said = Said::default();
-        assert!(said.is_news("down") && !said.is_news("down") && said.is_news("up"));
-        said.forget();
-        assert!(said.is_news("up"));
+        let mut last_logged = LastLogged::default();
+        assert!(last_logged.is_news("down") && !last_logged.is_news("down") && last_logged.is_news("up"));
+        last_logged.forget();
+        assert!(last_logged.is_news("up"));
     }
 }

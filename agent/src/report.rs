@@ -20,12 +20,12 @@ use tracing::{debug, info};
 
 use self::recorder::{Record, Recorder};
 use crate::instruments::Instruments;
-use crate::log::Said;
+use crate::log::LastLogged;
 use crate::state::{Counters, DcsRecord, Failed, State};
 use crate::{clock, member};
 
 /// Receives the report; `None` until the first round has ended.
-pub(crate) type Board = watch::Receiver<Option<Arc<Report>>>;
+pub(crate) type ReportReceiver = watch::Receiver<Option<Arc<Report>>>;
 
 /// One round, and sums since the start.
 #[derive(Clone, Debug)]
@@ -82,11 +82,11 @@ const SIZES_RETRY: Duration = Duration::from_secs(2);
 
 /// Writes the report, the log and the flight recorder.
 pub(crate) struct Reporter {
-    board: watch::Sender<Option<Arc<Report>>>,
+    reports: watch::Sender<Option<Arc<Report>>>,
     recorder: Recorder,
     sizes: watch::Receiver<BTreeMap<String, u64>>,
     sizing: JoinHandle<()>,
-    last_reason: Said,
+    last_reason: LastLogged,
 }
 
 impl Drop for Reporter {
@@ -101,12 +101,18 @@ impl Reporter {
         let (sizes_seen, sizes) = watch::channel(BTreeMap::new());
         let sizing = tokio::spawn(size(instruments.postgres.observer(), sizes_seen));
         let recorder = Recorder::new(&instruments.config.postgres.state_directory);
-        Reporter { board: watch::Sender::new(None), recorder, sizes, sizing, last_reason: Said::default() }
+        Reporter {
+            reports: watch::Sender::new(None),
+            recorder,
+            sizes,
+            sizing,
+            last_reason: LastLogged::default(),
+        }
     }
 
     /// For readers.
-    pub(crate) fn board(&self) -> Board {
-        self.board.subscribe()
+    pub(crate) fn reports(&self) -> ReportReceiver {
+        self.reports.subscribe()
     }
 
     /// Logs a plan that differs from the one before.
@@ -164,7 +170,7 @@ impl Reporter {
             database_sizes: self.sizes.borrow().clone(),
             counters: state.counters.clone(),
         };
-        self.board.send_replace(Some(Arc::new(report)));
+        self.reports.send_replace(Some(Arc::new(report)));
     }
 }
 

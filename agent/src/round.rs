@@ -17,10 +17,10 @@ use self::patience::Patience;
 use crate::act::{self, Fault};
 use crate::backup::Shelf;
 use crate::config::{self, Config};
-use crate::http::{self, Visitors};
+use crate::http::{self, Api};
 use crate::instruments::Instruments;
 use crate::jobs::Jobs;
-use crate::log::{Said, causes};
+use crate::log::{LastLogged, causes};
 use crate::report::Reporter;
 use crate::state::{Addresses, DcsMemory, Rules, State};
 use crate::wake::waker;
@@ -53,8 +53,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let (waker, wakes) = waker();
     let mut alarm = Alarm::new(wakes, instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
     let reporter = Reporter::new(&instruments);
-    let visitors = Visitors {
-        board: reporter.board(),
+    let api = Api {
+        reports: reporter.reports(),
         waker: waker.clone(),
         dcs: instruments.dcs.clone(),
         shelf: shelf(&instruments),
@@ -63,10 +63,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         watermark: state.dcs.watermark(),
         config: config.clone(),
     };
-    let shelf = visitors.shelf.clone();
-    let _shelf = shelf.as_ref().map(|shelf| shelf.keep(reporter.board()));
-    let local = serve_local(&config, &visitors);
-    let server = tokio::spawn(http::serve(visitors, listener));
+    let shelf = api.shelf.clone();
+    let _shelf = shelf.as_ref().map(|shelf| shelf.keep(reporter.reports()));
+    let local = serve_local(&config, &api);
+    let server = tokio::spawn(http::serve(api, listener));
     info!(
         name = %config.name,
         scope = %config.scope,
@@ -75,13 +75,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "the agent is running"
     );
     let heap = tokio::spawn(heap::keep_small());
-    let jobs = Jobs::start(&instruments, &reporter.board(), shelf, waker, settled);
-    let mut rounds =
-        Rounds { instruments, state, reporter, patience: Patience::default(), step_fault: Said::default() };
+    let jobs = Jobs::start(&instruments, &reporter.reports(), shelf, waker, settled);
+    let mut rounds = Rounds {
+        instruments,
+        state,
+        reporter,
+        patience: Patience::default(),
+        step_fault: LastLogged::default(),
+    };
     let end = rounds.make(&mut alarm).await;
     jobs.end().await;
     let Rounds { instruments, state, reporter, .. } = &mut rounds;
-    let last = reporter.board().borrow().clone();
+    let last = reporter.reports().borrow().clone();
     let view = last.as_ref().map(|report| &report.view);
     match &end {
         Ok(()) => act::leave(instruments, state, view).await,
@@ -94,9 +99,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// The REST API on the machine's own socket. Without it the agent does all but serve those who come by it.
-fn serve_local(config: &Config, visitors: &Visitors) -> Option<tokio::task::JoinHandle<()>> {
+fn serve_local(config: &Config, api: &Api) -> Option<tokio::task::JoinHandle<()>> {
     match http::listen_local(&config.postgres.state_directory) {
-        Ok(listener) => Some(tokio::spawn(http::serve_local(visitors.clone(), listener))),
+        Ok(listener) => Some(tokio::spawn(http::serve_local(api.clone(), listener))),
         Err(fault) => {
             let path = config::Rest::socket(&config.postgres.state_directory);
             warn!(%fault, "no REST API at {}", path.display());
@@ -126,7 +131,7 @@ fn first_state(config: &Config, policy: Policy) -> anyhow::Result<State> {
     Ok(State::new(dcs, rules, addresses, configuration))
 }
 
-/// What the archive holds, for visitors.
+/// What the archive holds, for the REST API and metrics.
 fn shelf(instruments: &Instruments) -> Option<Shelf> {
     let layout = instruments.config.archive.as_ref()?.layout.clone();
     Some(Shelf::new(instruments.archive.as_ref()?.store(), layout))
@@ -147,7 +152,7 @@ struct Rounds {
     /// How often the same was waited for.
     patience: Patience,
     /// The step that failed, as it was last logged.
-    step_fault: Said,
+    step_fault: LastLogged,
 }
 
 impl Rounds {

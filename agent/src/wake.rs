@@ -1,4 +1,4 @@
-//! Asks for a round now. Whoever has left something for it to see wakes it: visitors, and the tasks beside it.
+//! Asks for a round now. Whoever has left something for it to see wakes it: HTTP handlers, and the tasks beside it.
 
 use tokio::sync::mpsc;
 

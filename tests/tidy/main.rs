@@ -161,7 +161,7 @@ fn only_the_clock_reads_the_time() {
 }
 
 #[test]
-fn visitors_do_not_touch_the_instruments() {
+fn the_rest_api_does_not_touch_the_instruments() {
     let wanted = |source: &Source| source.path.starts_with("agent/src/http") && !source.is_test();
     let effects =
         ["crate::act", "acquire_leader", "renew_leader", "release_leader", "hand_over_leader", ".promote("];

@@ -1,4 +1,4 @@
-//! What the archive holds, as it was last looked at: for visitors and metrics. Looks seldom, since each look lists the whole
+//! What the archive holds, as it was last looked at: for the REST API and metrics. Looks seldom, since each look lists the whole
 //! archive, and changes nothing.
 
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::log::{Said, causes};
-use crate::report::Board;
+use crate::log::{LastLogged, causes};
+use crate::report::ReportReceiver;
 
 /// Between two looks that nobody asked for: a listing has a request for each thousand segments.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
@@ -149,10 +149,10 @@ impl Shelf {
     }
 
     /// Looks now and then, and when a backup has ended.
-    pub(crate) fn keep(&self, board: Board) -> ShelfTask {
+    pub(crate) fn keep(&self, reports: ReportReceiver) -> ShelfTask {
         ShelfTask {
             tasks: [
-                tokio::spawn(look_now_and_then(self.clone(), board)),
+                tokio::spawn(look_now_and_then(self.clone(), reports)),
                 tokio::spawn(verify_watch(self.clone())),
             ],
         }
@@ -170,9 +170,9 @@ impl Drop for ShelfTask {
     }
 }
 
-async fn look_now_and_then(shelf: Shelf, mut board: Board) {
+async fn look_now_and_then(shelf: Shelf, mut reports: ReportReceiver) {
     let mut ended = None;
-    let mut fault = Said::default();
+    let mut fault = LastLogged::default();
     loop {
         match shelf.look(Duration::ZERO).await {
             Ok(_) => fault.forget(),
@@ -185,14 +185,14 @@ async fn look_now_and_then(shelf: Shelf, mut board: Board) {
         }
         let another = async {
             loop {
-                let last = board
+                let last = reports
                     .borrow_and_update()
                     .as_ref()
                     .and_then(|report| Some(report.cluster.as_ref()?.backup_last.as_ref()?.revision));
                 if last != ended {
                     return last;
                 }
-                if board.changed().await.is_err() {
+                if reports.changed().await.is_err() {
                     // The agent ends, and this task with it.
                     std::future::pending::<()>().await;
                 }

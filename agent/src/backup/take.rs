@@ -25,7 +25,7 @@ use crate::apart::apart;
 use crate::clock;
 use crate::config::Config;
 use crate::log::causes;
-use crate::report::Board;
+use crate::report::ReportReceiver;
 
 /// For the WAL of a backup to come into the archive: what waits there may be much, and the backup is as good as done.
 const WAL_LIMIT: Duration = Duration::from_secs(3600);
@@ -46,13 +46,13 @@ const ABANDONED_AGE: Duration = Duration::from_secs(60);
 pub(crate) struct ArchiveTaker {
     config: Arc<Config>,
     postgres: Postgres,
-    board: Board,
+    reports: ReportReceiver,
 }
 
 impl ArchiveTaker {
     /// Nothing is asked of either yet.
-    pub(crate) fn new(config: Arc<Config>, postgres: Postgres, board: Board) -> Self {
-        ArchiveTaker { config, postgres, board }
+    pub(crate) fn new(config: Arc<Config>, postgres: Postgres, reports: ReportReceiver) -> Self {
+        ArchiveTaker { config, postgres, reports }
     }
 }
 
@@ -64,12 +64,11 @@ impl Taker for ArchiveTaker {
         progress: watch::Sender<Progress>,
         cancel: CancellationToken,
     ) -> Result<Taken, TakeError> {
-        let (config, postgres, board) = (self.config.clone(), self.postgres.clone(), self.board.clone());
+        let (config, postgres, reports) = (self.config.clone(), self.postgres.clone(), self.reports.clone());
         // What works hard must not hold up the rounds, which have one thread.
-        apart(
-            "backup",
-            move || async move { take(&config, &postgres, &board, &order, &progress, &cancel).await },
-        )
+        apart("backup", move || async move {
+            take(&config, &postgres, &reports, &order, &progress, &cancel).await
+        })
         .await
         .unwrap_or_else(|broken| Err(TakeError::Here(broken.to_string())))
     }
@@ -78,18 +77,18 @@ impl Taker for ArchiveTaker {
 async fn take(
     config: &Config,
     postgres: &Postgres,
-    board: &Board,
+    reports: &ReportReceiver,
     order: &Order,
     progress: &watch::Sender<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Taken, TakeError> {
     let failed = |fault: anyhow::Error| TakeError::Failed(format!("{fault:#}"));
     let archive = config.archive.as_ref().context("this member has no archive").map_err(failed)?;
-    if let Some(why) = no_wal_comes(board) {
+    if let Some(why) = no_wal_comes(reports) {
         return Err(TakeError::Failed(format!("the WAL of a backup would never reach the archive: {why}")));
     }
     let store = archive.open_store().map_err(failed)?;
-    let proving = proven(&*store, &archive.layout, board);
+    let proving = proven(&*store, &archive.layout, reports);
     let owned = cancel.run_until_cancelled(proving).await.ok_or(TakeError::Cancelled)?;
     let owned = owned.map_err(TakeError::Failed)?;
     match sweep_abandoned(&*store, &archive.layout, owned, None, ABANDONED_AGE).await {
@@ -101,7 +100,7 @@ async fn take(
     let session = session.map_err(|fault| TakeError::Here(causes(&fault)))?;
     let source = PostgresSource { session, data_directory: postgres.settings().data_directory.clone() };
     let stored = StoredWal { store: store.clone(), layout: archive.layout.clone(), limit: WAL_LIMIT };
-    let wal = SwitchedWal { stored, postgres, board, me: &config.name };
+    let wal = SwitchedWal { stored, postgres, reports, me: &config.name };
     let options = BackupOptions {
         name: None,
         rate_limit: archive.backup_rate,
@@ -116,7 +115,7 @@ async fn take(
                 // The sender lives as long as the taking.
                 std::future::pending::<()>().await;
             }
-            let now = shown(&heard.borrow_and_update(), board);
+            let now = shown(&heard.borrow_and_update(), reports);
             progress.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         }
     };
@@ -129,7 +128,7 @@ async fn take(
         progress.phase = "retention".to_owned();
         progress.backup = Some(report.info.id.to_string());
     });
-    forget_old(config, &store, board, cancel).await;
+    forget_old(config, &store, reports, cancel).await;
     Ok(taken(&report))
 }
 
@@ -137,10 +136,10 @@ async fn take(
 ///
 /// # Errors
 /// In words: it is another's, or its leader does not claim it.
-async fn proven(store: &dyn Store, layout: &Layout, board: &Board) -> Result<Owned, String> {
+async fn proven(store: &dyn Store, layout: &Layout, reports: &ReportReceiver) -> Result<Owned, String> {
     let begun = clock::monotonic();
     loop {
-        let report = board.borrow().clone();
+        let report = reports.borrow().clone();
         let system = report.as_ref().and_then(|report| Some(report.postgres.as_ref()?.system_identifier));
         let leader = report.as_ref().and_then(|report| report.cluster.as_ref()?.leader.as_ref());
         let why = match (system, leader) {
@@ -163,11 +162,16 @@ async fn proven(store: &dyn Store, layout: &Layout, board: &Board) -> Result<Own
 }
 
 /// Removes what retention lets go. The backup is good whatever becomes of this.
-async fn forget_old(config: &Config, store: &Arc<dyn Store>, board: &Board, cancel: &CancellationToken) {
+async fn forget_old(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    reports: &ReportReceiver,
+    cancel: &CancellationToken,
+) {
     let Some(archive) = &config.archive else { return };
     let forgetting = async {
         // Hours may have passed since the backup began.
-        let owned = proven(&**store, &archive.layout, board).await?;
+        let owned = proven(&**store, &archive.layout, reports).await?;
         let told = |fault| causes(&fault);
         let catalog = Catalog::read(&**store, &archive.layout).await.map_err(told)?;
         let newest_commit = outrider_restore::newest_commit(store, &archive.layout, &catalog.wal);
@@ -195,8 +199,8 @@ fn taken(report: &BackupReport) -> Taken {
     Taken { backup: report.info.id.to_string(), bytes: report.file_bytes, bytes_stored: report.stored }
 }
 
-fn shown(progress: &outrider_archive::Progress, board: &Board) -> Progress {
-    let why = if progress.phase == Phase::WaitingForWal { why_wal_waits(board) } else { None };
+fn shown(progress: &outrider_archive::Progress, reports: &ReportReceiver) -> Progress {
+    let why = if progress.phase == Phase::WaitingForWal { why_wal_waits(reports) } else { None };
     Progress {
         backup: None,
         phase: why.unwrap_or_else(|| words(progress.phase).to_owned()),
@@ -209,8 +213,8 @@ fn shown(progress: &outrider_archive::Progress, board: &Board) -> Progress {
 }
 
 /// Why the leader archives nothing, as it publishes itself.
-fn no_wal_comes(board: &Board) -> Option<String> {
-    let report = board.borrow().clone()?;
+fn no_wal_comes(reports: &ReportReceiver) -> Option<String> {
+    let report = reports.borrow().clone()?;
     let cluster = report.cluster.as_ref()?;
     let leader = cluster.member(&cluster.leader.as_ref()?.name)?;
     let (name, entry) = (&leader.name, &leader.value);
@@ -225,8 +229,8 @@ fn no_wal_comes(board: &Board) -> Option<String> {
 }
 
 /// Why the WAL of a backup is not in the archive yet.
-fn why_wal_waits(board: &Board) -> Option<String> {
-    let report = board.borrow().clone()?;
+fn why_wal_waits(reports: &ReportReceiver) -> Option<String> {
+    let report = reports.borrow().clone()?;
     let cluster = report.cluster.as_ref()?;
     let leader = cluster.member(&cluster.leader.as_ref()?.name)?;
     let failing = leader.value["outrider"]["archive_failing"] == serde_json::Value::Bool(true);
@@ -314,7 +318,7 @@ impl Source for PostgresSource {
 struct SwitchedWal<'take> {
     stored: StoredWal,
     postgres: &'take Postgres,
-    board: &'take Board,
+    reports: &'take ReportReceiver,
     me: &'take str,
 }
 
@@ -338,7 +342,7 @@ impl SwitchedWal<'_> {
         let mut looks = 0;
         loop {
             sleep(REASON_INTERVAL).await;
-            let Some(why) = no_wal_comes(self.board) else {
+            let Some(why) = no_wal_comes(self.reports) else {
                 looks = 0;
                 continue;
             };
@@ -375,7 +379,7 @@ impl SwitchedWal<'_> {
 
     /// `Some(None)` when it is the local one.
     fn primary(&self) -> Option<Option<Upstream>> {
-        let report = self.board.borrow().clone()?;
+        let report = self.reports.borrow().clone()?;
         let cluster = report.cluster.as_ref()?;
         let leader = cluster.leader.as_ref()?;
         if leader.name == self.me {

@@ -98,7 +98,7 @@ pub(super) fn run(asked: DcsCommand) -> Result<ExitCode, Refusal> {
 
 /// The answer to `GET /dcs`.
 #[derive(Clone, Deserialize)]
-struct Said {
+struct Answer {
     name: String,
     role: Role,
     system_identifier: Option<String>,
@@ -109,7 +109,7 @@ struct Said {
 }
 
 /// All answers by member; `None` for one that did not answer.
-type Heard = BTreeMap<String, Option<Said>>;
+type Heard = BTreeMap<String, Option<Answer>>;
 
 async fn rebuild_keys(
     config: &Config,
@@ -184,48 +184,48 @@ async fn ask_everybody(
                     Ok(member) => member.get("/dcs").await.ok(),
                     Err(_) => None,
                 };
-                let said = answer.and_then(|answer| serde_json::from_value::<Said>(answer).ok());
+                let answer = answer.and_then(|answer| serde_json::from_value::<Answer>(answer).ok());
                 // A different name at a member's address means a different member.
-                (name.clone(), said.filter(|said| said.name == name))
+                (name.clone(), answer.filter(|answer| answer.name == name))
             });
         }
-        while let Some(Ok((name, said))) = asked.join_next().await {
-            if let Some(said) = &said {
-                for (other, url) in &said.record.members {
+        while let Some(Ok((name, answer))) = asked.join_next().await {
+            if let Some(answer) = &answer {
+                for (other, url) in &answer.record.members {
                     urls.entry(other.clone()).or_insert_with(|| url.clone());
                 }
             }
-            heard.insert(name, said);
+            heard.insert(name, answer);
         }
     }
 }
 
 fn witnesses(heard: &Heard) -> Vec<Witness> {
-    let witness = |(name, said): (&String, &Option<Said>)| Witness {
+    let witness = |(name, answer): (&String, &Option<Answer>)| Witness {
         name: name.as_str().into(),
-        says: said.as_ref().map(testimony),
+        says: answer.as_ref().map(testimony),
     };
     heard.iter().map(witness).collect()
 }
 
 /// The mode according to the newest configuration.
 fn mode(config: &Config, heard: &Heard) -> SynchronousMode {
-    let newest = heard.values().flatten().max_by_key(|said| said.record.watermark.extent());
-    let configuration = newest.and_then(|said| said.record.config.clone()).unwrap_or_else(|| json!({}));
+    let newest = heard.values().flatten().max_by_key(|answer| answer.record.watermark.extent());
+    let configuration = newest.and_then(|answer| answer.record.config.clone()).unwrap_or_else(|| json!({}));
     config::policy(&configuration, &[], &config.tags, &config::first_policy(config)).synchronous_mode
 }
 
-fn testimony(said: &Said) -> Testimony {
-    let revision = said.record.watermark.sync_revision;
+fn testimony(answer: &Answer) -> Testimony {
+    let revision = answer.record.watermark.sync_revision;
     Testimony {
-        watermark: said.record.watermark,
-        sync: said.record.sync.as_ref().map(|_| sync_state(&said.record.sync(), revision)),
-        leader: said.record.leader.as_deref().map(MemberName::from),
-        role: said.role,
-        system: said.system_identifier.as_deref().and_then(|system| system.parse().ok()).map(SystemId),
-        timeline: said.timeline,
-        position: said.position,
-        may_lead: said.may_lead,
+        watermark: answer.record.watermark,
+        sync: answer.record.sync.as_ref().map(|_| sync_state(&answer.record.sync(), revision)),
+        leader: answer.record.leader.as_deref().map(MemberName::from),
+        role: answer.role,
+        system: answer.system_identifier.as_deref().and_then(|system| system.parse().ok()).map(SystemId),
+        timeline: answer.timeline,
+        position: answer.position,
+        may_lead: answer.may_lead,
     }
 }
 

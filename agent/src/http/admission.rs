@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Visitors;
+use super::Api;
 use super::answer::text;
 use super::authentication;
 use crate::config::Rest;
@@ -39,7 +39,7 @@ type Refusal = (StatusCode, String);
 
 /// Passes on acceptable requests.
 pub(super) async fn check(
-    State((visitors, way)): State<(Visitors, Way)>,
+    State((api, way)): State<(Api, Way)>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -47,7 +47,7 @@ pub(super) async fn check(
         request.extensions_mut().insert(Standing::Authenticated);
         return next.run(request).await;
     }
-    let rest = &visitors.config.rest;
+    let rest = &api.config.rest;
     let standing = if rest.has_password() { Standing::Authenticated } else { Standing::Anybody };
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !reads && let Some(words) = authentication::refusal(rest, header(request.headers(), &AUTHORIZATION)) {
@@ -58,7 +58,7 @@ pub(super) async fn check(
     let by_name = rest.listen.ip().is_loopback() || (!reads && standing == Standing::Anybody);
     let by_type = request.method() == Method::POST && standing == Standing::Anybody;
     let checked = check_origin(request.headers(), reads)
-        .and_then(|()| if by_name { check_host(request.headers(), &visitors.names) } else { Ok(()) })
+        .and_then(|()| if by_name { check_host(request.headers(), &api.names) } else { Ok(()) })
         .and_then(|()| if by_type { check_type(request.headers()) } else { Ok(()) });
     if let Err((code, words)) = checked {
         return text(code, words);

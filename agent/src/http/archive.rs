@@ -12,7 +12,7 @@ use outrider_archive::catalog::{Backup, BackupState, Catalog, Window};
 use outrider_archive::{BackupInfo, Status, StreamStatus};
 use serde_json::{Value, json};
 
-use super::Visitors;
+use super::Api;
 use super::answer::text;
 use super::backup::document;
 use crate::backup::{Drills, Seen, Shelf};
@@ -22,8 +22,8 @@ use crate::log::causes;
 const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// `GET /backups`.
-pub(super) async fn backups(State(visitors): State<Visitors>) -> Response {
-    let Some(shelf) = &visitors.shelf else { return none() };
+pub(super) async fn backups(State(api): State<Api>) -> Response {
+    let Some(shelf) = &api.shelf else { return none() };
     match shelf.look(AGE_MAX).await {
         Ok(seen) => Json(listed(shelf, &seen)).into_response(),
         Err(fault) => text(StatusCode::SERVICE_UNAVAILABLE, causes(&fault)),
@@ -31,9 +31,9 @@ pub(super) async fn backups(State(visitors): State<Visitors>) -> Response {
 }
 
 /// `GET /archive`. Answers also while the store is down, with what was last seen.
-pub(super) async fn archive(State(visitors): State<Visitors>) -> Response {
-    let Some(shelf) = &visitors.shelf else { return none() };
-    let report = visitors.board.borrow().clone();
+pub(super) async fn archive(State(api): State<Api>) -> Response {
+    let Some(shelf) = &api.shelf else { return none() };
+    let report = api.reports.borrow().clone();
     let (seen, fault) = match shelf.look(AGE_MAX).await {
         Ok(seen) => (Some(seen), None),
         Err(fault) => (shelf.last(), Some(causes(&fault))),
@@ -44,7 +44,7 @@ pub(super) async fn archive(State(visitors): State<Visitors>) -> Response {
     let window = seen.as_ref().and_then(|seen| seen.catalog.window());
     Json(json!({
         "archive": shelf.url(),
-        "told_by": visitors.config.name,
+        "told_by": api.config.name,
         "shipping": shipping.map(status),
         "streaming": streaming.map(stream),
         "kept_for_gap": report.as_ref().and_then(|report| report.kept_for_gap).map(|from| from.to_string()),

@@ -7,16 +7,16 @@ use outrider_dcs::Snapshot;
 use serde_json::{Map, Value};
 
 use super::answer::{dcs_fault, text};
-use super::{Visitors, body};
+use super::{Api, body};
 
 /// The request in the body, parsed by `read`, and what the DCS shows now; or the response when either fails.
 pub(super) async fn wish<Wish, Words: Into<String>>(
-    visitors: &Visitors,
+    api: &Api,
     request: Request,
     read: impl FnOnce(&Map<String, Value>) -> Result<Wish, (StatusCode, Words)>,
 ) -> Result<(Wish, Snapshot), Box<Response>> {
     let object = body::object(request).await?;
     let wish = read(&object).map_err(|(code, words)| Box::new(text(code, words)))?;
-    let cluster = visitors.dcs.read().await.map_err(|fault| Box::new(dcs_fault(&fault)))?;
+    let cluster = api.dcs.read().await.map_err(|fault| Box::new(dcs_fault(&fault)))?;
     Ok((wish, cluster))
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::Visitors;
+use super::Api;
 use super::answer::{dcs_fault, text};
 use crate::clock;
 
@@ -24,23 +24,20 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// `GET /backup`. From the DCS, so that who has just asked for one sees the request.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
-    match visitors.dcs.read().await {
+pub(super) async fn show(State(api): State<Api>) -> Response {
+    match api.dcs.read().await {
         Ok(cluster) => Json(document(&cluster)).into_response(),
         Err(fault) => dcs_fault(&fault),
     }
 }
 
 /// `POST /backup`: 202 with the request, or with `?wait=true` its outcome; 409 with what runs already.
-pub(super) async fn ask(
-    State(visitors): State<Visitors>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
-    if visitors.config.archive.is_none() {
+pub(super) async fn ask(State(api): State<Api>, Query(query): Query<HashMap<String, String>>) -> Response {
+    if api.config.archive.is_none() {
         return text(StatusCode::PRECONDITION_FAILED, "this member has no archive: set archive.store");
     }
     let waits = matches!(query.get("wait").map(String::as_str), Some("true" | "1" | ""));
-    let cluster = match visitors.dcs.read().await {
+    let cluster = match api.dcs.read().await {
         Ok(cluster) => cluster,
         Err(fault) => return dcs_fault(&fault),
     };
@@ -53,14 +50,14 @@ pub(super) async fn ask(
     }
     let now = clock::wall();
     let request = BackupRequest {
-        id: format!("{}-{}", visitors.config.name, now.as_nanosecond()),
-        by: visitors.config.name.clone(),
+        id: format!("{}-{}", api.config.name, now.as_nanosecond()),
+        by: api.config.name.clone(),
         at: now.to_string(),
         attempts: 0,
     };
     // Watched from before the request is written, so that nothing that comes of it is missed.
-    let changes = visitors.dcs.watch();
-    match visitors.dcs.request_backup(&request).await {
+    let changes = api.dcs.watch();
+    match api.dcs.request_backup(&request).await {
         Ok(_) => {}
         Err(fault) if fault.is_conflict() => {
             let words = "a backup was requested at the same time; see GET /backup";
@@ -69,26 +66,26 @@ pub(super) async fn ask(
         Err(fault) => return dcs_fault(&fault),
     }
     info!(id = request.id, "a base backup was requested");
-    visitors.waker.wake();
+    api.waker.wake();
     if waits {
-        return outcome(&visitors, &request.id, changes).await;
+        return outcome(&api, &request.id, changes).await;
     }
     (StatusCode::ACCEPTED, Json(json!({"id": request.id}))).into_response()
 }
 
 /// `DELETE /backup`: the request goes, and whoever takes it gives it up.
-pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
-    let cluster = match visitors.dcs.read().await {
+pub(super) async fn cancel(State(api): State<Api>) -> Response {
+    let cluster = match api.dcs.read().await {
         Ok(cluster) => cluster,
         Err(fault) => return dcs_fault(&fault),
     };
     let Some(entry) = cluster.backup_request else {
         return text(StatusCode::NOT_FOUND, "no backup is requested or in progress");
     };
-    match visitors.dcs.withdraw_backup(entry.revision).await {
+    match api.dcs.withdraw_backup(entry.revision).await {
         Ok(()) => {
             info!(id = entry.value.id, "the base backup was cancelled");
-            visitors.waker.wake();
+            api.waker.wake();
             (StatusCode::OK, Json(json!({"id": entry.value.id, "cancelled": true}))).into_response()
         }
         Err(fault) => dcs_fault(&fault),
@@ -96,12 +93,12 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
 }
 
 /// Waits until the backup has ended or was taken back.
-async fn outcome(visitors: &Visitors, id: &str, mut changes: watch::Receiver<Changes>) -> Response {
+async fn outcome(api: &Api, id: &str, mut changes: watch::Receiver<Changes>) -> Response {
     let begun = clock::monotonic();
     while begun.elapsed() < WAIT_MAX {
         changes.mark_unchanged();
         // A DCS that does not answer is asked again: until it does, the outcome is not known.
-        if let Ok(cluster) = visitors.dcs.read().await {
+        if let Ok(cluster) = api.dcs.read().await {
             if let Some(last) = cluster.backup_last.filter(|entry| entry.value.request == id) {
                 return ended(&last.value);
             }

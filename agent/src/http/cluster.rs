@@ -8,27 +8,27 @@ use outrider_dcs::{Member, Snapshot};
 use outrider_wal::Lsn;
 use serde_json::{Map, Value, json};
 
-use super::Visitors;
+use super::Api;
 use super::answer::text;
 use super::restart;
 use crate::lag::end_of_wal;
 use crate::report::Report;
 
 /// `GET /cluster`.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
-    let report = visitors.board.borrow().clone();
+pub(super) async fn show(State(api): State<Api>) -> Response {
+    let report = api.reports.borrow().clone();
     let Some((report, cluster)) = report.as_ref().and_then(|report| Some((report, report.cluster.as_ref()?)))
     else {
         return unseen();
     };
-    let mut document = document(cluster, &visitors.config.scope);
-    document.insert("outrider".to_owned(), ours(report, &visitors.config.name));
+    let mut document = document(cluster, &api.config.scope);
+    document.insert("outrider".to_owned(), ours(report, &api.config.name));
     Json(Value::Object(document)).into_response()
 }
 
 /// `GET /history`.
-pub(super) async fn history(State(visitors): State<Visitors>) -> Response {
-    let report = visitors.board.borrow().clone();
+pub(super) async fn history(State(api): State<Api>) -> Response {
+    let report = api.reports.borrow().clone();
     match report.as_ref().and_then(|report| report.cluster.as_ref()) {
         None => unseen(),
         Some(cluster) => {

@@ -7,21 +7,21 @@ use outrider_ha::{Postgres, Role};
 use outrider_wal::{Lsn, TimelineId};
 use serde_json::json;
 
-use super::Visitors;
+use super::Api;
 use super::cluster::unseen;
 use crate::config;
 
 /// Answers 503 before the first round has ended.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
-    let Some(report) = visitors.board.borrow().clone() else { return unseen() };
+pub(super) async fn show(State(api): State<Api>) -> Response {
+    let Some(report) = api.reports.borrow().clone() else { return unseen() };
     let (role, timeline, position) = data(&report.view.local.postgres);
     Json(json!({
-        "name": visitors.config.name,
+        "name": api.config.name,
         "role": role,
         "system_identifier": report.view.local.system.map(|system| system.to_string()),
         "timeline": timeline,
         "position": position,
-        "may_lead": config::policy_tags(&visitors.config.tags).may_lead(),
+        "may_lead": config::policy_tags(&api.config.tags).may_lead(),
         "record": *report.dcs_record,
     }))
     .into_response()

@@ -19,7 +19,7 @@ pub(super) struct Hall {
 #[derive(Default)]
 struct Waiting {
     numbers: u64,
-    visitors: BTreeMap<u64, CancellationToken>,
+    idle: BTreeMap<u64, CancellationToken>,
 }
 
 /// A connection's place. A new one counts as idle.
@@ -41,7 +41,7 @@ impl Hall {
         let permit = match self.places.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let longest = self.waiting().visitors.pop_first();
+                let longest = self.waiting().idle.pop_first();
                 if let Some((_, longest)) = longest {
                     longest.cancel();
                 }
@@ -69,7 +69,7 @@ impl Place {
         let mut waiting = self.hall.waiting();
         waiting.numbers += 1;
         let number = waiting.numbers;
-        waiting.visitors.insert(number, self.leave.clone());
+        waiting.idle.insert(number, self.leave.clone());
         *self.number() = Some(number);
     }
 
@@ -77,7 +77,7 @@ impl Place {
     pub(super) fn serve(&self) {
         let mut waiting = self.hall.waiting();
         if let Some(number) = self.number().take() {
-            waiting.visitors.remove(&number);
+            waiting.idle.remove(&number);
         }
     }
 
@@ -136,6 +136,6 @@ mod tests {
         assert!(![&first, &third, &fourth].into_iter().any(must_leave));
         drop(third);
         fifth.await;
-        assert_eq!(hall.waiting().visitors.len(), 0);
+        assert_eq!(hall.waiting().idle.len(), 0);
     }
 }

@@ -10,7 +10,7 @@ use outrider_ha::Replay;
 use outrider_postgres::memory_bytes;
 use serde_json::{Value, json};
 
-use super::Visitors;
+use super::Api;
 use super::answer::text;
 use super::status::Status;
 use crate::clock;
@@ -125,7 +125,7 @@ impl Conditions {
 
 /// Every other path.
 pub(super) async fn check(
-    State(visitors): State<Visitors>,
+    State(api): State<Api>,
     method: Method,
     uri: Uri,
     RawQuery(query): RawQuery,
@@ -133,8 +133,8 @@ pub(super) async fn check(
     if ![Method::GET, Method::HEAD, Method::OPTIONS].contains(&method) {
         return (StatusCode::NOT_IMPLEMENTED, format!("Unsupported method ('{method}')\n")).into_response();
     }
-    let status = Status::now(&visitors).await;
-    let verdict = match judge(uri.path(), query.as_deref(), &status, &visitors.config) {
+    let status = Status::now(&api).await;
+    let verdict = match judge(uri.path(), query.as_deref(), &status, &api.config) {
         Ok(verdict) => verdict,
         Err(words) => return text(StatusCode::BAD_REQUEST, words),
     };
@@ -142,7 +142,7 @@ pub(super) async fn check(
     if method != Method::GET {
         return code.into_response();
     }
-    let mut document = status.document(&visitors);
+    let mut document = status.document(&api);
     if let Some(why) = verdict.too_far_behind {
         document["outrider"]["too_far_behind"] = json!(why);
     }
@@ -174,8 +174,8 @@ pub(super) fn judge(
 }
 
 /// `GET /liveness`: whether the agent makes its rounds. Asks nothing of Postgres.
-pub(super) async fn liveness(State(visitors): State<Visitors>) -> StatusCode {
-    let Some(report) = visitors.board.borrow().clone() else {
+pub(super) async fn liveness(State(api): State<Api>) -> StatusCode {
+    let Some(report) = api.reports.borrow().clone() else {
         return StatusCode::OK;
     };
     let patience = if report.lease_until_boottime_ns.is_some() { 1 } else { 2 };
@@ -184,12 +184,12 @@ pub(super) async fn liveness(State(visitors): State<Visitors>) -> StatusCode {
 }
 
 /// `GET /readiness`: whether it leads, or streams and is not far behind.
-pub(super) async fn readiness(State(visitors): State<Visitors>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn readiness(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
     let conditions = match Conditions::of(query.as_deref()) {
         Ok(conditions) => conditions,
         Err(words) => return text(StatusCode::BAD_REQUEST, words),
     };
-    let status = Status::now(&visitors).await;
+    let status = Status::now(&api).await;
     code(status.is_leader() || is_ready(&conditions, &status)).into_response()
 }
 

@@ -18,7 +18,7 @@ use tracing::info;
 use self::wish::Wish;
 use super::answer::{dcs_fault, text};
 use super::status::Status;
-use super::{Visitors, asked};
+use super::{Api, asked};
 use crate::clock;
 
 /// Longest wait for the outcome before answering.
@@ -27,8 +27,8 @@ const WAIT_MAX: Duration = Duration::from_secs(100);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `GET /restart`. Reads the DCS, so that whoever has just requested one sees it.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
-    match visitors.dcs.read().await {
+pub(super) async fn show(State(api): State<Api>) -> Response {
+    match api.dcs.read().await {
         Ok(cluster) => {
             let asked = cluster.restart.map(|entry| entry.value);
             let (open, last): (Option<_>, Option<_>) = if asked.as_ref().is_some_and(RestartRequest::is_open)
@@ -44,8 +44,8 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
 }
 
 /// `POST /restart`.
-pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> Response {
-    let (wish, cluster) = match asked::wish(&visitors, request, Wish::read).await {
+pub(super) async fn ask(State(api): State<Api>, request: Request) -> Response {
+    let (wish, cluster) = match asked::wish(&api, request, Wish::read).await {
         Ok(both) => both,
         Err(answer) => return *answer,
     };
@@ -55,12 +55,12 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
             None => text(StatusCode::SERVICE_UNAVAILABLE, "restart already in progress; see GET /restart"),
         };
     }
-    let members = match wish.members(&cluster, &visitors.config.name) {
+    let members = match wish.members(&cluster, &api.config.name) {
         Ok(members) => members,
         Err((code, words)) => return text(code, words),
     };
     if !wish.is_for_several()
-        && let Err(words) = fits(&wish, &visitors).await
+        && let Err(words) = fits(&wish, &api).await
     {
         return text(StatusCode::SERVICE_UNAVAILABLE, words);
     }
@@ -69,7 +69,7 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
         return text(StatusCode::SERVICE_UNAVAILABLE, words);
     }
     let now = clock::wall();
-    let (name, seen) = (&visitors.config.name, cluster.restart.map_or(0, |entry| entry.revision));
+    let (name, seen) = (&api.config.name, cluster.restart.map_or(0, |entry| entry.revision));
     let asked = RestartRequest {
         id: format!("{name}-{}", now.as_nanosecond()),
         by: name.clone(),
@@ -80,7 +80,7 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
         members,
         ..RestartRequest::default()
     };
-    match visitors.dcs.write_restart(&asked, seen).await {
+    match api.dcs.write_restart(&asked, seen).await {
         Ok(_) => {}
         Err(fault) if fault.is_conflict() => {
             return text(StatusCode::CONFLICT, "Another restart was requested at the same time");
@@ -88,17 +88,17 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
         Err(fault) => return dcs_fault(&fault),
     }
     info!(id = asked.id, at = ?asked.scheduled_at, pending = asked.pending, "a restart was requested");
-    visitors.waker.wake();
+    api.waker.wake();
     match (&asked.scheduled_at, wish.wait) {
         (Some(_), true) => text(StatusCode::ACCEPTED, "Restart scheduled"),
         (_, false) => (StatusCode::ACCEPTED, Json(json!({"id": asked.id}))).into_response(),
-        (None, true) => outcome(&visitors, &asked).await,
+        (None, true) => outcome(&api, &asked).await,
     }
 }
 
 /// `DELETE /restart`: a member that has begun finishes, nobody else begins.
-pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
-    let cluster = match visitors.dcs.read().await {
+pub(super) async fn cancel(State(api): State<Api>) -> Response {
+    let cluster = match api.dcs.read().await {
         Ok(cluster) => cluster,
         Err(fault) => return dcs_fault(&fault),
     };
@@ -109,10 +109,10 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
         if entry.value.scheduled_at.is_some() { "scheduled restart deleted" } else { "restart cancelled" };
     let finished = Some(clock::wall().to_string());
     let taken_back = RestartRequest { cancelled: true, finished, ..entry.value };
-    match visitors.dcs.write_restart(&taken_back, entry.revision).await {
+    match api.dcs.write_restart(&taken_back, entry.revision).await {
         Ok(_) => {
             info!(id = taken_back.id, "the restart was cancelled");
-            visitors.waker.wake();
+            api.waker.wake();
             text(StatusCode::OK, words)
         }
         Err(fault) => dcs_fault(&fault),
@@ -120,8 +120,8 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
 }
 
 /// Patroni's conditions for a restart of this member.
-async fn fits(wish: &Wish, visitors: &Visitors) -> Result<(), String> {
-    let status = Status::now(visitors).await;
+async fn fits(wish: &Wish, api: &Api) -> Result<(), String> {
+    let status = Status::now(api).await;
     let Some(postgres) = &status.postgres else {
         return Err(match status.state() {
             "starting" => "postgres is still starting".to_owned(),
@@ -136,13 +136,13 @@ async fn fits(wish: &Wish, visitors: &Visitors) -> Result<(), String> {
     if fits { Ok(()) } else { Err("restart conditions are not satisfied".to_owned()) }
 }
 
-async fn outcome(visitors: &Visitors, asked: &RestartRequest) -> Response {
-    let mut changes = visitors.dcs.watch();
+async fn outcome(api: &Api, asked: &RestartRequest) -> Response {
+    let mut changes = api.dcs.watch();
     let deadline = clock::monotonic() + WAIT_MAX;
     loop {
         changes.mark_unchanged();
         // A DCS that does not answer is asked again: until it does, the outcome is not known.
-        let now = visitors.dcs.read().await.ok().and_then(|cluster| cluster.restart);
+        let now = api.dcs.read().await.ok().and_then(|cluster| cluster.restart);
         if let Some(entry) = now.filter(|entry| entry.value.id != asked.id || !entry.value.is_open()) {
             return ended(&entry.value, asked);
         }

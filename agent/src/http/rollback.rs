@@ -12,24 +12,24 @@ use serde_json::{Map, Value, json};
 use tracing::info;
 
 use super::answer::{dcs_fault, text};
-use super::{Visitors, asked};
+use super::{Api, asked};
 use crate::clock;
 use crate::rollback::goal;
 
 /// `GET /rollback`. From the DCS, so that who has just asked for one sees the request.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
-    match visitors.dcs.read().await {
+pub(super) async fn show(State(api): State<Api>) -> Response {
+    match api.dcs.read().await {
         Ok(cluster) => Json(document(&cluster)).into_response(),
         Err(fault) => dcs_fault(&fault),
     }
 }
 
 /// `POST /rollback`: 202 with the request; 409 with what runs already.
-pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> Response {
+pub(super) async fn ask(State(api): State<Api>, request: Request) -> Response {
     let wish = |object: &Map<String, Value>| {
         read(&Value::Object(object.clone())).map_err(|words| (StatusCode::BAD_REQUEST, words))
     };
-    let ((target, backup), cluster) = match asked::wish(&visitors, request, wish).await {
+    let ((target, backup), cluster) = match asked::wish(&api, request, wish).await {
         Ok(both) => both,
         Err(answer) => return *answer,
     };
@@ -42,14 +42,14 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
     }
     let now = clock::wall();
     let request = RollbackRequest {
-        id: format!("{}-{}", visitors.config.name, now.as_nanosecond()),
-        by: visitors.config.name.clone(),
+        id: format!("{}-{}", api.config.name, now.as_nanosecond()),
+        by: api.config.name.clone(),
         at: now.to_string(),
         target,
         backup,
         ..RollbackRequest::default()
     };
-    match visitors.dcs.request_rollback(&request).await {
+    match api.dcs.request_rollback(&request).await {
         Ok(_) => {}
         Err(fault) if fault.is_conflict() => {
             let words = "a rollback was requested at the same time; see GET /rollback";
@@ -58,13 +58,13 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
         Err(fault) => return dcs_fault(&fault),
     }
     info!(id = request.id, target = %json!(request.target), "a rollback was requested");
-    visitors.waker.wake();
+    api.waker.wake();
     (StatusCode::ACCEPTED, Json(json!({"id": request.id}))).into_response()
 }
 
 /// `DELETE /rollback`: the request goes, and the leader gives it up.
-pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
-    let cluster = match visitors.dcs.read().await {
+pub(super) async fn cancel(State(api): State<Api>) -> Response {
+    let cluster = match api.dcs.read().await {
         Ok(cluster) => cluster,
         Err(fault) => return dcs_fault(&fault),
     };
@@ -76,10 +76,10 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
         return text(StatusCode::CONFLICT, words);
     }
     // The request changes when the swap begins, and then this changes nothing.
-    match visitors.dcs.withdraw_rollback(entry.revision).await {
+    match api.dcs.withdraw_rollback(entry.revision).await {
         Ok(()) => {
             info!(id = entry.value.id, "the rollback was cancelled");
-            visitors.waker.wake();
+            api.waker.wake();
             (StatusCode::OK, Json(json!({"id": entry.value.id, "cancelled": true}))).into_response()
         }
         Err(fault) => dcs_fault(&fault),

@@ -10,7 +10,7 @@ use outrider_postgres::{Configuration, KnownParameters};
 use serde_json::{Map, Value};
 use tracing::info;
 
-use super::Visitors;
+use super::Api;
 use super::admission::Standing;
 use super::answer::{dcs_fault, text};
 use super::{body, perilous};
@@ -22,10 +22,10 @@ const UNKNOWN: &str = "the Postgres of this member has never answered, so that n
 
 /// `GET /config`. Reads the DCS, so that whoever has just changed it sees the change; the last rules seen while the DCS is
 /// silent.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
-    let cluster = match visitors.dcs.read().await {
+pub(super) async fn show(State(api): State<Api>) -> Response {
+    let cluster = match api.dcs.read().await {
         Ok(cluster) => Some(cluster),
-        Err(_) => visitors.board.borrow().as_ref().and_then(|report| report.cluster.clone()),
+        Err(_) => api.reports.borrow().as_ref().and_then(|report| report.cluster.clone()),
     };
     match cluster.and_then(|cluster| cluster.config) {
         Some(entry) => Json(entry.value).into_response(),
@@ -35,7 +35,7 @@ pub(super) async fn show(State(visitors): State<Visitors>) -> Response {
 
 /// `PATCH /config`: merges; `null` removes a key.
 pub(super) async fn patch(
-    State(visitors): State<Visitors>,
+    State(api): State<Api>,
     Extension(standing): Extension<Standing>,
     request: Request,
 ) -> Response {
@@ -46,7 +46,7 @@ pub(super) async fn patch(
         Ok(changes) => changes,
         Err(answer) => return *answer,
     };
-    let cluster = match visitors.dcs.read().await {
+    let cluster = match api.dcs.read().await {
         Ok(cluster) => cluster,
         Err(fault) => return dcs_fault(&fault),
     };
@@ -55,12 +55,12 @@ pub(super) async fn patch(
     };
     let mut wanted = (*seen.value).clone();
     merge(&mut wanted, &changes);
-    replace(&visitors, standing, &wanted, Some(&seen.value), seen.revision).await
+    replace(&api, standing, &wanted, Some(&seen.value), seen.revision).await
 }
 
 /// `PUT /config`: replaces everything.
 pub(super) async fn put(
-    State(visitors): State<Visitors>,
+    State(api): State<Api>,
     Extension(standing): Extension<Standing>,
     request: Request,
 ) -> Response {
@@ -68,15 +68,15 @@ pub(super) async fn put(
         Ok(wanted) => Value::Object(wanted),
         Err(answer) => return *answer,
     };
-    match visitors.dcs.read().await.map(|cluster| cluster.config) {
-        Ok(Some(seen)) => replace(&visitors, standing, &wanted, Some(&seen.value), seen.revision).await,
-        Ok(None) => replace(&visitors, standing, &wanted, None, 0).await,
+    match api.dcs.read().await.map(|cluster| cluster.config) {
+        Ok(Some(seen)) => replace(&api, standing, &wanted, Some(&seen.value), seen.revision).await,
+        Ok(None) => replace(&api, standing, &wanted, None, 0).await,
         Err(fault) => dcs_fault(&fault),
     }
 }
 
 async fn replace(
-    visitors: &Visitors,
+    api: &Api,
     standing: Standing,
     wanted: &Value,
     seen: Option<&Value>,
@@ -87,7 +87,7 @@ async fn replace(
     }
     let perilous = perilous::changes(seen.unwrap_or(&Value::Null), wanted);
     if standing == Standing::Anybody && !perilous.is_empty() {
-        let socket = Rest::socket(&visitors.config.postgres.state_directory);
+        let socket = Rest::socket(&api.config.postgres.state_directory);
         let words = format!(
             "{}: may make a member run what somebody else wrote, name files, or let people in, so it is not taken without \
              authentication; set restapi.authentication, or send it as the agent's user or root by {}",
@@ -96,17 +96,17 @@ async fn replace(
         );
         return text(StatusCode::FORBIDDEN, words);
     }
-    if let Err((code, words)) = check(visitors, wanted, seen).await {
+    if let Err((code, words)) = check(api, wanted, seen).await {
         return text(code, words);
     }
     let written = match seen {
-        Some(_) => visitors.dcs.replace_config(wanted, revision).await,
-        None => visitors.dcs.create_config(wanted).await,
+        Some(_) => api.dcs.replace_config(wanted, revision).await,
+        None => api.dcs.create_config(wanted).await,
     };
     match written {
         Ok(revision) => {
             info!(revision, "the configuration of the cluster was changed through this member");
-            visitors.waker.wake();
+            api.waker.wake();
             Json(wanted).into_response()
         }
         Err(fault) => dcs_fault(&fault),
@@ -114,25 +114,21 @@ async fn replace(
 }
 
 /// Whether all members could follow the change; parameters are checked with the local Postgres.
-async fn check(
-    visitors: &Visitors,
-    wanted: &Value,
-    seen: Option<&Value>,
-) -> Result<(), (StatusCode, String)> {
-    let settings = &visitors.config.postgres;
+async fn check(api: &Api, wanted: &Value, seen: Option<&Value>) -> Result<(), (StatusCode, String)> {
+    let settings = &api.config.postgres;
     let for_postgres = |rules: Option<&Value>| rules.and_then(|rules| rules.get("postgresql")).cloned();
     let changes_postgres = for_postgres(seen) != for_postgres(Some(wanted));
-    let report = visitors.board.borrow().clone();
+    let report = api.reports.borrow().clone();
     let known = if changes_postgres {
-        let live = visitors.looks.known_parameters().await.map(Arc::new);
+        let live = api.looks.known_parameters().await.map(Arc::new);
         let known = live.or_else(|| report.as_ref().and_then(|report| report.known.clone()));
         Some(known.ok_or((StatusCode::SERVICE_UNAVAILABLE, UNKNOWN.to_owned()))?)
     } else {
         None
     };
     let last = report.map(|report| report.configuration.clone()).unwrap_or_default();
-    let before = seen.map(|seen| judge(seen, visitors, known.as_deref(), &last)).unwrap_or_default();
-    let after = judge(wanted, visitors, known.as_deref(), &last);
+    let before = seen.map(|seen| judge(seen, api, known.as_deref(), &last)).unwrap_or_default();
+    let after = judge(wanted, api, known.as_deref(), &last);
     let mut faults = new_violations(&after, &before);
     if faults.is_empty() && after.parameters != before.parameters {
         let tried = config::try_parameters(settings, &before.parameters, &after.parameters).await;
@@ -141,13 +137,8 @@ async fn check(
     if faults.is_empty() { Ok(()) } else { Err((StatusCode::BAD_REQUEST, faults.join("\n"))) }
 }
 
-fn judge(
-    rules: &Value,
-    visitors: &Visitors,
-    known: Option<&KnownParameters>,
-    last: &Configuration,
-) -> Judged {
-    config::judge(rules, &visitors.config.postgres, known, last)
+fn judge(rules: &Value, api: &Api, known: Option<&KnownParameters>, last: &Configuration) -> Judged {
+    config::judge(rules, &api.config.postgres, known, last)
 }
 
 /// What a change would make wrong. What was wrong before does not keep anybody from fixing something else.

@@ -11,7 +11,7 @@ use outrider_postgres::{Observation, Role, WalSender};
 use outrider_wal::Lsn;
 use serde_json::{Map, Value, json};
 
-use super::Visitors;
+use super::Api;
 use crate::clock;
 use crate::lag::Lag;
 use crate::member::{pending_restart_reason, replay};
@@ -27,15 +27,15 @@ pub(super) struct Status {
 }
 
 /// Always answers 200.
-pub(super) async fn show(State(visitors): State<Visitors>) -> Json<Value> {
-    Json(Status::now(&visitors).await.document(&visitors))
+pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
+    Json(Status::now(&api).await.document(&api))
 }
 
 impl Status {
     /// Queries Postgres and reads the report.
-    pub(super) async fn now(visitors: &Visitors) -> Self {
-        let postgres = visitors.looks.look().await;
-        let report = visitors.board.borrow().clone();
+    pub(super) async fn now(api: &Api) -> Self {
+        let postgres = api.looks.look().await;
+        let report = api.reports.borrow().clone();
         Status { report, postgres }
     }
 
@@ -99,9 +99,9 @@ impl Status {
     }
 
     /// What Patroni has no key for.
-    fn ours(&self, visitors: &Visitors) -> Value {
+    fn ours(&self, api: &Api) -> Value {
         // In an election the others must learn what this member has seen even before its first round.
-        let Some(report) = &self.report else { return json!({"watermark": visitors.watermark}) };
+        let Some(report) = &self.report else { return json!({"watermark": api.watermark}) };
         let lease = report.lease_until_boottime_ns.map(clock::until_boottime);
         let mut ours = json!({
             "round_at": report.at.to_string(),
@@ -127,8 +127,8 @@ impl Status {
     }
 
     /// The JSON of `/patroni` and of every health check.
-    pub(super) fn document(&self, visitors: &Visitors) -> Value {
-        let config = &visitors.config;
+    pub(super) fn document(&self, api: &Api) -> Value {
+        let config = &api.config;
         let mut document = Map::new();
         document.insert("state".to_owned(), json!(self.state()));
         document.insert("role".to_owned(), json!(self.role()));
@@ -145,7 +145,7 @@ impl Status {
             }
             put("dcs_last_seen", json!(report.dcs_last_seen.map_or(0, |seen| seen.as_second())));
         }
-        put("outrider", self.ours(visitors));
+        put("outrider", self.ours(api));
         if !config.tags.is_empty() {
             put("tags", Value::Object(config.tags.clone()));
         }

@@ -16,35 +16,35 @@ use tracing::info;
 use self::outcome::Awaited;
 use self::wish::{Action, Wish};
 use super::answer::{dcs_fault, text};
-use super::{Visitors, asked};
+use super::{Api, asked};
 use crate::{clock, deadline};
 
 /// `POST /switchover`.
-pub(super) async fn switchover(State(visitors): State<Visitors>, request: Request) -> Response {
-    ask(visitors, Action::Switchover, request).await
+pub(super) async fn switchover(State(api): State<Api>, request: Request) -> Response {
+    ask(api, Action::Switchover, request).await
 }
 
 /// `POST /failover`.
-pub(super) async fn failover(State(visitors): State<Visitors>, request: Request) -> Response {
-    ask(visitors, Action::Failover, request).await
+pub(super) async fn failover(State(api): State<Api>, request: Request) -> Response {
+    ask(api, Action::Failover, request).await
 }
 
 /// `DELETE /switchover` and `DELETE /failover`: cancels whatever is pending, for now or for later.
-pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
-    let before = match visitors.dcs.read().await {
+pub(super) async fn cancel(State(api): State<Api>) -> Response {
+    let before = match api.dcs.read().await {
         Ok(cluster) => cluster,
         Err(fault) => return dcs_fault(&fault),
     };
     let Some(entry) = &before.failover else {
         return text(StatusCode::NOT_FOUND, "no switchover is scheduled");
     };
-    if let Err(fault) = visitors.dcs.clear_failover(entry.revision).await {
+    if let Err(fault) = api.dcs.clear_failover(entry.revision).await {
         return dcs_fault(&fault);
     }
-    visitors.waker.wake();
+    api.waker.wake();
     info!(id = entry.value.id(), "a request for another leader was cancelled");
     // Either the announcement of the stop, or the candidate's lease, came before this in the DCS, or it never comes.
-    match visitors.dcs.read().await {
+    match api.dcs.read().await {
         Err(fault) => dcs_fault(&fault),
         Ok(after) => match begun(&before, &after, entry.value.member.as_deref()) {
             Some(words) => text(StatusCode::CONFLICT, words),
@@ -68,9 +68,9 @@ fn begun(before: &Snapshot, after: &Snapshot, candidate: Option<&str>) -> Option
         .then(|| format!("too late: {now} leads already"))
 }
 
-async fn ask(visitors: Visitors, action: Action, request: Request) -> Response {
+async fn ask(api: Api, action: Action, request: Request) -> Response {
     let read = |object: &Map<String, Value>| Wish::read(action, object);
-    let (wish, cluster) = match asked::wish(&visitors, request, read).await {
+    let (wish, cluster) = match asked::wish(&api, request, read).await {
         Ok(both) => both,
         Err(answer) => return *answer,
     };
@@ -83,7 +83,7 @@ async fn ask(visitors: Visitors, action: Action, request: Request) -> Response {
     }
     let mut given_up = None;
     if wish.scheduled_at.is_none() {
-        let fit = match wish.check(&cluster, &visitors).await {
+        let fit = match wish.check(&cluster, &api).await {
             Ok(fit) => fit,
             Err(words) => return text(StatusCode::PRECONDITION_FAILED, words),
         };
@@ -95,13 +95,13 @@ async fn ask(visitors: Visitors, action: Action, request: Request) -> Response {
     if wish.only_plan {
         return text(StatusCode::OK, given_up.unwrap_or_else(|| "it can be done".to_owned()));
     }
-    carry_out(&visitors, cluster, wish, given_up).await
+    carry_out(&api, cluster, wish, given_up).await
 }
 
 /// Writes the request, and waits for the outcome.
-async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up: Option<String>) -> Response {
-    let valid = wish.valid(visitors);
-    let id = format!("{}-{}", visitors.config.name, clock::wall().as_microsecond());
+async fn carry_out(api: &Api, cluster: Snapshot, wish: Wish, given_up: Option<String>) -> Response {
+    let valid = wish.valid(api);
+    let id = format!("{}-{}", api.config.name, clock::wall().as_microsecond());
     let terms = FailoverTerms {
         accept_data_loss: wish.accept_data_loss,
         wait: wish.wait.is_some(),
@@ -114,8 +114,8 @@ async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up:
         outrider: Some(terms),
     };
     // Watched from before the request is written, so that nothing is missed.
-    let awaited = Awaited::new(visitors, cluster, &wish, id.clone(), given_up);
-    let revision = match visitors.dcs.write_failover(&failover).await {
+    let awaited = Awaited::new(api, cluster, &wish, id.clone(), given_up);
+    let revision = match api.dcs.write_failover(&failover).await {
         Ok(revision) => revision,
         Err(fault) => {
             let words = format!("failed to write failover key into DCS: {}", crate::log::causes(&fault));
@@ -130,9 +130,9 @@ async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up:
         at = wish.scheduled_at,
         "a {what} was requested"
     );
-    visitors.waker.wake();
+    api.waker.wake();
     if wish.scheduled_at.is_some() {
         return text(StatusCode::ACCEPTED, "Switchover scheduled");
     }
-    awaited.outcome(visitors, revision, valid).await
+    awaited.outcome(api, revision, valid).await
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::log::{Said, causes};
+use crate::log::{LastLogged, causes};
 
 /// What the round does not see: a slot that stands where this server has not come to.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
@@ -91,7 +91,7 @@ async fn keep(
     mut wanted: watch::Receiver<Option<Wanted>>,
     kept_for_gap: watch::Sender<Option<Lsn>>,
 ) {
-    let mut fault = Said::default();
+    let mut fault = LastLogged::default();
     loop {
         let now = wanted.borrow_and_update().clone();
         let mut wait = LOOK_INTERVAL;
@@ -161,13 +161,13 @@ fn note(kept_for_gap: &watch::Sender<Option<Lsn>>, slot: Option<ArchiveSlot>) {
 }
 
 /// Says once what cannot be kept, and why.
-pub(super) fn tell(error: &Error, said: &mut Said, what: &str) {
+pub(super) fn tell(error: &Error, last_logged: &mut LastLogged, what: &str) {
     // A Postgres that is gone or stopping is the round's to tell.
     if matches!(error, Error::Connect { .. }) {
         return;
     }
     let text = causes(error);
-    if said.is_news(&text) {
+    if last_logged.is_news(&text) {
         warn!(fault = %text, "cannot keep {what}");
     }
 }

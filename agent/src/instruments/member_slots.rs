@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::archive_slot::tell;
 use crate::clock;
-use crate::log::Said;
+use crate::log::LastLogged;
 use crate::state::State;
 
 /// What the round does not see.
@@ -142,7 +142,7 @@ fn held(seen: &Observation, snapshot: &Snapshot, me: &str) -> Option<HeldSlots> 
 }
 
 async fn keep(postgres: Postgres, mut wanted: watch::Receiver<Option<Wanted>>) {
-    let mut fault = Said::default();
+    let mut fault = LastLogged::default();
     loop {
         let now = wanted.borrow_and_update().clone();
         let mut wait = LOOK_INTERVAL;

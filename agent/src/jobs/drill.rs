@@ -20,7 +20,7 @@ use super::seen;
 use crate::backup::{Shelf, ShelfError};
 use crate::clock;
 use crate::config::Config;
-use crate::log::{Said, causes};
+use crate::log::{LastLogged, causes};
 use crate::report::Report;
 use crate::schedule::Schedule;
 
@@ -54,7 +54,7 @@ pub(crate) struct Drill {
     running: Option<(Child, u64)>,
     /// How it ended, which is not told yet.
     ended: Option<Outcome>,
-    fault: Said,
+    fault: LastLogged,
 }
 
 /// Why there is none now.
@@ -92,7 +92,7 @@ impl Drill {
             look_at: None,
             running: None,
             ended: None,
-            fault: Said::default(),
+            fault: LastLogged::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::report::{Board, Report};
+use crate::report::{Report, ReportReceiver};
 
 /// For what is under way to come to its end when the agent ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -48,9 +48,9 @@ impl Drop for AbortOnDrop {
 }
 
 /// Begins.
-pub(crate) fn run<J: Job>(job: J, board: Board) -> Task {
+pub(crate) fn run<J: Job>(job: J, reports: ReportReceiver) -> Task {
     let (end, told) = oneshot::channel();
-    Task { task: AbortOnDrop(tokio::spawn(keep(job, board, told))), end, loose: J::LOOSE }
+    Task { task: AbortOnDrop(tokio::spawn(keep(job, reports, told))), end, loose: J::LOOSE }
 }
 
 impl Task {
@@ -64,19 +64,19 @@ impl Task {
     }
 }
 
-async fn keep<J: Job>(mut job: J, mut board: Board, mut told: oneshot::Receiver<()>) {
+async fn keep<J: Job>(mut job: J, mut reports: ReportReceiver, mut told: oneshot::Receiver<()>) {
     loop {
-        let report = board.borrow_and_update().clone();
+        let report = reports.borrow_and_update().clone();
         if let Some(report) = &report {
             job.look(report).await;
         }
         let again = job.look_again();
         tokio::select! {
-            changed = board.changed() => if changed.is_err() { return },
+            changed = reports.changed() => if changed.is_err() { return },
             () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             () = job.happened() => {}
             _ = &mut told => {
-                let last = board.borrow().clone();
+                let last = reports.borrow().clone();
                 return job.leave(last.as_deref()).await;
             }
         }

@@ -1,4 +1,4 @@
-//! A report, for the tests of all that read the board.
+//! A report, for the tests of all that read it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What starts a round: a change in the DCS, news of the supervisor, a finished job, a visitor, a signal, or the time.
+//! What starts a round: a change in the DCS, news of the supervisor, a finished job, an HTTP request, a signal, or the time.
 //! A closed list; none of them acts by itself.
 
 use std::time::Duration;

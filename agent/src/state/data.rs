@@ -4,7 +4,7 @@ use outrider_postgres::ControlData;
 use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 use tracing::{error, warn};
 
-use crate::log::{Said, causes};
+use crate::log::{LastLogged, causes};
 
 /// What is remembered of it.
 #[derive(Default)]
@@ -19,10 +19,10 @@ pub(crate) struct Data {
     history_of: Option<TimelineId>,
     starts: TimelineStarts,
     /// Why that cannot be told, as it was last logged.
-    starts_fault: Said,
+    starts_fault: LastLogged,
     rewind_failed: bool,
     /// Why the data directory is refused, as it was last logged.
-    refused: Said,
+    refused: LastLogged,
 }
 
 impl Data {

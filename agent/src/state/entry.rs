@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::clock;
-use crate::log::{Said, causes};
+use crate::log::{LastLogged, causes};
 
 /// An entry that has not changed is written again after so many rounds, should somebody have deleted it.
 const ENTRY_ROUNDS: u32 = 30;
@@ -18,7 +18,7 @@ const ENTRY_ROUNDS: u32 = 30;
 pub(crate) struct Entry {
     is_member: bool,
     written: Option<Written>,
-    fault: Said,
+    fault: LastLogged,
     ttl: Option<Duration>,
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::log::{Said, causes};
+use crate::log::{LastLogged, causes};
 
 /// What is remembered of it.
 #[derive(Default)]
@@ -16,7 +16,7 @@ pub(crate) struct Postgres {
     /// The postmaster that has answered since its start.
     answered_pid: Option<i32>,
     /// Why a starting one takes no connections, as it was last logged.
-    starting_fault: Said,
+    starting_fault: LastLogged,
     silent_since: Option<Instant>,
     shut_out_since: Option<Instant>,
     short_since: Option<Instant>,

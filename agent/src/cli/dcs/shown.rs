@@ -4,7 +4,7 @@ use outrider_dcs::Snapshot;
 use outrider_ha::{MemberName, NotRebuilt, Rebuilding, Role};
 use serde_json::{Value, json};
 
-use super::{Heard, Said};
+use super::{Answer, Heard};
 use crate::cli::format::{Format, Rows};
 
 /// A table and a line for people, or the rows alone for programs.
@@ -27,7 +27,7 @@ pub(super) fn show(
         "Promotable then",
         "Leads",
     ];
-    let rows = heard.iter().map(|(name, said)| row(name, said.as_ref(), best)).collect();
+    let rows = heard.iter().map(|(name, answer)| row(name, answer.as_ref(), best)).collect();
     let table = Rows { columns, rows }.show(format, |_, _, cell| cell)?;
     if format != Format::Table {
         return Ok(table);
@@ -61,28 +61,28 @@ fn outlook(rebuilding: &Rebuilding) -> String {
     text + "\n"
 }
 
-fn row(name: &str, said: Option<&Said>, best: Option<&str>) -> Vec<Value> {
+fn row(name: &str, answer: Option<&Answer>, best: Option<&str>) -> Vec<Value> {
     let leads = if best == Some(name) { json!("yes") } else { Value::Null };
-    let Some(said) = said else {
+    let Some(answer) = answer else {
         let mut row = vec![json!(name), json!("no")];
         row.resize(9, Value::Null);
         return row;
     };
-    let sync = said.record.sync();
+    let sync = answer.record.sync();
     let promotable: Vec<String> = sync.leader.into_iter().chain(sync.sync_standby).collect();
-    let postgres = match (said.role, &said.system_identifier) {
+    let postgres = match (answer.role, &answer.system_identifier) {
         (Role::Primary, _) => "primary",
         (Role::Standby, _) => "standby",
         (Role::NotRunning, Some(_)) => "stopped",
         (Role::NotRunning, None) => "no data",
     };
-    let seen = said.record.watermark;
+    let seen = answer.record.watermark;
     vec![
         json!(name),
         json!("yes"),
         json!(postgres),
-        json!(said.timeline.get()),
-        json!(said.position.to_string()),
+        json!(answer.timeline.get()),
+        json!(answer.position.to_string()),
         json!(seen.term.0),
         json!(seen.sync_revision),
         json!(promotable.join(", ")),
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn heard() -> Heard {
-        let said = |name: &str, role: &str, position: &str, sync_revision: u64, standby: &str| {
+        let answer = |name: &str, role: &str, position: &str, sync_revision: u64, standby: &str| {
             from_value(json!({
                 "name": name, "role": role, "system_identifier": "7", "timeline": 2, "position": position, "may_lead": true,
                 "record": {"watermark": {"term": 9, "sync_revision": sync_revision},
@@ -109,8 +109,8 @@ mod tests {
         };
         Heard::from([
             ("n1".to_owned(), None),
-            ("n2".to_owned(), Some(said("n2", "standby", "0/5000000", 40, "n2"))),
-            ("n3".to_owned(), Some(said("n3", "not_running", "0/4000000", 60, "n3"))),
+            ("n2".to_owned(), Some(answer("n2", "standby", "0/5000000", 40, "n2"))),
+            ("n3".to_owned(), Some(answer("n3", "not_running", "0/4000000", 60, "n3"))),
         ])
     }
 

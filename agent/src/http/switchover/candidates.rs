@@ -7,7 +7,7 @@ use outrider_ha::{Unfit, may_take_over};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::http::Visitors;
+use crate::http::Api;
 use crate::http::status::Status;
 use crate::observe::members;
 
@@ -26,7 +26,7 @@ pub(super) struct Found {
 }
 
 /// Asks all of them.
-pub(super) async fn ask(members: &[&Member], me: &str, visitors: &Visitors) -> Found {
+pub(super) async fn ask(members: &[&Member], me: &str, api: &Api) -> Found {
     let mut found = Found::default();
     let client = match reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build() {
         Ok(client) => client,
@@ -39,7 +39,7 @@ pub(super) async fn ask(members: &[&Member], me: &str, visitors: &Visitors) -> F
     for member in members {
         let name = member.name.clone();
         if name == me {
-            let status = Status::now(visitors).await.document(visitors);
+            let status = Status::now(api).await.document(api);
             found.note(name, Some(status));
         } else {
             let (client, url) = (client.clone(), member.api_url().map(str::to_owned));

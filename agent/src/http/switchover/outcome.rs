@@ -10,12 +10,12 @@ use outrider_ha::Reason;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::Visitors;
+use super::super::Api;
 use super::super::answer::text;
 use super::wish::{Action, Wish};
 use crate::clock;
 use crate::log::causes;
-use crate::report::{Board, Report};
+use crate::report::{Report, ReportReceiver};
 
 /// Extra time beyond `switchover_timeout` for a switchover that was already stopping the old primary at its deadline.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ pub(super) struct Awaited {
     leader: Option<String>,
     candidate: Option<String>,
     changes: watch::Receiver<Changes>,
-    board: Board,
+    reports: ReportReceiver,
     /// Whether this member led before it, so that it measures the gap and knows why it failed.
     is_leader: bool,
     gap_before: Option<Duration>,
@@ -64,37 +64,37 @@ enum Progress {
 impl Awaited {
     /// `before`: the cluster as it was before the request.
     pub(super) fn new(
-        visitors: &Visitors,
+        api: &Api,
         before: Snapshot,
         wish: &Wish,
         id: String,
         given_up: Option<String>,
     ) -> Self {
-        let board = visitors.board.clone();
-        let gap_before = last_gap(board.borrow().as_ref());
+        let reports = api.reports.clone();
+        let gap_before = last_gap(reports.borrow().as_ref());
         let leader = before.leader.map(|leader| leader.name);
         Awaited {
             id,
             action: wish.action,
-            is_leader: leader.as_deref() == Some(&visitors.config.name),
+            is_leader: leader.as_deref() == Some(&api.config.name),
             leader,
             candidate: wish.candidate.clone(),
-            changes: visitors.dcs.watch(),
+            changes: api.dcs.watch(),
             gap_before,
-            board,
+            reports,
             refusal: None,
             given_up,
         }
     }
 
     /// Waits for the outcome. A request that is not done within `valid` is withdrawn, so that nothing comes of it later.
-    pub(super) async fn outcome(mut self, visitors: &Visitors, revision: i64, valid: Duration) -> Response {
+    pub(super) async fn outcome(mut self, api: &Api, revision: i64, valid: Duration) -> Response {
         let mut deadline = clock::monotonic() + valid;
         let mut withdrawn = false;
         loop {
             self.changes.mark_unchanged();
             // A DCS that does not answer is asked again: until it does, the outcome is not known.
-            let cluster = visitors.dcs.read().await;
+            let cluster = api.dcs.read().await;
             match cluster.as_ref().map(|cluster| self.progress(cluster, revision)) {
                 Ok(Progress::Done(leader)) => return self.done(&leader).await,
                 Ok(Progress::Failed(answer)) if !withdrawn => return self.failed(answer).await,
@@ -110,7 +110,7 @@ impl Awaited {
                     return self.unknown("the old primary is still being stopped");
                 }
                 deadline = clock::monotonic() + self.switchover_timeout() + END_LIMIT;
-                match visitors.dcs.clear_failover(revision).await {
+                match api.dcs.clear_failover(revision).await {
                     Ok(()) => withdrawn = true,
                     // Somebody is answering it right now.
                     Err(fault) if fault.is_conflict() => deadline = clock::monotonic() + CONFLICT_LIMIT,
@@ -129,7 +129,7 @@ impl Awaited {
     }
 
     fn switchover_timeout(&self) -> Duration {
-        let report = self.board.borrow();
+        let report = self.reports.borrow();
         report.as_ref().map(|report| report.view.policy.switchover_timeout).unwrap_or_default()
     }
 
@@ -139,7 +139,7 @@ impl Awaited {
     }
 
     fn too_late(&self, valid: Duration) -> Response {
-        let report = self.board.borrow();
+        let report = self.reports.borrow();
         let last = report.as_ref().map(|report| format!(" ({})", report.plan.reason)).unwrap_or_default();
         let words = format!(
             "{} failed: it was not done within {} seconds{last}; the request was withdrawn and will not be carried out",
@@ -171,7 +171,7 @@ impl Awaited {
                 () = sleep_until(next) => return,
                 // Both end only with the agent.
                 _ = self.changes.changed() => return,
-                changed = self.board.changed() => {
+                changed = self.reports.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -182,7 +182,7 @@ impl Awaited {
     }
 
     fn note_refusal(&mut self) {
-        let report = self.board.borrow_and_update();
+        let report = self.reports.borrow_and_update();
         if let Some(refusal) = report.as_ref().and_then(|report| refusal(report)) {
             self.refusal = Some(refusal);
         }
@@ -209,7 +209,7 @@ impl Awaited {
         let before = self.gap_before;
         let measured = async {
             let is_new = |report: &Option<_>| last_gap(report.as_ref()) != before;
-            self.board.wait_for(is_new).await.ok().and_then(|report| last_gap(report.as_ref()))
+            self.reports.wait_for(is_new).await.ok().and_then(|report| last_gap(report.as_ref()))
         };
         match timeout(GAP_LIMIT, measured).await.ok().flatten() {
             Some(gap) => {
@@ -235,7 +235,7 @@ impl Awaited {
             let said = |report: &Option<Arc<Report>>| {
                 report.as_ref().is_some_and(|report| refusal(report).is_some())
             };
-            let report = timeout(REFUSAL_LIMIT, self.board.wait_for(said)).await;
+            let report = timeout(REFUSAL_LIMIT, self.reports.wait_for(said)).await;
             self.refusal = report.ok().and_then(Result::ok).and_then(|report| refusal(report.as_ref()?));
         }
         let words = match self.refusal {

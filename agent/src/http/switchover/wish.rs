@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::candidates;
 use crate::clock;
-use crate::http::Visitors;
+use crate::http::Api;
 
 /// How long a request is valid that is made before the rules of the cluster are known.
 const LIMIT_UNKNOWN: Duration = Duration::from_secs(20);
@@ -107,8 +107,8 @@ impl Wish {
     }
 
     /// How long it is valid from when it is due.
-    pub(super) fn valid(&self, visitors: &Visitors) -> Duration {
-        let report = visitors.board.borrow();
+    pub(super) fn valid(&self, api: &Api) -> Duration {
+        let report = api.reports.borrow();
         let limit = report.as_ref().map_or(LIMIT_UNKNOWN, |report| report.view.policy.request_limit());
         limit + self.wait.unwrap_or_default()
     }
@@ -120,13 +120,9 @@ impl Wish {
     }
 
     /// Whether the cluster can do it now: the members that could take over, with their status, or the text of the refusal.
-    pub(super) async fn check(
-        &self,
-        cluster: &Snapshot,
-        visitors: &Visitors,
-    ) -> Result<Vec<(String, Value)>, String> {
+    pub(super) async fn check(&self, cluster: &Snapshot, api: &Api) -> Result<Vec<(String, Value)>, String> {
         let standing = self.standing(cluster)?;
-        let found = candidates::ask(&standing, &visitors.config.name, visitors).await;
+        let found = candidates::ask(&standing, &api.config.name, api).await;
         if !found.fit.is_empty() {
             return Ok(found.fit);
         }

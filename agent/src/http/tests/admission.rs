@@ -75,7 +75,7 @@ async fn who_comes_by_the_socket_needs_no_password() {
     let listener = http::listen_local(directory.path()).unwrap();
     let path = Rest::socket(directory.path());
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    let server = tokio::spawn(http::serve_local(stage.visitors.clone(), listener));
+    let server = tokio::spawn(http::serve_local(stage.api.clone(), listener));
     let client = Client::builder().no_proxy().unix_socket(path).build().unwrap();
     let change = client
         .patch("http://localhost/config")

@@ -1,4 +1,4 @@
-//! What the tests of the REST API stand on: a member's visitors, a report, and a served API.
+//! What the tests of the REST API stand on: a member's state, a report, and a served API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::backup::Shelf;
 use crate::config;
-use crate::http::{self, Looks, Visitors};
+use crate::http::{self, Api, Looks};
 use crate::report::{self, Report};
 use crate::sample::member;
 use crate::wake::{Wakes, waker};
@@ -24,11 +24,11 @@ use crate::wake::{Wakes, waker};
 pub(super) struct Stage {
     pub(super) cluster: MemoryCluster,
     pub(super) dcs: Arc<dyn Dcs>,
-    pub(super) board: watch::Sender<Option<Arc<Report>>>,
+    pub(super) reports: watch::Sender<Option<Arc<Report>>>,
     pub(super) url: String,
     /// Its archive.
     pub(super) archive: tempfile::TempDir,
-    pub(super) visitors: Visitors,
+    pub(super) api: Api,
     client: Client,
     server: JoinHandle<()>,
     _wakes: Wakes,
@@ -48,22 +48,21 @@ impl Stage {
         let config = Arc::new(config::sample::config(password));
         let cluster = MemoryCluster::new();
         let dcs = member(&cluster, "p1");
-        let (board, seen) = watch::channel(None);
+        let (reports, seen) = watch::channel(None);
         let (waker, wakes) = waker();
         let looks = Looks::new(Observer::new(Arc::new(config.postgres.clone())));
         let archive = tempfile::tempdir().unwrap();
         let store = Arc::new(DirectoryStore::new(archive.path().to_owned()));
         let layout = config.archive.as_ref().unwrap().layout.clone();
         let shelf = Some(Shelf::new(store, layout));
-        let dcs_of_visitors = dcs.clone();
+        let dcs_of_api = dcs.clone();
         let (watermark, names) = (Watermark::default(), http::names(&config));
-        let visitors =
-            Visitors { board: seen, waker, dcs: dcs_of_visitors, looks, watermark, shelf, names, config };
+        let api = Api { reports: seen, waker, dcs: dcs_of_api, looks, watermark, shelf, names, config };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(http::serve(visitors.clone(), listener));
+        let server = tokio::spawn(http::serve(api.clone(), listener));
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
-        Stage { cluster, dcs, board, url, archive, visitors, client, server, _wakes: wakes }
+        Stage { cluster, dcs, reports, url, archive, api, client, server, _wakes: wakes }
     }
 
     /// `GET`.
@@ -110,8 +109,8 @@ impl Stage {
         self.post(Report { known: serde_json::from_value(known).unwrap(), ..report::sample::report() });
     }
 
-    /// Puts a report on the board.
+    /// Publishes a report.
     pub(super) fn post(&self, report: Report) {
-        self.board.send_replace(Some(Arc::new(report)));
+        self.reports.send_replace(Some(Arc::new(report)));
     }
 }

@@ -1,4 +1,4 @@
-//! Base backups with a DCS in memory, a board that is written here, and a taker that does as it is told.
+//! Base backups with a DCS in memory, reports that are written here, and a taker that does as it is told.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Taker for Played {
 /// One member with its job.
 struct Desk {
     dcs: Arc<dyn Dcs>,
-    board: watch::Sender<Option<Arc<Report>>>,
+    reports: watch::Sender<Option<Arc<Report>>>,
     begun: mpsc::Receiver<Begun>,
     cancelled: Arc<Mutex<u32>>,
     job: Task,
@@ -86,13 +86,13 @@ impl Desk {
             dcs.acquire_leader(None).await.unwrap();
             dcs.write_initialize("7").await.unwrap();
         }
-        let (board, seen) = watch::channel(None);
+        let (reports, seen) = watch::channel(None);
         let (told, begun) = mpsc::channel(8);
         let cancelled = Arc::new(Mutex::new(0));
         let taker = Arc::new(Played { begun: told, cancelled: cancelled.clone() });
         let schedule = schedule.map(|text| text.parse::<Schedule>().unwrap());
         let job = run(Claimed::new(Backup::new(schedule, taker, QUICK), dcs.clone()), seen);
-        Desk { dcs, board, begun, cancelled, job, is_primary }
+        Desk { dcs, reports, begun, cancelled, job, is_primary }
     }
 
     /// What a round would hang up now.
@@ -100,7 +100,7 @@ impl Desk {
         let mut seen = report();
         seen.cluster = Some(self.dcs.read().await.unwrap());
         seen.postgres = Some(postgres(self.is_primary));
-        self.board.send_replace(Some(Arc::new(seen)));
+        self.reports.send_replace(Some(Arc::new(seen)));
     }
 
     /// The backup that it begins, within a bounded time of rounds of all.
