@@ -23,9 +23,9 @@ pub(crate) fn due_in(scheduled_at: Option<&str>) -> Duration {
 
 /// How long a request is still valid: by its deadline and by this member's own count. The clocks of members differ, and one that
 /// is behind must not do what all others have abandoned. A schedule is a wall-clock time, and limits its own validity.
-pub(crate) fn expires_in(wish: &Failover, seen_for: Duration, policy: &Policy) -> Duration {
+pub(crate) fn expires_in(request: &Failover, seen_for: Duration, policy: &Policy) -> Duration {
     let limit = policy.request_limit();
-    match (wish.scheduled_at.as_deref(), &wish.outrider) {
+    match (request.scheduled_at.as_deref(), &request.outrider) {
         (Some(at), terms) => {
             let valid = terms.as_ref().map_or(limit, |terms| Duration::from_millis(terms.valid_ms));
             at.parse::<Timestamp>()
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn a_wish_of_patronis_command_line_counts_from_when_it_is_first_seen() {
-        let wish = Failover { member: Some("p2".to_owned()), ..Failover::default() };
-        assert_eq!(expires_in(&wish, Duration::ZERO, &policy()), SECOND * 20);
-        assert_eq!(expires_in(&wish, SECOND * 30, &policy()), Duration::ZERO);
+        let request = Failover { member: Some("p2".to_owned()), ..Failover::default() };
+        assert_eq!(expires_in(&request, Duration::ZERO, &policy()), SECOND * 20);
+        assert_eq!(expires_in(&request, SECOND * 30, &policy()), Duration::ZERO);
     }
 
     #[test]

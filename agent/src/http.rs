@@ -4,24 +4,24 @@
 mod admission;
 mod answer;
 mod archive;
-mod asked;
 mod authentication;
 mod backup;
 mod body;
 mod cluster;
-mod crowd;
+mod connections;
 mod dcs;
-mod door;
-mod hall;
 mod health;
-mod looks;
-mod perilous;
+mod places;
+mod privileged;
+mod request;
 mod restart;
 mod rollback;
 mod rules;
 mod scrape;
+mod shared_observer;
 mod status;
 mod switchover;
+mod wait_limit;
 
 #[cfg(test)]
 mod tests;
@@ -41,9 +41,9 @@ use outrider_ha::Watermark;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tracing::warn;
 
-use self::admission::Way;
-use self::crowd::Crowd;
-pub(crate) use self::looks::Looks;
+use self::admission::Transport;
+pub(crate) use self::shared_observer::SharedObserver;
+use self::wait_limit::WaitLimit;
 
 use crate::backup::Shelf;
 use crate::config::{Config, Rest};
@@ -60,7 +60,7 @@ pub(crate) struct Api {
     /// For requests, and for the rules of the cluster.
     pub(crate) dcs: Arc<dyn Dcs>,
     /// Queries Postgres now: an answer in an election must not be a round old.
-    pub(crate) looks: Looks,
+    pub(crate) observer: SharedObserver,
     /// How far this member had seen the DCS when its agent started.
     pub(crate) watermark: Watermark,
     /// What the archive holds; `None` without one.
@@ -76,12 +76,12 @@ pub(crate) async fn serve(api: Api, listener: TcpListener) {
     if let Some(open) = api.config.rest.open_to() {
         warn!("{open}");
     }
-    door::open(listener, router(api, Way::Network)).await;
+    connections::serve(listener, router(api, Transport::Network)).await;
 }
 
 /// The same on the unix socket.
 pub(crate) async fn serve_local(api: Api, listener: UnixListener) {
-    door::open(listener, router(api, Way::Socket)).await;
+    connections::serve(listener, router(api, Transport::Socket)).await;
 }
 
 /// Opens the port of the REST API, with the longest backlog that the kernel allows: a client that finds no room in it tries again
@@ -113,7 +113,7 @@ pub(crate) fn names(config: &Config) -> Arc<[String]> {
     admission::names(&config.rest, hostname.as_deref()).into()
 }
 
-fn router(api: Api, way: Way) -> Router {
+fn router(api: Api, transport: Transport) -> Router {
     // These wait for the DCS, the archive or an outcome.
     let waiting = Router::new()
         .route("/config", get(rules::show).patch(rules::patch).put(rules::put))
@@ -124,7 +124,7 @@ fn router(api: Api, way: Way) -> Router {
         .route("/rollback", get(rollback::show).post(rollback::ask).delete(rollback::cancel))
         .route("/backups", get(archive::backups))
         .route("/archive", get(archive::archive))
-        .route_layer(from_fn_with_state(Crowd::new(), crowd::limit));
+        .route_layer(from_fn_with_state(WaitLimit::new(), wait_limit::limit));
     Router::new()
         .merge(waiting)
         .route("/patroni", get(status::show))
@@ -135,7 +135,7 @@ fn router(api: Api, way: Way) -> Router {
         .route("/liveness", get(health::liveness))
         .route("/readiness", get(health::readiness))
         .fallback(health::check)
-        .layer(from_fn_with_state((api.clone(), way), admission::check))
+        .layer(from_fn_with_state((api.clone(), transport), admission::check))
         .layer(DefaultBodyLimit::max(body::BODY_MAX))
         .with_state(api)
 }

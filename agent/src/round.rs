@@ -58,7 +58,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         waker: waker.clone(),
         dcs: instruments.dcs.clone(),
         shelf: shelf(&instruments),
-        looks: http::Looks::new(instruments.postgres.observer()),
+        observer: http::SharedObserver::new(instruments.postgres.observer()),
         names: http::names(&config),
         watermark: state.dcs.watermark(),
         config: config.clone(),

@@ -1,4 +1,4 @@
-//! The steps of a restart that somebody asked for: how far a member is, in the DCS, and the wish for a switchover instead.
+//! The steps of a restart that somebody asked for: how far a member is, in the DCS, and the request for a switchover instead.
 
 use outrider_dcs::{Failover, RestartMember, RestartRequest, RestartState};
 use outrider_ha::{MemberName, TurnChange, TurnEnd};
@@ -15,8 +15,8 @@ impl Actor<'_> {
         let id = format!("{name}-restart-{}", clock::wall().as_nanosecond());
         let valid = self.state.rules.policy().request_limit();
         let terms = Some(terms(id, valid, valid));
-        let wish = Failover { leader: Some(name), outrider: terms, ..Failover::default() };
-        self.instruments.dcs.write_failover(&wish).await?;
+        let request = Failover { leader: Some(name), outrider: terms, ..Failover::default() };
+        self.instruments.dcs.write_failover(&request).await?;
         info!("requested a switchover, because this Postgres has to restart");
         Ok(())
     }

@@ -19,7 +19,7 @@ const PAGE_TYPES: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded"
 
 /// How a request arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Transport {
     /// Over the network, including loopback.
     Network,
     /// Through the unix socket, from the agent's user or root.
@@ -28,42 +28,42 @@ pub(super) enum Way {
 
 /// What is known of the sender. Every request that changes something carries it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Access {
     /// Has given the password, or came through the socket.
     Authenticated,
     /// Anybody who reaches this address.
-    Anybody,
+    Anonymous,
 }
 
 type Refusal = (StatusCode, String);
 
 /// Passes on acceptable requests.
 pub(super) async fn check(
-    State((api, way)): State<(Api, Way)>,
+    State((api, transport)): State<(Api, Transport)>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if way == Way::Socket {
-        request.extensions_mut().insert(Standing::Authenticated);
+    if transport == Transport::Socket {
+        request.extensions_mut().insert(Access::Authenticated);
         return next.run(request).await;
     }
     let rest = &api.config.rest;
-    let standing = if rest.has_password() { Standing::Authenticated } else { Standing::Anybody };
+    let access = if rest.has_password() { Access::Authenticated } else { Access::Anonymous };
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !reads && let Some(words) = authentication::refusal(rest, header(request.headers(), &AUTHORIZATION)) {
         let challenge = [(WWW_AUTHENTICATE, "Basic realm=\"Outrider\"")];
         return (StatusCode::UNAUTHORIZED, challenge, words).into_response();
     }
     // Where everybody may read, the name does not matter; on loopback it is how a page would get in.
-    let by_name = rest.listen.ip().is_loopback() || (!reads && standing == Standing::Anybody);
-    let by_type = request.method() == Method::POST && standing == Standing::Anybody;
+    let by_name = rest.listen.ip().is_loopback() || (!reads && access == Access::Anonymous);
+    let by_type = request.method() == Method::POST && access == Access::Anonymous;
     let checked = check_origin(request.headers(), reads)
         .and_then(|()| if by_name { check_host(request.headers(), &api.names) } else { Ok(()) })
         .and_then(|()| if by_type { check_type(request.headers()) } else { Ok(()) });
     if let Err((code, words)) = checked {
         return text(code, words);
     }
-    request.extensions_mut().insert(standing);
+    request.extensions_mut().insert(access);
     next.run(request).await
 }
 

@@ -63,13 +63,13 @@ fn document(cluster: &Snapshot, scope: &str) -> Map<String, Value> {
     let mut document = Map::new();
     document.insert("members".to_owned(), members.iter().map(|one| member(one, cluster)).collect());
     document.insert("scope".to_owned(), json!(scope));
-    if let Some(wish) = cluster.failover.as_ref().map(|entry| &entry.value)
-        && let Some(at) = &wish.scheduled_at
+    if let Some(request) = cluster.failover.as_ref().map(|entry| &entry.value)
+        && let Some(at) = &request.scheduled_at
     {
         let mut scheduled = Map::new();
         scheduled.insert("at".to_owned(), json!(at));
-        scheduled.extend(wish.leader.as_ref().map(|leader| ("from".to_owned(), json!(leader))));
-        scheduled.extend(wish.member.as_ref().map(|member| ("to".to_owned(), json!(member))));
+        scheduled.extend(request.leader.as_ref().map(|leader| ("from".to_owned(), json!(leader))));
+        scheduled.extend(request.member.as_ref().map(|member| ("to".to_owned(), json!(member))));
         document.insert("scheduled_switchover".to_owned(), Value::Object(scheduled));
     }
     document
@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn a_scheduled_switchover_is_shown() {
-        let wish = r#"{"leader":"p1","scheduled_at":"2026-01-01T12:00+00:00"}"#;
-        let failover = Failover::parse(wish).map(|value| Entry { value, revision: 3 });
+        let request = r#"{"leader":"p1","scheduled_at":"2026-01-01T12:00+00:00"}"#;
+        let failover = Failover::parse(request).map(|value| Entry { value, revision: 3 });
         let document = document(&Snapshot { failover, ..seen() }, "demo");
         assert_eq!(document["scheduled_switchover"], json!({"at": "2026-01-01T12:00+00:00", "from": "p1"}));
     }

@@ -1,7 +1,7 @@
 //! `POST /restart` requests a restart of this member, as in Patroni, or of several, one after the other. `DELETE /restart`
 //! cancels what has not begun. `GET /restart` shows progress. Restarts nothing: the request is in the DCS.
 
-mod wish;
+mod request;
 
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use self::wish::Wish;
+use self::request::RestartOrder;
+use super::Api;
 use super::answer::{dcs_fault, text};
+use super::request::parsed;
 use super::status::Status;
-use super::{Api, asked};
 use crate::clock;
 
 /// Longest wait for the outcome before answering.
@@ -45,7 +46,7 @@ pub(super) async fn show(State(api): State<Api>) -> Response {
 
 /// `POST /restart`.
 pub(super) async fn ask(State(api): State<Api>, request: Request) -> Response {
-    let (wish, cluster) = match asked::wish(&api, request, Wish::read).await {
+    let (order, cluster) = match parsed(&api, request, RestartOrder::read).await {
         Ok(both) => both,
         Err(answer) => return *answer,
     };
@@ -55,12 +56,12 @@ pub(super) async fn ask(State(api): State<Api>, request: Request) -> Response {
             None => text(StatusCode::SERVICE_UNAVAILABLE, "restart already in progress; see GET /restart"),
         };
     }
-    let members = match wish.members(&cluster, &api.config.name) {
+    let members = match order.members(&cluster, &api.config.name) {
         Ok(members) => members,
         Err((code, words)) => return text(code, words),
     };
-    if !wish.is_for_several()
-        && let Err(words) = fits(&wish, &api).await
+    if !order.is_for_several()
+        && let Err(words) = fits(&order, &api).await
     {
         return text(StatusCode::SERVICE_UNAVAILABLE, words);
     }
@@ -74,9 +75,9 @@ pub(super) async fn ask(State(api): State<Api>, request: Request) -> Response {
         id: format!("{name}-{}", now.as_nanosecond()),
         by: name.clone(),
         at: now.to_string(),
-        scheduled_at: wish.scheduled_at.clone(),
-        pending: wish.pending,
-        timeout_seconds: wish.timeout.map(|timeout| timeout.as_secs().max(1)),
+        scheduled_at: order.scheduled_at.clone(),
+        pending: order.pending,
+        timeout_seconds: order.timeout.map(|timeout| timeout.as_secs().max(1)),
         members,
         ..RestartRequest::default()
     };
@@ -89,7 +90,7 @@ pub(super) async fn ask(State(api): State<Api>, request: Request) -> Response {
     }
     info!(id = asked.id, at = ?asked.scheduled_at, pending = asked.pending, "a restart was requested");
     api.waker.wake();
-    match (&asked.scheduled_at, wish.wait) {
+    match (&asked.scheduled_at, order.wait) {
         (Some(_), true) => text(StatusCode::ACCEPTED, "Restart scheduled"),
         (_, false) => (StatusCode::ACCEPTED, Json(json!({"id": asked.id}))).into_response(),
         (None, true) => outcome(&api, &asked).await,
@@ -120,7 +121,7 @@ pub(super) async fn cancel(State(api): State<Api>) -> Response {
 }
 
 /// Patroni's conditions for a restart of this member.
-async fn fits(wish: &Wish, api: &Api) -> Result<(), String> {
+async fn fits(order: &RestartOrder, api: &Api) -> Result<(), String> {
     let status = Status::now(api).await;
     let Some(postgres) = &status.postgres else {
         return Err(match status.state() {
@@ -130,9 +131,9 @@ async fn fits(wish: &Wish, api: &Api) -> Result<(), String> {
     };
     let role = if postgres.is_primary() { "primary" } else { "replica" };
     let is_pending = |postgres: &Observation| !postgres.pending_restart.is_empty();
-    let fits = wish.role.as_deref().is_none_or(|wanted| wanted == role)
-        && wish.below_version.is_none_or(|version| postgres.server_version < version)
-        && (!wish.pending || wish.scheduled_at.is_some() || is_pending(postgres));
+    let fits = order.role.as_deref().is_none_or(|wanted| wanted == role)
+        && order.below_version.is_none_or(|version| postgres.server_version < version)
+        && (!order.pending || order.scheduled_at.is_some() || is_pending(postgres));
     if fits { Ok(()) } else { Err("restart conditions are not satisfied".to_owned()) }
 }
 

@@ -11,8 +11,9 @@ use outrider_restore::Target;
 use serde_json::{Map, Value, json};
 use tracing::info;
 
+use super::Api;
 use super::answer::{dcs_fault, text};
-use super::{Api, asked};
+use super::request::parsed;
 use crate::clock;
 use crate::rollback::goal;
 
@@ -26,10 +27,10 @@ pub(super) async fn show(State(api): State<Api>) -> Response {
 
 /// `POST /rollback`: 202 with the request; 409 with what runs already.
 pub(super) async fn ask(State(api): State<Api>, request: Request) -> Response {
-    let wish = |object: &Map<String, Value>| {
+    let read = |object: &Map<String, Value>| {
         read(&Value::Object(object.clone())).map_err(|words| (StatusCode::BAD_REQUEST, words))
     };
-    let ((target, backup), cluster) = match asked::wish(&api, request, wish).await {
+    let ((target, backup), cluster) = match parsed(&api, request, read).await {
         Ok(both) => both,
         Err(answer) => return *answer,
     };

@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use tracing::info;
 
 use super::Api;
-use super::admission::Standing;
+use super::admission::Access;
 use super::answer::{dcs_fault, text};
-use super::{body, perilous};
+use super::{body, privileged};
 use crate::config::{self, Judged, Rest};
 
 /// Without a server there is nobody who knows.
@@ -36,7 +36,7 @@ pub(super) async fn show(State(api): State<Api>) -> Response {
 /// `PATCH /config`: merges; `null` removes a key.
 pub(super) async fn patch(
     State(api): State<Api>,
-    Extension(standing): Extension<Standing>,
+    Extension(access): Extension<Access>,
     request: Request,
 ) -> Response {
     let changes = match body::object(request).await {
@@ -55,13 +55,13 @@ pub(super) async fn patch(
     };
     let mut wanted = (*seen.value).clone();
     merge(&mut wanted, &changes);
-    replace(&api, standing, &wanted, Some(&seen.value), seen.revision).await
+    replace(&api, access, &wanted, Some(&seen.value), seen.revision).await
 }
 
 /// `PUT /config`: replaces everything.
 pub(super) async fn put(
     State(api): State<Api>,
-    Extension(standing): Extension<Standing>,
+    Extension(access): Extension<Access>,
     request: Request,
 ) -> Response {
     let wanted = match body::object(request).await {
@@ -69,29 +69,23 @@ pub(super) async fn put(
         Err(answer) => return *answer,
     };
     match api.dcs.read().await.map(|cluster| cluster.config) {
-        Ok(Some(seen)) => replace(&api, standing, &wanted, Some(&seen.value), seen.revision).await,
-        Ok(None) => replace(&api, standing, &wanted, None, 0).await,
+        Ok(Some(seen)) => replace(&api, access, &wanted, Some(&seen.value), seen.revision).await,
+        Ok(None) => replace(&api, access, &wanted, None, 0).await,
         Err(fault) => dcs_fault(&fault),
     }
 }
 
-async fn replace(
-    api: &Api,
-    standing: Standing,
-    wanted: &Value,
-    seen: Option<&Value>,
-    revision: i64,
-) -> Response {
+async fn replace(api: &Api, access: Access, wanted: &Value, seen: Option<&Value>, revision: i64) -> Response {
     if seen == Some(wanted) {
         return Json(wanted).into_response();
     }
-    let perilous = perilous::changes(seen.unwrap_or(&Value::Null), wanted);
-    if standing == Standing::Anybody && !perilous.is_empty() {
+    let privileged = privileged::changes(seen.unwrap_or(&Value::Null), wanted);
+    if access == Access::Anonymous && !privileged.is_empty() {
         let socket = Rest::socket(&api.config.postgres.state_directory);
         let words = format!(
             "{}: may make a member run what somebody else wrote, name files, or let people in, so it is not taken without \
              authentication; set restapi.authentication, or send it as the agent's user or root by {}",
-            perilous.join(", "),
+            privileged.join(", "),
             socket.display()
         );
         return text(StatusCode::FORBIDDEN, words);
@@ -120,7 +114,7 @@ async fn check(api: &Api, wanted: &Value, seen: Option<&Value>) -> Result<(), (S
     let changes_postgres = for_postgres(seen) != for_postgres(Some(wanted));
     let report = api.reports.borrow().clone();
     let known = if changes_postgres {
-        let live = api.looks.known_parameters().await.map(Arc::new);
+        let live = api.observer.known_parameters().await.map(Arc::new);
         let known = live.or_else(|| report.as_ref().and_then(|report| report.known.clone()));
         Some(known.ok_or((StatusCode::SERVICE_UNAVAILABLE, UNKNOWN.to_owned()))?)
     } else {

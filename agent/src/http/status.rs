@@ -34,7 +34,7 @@ pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
 impl Status {
     /// Queries Postgres and reads the report.
     pub(super) async fn now(api: &Api) -> Self {
-        let postgres = api.looks.look().await;
+        let postgres = api.observer.observe().await;
         let report = api.reports.borrow().clone();
         Status { report, postgres }
     }

@@ -4,7 +4,7 @@
 mod candidates;
 mod missing;
 mod outcome;
-mod wish;
+mod request;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -13,10 +13,11 @@ use outrider_dcs::{Failover, FailoverTerms, Snapshot};
 use serde_json::{Map, Value};
 use tracing::info;
 
-use self::outcome::Awaited;
-use self::wish::{Action, Wish};
+use self::outcome::PendingRequest;
+use self::request::{Action, LeaderRequest};
+use super::Api;
 use super::answer::{dcs_fault, text};
-use super::{Api, asked};
+use super::request::parsed;
 use crate::{clock, deadline};
 
 /// `POST /switchover`.
@@ -69,12 +70,12 @@ fn begun(before: &Snapshot, after: &Snapshot, candidate: Option<&str>) -> Option
 }
 
 async fn ask(api: Api, action: Action, request: Request) -> Response {
-    let read = |object: &Map<String, Value>| Wish::read(action, object);
-    let (wish, cluster) = match asked::wish(&api, request, read).await {
+    let read = |object: &Map<String, Value>| LeaderRequest::read(action, object);
+    let (request, cluster) = match parsed(&api, request, read).await {
         Ok(both) => both,
         Err(answer) => return *answer,
     };
-    if let (None, Some(taken), Action::Switchover) = (&wish.scheduled_at, &cluster.rollback, action) {
+    if let (None, Some(taken), Action::Switchover) = (&request.scheduled_at, &cluster.rollback, action) {
         let words = format!(
             "{} prepares a rollback ({}), which a switchover would end: wait for it, or cancel it",
             taken.claim.member, taken.claim.phase
@@ -82,39 +83,44 @@ async fn ask(api: Api, action: Action, request: Request) -> Response {
         return text(StatusCode::PRECONDITION_FAILED, words);
     }
     let mut given_up = None;
-    if wish.scheduled_at.is_none() {
-        let fit = match wish.check(&cluster, &api).await {
+    if request.scheduled_at.is_none() {
+        let fit = match request.check(&cluster, &api).await {
             Ok(fit) => fit,
             Err(words) => return text(StatusCode::PRECONDITION_FAILED, words),
         };
         given_up = fit
             .first()
-            .filter(|_| wish.accept_data_loss)
+            .filter(|_| request.accept_data_loss)
             .map(|(name, status)| missing::of(&cluster, name, status));
     }
-    if wish.only_plan {
+    if request.only_plan {
         return text(StatusCode::OK, given_up.unwrap_or_else(|| "it can be done".to_owned()));
     }
-    carry_out(&api, cluster, wish, given_up).await
+    carry_out(&api, cluster, request, given_up).await
 }
 
 /// Writes the request, and waits for the outcome.
-async fn carry_out(api: &Api, cluster: Snapshot, wish: Wish, given_up: Option<String>) -> Response {
-    let valid = wish.valid(api);
+async fn carry_out(
+    api: &Api,
+    cluster: Snapshot,
+    request: LeaderRequest,
+    given_up: Option<String>,
+) -> Response {
+    let valid = request.valid(api);
     let id = format!("{}-{}", api.config.name, clock::wall().as_microsecond());
     let terms = FailoverTerms {
-        accept_data_loss: wish.accept_data_loss,
-        wait: wish.wait.is_some(),
-        ..deadline::terms(id.clone(), wish.due_in() + valid, valid)
+        accept_data_loss: request.accept_data_loss,
+        wait: request.wait.is_some(),
+        ..deadline::terms(id.clone(), request.due_in() + valid, valid)
     };
     let failover = Failover {
-        leader: wish.leader.clone(),
-        member: wish.candidate.clone(),
-        scheduled_at: wish.scheduled_at.clone(),
+        leader: request.leader.clone(),
+        member: request.candidate.clone(),
+        scheduled_at: request.scheduled_at.clone(),
         outrider: Some(terms),
     };
     // Watched from before the request is written, so that nothing is missed.
-    let awaited = Awaited::new(api, cluster, &wish, id.clone(), given_up);
+    let pending = PendingRequest::new(api, cluster, &request, id.clone(), given_up);
     let revision = match api.dcs.write_failover(&failover).await {
         Ok(revision) => revision,
         Err(fault) => {
@@ -122,17 +128,17 @@ async fn carry_out(api: &Api, cluster: Snapshot, wish: Wish, given_up: Option<St
             return text(StatusCode::SERVICE_UNAVAILABLE, words);
         }
     };
-    let what = wish.action.word();
+    let what = request.action.word();
     info!(
         id,
-        leader = wish.leader,
-        candidate = wish.candidate,
-        at = wish.scheduled_at,
+        leader = request.leader,
+        candidate = request.candidate,
+        at = request.scheduled_at,
         "a {what} was requested"
     );
     api.waker.wake();
-    if wish.scheduled_at.is_some() {
+    if request.scheduled_at.is_some() {
         return text(StatusCode::ACCEPTED, "Switchover scheduled");
     }
-    awaited.outcome(api, revision, valid).await
+    pending.outcome(api, revision, valid).await
 }

@@ -21,7 +21,7 @@ use crate::{clock, config};
 
 /// Between two counts of what the primary has finished while nothing is shipped.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
-/// The shipping and streaming of WAL, and the door for `wal-push` and `wal-fetch`.
+/// The shipping and streaming of WAL, and the socket for `wal-push` and `wal-fetch`.
 pub(crate) struct Archive {
     store: Arc<dyn Store>,
     shipper: Shipper,

@@ -25,7 +25,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     const WHAT: &'static str;
     /// As [`Job::LOOSE`].
     const LOOSE: &'static str;
-    /// The wish for one.
+    /// The request for one.
     type Request: Clone + Send + Sync;
     /// How far it is.
     type Claim: Clone + Send + Sync;
@@ -120,7 +120,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 
 /// What stands in the DCS of one kind.
 pub(crate) struct Records<Request> {
-    /// The wish for one.
+    /// The request for one.
     pub(super) request: Option<Entry<Request>>,
     /// Who has taken it up.
     pub(super) claim: Claim,

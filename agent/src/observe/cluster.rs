@@ -81,16 +81,16 @@ fn history(snapshot: &Snapshot) -> TimelineHistory {
     lines.parse().unwrap_or_default()
 }
 
-fn request(wish: &Failover, revision: i64, remembered: &Remembered<'_>) -> Request {
+fn request(request: &Failover, revision: i64, remembered: &Remembered<'_>) -> Request {
     Request {
-        kind: if wish.leader.is_some() { RequestKind::Switchover } else { RequestKind::Failover },
-        from: wish.leader.as_deref().map(MemberName::from),
-        to: wish.member.as_deref().map(MemberName::from),
-        due_in: due_in(wish.scheduled_at.as_deref()),
-        expires_in: expires_in(wish, remembered.request_seen_for, remembered.policy),
-        dated: wish.outrider.is_some(),
-        wait: wish.outrider.as_ref().is_some_and(|terms| terms.wait),
-        accept_data_loss: wish.outrider.as_ref().is_some_and(|terms| terms.accept_data_loss),
+        kind: if request.leader.is_some() { RequestKind::Switchover } else { RequestKind::Failover },
+        from: request.leader.as_deref().map(MemberName::from),
+        to: request.member.as_deref().map(MemberName::from),
+        due_in: due_in(request.scheduled_at.as_deref()),
+        expires_in: expires_in(request, remembered.request_seen_for, remembered.policy),
+        dated: request.outrider.is_some(),
+        wait: request.outrider.as_ref().is_some_and(|terms| terms.wait),
+        accept_data_loss: request.outrider.as_ref().is_some_and(|terms| terms.accept_data_loss),
         revision,
     }
 }

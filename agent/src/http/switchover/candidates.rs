@@ -18,7 +18,7 @@ const ANSWER_MAX: usize = 1 << 20;
 
 /// The members that could take over, after asking them.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Candidates {
     /// Those that answer, have a running Postgres and may lead, with their status.
     pub(super) fit: Vec<(String, Value)>,
     /// What is wrong with the others, in words.
@@ -26,8 +26,8 @@ pub(super) struct Found {
 }
 
 /// Asks all of them.
-pub(super) async fn ask(members: &[&Member], me: &str, api: &Api) -> Found {
-    let mut found = Found::default();
+pub(super) async fn ask(members: &[&Member], me: &str, api: &Api) -> Candidates {
+    let mut found = Candidates::default();
     let client = match reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build() {
         Ok(client) => client,
         Err(fault) => {
@@ -59,7 +59,7 @@ pub(super) async fn ask(members: &[&Member], me: &str, api: &Api) -> Found {
     found
 }
 
-impl Found {
+impl Candidates {
     fn note(&mut self, name: String, status: Option<Value>) {
         match (fault(status.as_ref()), status) {
             (Some(fault), _) => self.unfit.push(format!("{name} {fault}")),

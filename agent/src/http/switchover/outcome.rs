@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::Api;
 use super::super::answer::text;
-use super::wish::{Action, Wish};
+use super::request::{Action, LeaderRequest};
 use crate::clock;
 use crate::log::causes;
 use crate::report::{Report, ReportReceiver};
@@ -34,7 +34,7 @@ const GAP_HEADER: HeaderName = HeaderName::from_static("outrider-write-gap-secon
 const NEEDS_HEADER: HeaderName = HeaderName::from_static("outrider-needs");
 
 /// A requested switchover or failover.
-pub(super) struct Awaited {
+pub(super) struct PendingRequest {
     /// The request's id.
     id: String,
     action: Action,
@@ -53,7 +53,7 @@ pub(super) struct Awaited {
 
 /// How far it has come.
 #[derive(Debug, PartialEq, Eq)]
-enum Progress {
+enum RequestState {
     UnderWay,
     /// This member leads now and accepts writes.
     Done(String),
@@ -61,24 +61,24 @@ enum Progress {
     Failed(Option<FailoverAnswer>),
 }
 
-impl Awaited {
+impl PendingRequest {
     /// `before`: the cluster as it was before the request.
     pub(super) fn new(
         api: &Api,
         before: Snapshot,
-        wish: &Wish,
+        request: &LeaderRequest,
         id: String,
         given_up: Option<String>,
     ) -> Self {
         let reports = api.reports.clone();
         let gap_before = last_gap(reports.borrow().as_ref());
         let leader = before.leader.map(|leader| leader.name);
-        Awaited {
+        PendingRequest {
             id,
-            action: wish.action,
+            action: request.action,
             is_leader: leader.as_deref() == Some(&api.config.name),
             leader,
-            candidate: wish.candidate.clone(),
+            candidate: request.candidate.clone(),
             changes: api.dcs.watch(),
             gap_before,
             reports,
@@ -96,9 +96,9 @@ impl Awaited {
             // A DCS that does not answer is asked again: until it does, the outcome is not known.
             let cluster = api.dcs.read().await;
             match cluster.as_ref().map(|cluster| self.progress(cluster, revision)) {
-                Ok(Progress::Done(leader)) => return self.done(&leader).await,
-                Ok(Progress::Failed(answer)) if !withdrawn => return self.failed(answer).await,
-                Ok(Progress::Failed(_) | Progress::UnderWay) | Err(_) => {}
+                Ok(RequestState::Done(leader)) => return self.done(&leader).await,
+                Ok(RequestState::Failed(answer)) if !withdrawn => return self.failed(answer).await,
+                Ok(RequestState::Failed(_) | RequestState::UnderWay) | Err(_) => {}
             }
             let stopping =
                 |cluster: &Snapshot| cluster.intent.as_ref().is_some_and(|intent| intent.value.stopping);
@@ -149,17 +149,17 @@ impl Awaited {
         text(StatusCode::SERVICE_UNAVAILABLE, words)
     }
 
-    fn progress(&self, cluster: &Snapshot, revision: i64) -> Progress {
+    fn progress(&self, cluster: &Snapshot, revision: i64) -> RequestState {
         match &cluster.leader {
             Some(leader) if Some(&leader.name) != self.leader.as_ref() => {
                 let leads = cluster.member(&leader.name).and_then(|member| member.role()) == Some("primary");
-                if leads { Progress::Done(leader.name.clone()) } else { Progress::UnderWay }
+                if leads { RequestState::Done(leader.name.clone()) } else { RequestState::UnderWay }
             }
             // Another request may have taken its place.
             Some(_) | None if cluster.failover.as_ref().map(|entry| entry.revision) != Some(revision) => {
-                Progress::Failed(cluster.failover_answer.clone().filter(|answer| answer.id == self.id))
+                RequestState::Failed(cluster.failover_answer.clone().filter(|answer| answer.id == self.id))
             }
-            Some(_) | None => Progress::UnderWay,
+            Some(_) | None => RequestState::UnderWay,
         }
     }
 

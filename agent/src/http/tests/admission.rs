@@ -39,14 +39,14 @@ async fn a_web_page_gets_nothing_and_changes_nothing() {
 
 #[tokio::test]
 async fn what_could_run_code_is_not_taken_without_authentication() {
-    let perilous =
+    let privileged =
         json!({"postgresql": {"parameters": {"session_preload_libraries": "evil", "work_mem": "8MB"}}});
     let open = Stage::new(None).await;
     open.knows_parameters();
     open.dcs.create_config(&json!({"ttl": 5})).await.unwrap();
     for (method, body) in [
-        ("PATCH", perilous.clone()),
-        ("PUT", perilous.clone()),
+        ("PATCH", privileged.clone()),
+        ("PUT", privileged.clone()),
         ("PATCH", json!({"postgresql": {"parameters": {"plperl.on_init": "x"}}})),
         ("PATCH", json!({"postgresql": {"pg_hba": ["host all all all trust"]}})),
         ("PATCH", json!({"postgresql": {"parameters": {"Archive_Command": "rm -rf /"}}})),
@@ -62,8 +62,8 @@ async fn what_could_run_code_is_not_taken_without_authentication() {
     let closed = Stage::new(Some("geheim")).await;
     closed.knows_parameters();
     closed.dcs.create_config(&json!({"ttl": 5})).await.unwrap();
-    assert_eq!(closed.ask("PATCH", "/config", perilous.to_string(), None).await.0, 401);
-    assert_eq!(closed.ask("PATCH", "/config", perilous.to_string(), Some("geheim")).await.0, 200);
+    assert_eq!(closed.ask("PATCH", "/config", privileged.to_string(), None).await.0, 401);
+    assert_eq!(closed.ask("PATCH", "/config", privileged.to_string(), Some("geheim")).await.0, 200);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::stage::Stage;
 const CROWD: usize = 700;
 
 /// So many lines that have sent this much.
-fn crowd(stage: &Stage, sent: &str) -> Vec<TcpStream> {
+fn connect_many(stage: &Stage, sent: &str) -> Vec<TcpStream> {
     let address = stage.url.strip_prefix("http://").unwrap();
     let come = || {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -39,7 +39,7 @@ async fn no_crowd_keeps_a_health_check_out() {
         ),
         ("not reading", format!("GET /liveness HTTP/1.1\r\n{head}\r\n").repeat(50)),
     ] {
-        let inside = crowd(&stage, &sent);
+        let inside = connect_many(&stage, &sent);
         for _ in 0..5 {
             // A line of its own, as a load balancer's checks have.
             let client =
@@ -55,7 +55,7 @@ async fn no_crowd_keeps_a_health_check_out() {
 async fn requests_that_wait_are_not_many_at_one_time() {
     let stage = Stage::new(None).await;
     let inside =
-        crowd(&stage, "POST /switchover HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\n{");
+        connect_many(&stage, "POST /switchover HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\n{");
     // Every place for those that wait is taken while they are held, so the first refusal is one of too many.
     let refused = inside.iter().find_map(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();

@@ -148,12 +148,12 @@ async fn what_has_begun_is_not_said_to_be_taken_back() {
     let stage = Stage::new(None).await;
     let standby = Standby::new().await;
     pair(&stage, &standby).await;
-    let wish = outrider_dcs::Failover {
+    let request = outrider_dcs::Failover {
         leader: Some("p1".to_owned()),
         member: Some("p2".to_owned()),
         ..outrider_dcs::Failover::default()
     };
-    let wished = stage.dcs.write_failover(&wish).await.unwrap();
+    let revision = stage.dcs.write_failover(&request).await.unwrap();
     let stopping = outrider_dcs::SwitchoverIntent {
         id: "1".to_owned(),
         from: "p1".to_owned(),
@@ -161,7 +161,7 @@ async fn what_has_begun_is_not_said_to_be_taken_back() {
         deadline_unix_ms: 1,
         stopping: true,
     };
-    stage.dcs.write_intent_on_wish(&stopping, 0, wished).await.unwrap();
+    stage.dcs.write_intent_on_wish(&stopping, 0, revision).await.unwrap();
     let (code, words) = stage.ask("DELETE", "/switchover", "", None).await;
     assert_eq!((code, words.as_str()), (409, "too late: p1 is being stopped, and p2 takes over"));
 }
@@ -212,8 +212,8 @@ async fn a_scheduled_switchover_is_written_and_can_be_taken_back() {
         stage.ask("POST", "/switchover", request, None).await,
         (202, "Switchover scheduled".to_owned())
     );
-    let wish = stage.dcs.read().await.unwrap().failover.unwrap().value;
-    assert_eq!(wish.scheduled_at.as_deref(), Some("2999-01-01T12:00+00:00"));
+    let request = stage.dcs.read().await.unwrap().failover.unwrap().value;
+    assert_eq!(request.scheduled_at.as_deref(), Some("2999-01-01T12:00+00:00"));
     assert_eq!(
         stage.ask("DELETE", "/switchover", "", None).await,
         (200, "scheduled switchover deleted".to_owned())

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::backup::Shelf;
 use crate::config;
-use crate::http::{self, Api, Looks};
+use crate::http::{self, Api, SharedObserver};
 use crate::report::{self, Report};
 use crate::sample::member;
 use crate::wake::{Wakes, waker};
@@ -50,14 +50,14 @@ impl Stage {
         let dcs = member(&cluster, "p1");
         let (reports, seen) = watch::channel(None);
         let (waker, wakes) = waker();
-        let looks = Looks::new(Observer::new(Arc::new(config.postgres.clone())));
+        let observer = SharedObserver::new(Observer::new(Arc::new(config.postgres.clone())));
         let archive = tempfile::tempdir().unwrap();
         let store = Arc::new(DirectoryStore::new(archive.path().to_owned()));
         let layout = config.archive.as_ref().unwrap().layout.clone();
         let shelf = Some(Shelf::new(store, layout));
         let dcs_of_api = dcs.clone();
         let (watermark, names) = (Watermark::default(), http::names(&config));
-        let api = Api { reports: seen, waker, dcs: dcs_of_api, looks, watermark, shelf, names, config };
+        let api = Api { reports: seen, waker, dcs: dcs_of_api, observer, watermark, shelf, names, config };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(http::serve(api.clone(), listener));

@@ -10,13 +10,13 @@ use super::answer::{dcs_fault, text};
 use super::{Api, body};
 
 /// The request in the body, parsed by `read`, and what the DCS shows now; or the response when either fails.
-pub(super) async fn wish<Wish, Words: Into<String>>(
+pub(super) async fn parsed<Parsed, Words: Into<String>>(
     api: &Api,
     request: Request,
-    read: impl FnOnce(&Map<String, Value>) -> Result<Wish, (StatusCode, Words)>,
-) -> Result<(Wish, Snapshot), Box<Response>> {
+    read: impl FnOnce(&Map<String, Value>) -> Result<Parsed, (StatusCode, Words)>,
+) -> Result<(Parsed, Snapshot), Box<Response>> {
     let object = body::object(request).await?;
-    let wish = read(&object).map_err(|(code, words)| Box::new(text(code, words)))?;
+    let parsed = read(&object).map_err(|(code, words)| Box::new(text(code, words)))?;
     let cluster = api.dcs.read().await.map_err(|fault| Box::new(dcs_fault(&fault)))?;
-    Ok((wish, cluster))
+    Ok((parsed, cluster))
 }

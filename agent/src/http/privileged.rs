@@ -65,7 +65,7 @@ fn compare(above: &str, seen: &Value, wanted: &Value, found: &mut Vec<String>) {
         let of = |value: &Value| value.get(&key).cloned().unwrap_or(Value::Null);
         let (seen, wanted) = (of(seen), of(wanted));
         let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
-        if seen != wanted && is_perilous(&key) {
+        if seen != wanted && is_privileged(&key) {
             found.push(path);
         } else {
             compare(&path, &seen, &wanted, found);
@@ -73,7 +73,7 @@ fn compare(above: &str, seen: &Value, wanted: &Value, found: &mut Vec<String>) {
     }
 }
 
-fn is_perilous(key: &str) -> bool {
+fn is_privileged(key: &str) -> bool {
     // PostgreSQL ignores case.
     let key = key.trim().to_lowercase();
     let named = NAMES.contains(&key.as_str()) || ENDS.iter().any(|end| key.ends_with(end));
@@ -127,12 +127,12 @@ mod tests {
             "callbacks",
             "standby_cluster",
         ] {
-            assert!(is_perilous(key), "{key}");
+            assert!(is_privileged(key), "{key}");
         }
         for key in
             ["ttl", "work_mem", "max_connections", "synchronous_mode", "pg_stat_statements.max", "slots"]
         {
-            assert!(!is_perilous(key), "{key}");
+            assert!(!is_privileged(key), "{key}");
         }
     }
 

@@ -38,7 +38,7 @@ impl Action {
 
 /// A request that is valid by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct LeaderRequest {
     pub(super) action: Action,
     pub(super) leader: Option<String>,
     pub(super) candidate: Option<String>,
@@ -51,7 +51,7 @@ pub(super) struct Wish {
     pub(super) only_plan: bool,
 }
 
-impl Wish {
+impl LeaderRequest {
     /// Parses the request, or returns the code and text of the refusal.
     pub(super) fn read(action: Action, request: &Map<String, Value>) -> Result<Self, (StatusCode, String)> {
         check_keys(request).map_err(|words| (StatusCode::BAD_REQUEST, words))?;
@@ -103,7 +103,7 @@ impl Wish {
         }
         // A failover that names the leader is a switchover.
         let action = if leader.is_some() { Action::Switchover } else { action };
-        Ok(Wish { action, leader, candidate, scheduled_at, accept_data_loss, wait, only_plan })
+        Ok(LeaderRequest { action, leader, candidate, scheduled_at, accept_data_loss, wait, only_plan })
     }
 
     /// How long it is valid from when it is due.
@@ -121,8 +121,8 @@ impl Wish {
 
     /// Whether the cluster can do it now: the members that could take over, with their status, or the text of the refusal.
     pub(super) async fn check(&self, cluster: &Snapshot, api: &Api) -> Result<Vec<(String, Value)>, String> {
-        let standing = self.standing(cluster)?;
-        let found = candidates::ask(&standing, &api.config.name, api).await;
+        let possible = self.possible(cluster)?;
+        let found = candidates::ask(&possible, &api.config.name, api).await;
         if !found.fit.is_empty() {
             return Ok(found.fit);
         }
@@ -132,7 +132,7 @@ impl Wish {
     }
 
     /// The members that could take over as far as the DCS says.
-    fn standing<'cluster>(&self, cluster: &'cluster Snapshot) -> Result<Vec<&'cluster Member>, String> {
+    fn possible<'cluster>(&self, cluster: &'cluster Snapshot) -> Result<Vec<&'cluster Member>, String> {
         let leader = cluster.leader.as_ref().map(|leader| leader.name.as_str());
         if self.leader.is_some() && self.leader.as_deref() != leader {
             return Err("leader name does not match".to_owned());
@@ -204,8 +204,9 @@ mod tests {
 
     use super::*;
 
-    fn read(action: Action, request: &Value) -> Result<Wish, (u16, String)> {
-        Wish::read(action, request.as_object().unwrap()).map_err(|(code, words)| (code.as_u16(), words))
+    fn read(action: Action, request: &Value) -> Result<LeaderRequest, (u16, String)> {
+        LeaderRequest::read(action, request.as_object().unwrap())
+            .map_err(|(code, words)| (code.as_u16(), words))
     }
 
     fn cluster(members: &[&str], sync: Option<&str>) -> Snapshot {
@@ -321,8 +322,8 @@ mod tests {
 
     #[test]
     fn a_failover_from_a_named_leader_is_a_switchover() {
-        let wish = read(Action::Failover, &json!({"leader": "p1", "member": "p2"})).unwrap();
-        assert_eq!((wish.action, wish.candidate.as_deref()), (Action::Switchover, Some("p2")));
+        let parsed = read(Action::Failover, &json!({"leader": "p1", "member": "p2"})).unwrap();
+        assert_eq!((parsed.action, parsed.candidate.as_deref()), (Action::Switchover, Some("p2")));
         let scheduled = json!({"leader": "p1", "scheduled_at": "2999-01-01T12:00+00:00"});
         assert!(read(Action::Switchover, &scheduled).is_ok());
     }
@@ -343,16 +344,16 @@ mod tests {
                 "switchover is not possible: cluster does not have members except leader",
             ),
         ] {
-            let wish = read(Action::Switchover, &request).unwrap();
-            assert!(wish.standing(&cluster).unwrap_err().starts_with(words), "{request}");
+            let parsed = read(Action::Switchover, &request).unwrap();
+            assert!(parsed.possible(&cluster).unwrap_err().starts_with(words), "{request}");
         }
-        let wish = read(Action::Switchover, &json!({"leader": "p1"})).unwrap();
+        let parsed = read(Action::Switchover, &json!({"leader": "p1"})).unwrap();
         let cluster = cluster(&["p1", "p2", "p3"], Some(sync));
         let names: Vec<&str> =
-            wish.standing(&cluster).unwrap().iter().map(|member| member.name.as_str()).collect();
+            parsed.possible(&cluster).unwrap().iter().map(|member| member.name.as_str()).collect();
         assert_eq!(names, ["p2", "p3"]);
         // A candidate that is not synchronous is made so first.
-        let wish = read(Action::Switchover, &json!({"leader": "p1", "candidate": "p3"})).unwrap();
-        assert_eq!(wish.standing(&cluster).unwrap().len(), 1);
+        let parsed = read(Action::Switchover, &json!({"leader": "p1", "candidate": "p3"})).unwrap();
+        assert_eq!(parsed.possible(&cluster).unwrap().len(), 1);
     }
 }

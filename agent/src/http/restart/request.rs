@@ -21,7 +21,7 @@ type Refusal = (StatusCode, String);
 
 /// A request that is valid by itself.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct RestartOrder {
     pub(super) pending: bool,
     pub(super) role: Option<String>,
     /// Only a server below this version, in the form of `server_version_num`.
@@ -36,13 +36,13 @@ pub(super) struct Wish {
     pub(super) wait: bool,
 }
 
-impl Wish {
+impl RestartOrder {
     /// Parses the request.
     pub(super) fn read(request: &Map<String, Value>) -> Result<Self, Refusal> {
         if let Some(unknown) = request.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return refuse(format!("Unknown filter for the restart of member: {unknown}"));
         }
-        let wish = Wish {
+        let order = RestartOrder {
             pending: truth(request, "restart_pending", false)?,
             role: role(request)?,
             below_version: version(request)?,
@@ -52,18 +52,18 @@ impl Wish {
             cluster: truth(request, "cluster", false)?,
             wait: truth(request, "wait", true)?,
         };
-        let conditions = wish.role.is_some() || wish.below_version.is_some();
-        if conditions && (wish.is_for_several() || wish.scheduled_at.is_some()) {
+        let conditions = order.role.is_some() || order.below_version.is_some();
+        if conditions && (order.is_for_several() || order.scheduled_at.is_some()) {
             return refuse(
                 "role and postgres_version apply only to the restart of one member, unscheduled; leave \
                 them out"
                     .to_owned(),
             );
         }
-        if wish.cluster && !wish.named.is_empty() {
+        if order.cluster && !order.named.is_empty() {
             return refuse("give either members or cluster".to_owned());
         }
-        Ok(wish)
+        Ok(order)
     }
 
     /// Whether it is about more than the member that was asked.
@@ -181,8 +181,8 @@ mod tests {
 
     use super::*;
 
-    fn read(request: &Value) -> Result<Wish, (u16, String)> {
-        Wish::read(request.as_object().unwrap()).map_err(|(code, words)| (code.as_u16(), words))
+    fn read(request: &Value) -> Result<RestartOrder, (u16, String)> {
+        RestartOrder::read(request.as_object().unwrap()).map_err(|(code, words)| (code.as_u16(), words))
     }
 
     #[test]
@@ -213,12 +213,12 @@ mod tests {
 
     #[test]
     fn patronis_keys_are_read() {
-        let wish = read(
+        let order = read(
             &json!({"restart_pending": true, "role": "replica", "postgres_version": "16.4", "timeout": "1min"}),
         );
-        let wish = wish.unwrap();
-        assert!(wish.pending && wish.wait && !wish.is_for_several());
-        assert_eq!((wish.below_version, wish.timeout), (Some(160_004), Some(Duration::from_secs(60))));
+        let order = order.unwrap();
+        assert!(order.pending && order.wait && !order.is_for_several());
+        assert_eq!((order.below_version, order.timeout), (Some(160_004), Some(Duration::from_secs(60))));
         assert_eq!(read(&json!({"postgres_version": 16})).unwrap().below_version, Some(160_000));
     }
 

@@ -21,18 +21,18 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::hall::{Hall, Place};
+use super::places::{Place, Places};
 
 /// Maximum number of connections. With everything else that is open it stays below a process's usual limit of 1,024 files.
-const PLACES: usize = 512;
+const CONNECTIONS_MAX: usize = 512;
 /// The same on the unix socket.
-const LOCAL_PLACES: usize = 32;
+const LOCAL_CONNECTIONS_MAX: usize = 32;
 /// How many connections are accepted before those inside get a turn.
 const AT_ONCE: usize = 16;
 /// Time limit for a request's head, and for an idle connection until its next request.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// After this a connection is closed once its current request is answered.
-const STAY: Duration = Duration::from_secs(600);
+const AGE_MAX: Duration = Duration::from_secs(600);
 /// Time limit for that answer; longer than a switchover takes.
 const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Maximum size of a request's head and of the first read, in bytes.
@@ -41,19 +41,19 @@ const HEAD_MAX: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
-pub(super) trait Entrance: Send {
+pub(super) trait Listener: Send {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Maximum number at one time.
-    const PLACES: usize;
+    const CONNECTIONS_MAX: usize;
 
     /// The next connection.
     fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-impl Entrance for TcpListener {
+impl Listener for TcpListener {
     type Stream = TcpStream;
-    const PLACES: usize = PLACES;
+    const CONNECTIONS_MAX: usize = CONNECTIONS_MAX;
 
     async fn next(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.accept().await?;
@@ -64,9 +64,9 @@ impl Entrance for TcpListener {
 }
 
 /// On the unix socket only the agent's user and root are accepted.
-impl Entrance for UnixListener {
+impl Listener for UnixListener {
     type Stream = UnixStream;
-    const PLACES: usize = LOCAL_PLACES;
+    const CONNECTIONS_MAX: usize = LOCAL_CONNECTIONS_MAX;
 
     async fn next(&self) -> io::Result<UnixStream> {
         loop {
@@ -81,11 +81,11 @@ impl Entrance for UnixListener {
 }
 
 /// Serves every connection with `router`. Ends with its task.
-pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
-    let hall = Hall::new(E::PLACES);
-    let mut visits = JoinSet::new();
+pub(super) async fn serve<E: Listener>(listener: E, router: Router) {
+    let places = Places::new(E::CONNECTIONS_MAX);
+    let mut serving = JoinSet::new();
     for number in 1_usize.. {
-        let stream = match entrance.next().await {
+        let stream = match listener.next().await {
             Ok(stream) => stream,
             Err(fault) => {
                 warn!(%fault, "cannot accept a connection to the REST API");
@@ -93,9 +93,9 @@ pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
                 continue;
             }
         };
-        let place = hall.enter().await;
-        visits.spawn(visit(stream, place, router.clone()));
-        while visits.try_join_next().is_some() {}
+        let place = places.take().await;
+        serving.spawn(serve_one(stream, place, router.clone()));
+        while serving.try_join_next().is_some() {}
         // Connections accepted earlier are served before later ones may take their places. Several are accepted at a time, so
         // that those outside do not wait for every single answer inside.
         if number.is_multiple_of(AT_ONCE) {
@@ -104,7 +104,7 @@ pub(super) async fn open<E: Entrance>(entrance: E, router: Router) {
     }
 }
 
-async fn visit<Stream>(stream: Stream, place: Place, router: Router)
+async fn serve_one<Stream>(stream: Stream, place: Place, router: Router)
 where
     Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -117,12 +117,12 @@ where
         async move {
             let mut answer: Result<Response<Body>, Infallible> = answer.await;
             if let Ok(answer) = &mut answer
-                && inside.is_crowded()
+                && inside.is_half_full()
             {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             // All that is left is to send it, and a client that does not read it has no claim to the place.
-            inside.wait();
+            inside.idle();
             answer
         }
     });
@@ -133,7 +133,7 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let served = async {
-        match timeout(STAY, connection.as_mut()).await {
+        match timeout(AGE_MAX, connection.as_mut()).await {
             Ok(served) => Some(served),
             Err(_) => {
                 // A client that does not read its answers would keep its place forever.

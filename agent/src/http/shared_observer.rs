@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 /// The last query and the way to the next. Clones share both.
 #[derive(Clone)]
-pub(crate) struct Looks {
+pub(crate) struct SharedObserver {
     observer: Observer,
     /// Number of queries started.
     begun: Arc<AtomicU64>,
@@ -23,14 +23,14 @@ struct Last {
     seen: Option<Observation>,
 }
 
-impl Looks {
+impl SharedObserver {
     /// With no query started.
     pub(crate) fn new(observer: Observer) -> Self {
-        Looks { observer, begun: Arc::default(), last: Arc::default() }
+        SharedObserver { observer, begun: Arc::default(), last: Arc::default() }
     }
 
     /// The result of a query that starts now or later; `None` when Postgres does not answer.
-    pub(super) async fn look(&self) -> Option<Observation> {
+    pub(super) async fn observe(&self) -> Option<Observation> {
         // The round, which looks as often, logs why it does not answer.
         self.shared(async || self.observer.look().await.ok()).await
     }
@@ -40,12 +40,12 @@ impl Looks {
         self.observer.known_parameters().await.ok()
     }
 
-    async fn shared(&self, look: impl AsyncFnOnce() -> Option<Observation>) -> Option<Observation> {
+    async fn shared(&self, observe: impl AsyncFnOnce() -> Option<Observation>) -> Option<Observation> {
         let begun_before = self.begun.load(Ordering::Relaxed);
         let mut last = self.last.lock().await;
         if last.number <= begun_before {
             let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-            let seen = look().await;
+            let seen = observe().await;
             *last = Last { number, seen };
         }
         last.seen.clone()
@@ -64,7 +64,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_comes_during_a_look_shares_the_next() {
-        let looks = Looks::new(Observer::new(Arc::new(config::sample::config(None).postgres)));
+        let observer = SharedObserver::new(Observer::new(Arc::new(config::sample::config(None).postgres)));
         let (count, begins, ends) = (Cell::new(0), Notify::new(), Notify::new());
         let slow = async || {
             count.set(count.get() + 1);
@@ -73,7 +73,7 @@ mod tests {
             Some(Observation { connections: 1, ..sample::observation() })
         };
         let later = async || {
-            looks
+            observer
                 .shared(async || {
                     count.set(count.get() + 1);
                     Some(Observation { connections: 2, ..sample::observation() })
@@ -86,7 +86,7 @@ mod tests {
             let all = async { tokio::join!(later(), later(), later()) };
             tokio::join!(all, async { ends.notify_one() }).0
         };
-        let (first, others) = tokio::join!(looks.shared(slow), during);
+        let (first, others) = tokio::join!(observer.shared(slow), during);
         assert_eq!((first.map(|seen| seen.connections), others), (Some(1), (Some(2), Some(2), Some(2))));
         assert_eq!(count.get(), 2);
         assert_eq!(later().await, Some(2));

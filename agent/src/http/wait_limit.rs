@@ -15,18 +15,22 @@ const WAITING_MAX: usize = 32;
 
 /// The waiting requests. Clones share it.
 #[derive(Clone)]
-pub(super) struct Crowd(Arc<Semaphore>);
+pub(super) struct WaitLimit(Arc<Semaphore>);
 
-impl Crowd {
+impl WaitLimit {
     /// With nobody waiting.
     pub(super) fn new() -> Self {
-        Crowd(Arc::new(Semaphore::new(WAITING_MAX)))
+        WaitLimit(Arc::new(Semaphore::new(WAITING_MAX)))
     }
 }
 
 /// Lets the request through, or answers at once that there are too many.
-pub(super) async fn limit(State(Crowd(crowd)): State<Crowd>, request: Request, next: Next) -> Response {
-    match crowd.try_acquire() {
+pub(super) async fn limit(
+    State(WaitLimit(permits)): State<WaitLimit>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match permits.try_acquire() {
         Ok(_place) => next.run(request).await,
         Err(_) => {
             let words = format!("{WAITING_MAX} other requests are waiting for their answers; try again");

@@ -9,86 +9,86 @@ use tokio_util::sync::CancellationToken;
 
 /// The places.
 #[derive(Clone)]
-pub(super) struct Hall {
+pub(super) struct Places {
     size: usize,
-    places: Arc<Semaphore>,
-    waiting: Arc<Mutex<Waiting>>,
+    permits: Arc<Semaphore>,
+    idle: Arc<Mutex<Idle>>,
 }
 
 /// The idle connections, by how long they have been idle.
 #[derive(Default)]
-struct Waiting {
+struct Idle {
     numbers: u64,
-    idle: BTreeMap<u64, CancellationToken>,
+    connections: BTreeMap<u64, CancellationToken>,
 }
 
 /// A connection's place. A new one counts as idle.
 pub(super) struct Place {
-    hall: Hall,
+    places: Places,
     _permit: OwnedSemaphorePermit,
-    leave: CancellationToken,
+    evict: CancellationToken,
     number: Mutex<Option<u64>>,
 }
 
-impl Hall {
+impl Places {
     /// With this many places.
-    pub(super) fn new(places: usize) -> Self {
-        Hall { size: places, places: Arc::new(Semaphore::new(places)), waiting: Arc::default() }
+    pub(super) fn new(permits: usize) -> Self {
+        Places { size: permits, permits: Arc::new(Semaphore::new(permits)), idle: Arc::default() }
     }
 
     /// A place, as soon as there is one. Waits only while every connection is being served.
-    pub(super) async fn enter(&self) -> Place {
-        let permit = match self.places.clone().try_acquire_owned() {
+    pub(super) async fn take(&self) -> Place {
+        let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let longest = self.waiting().idle.pop_first();
+                let longest = self.idle().connections.pop_first();
                 if let Some((_, longest)) = longest {
                     longest.cancel();
                 }
-                self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
+                self.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
             }
         };
         let place = Place {
-            hall: self.clone(),
+            places: self.clone(),
             _permit: permit,
-            leave: CancellationToken::new(),
+            evict: CancellationToken::new(),
             number: Mutex::default(),
         };
-        place.wait();
+        place.idle();
         place
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
     /// Marks this connection as idle.
-    pub(super) fn wait(&self) {
-        let mut waiting = self.hall.waiting();
-        waiting.numbers += 1;
-        let number = waiting.numbers;
-        waiting.idle.insert(number, self.leave.clone());
+    pub(super) fn idle(&self) {
+        let mut idle = self.places.idle();
+        idle.numbers += 1;
+        let number = idle.numbers;
+        idle.connections.insert(number, self.evict.clone());
         *self.number() = Some(number);
     }
 
     /// Marks this connection as being served: nobody takes its place.
     pub(super) fn serve(&self) {
-        let mut waiting = self.hall.waiting();
+        let mut idle = self.places.idle();
         if let Some(number) = self.number().take() {
-            waiting.idle.remove(&number);
+            idle.connections.remove(&number);
         }
     }
 
     /// Whether more than half of the places are taken, so that connections should close after one answer.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.hall.places.available_permits() < self.hall.size / 2
+    pub(super) fn is_half_full(&self) -> bool {
+        self.places.permits.available_permits() < self.places.size / 2
     }
 
     /// Completes when the place is needed for another connection.
     pub(super) async fn needed(&self) {
-        self.leave.cancelled().await;
+        self.evict.cancelled().await;
     }
 
     fn number(&self) -> MutexGuard<'_, Option<u64>> {
@@ -110,32 +110,32 @@ mod tests {
 
     use super::*;
 
-    fn must_leave(place: &Place) -> bool {
-        place.leave.is_cancelled()
+    fn is_evicted(place: &Place) -> bool {
+        place.evict.is_cancelled()
     }
 
     #[tokio::test]
     async fn who_has_asked_for_nothing_the_longest_makes_room() {
-        let hall = Hall::new(3);
-        let (first, second, third) = (hall.enter().await, hall.enter().await, hall.enter().await);
-        assert!(first.is_crowded());
+        let places = Places::new(3);
+        let (first, second, third) = (places.take().await, places.take().await, places.take().await);
+        assert!(first.is_half_full());
         first.serve();
-        first.wait();
+        first.idle();
         third.serve();
-        let mut fourth = pin!(hall.enter());
+        let mut fourth = pin!(places.take());
         let mut context = Context::from_waker(Waker::noop());
         assert!(fourth.as_mut().poll(&mut context).is_pending());
-        assert_eq!((must_leave(&first), must_leave(&second), must_leave(&third)), (false, true, false));
+        assert_eq!((is_evicted(&first), is_evicted(&second), is_evicted(&third)), (false, true, false));
         drop(second);
         let fourth = fourth.await;
         fourth.serve();
         first.serve();
         // All are being served: the next one waits, and nobody is disconnected.
-        let mut fifth = pin!(hall.enter());
+        let mut fifth = pin!(places.take());
         assert!(fifth.as_mut().poll(&mut context).is_pending());
-        assert!(![&first, &third, &fourth].into_iter().any(must_leave));
+        assert!(![&first, &third, &fourth].into_iter().any(is_evicted));
         drop(third);
         fifth.await;
-        assert_eq!(hall.waiting().idle.len(), 0);
+        assert_eq!(places.idle().connections.len(), 0);
     }
 }
