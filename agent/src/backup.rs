@@ -1,14 +1,14 @@
 //! Base backups in the life of a cluster: when one is due, how this member takes one, what the archive holds of them. How one is made
 //! is the archive's matter; who takes it, and what becomes of it, is in `jobs`.
 
-mod shelf;
+mod catalog_cache;
 mod take;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use shelf::{Drills, Seen, Shelf, ShelfError};
+pub(crate) use catalog_cache::{CatalogCache, CatalogError, CatalogSnapshot, Drills};
 pub(crate) use take::ArchiveTaker;
 
 /// Takes one base backup, from the beginning to its place in the archive.
@@ -17,15 +17,15 @@ pub(crate) trait Taker: Send + Sync {
     /// Takes it and tells how far it is. When `cancel` is called it comes back soon, and nothing of it is left.
     async fn take(
         &self,
-        order: Order,
-        progress: watch::Sender<Progress>,
+        order: BackupOrder,
+        progress: watch::Sender<BackupProgress>,
         cancel: CancellationToken,
-    ) -> Result<Taken, TakeError>;
+    ) -> Result<FinishedBackup, TakeError>;
 }
 
 /// What there is to know for whoever takes a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Order {
+pub(crate) struct BackupOrder {
     /// Whether the local Postgres is a standby.
     pub(crate) on_standby: bool,
     /// Names the backup for people: the id of the request.
@@ -34,7 +34,7 @@ pub(crate) struct Order {
 
 /// How far a backup is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct BackupProgress {
     /// Its name in the archive, once it has one.
     pub(crate) backup: Option<String>,
     /// What is being done.
@@ -53,7 +53,7 @@ pub(crate) struct Progress {
 
 /// A backup that is in the archive, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct FinishedBackup {
     /// Its name there.
     pub(crate) backup: String,
     /// Bytes of the data directory.

@@ -4,6 +4,7 @@ mod agent;
 mod backup;
 mod backups;
 mod check_config;
+mod cluster_job;
 mod confirm;
 mod dcs;
 mod exit;
@@ -22,7 +23,6 @@ mod switchover;
 mod target;
 mod verify;
 mod wal;
-mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

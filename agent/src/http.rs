@@ -45,7 +45,7 @@ use self::admission::Transport;
 pub(crate) use self::shared_observer::SharedObserver;
 use self::wait_limit::WaitLimit;
 
-use crate::backup::Shelf;
+use crate::backup::CatalogCache;
 use crate::config::{Config, Rest};
 use crate::report::ReportReceiver;
 use crate::wake::Waker;
@@ -64,7 +64,7 @@ pub(crate) struct Api {
     /// How far this member had seen the DCS when its agent started.
     pub(crate) watermark: Watermark,
     /// What the archive holds; `None` without one.
-    pub(crate) shelf: Option<Shelf>,
+    pub(crate) catalog: Option<CatalogCache>,
     /// The names that requests may use for this member.
     pub(crate) names: Arc<[String]>,
     /// This member's configuration.

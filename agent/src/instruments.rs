@@ -21,8 +21,8 @@ use self::member_slots::MemberSlots;
 pub(crate) use self::peers::Peers;
 use crate::clock;
 use crate::config::Config;
-use crate::gate::Gate;
 use crate::state;
+use crate::swap_offer::SwapOffer;
 
 /// What the stations work with.
 pub(crate) struct Instruments {
@@ -35,7 +35,7 @@ pub(crate) struct Instruments {
     pub(crate) slot: SlotKeeper,
     pub(crate) member_slots: MemberSlots,
     /// Where prepared data waits for its swap.
-    pub(crate) rollback: Gate,
+    pub(crate) rollback: SwapOffer,
     /// The ttl that a new session begins with.
     pub(crate) first_ttl: Duration,
 }
@@ -66,7 +66,7 @@ impl Instruments {
         let observer = postgres.observer();
         let peers = Peers::new().context("cannot set up the client for the other members")?;
         let first_ttl = policy.ttl;
-        let rollback = Gate::default();
+        let rollback = SwapOffer::default();
         Ok(Instruments {
             config,
             dcs,

@@ -24,7 +24,7 @@ use self::claimed::Claimed;
 use self::drill::Drill;
 use self::rollback::Rollback;
 use self::runner::Task;
-use crate::backup::{ArchiveTaker, Shelf};
+use crate::backup::{ArchiveTaker, CatalogCache};
 use crate::instruments::Instruments;
 use crate::report::ReportReceiver;
 use crate::wake::Waker;
@@ -39,18 +39,18 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Begins to look at the reports. `shelf`: what the archive holds, as the REST API shows it. `settled`: what was found of an earlier agent's rollback.
+    /// Begins to look at the reports. `catalog`: what the archive holds, as the REST API shows it. `settled`: what was found of an earlier agent's rollback.
     pub(crate) fn start(
         instruments: &Instruments,
         reports: &ReportReceiver,
-        shelf: Option<Shelf>,
+        catalog: Option<CatalogCache>,
         waker: Waker,
         settled: Settled,
     ) -> Self {
         let rollback = Claimed::new(Rollback::new(instruments, waker, settled), instruments.dcs.clone());
         Jobs {
             backups: backups(instruments, reports),
-            drills: drills(instruments, reports, shelf),
+            drills: drills(instruments, reports, catalog),
             rollbacks: runner::run(rollback, reports.clone()),
         }
     }
@@ -75,7 +75,11 @@ fn backups(instruments: &Instruments, reports: &ReportReceiver) -> Option<Task> 
     Some(runner::run(Claimed::new(backup, instruments.dcs.clone()), reports.clone()))
 }
 
-fn drills(instruments: &Instruments, reports: &ReportReceiver, shelf: Option<Shelf>) -> Option<Task> {
-    let drill = Drill::new(&instruments.config, shelf?)?;
+fn drills(
+    instruments: &Instruments,
+    reports: &ReportReceiver,
+    catalog: Option<CatalogCache>,
+) -> Option<Task> {
+    let drill = Drill::new(&instruments.config, catalog?)?;
     Some(runner::run(drill, reports.clone()))
 }

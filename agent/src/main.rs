@@ -8,7 +8,6 @@ mod clock;
 mod config;
 mod deadline;
 mod from_archive;
-mod gate;
 mod heap;
 mod http;
 mod instruments;
@@ -26,6 +25,7 @@ mod round;
 mod sample;
 mod schedule;
 mod state;
+mod swap_offer;
 mod wake;
 
 use std::process::ExitCode;

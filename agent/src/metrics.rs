@@ -15,7 +15,7 @@ use prometheus_client::encoding::text as open_metrics;
 use prometheus_client::registry::Registry;
 
 use self::family::Families;
-use crate::backup::Shelf;
+use crate::backup::CatalogCache;
 use crate::config::Config;
 use crate::report::Report;
 
@@ -61,7 +61,7 @@ impl Exposition {
 pub(crate) fn encode(
     report: &Report,
     config: &Config,
-    shelf: Option<&Shelf>,
+    catalog: Option<&CatalogCache>,
     exposition: Exposition,
 ) -> Result<String, std::fmt::Error> {
     let mut families = Families::default();
@@ -69,7 +69,7 @@ pub(crate) fn encode(
     cnpg::add(report, config, &mut families);
     outrider::add(report, &mut families);
     rollbacks::add(report.cluster.as_ref(), &mut families);
-    backups::add(report.cluster.as_ref(), shelf, &mut families);
+    backups::add(report.cluster.as_ref(), catalog, &mut families);
     let labels = [("scope", config.scope.as_str()), ("name", config.name.as_str())];
     if exposition == Exposition::Text {
         return text::encode(&families, &labels);

@@ -1,7 +1,7 @@
 //! The round: observe, decide, act, report, and wait for the next thing that happens. The one task that owns all state.
 
 mod alarm;
-mod patience;
+mod throttle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use self::alarm::{Alarm, Wakened};
-use self::patience::Patience;
+use self::throttle::Throttle;
 use crate::act::{self, Fault};
-use crate::backup::Shelf;
+use crate::backup::CatalogCache;
 use crate::config::{self, Config};
 use crate::http::{self, Api};
 use crate::instruments::Instruments;
@@ -26,8 +26,8 @@ use crate::state::{Addresses, DcsMemory, Rules, State};
 use crate::wake::waker;
 use crate::{clock, heap, observe};
 
-/// So many rounds a `loop_wait` has when something that should take moments takes longer.
-const PATIENT_ROUNDS: u32 = 10;
+/// Rounds per `loop_wait` when throttled.
+const THROTTLED_ROUNDS: u32 = 10;
 /// Between two tries at a term file that cannot be written.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -57,14 +57,14 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         reports: reporter.reports(),
         waker: waker.clone(),
         dcs: instruments.dcs.clone(),
-        shelf: shelf(&instruments),
+        catalog: catalog(&instruments),
         observer: http::SharedObserver::new(instruments.postgres.observer()),
         names: http::names(&config),
         watermark: state.dcs.watermark(),
         config: config.clone(),
     };
-    let shelf = api.shelf.clone();
-    let _shelf = shelf.as_ref().map(|shelf| shelf.keep(reporter.reports()));
+    let catalog = api.catalog.clone();
+    let _catalog = catalog.as_ref().map(|catalog| catalog.keep(reporter.reports()));
     let local = serve_local(&config, &api);
     let server = tokio::spawn(http::serve(api, listener));
     info!(
@@ -75,12 +75,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "the agent is running"
     );
     let heap = tokio::spawn(heap::keep_small());
-    let jobs = Jobs::start(&instruments, &reporter.reports(), shelf, waker, settled);
+    let jobs = Jobs::start(&instruments, &reporter.reports(), catalog, waker, settled);
     let mut rounds = Rounds {
         instruments,
         state,
         reporter,
-        patience: Patience::default(),
+        throttle: Throttle::default(),
         step_fault: LastLogged::default(),
     };
     let end = rounds.make(&mut alarm).await;
@@ -132,9 +132,9 @@ fn first_state(config: &Config, policy: Policy) -> anyhow::Result<State> {
 }
 
 /// What the archive holds, for the REST API and metrics.
-fn shelf(instruments: &Instruments) -> Option<Shelf> {
+fn catalog(instruments: &Instruments) -> Option<CatalogCache> {
     let layout = instruments.config.archive.as_ref()?.layout.clone();
-    Some(Shelf::new(instruments.archive.as_ref()?.store(), layout))
+    Some(CatalogCache::new(instruments.archive.as_ref()?.store(), layout))
 }
 
 /// What root writes into a data directory, Postgres cannot read.
@@ -150,7 +150,7 @@ struct Rounds {
     state: State,
     reporter: Reporter,
     /// How often the same was waited for.
-    patience: Patience,
+    throttle: Throttle,
     /// The step that failed, as it was last logged.
     step_fault: LastLogged,
 }
@@ -203,7 +203,7 @@ impl Rounds {
         let wait = if outcome.is_err() { loop_wait / 4 } else { wait.unwrap_or(loop_wait) };
         // What the plan waits for was counted from the decision on.
         let wait = wait.min(loop_wait).saturating_sub(decided.elapsed());
-        let wait = self.patience.at_least(plan.reason.label(), wait, loop_wait / PATIENT_ROUNDS);
+        let wait = self.throttle.wait(plan.reason.label(), wait, loop_wait / THROTTLED_ROUNDS);
         let failure = outcome.err().map(|fault| causes(&fault));
         self.reporter.post(view, plan, failure, begun.elapsed(), wait, instruments, state);
         Ok(wait)

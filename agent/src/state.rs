@@ -2,6 +2,7 @@
 //! has a type of its own, which alone says what may happen to it. The round owns them all and lends them to the stations.
 
 mod addresses;
+mod background;
 mod cluster;
 mod commits;
 mod counters;
@@ -19,11 +20,11 @@ mod rules;
 mod settings;
 mod supervisor;
 mod term;
-mod work;
 
 use outrider_postgres::Configuration;
 
 pub(crate) use self::addresses::Addresses;
+pub(crate) use self::background::Background;
 pub(crate) use self::cluster::Cluster;
 pub(crate) use self::commits::Commits;
 pub(crate) use self::counters::{Counters, ROUND_BOUNDS};
@@ -41,7 +42,6 @@ pub(crate) use self::rules::{Answered, Rules};
 pub(crate) use self::settings::Settings;
 pub(crate) use self::supervisor::Supervisor;
 pub(crate) use self::term::TermError;
-pub(crate) use self::work::Work;
 
 /// The memory of one agent.
 pub(crate) struct State {

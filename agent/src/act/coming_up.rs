@@ -6,16 +6,16 @@ use outrider_postgres::{Error, Observer, Postgres};
 use tokio::time::sleep;
 
 use crate::instruments::Instruments;
-use crate::state::Work;
+use crate::state::Background;
 
 /// Between two tries to connect to a Postgres that comes up: its first connection ends a gap in writing.
 const READY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until Postgres accepts connections.
-pub(super) fn coming_up(instruments: &Instruments) -> Work<()> {
+pub(super) fn coming_up(instruments: &Instruments) -> Background<()> {
     let postgres = instruments.postgres.clone();
     let observer = postgres.observer();
-    Work::begin(async move { come_up(&postgres, &observer).await })
+    Background::begin(async move { come_up(&postgres, &observer).await })
 }
 
 /// Ends when Postgres accepts connections, or is gone.

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::instruments::Peers;
-use crate::state::Work;
+use crate::state::Background;
 
 /// Between two looks at the new primary.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -15,8 +15,8 @@ const INTERVAL: Duration = Duration::from_millis(5);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Measures from `since` until the member whose API is at `api_url` leads. `None` when it does not come to that.
-pub(super) fn measure(since: Instant, peers: Peers, api_url: String) -> Work<Option<Duration>> {
-    Work::begin(async move {
+pub(super) fn measure(since: Instant, peers: Peers, api_url: String) -> Background<Option<Duration>> {
+    Background::begin(async move {
         loop {
             if clock::since(since) > LIMIT {
                 return Ok(None);

@@ -12,7 +12,7 @@ use crate::config::Origin;
 use crate::from_archive;
 use crate::instruments::Instruments;
 use crate::log::causes;
-use crate::state::{Answered, Ended, HeldLease, State, Work};
+use crate::state::{Answered, Background, Ended, HeldLease, State};
 
 /// What has ended beside the round.
 pub(crate) enum Finished {
@@ -106,9 +106,9 @@ fn conclude_job(kind: Job, outcome: Result<(), Error>, instruments: &Instruments
 }
 
 /// Begins the proof of what `configuration` says.
-pub(super) fn prove(instruments: &Instruments, configuration: Configuration) -> Work<Lsn> {
+pub(super) fn prove(instruments: &Instruments, configuration: Configuration) -> Background<Lsn> {
     let postgres = instruments.postgres.clone();
-    Work::begin(async move { postgres.prove_synchronous(&configuration).await })
+    Background::begin(async move { postgres.prove_synchronous(&configuration).await })
 }
 
 impl Actor<'_> {
@@ -119,7 +119,7 @@ impl Actor<'_> {
     ) {
         info!(job = %kind, "begins");
         self.state.data.is_in_use();
-        self.state.jobs.begin(kind, Work::begin(work));
+        self.state.jobs.begin(kind, Background::begin(work));
     }
 
     /// By initdb, or from an archive when that is what the configuration says.

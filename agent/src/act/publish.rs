@@ -15,7 +15,7 @@ use super::{Actor, Fault};
 use crate::instruments::Instruments;
 use crate::log::causes;
 use crate::member::{self, replay};
-use crate::state::{self, Rules, State, Work};
+use crate::state::{self, Background, Rules, State};
 
 /// For the farewell.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
@@ -245,7 +245,7 @@ pub(crate) fn learn(instruments: &Instruments, rules: &mut Rules, postgres: &sta
     let Some(seen) = postgres.seen() else { return };
     if rules.must_ask(&seen.postmaster_start_time) {
         let observer = instruments.postgres.observer();
-        let question = Work::begin(async move { observer.known_parameters().await });
+        let question = Background::begin(async move { observer.known_parameters().await });
         rules.ask(&seen.postmaster_start_time, question);
     }
 }

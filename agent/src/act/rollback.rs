@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::{Actor, Fault};
 use crate::clock;
-use crate::gate::{Order, Swapped};
 use crate::log::causes;
+use crate::swap_offer::{SwapOrder, Swapped};
 
 /// The fuse lives at least so long when the data is swapped.
 const LEFT_LEAST: Duration = Duration::from_millis(300);
@@ -20,7 +20,7 @@ impl Actor<'_> {
     /// not begun.
     pub(super) fn roll_back(&mut self) -> Result<(), Fault> {
         let lease = self.live_lease("roll its data back")?;
-        let Some(order) = self.instruments.rollback.take_in(lease.term) else { return Ok(()) };
+        let Some(order) = self.instruments.rollback.take_for(lease.term) else { return Ok(()) };
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(true);
         self.state.jobs.stop_waiting_for_postgres();
@@ -40,7 +40,7 @@ impl Actor<'_> {
 }
 
 /// When this is dropped, or fails, the data is what it was.
-async fn swap(postgres: &Postgres, order: &Order, cut_off: &[i32]) -> Result<(), Error> {
+async fn swap(postgres: &Postgres, order: &SwapOrder, cut_off: &[i32]) -> Result<(), Error> {
     postgres.stop(protocol::StopMode::Fast, cut_off).await?;
     let (timeline, end) = postgres.clean_end().await?;
     info!(%timeline, %end, "shut down cleanly");

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Order, Progress, TakeError, Taken, Taker};
+use super::{BackupOrder, BackupProgress, FinishedBackup, TakeError, Taker};
 use crate::apart::apart;
 use crate::clock;
 use crate::config::Config;
@@ -60,10 +60,10 @@ impl ArchiveTaker {
 impl Taker for ArchiveTaker {
     async fn take(
         &self,
-        order: Order,
-        progress: watch::Sender<Progress>,
+        order: BackupOrder,
+        progress: watch::Sender<BackupProgress>,
         cancel: CancellationToken,
-    ) -> Result<Taken, TakeError> {
+    ) -> Result<FinishedBackup, TakeError> {
         let (config, postgres, reports) = (self.config.clone(), self.postgres.clone(), self.reports.clone());
         // What works hard must not hold up the rounds, which have one thread.
         apart("backup", move || async move {
@@ -78,10 +78,10 @@ async fn take(
     config: &Config,
     postgres: &Postgres,
     reports: &ReportReceiver,
-    order: &Order,
-    progress: &watch::Sender<Progress>,
+    order: &BackupOrder,
+    progress: &watch::Sender<BackupProgress>,
     cancel: &CancellationToken,
-) -> Result<Taken, TakeError> {
+) -> Result<FinishedBackup, TakeError> {
     let failed = |fault: anyhow::Error| TakeError::Failed(format!("{fault:#}"));
     let archive = config.archive.as_ref().context("this member has no archive").map_err(failed)?;
     if let Some(why) = no_wal_comes(reports) {
@@ -195,13 +195,17 @@ async fn forget_old(
     }
 }
 
-fn taken(report: &BackupReport) -> Taken {
-    Taken { backup: report.info.id.to_string(), bytes: report.file_bytes, bytes_stored: report.stored }
+fn taken(report: &BackupReport) -> FinishedBackup {
+    FinishedBackup {
+        backup: report.info.id.to_string(),
+        bytes: report.file_bytes,
+        bytes_stored: report.stored,
+    }
 }
 
-fn shown(progress: &outrider_archive::Progress, reports: &ReportReceiver) -> Progress {
+fn shown(progress: &outrider_archive::Progress, reports: &ReportReceiver) -> BackupProgress {
     let why = if progress.phase == Phase::WaitingForWal { why_wal_waits(reports) } else { None };
-    Progress {
+    BackupProgress {
         backup: None,
         phase: why.unwrap_or_else(|| words(progress.phase).to_owned()),
         bytes_done: progress.done,

@@ -7,9 +7,9 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::cluster_job::ClusterJob;
 use super::exit::{self, Refusal};
 use super::member::{Member, Whom};
-use super::work::Work;
 
 /// Take a base backup of the cluster into its archive, and show progress
 ///
@@ -27,7 +27,7 @@ pub(super) struct Backup {
     cancel: bool,
 }
 
-const WORK: Work = Work {
+const JOB: ClusterJob = ClusterJob {
     path: "/backup",
     name: "backup",
     taken_back: "",
@@ -40,9 +40,9 @@ pub(super) fn run(asked: Backup) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
     let member = Member::of(asked.whom)?;
     if asked.cancel {
-        return runtime.block_on(WORK.cancel(&member));
+        return runtime.block_on(JOB.cancel(&member));
     }
-    runtime.block_on(WORK.ask(&member, &json!({}), asked.detach))
+    runtime.block_on(JOB.ask(&member, &json!({}), asked.detach))
 }
 
 fn ended(last: &Value) -> Result<ExitCode, Refusal> {
@@ -67,9 +67,9 @@ mod tests {
     #[test]
     fn who_asks_while_one_runs_is_told_who_takes_it() {
         let running = r#"{"request": {"by": "schedule"}, "running": {"member": "p2", "phase": "copying"}, "last": null}"#;
-        assert!(WORK.already(running).starts_with("a backup is being taken by p2 (copying)"));
+        assert!(JOB.already(running).starts_with("a backup is being taken by p2 (copying)"));
         let asked = r#"{"request": {"by": "schedule"}, "running": null, "last": null}"#;
-        assert!(WORK.already(asked).starts_with("a backup was requested by schedule"));
-        assert_eq!(WORK.already("a line of text"), "a line of text");
+        assert!(JOB.already(asked).starts_with("a backup was requested by schedule"));
+        assert_eq!(JOB.already("a line of text"), "a line of text");
     }
 }

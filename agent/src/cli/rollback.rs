@@ -10,13 +10,13 @@ use outrider_archive::BackupId;
 use outrider_restore::{Goal, Restorer};
 use serde_json::{Value, json};
 
+use super::cluster_job::ClusterJob;
 use super::confirm::confirm;
 use super::exit::{self, Refusal};
 use super::format::Format;
 use super::member::{Member, Whom};
 use super::restore;
 use super::target::TargetOptions;
-use super::work::Work;
 use crate::rollback;
 
 /// Roll the running cluster back to a point in time, in place
@@ -56,7 +56,7 @@ Examples:
   outrider rollback -c member.yml --name before_migration --yes --no-wait
   outrider rollback -c member.yml --cancel";
 
-const WORK: Work = Work {
+const JOB: ClusterJob = ClusterJob {
     path: "/rollback",
     name: "rollback",
     taken_back: "; nothing was changed",
@@ -69,7 +69,7 @@ pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
     if asked.cancel {
         let member = Member::of(asked.whom)?;
-        return runtime.block_on(WORK.cancel(&member));
+        return runtime.block_on(JOB.cancel(&member));
     }
     if asked.target.point.target()?.is_none() {
         return Err(Refusal::Usage(
@@ -90,7 +90,7 @@ pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     let member = Member::of(asked.whom)?;
     let cluster = runtime.block_on(member.get("/cluster"))?;
     sure(&cluster, &goal, asked.yes)?;
-    runtime.block_on(WORK.ask(&member, &request(&goal, asked.backup.as_ref()), asked.no_wait))
+    runtime.block_on(JOB.ask(&member, &request(&goal, asked.backup.as_ref()), asked.no_wait))
 }
 
 async fn plan(file: &Path, goal: &Goal, backup: Option<&BackupId>) -> Result<ExitCode, Refusal> {
@@ -165,7 +165,7 @@ mod tests {
     fn who_asks_while_one_runs_is_told_who_does_it() {
         let running =
             r#"{"request": {"by": "p1"}, "running": {"member": "p2", "phase": "recovering"}, "last": null}"#;
-        assert!(WORK.already(running).starts_with("p2 is already rolling the cluster back (recovering)"));
-        assert_eq!(WORK.already("a line of text"), "a line of text");
+        assert!(JOB.already(running).starts_with("p2 is already rolling the cluster back (recovering)"));
+        assert_eq!(JOB.already("a line of text"), "a line of text");
     }
 }

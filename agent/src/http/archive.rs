@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::answer::text;
 use super::backup::document;
-use crate::backup::{Drills, Seen, Shelf};
+use crate::backup::{CatalogCache, CatalogSnapshot, Drills};
 use crate::log::causes;
 
 /// Maximum age of what is shown.
@@ -23,27 +23,27 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// `GET /backups`.
 pub(super) async fn backups(State(api): State<Api>) -> Response {
-    let Some(shelf) = &api.shelf else { return none() };
-    match shelf.look(AGE_MAX).await {
-        Ok(seen) => Json(listed(shelf, &seen)).into_response(),
+    let Some(catalog) = &api.catalog else { return none() };
+    match catalog.look(AGE_MAX).await {
+        Ok(seen) => Json(listed(catalog, &seen)).into_response(),
         Err(fault) => text(StatusCode::SERVICE_UNAVAILABLE, causes(&fault)),
     }
 }
 
 /// `GET /archive`. Answers also while the store is down, with what was last seen.
 pub(super) async fn archive(State(api): State<Api>) -> Response {
-    let Some(shelf) = &api.shelf else { return none() };
+    let Some(catalog) = &api.catalog else { return none() };
     let report = api.reports.borrow().clone();
-    let (seen, fault) = match shelf.look(AGE_MAX).await {
+    let (seen, fault) = match catalog.look(AGE_MAX).await {
         Ok(seen) => (Some(seen), None),
-        Err(fault) => (shelf.last(), Some(causes(&fault))),
+        Err(fault) => (catalog.last(), Some(causes(&fault))),
     };
     let cluster = report.as_ref().and_then(|report| report.cluster.as_ref());
     let shipping = report.as_ref().and_then(|report| report.archive.as_ref());
     let streaming = report.as_ref().and_then(|report| report.stream.as_ref());
     let window = seen.as_ref().and_then(|seen| seen.catalog.window());
     Json(json!({
-        "archive": shelf.url(),
+        "archive": catalog.url(),
         "told_by": api.config.name,
         "shipping": shipping.map(status),
         "streaming": streaming.map(stream),
@@ -52,8 +52,8 @@ pub(super) async fn archive(State(api): State<Api>) -> Response {
         "read_at": seen.as_ref().map(|seen| seen.at.to_string()),
         "window": window.as_ref().map(shown_window),
         "backup": cluster.map(document),
-        "drill": drill(&shelf.drills()),
-        "last_verified": shelf.verified().map(|at| at.to_string()),
+        "drill": drill(&catalog.drills()),
+        "last_verified": catalog.verified().map(|at| at.to_string()),
     }))
     .into_response()
 }
@@ -62,10 +62,10 @@ fn none() -> Response {
     text(StatusCode::NOT_FOUND, "this member has no archive: set archive.store")
 }
 
-fn listed(shelf: &Shelf, seen: &Seen) -> Value {
+fn listed(catalog: &CatalogCache, seen: &CatalogSnapshot) -> Value {
     let Catalog { backups, wal, .. } = &seen.catalog;
     json!({
-        "archive": shelf.url(),
+        "archive": catalog.url(),
         "read_at": seen.at.to_string(),
         "window": seen.catalog.window().as_ref().map(shown_window),
         "wal": {"segments": wal.segments, "bytes": wal.bytes},

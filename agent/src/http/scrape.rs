@@ -16,7 +16,7 @@ pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Response
         return text(StatusCode::SERVICE_UNAVAILABLE, "this member has not made its first round yet");
     };
     let exposition = Exposition::asked_for(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
-    match metrics::encode(&report, &api.config, api.shelf.as_ref(), exposition) {
+    match metrics::encode(&report, &api.config, api.catalog.as_ref(), exposition) {
         Ok(written) => {
             ([(CONTENT_TYPE, exposition.content_type()), (VARY, "Accept")], written).into_response()
         }

@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use super::claimed::{Claimed, Ended, Hand, Kind, Records, Running, Stepped, Taken};
 use super::seen;
-use crate::backup::{Order, Progress, TakeError, Taken as Whole, Taker};
+use crate::backup::{BackupOrder, BackupProgress, FinishedBackup, TakeError, Taker};
 use crate::clock;
 use crate::report::Report;
 use crate::schedule::{BY_SCHEDULE, Schedule};
@@ -54,9 +54,9 @@ pub(crate) struct Backup {
 /// The backup under way. Dropped, it is cancelled.
 pub(crate) struct Run {
     on_standby: bool,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<BackupProgress>,
     cancel: CancellationToken,
-    task: JoinHandle<Result<Whole, TakeError>>,
+    task: JoinHandle<Result<FinishedBackup, TakeError>>,
 }
 
 impl Drop for Run {
@@ -102,7 +102,7 @@ impl Kind for Backup {
     type Claim = BackupClaim;
     type Outcome = BackupOutcome;
     type Run = Run;
-    type Came = Result<Whole, TakeError>;
+    type Came = Result<FinishedBackup, TakeError>;
     type End = End;
     type GivenUp = GivenUp;
     type Own = Own;
@@ -189,8 +189,8 @@ impl Kind for Backup {
         let BackupRequest { id, by, attempts, .. } = &taken.request;
         info!(request = id, by, attempts, on_standby, "taking a base backup");
         let (told, progress) =
-            watch::channel(Progress { phase: "beginning".to_owned(), ..Progress::default() });
-        let (taker, order) = (self.taker.clone(), Order { on_standby, label: id.clone() });
+            watch::channel(BackupProgress { phase: "beginning".to_owned(), ..BackupProgress::default() });
+        let (taker, order) = (self.taker.clone(), BackupOrder { on_standby, label: id.clone() });
         let cancel = CancellationToken::new();
         let token = cancel.clone();
         let task = tokio::spawn(async move { taker.take(order, told, token).await });
@@ -221,14 +221,18 @@ impl Kind for Backup {
         running.run.cancel.cancel();
     }
 
-    async fn comes(run: &mut Run) -> Result<Whole, TakeError> {
+    async fn comes(run: &mut Run) -> Result<FinishedBackup, TakeError> {
         match (&mut run.task).await {
             Ok(outcome) => outcome,
             Err(broken) => Err(TakeError::Here(format!("the backup ended unexpectedly: {broken}"))),
         }
     }
 
-    fn conclude(&mut self, mut running: Running<Self>, came: Result<Whole, TakeError>) -> Hand<Self> {
+    fn conclude(
+        &mut self,
+        mut running: Running<Self>,
+        came: Result<FinishedBackup, TakeError>,
+    ) -> Hand<Self> {
         running.news();
         let Running { taken, given_up, .. } = running;
         match (&came, given_up) {
@@ -264,10 +268,10 @@ impl Kind for Backup {
 
     fn recorded(&self) {}
 
-    async fn act(desk: &mut Claimed<Self>, own: Own, _: &Report, cluster: &Snapshot) -> Stepped {
+    async fn act(claimed: &mut Claimed<Self>, own: Own, _: &Report, cluster: &Snapshot) -> Stepped {
         match own {
-            Own::Ask => desk.ask().await,
-            Own::GiveBack => desk.give_back(cluster).await,
+            Own::Ask => claimed.ask().await,
+            Own::GiveBack => claimed.give_back(cluster).await,
         }
         Stepped::Acted
     }
@@ -300,7 +304,7 @@ impl Claimed<Backup> {
 }
 
 /// What is to be recorded of it.
-fn outcome(taken: &Taken<Backup>, came: &Result<Whole, TakeError>, given_up: bool) -> BackupOutcome {
+fn outcome(taken: &Taken<Backup>, came: &Result<FinishedBackup, TakeError>, given_up: bool) -> BackupOutcome {
     let Taken { request, claim, .. } = taken;
     let whole = came.as_ref().ok();
     let cancelled = given_up || matches!(came, Err(TakeError::Cancelled));

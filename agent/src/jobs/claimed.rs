@@ -111,7 +111,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 
     /// Does what only this kind does.
     fn act(
-        desk: &mut Claimed<Self>,
+        claimed: &mut Claimed<Self>,
         own: Self::Own,
         report: &Report,
         cluster: &Snapshot,

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use self::child::{Child, Outcome};
 use super::runner::Job;
 use super::seen;
-use crate::backup::{Shelf, ShelfError};
+use crate::backup::{CatalogCache, CatalogError};
 use crate::clock;
 use crate::config::Config;
 use crate::log::{LastLogged, causes};
@@ -45,7 +45,7 @@ pub(crate) struct Drill {
     directory: PathBuf,
     scratch: PathBuf,
     schedule: Schedule,
-    shelf: Shelf,
+    catalog: CatalogCache,
     /// When one was made or tried last, as far as this member knows.
     last: Option<Timestamp>,
     /// It could not be found out whether one is due: when to ask again.
@@ -65,7 +65,7 @@ enum NotNow {
     #[error("cannot read the time of the last restore drill within {RECORD_LIMIT:?}")]
     RecordLate,
     #[error(transparent)]
-    Shelf(#[from] ShelfError),
+    CatalogCache(#[from] CatalogError),
     #[error("there is no base backup to verify yet")]
     NoBackup,
     #[error(
@@ -76,7 +76,7 @@ enum NotNow {
 
 impl Drill {
     /// `None` when no drills are wanted.
-    pub(crate) fn new(config: &Config, shelf: Shelf) -> Option<Self> {
+    pub(crate) fn new(config: &Config, catalog: CatalogCache) -> Option<Self> {
         let archive = config.archive.as_ref()?;
         let schedule = archive.drill.clone()?;
         let beside = config.postgres.data_directory.parent().unwrap_or(Path::new("/"));
@@ -87,7 +87,7 @@ impl Drill {
             scratch: directory.join(format!("{}.drill", config.name)),
             directory,
             schedule,
-            shelf,
+            catalog,
             last: None,
             look_at: None,
             running: None,
@@ -106,18 +106,18 @@ impl Drill {
 
     /// One that was never made is due at once; what was missed is made up for once.
     fn is_due(&self) -> bool {
-        let known = self.last.max(self.shelf.verified());
+        let known = self.last.max(self.catalog.verified());
         known.is_none_or(|last| self.schedule.next(last).is_some_and(|next| next <= clock::wall()))
     }
 
     /// The size of the server in the newest backup, when a drill is due also by what the archive knows.
     async fn size_when_due(&mut self, report: &Report) -> Result<Option<u64>, NotNow> {
-        let looked = timeout(RECORD_LIMIT, self.shelf.look_verified()).await;
+        let looked = timeout(RECORD_LIMIT, self.catalog.look_verified()).await;
         looked.map_err(|_| NotNow::RecordLate)?.map_err(NotNow::Record)?;
         if !self.is_due() {
             return Ok(None);
         }
-        let seen = self.shelf.look(AGE_MAX).await?;
+        let seen = self.catalog.look(AGE_MAX).await?;
         let own = report.postgres.as_ref().map(|postgres| postgres.system_identifier);
         if let (Some(owner), Some(own)) = (seen.catalog.owner, own)
             && owner != own
@@ -134,7 +134,9 @@ impl Drill {
     async fn look_into_archive(&mut self, report: &Report) -> Option<Seen> {
         match self.size_when_due(report).await {
             Ok(None) => self.fault.forget(),
-            Ok(Some(size)) => return Some(Seen::Confirmed { size, free: free(&self.directory).ok() }),
+            Ok(Some(size)) => {
+                return Some(Seen::Confirmed { size, free: free(&self.directory).ok() });
+            }
             Err(why) => {
                 self.look_at = Some(clock::monotonic() + AGAIN_INTERVAL);
                 let text = causes(&why);
@@ -152,7 +154,7 @@ impl Drill {
         match Child::begin(&self.configuration, &self.scratch) {
             Ok(child) => {
                 self.running = Some((child, size));
-                self.shelf.note_drill(|drills| drills.running = true);
+                self.catalog.note_drill(|drills| drills.running = true);
             }
             Err(fault) => self.ended = Some(Outcome::Failed(fault.to_string())),
         }
@@ -171,7 +173,7 @@ impl Drill {
             Err(fault) => format!("cannot see how much room {directory} has: {fault}"),
         };
         warn!(%why, "no restore drill this time");
-        self.shelf.note_drill(|drills| {
+        self.catalog.note_drill(|drills| {
             drills.skipped += 1;
             drills.last_fault = Some(why);
         });
@@ -197,25 +199,25 @@ impl Drill {
     }
 
     fn tell(&self, outcome: Outcome) {
-        self.shelf.note_drill(|drills| drills.running = false);
+        self.catalog.note_drill(|drills| drills.running = false);
         match outcome {
             Outcome::Done { report } => {
                 info!(%report, "the backup was restored and recovered to the end");
-                self.shelf.note_drill(|drills| {
+                self.catalog.note_drill(|drills| {
                     drills.done += 1;
                     drills.last_fault = None;
                 });
             }
             Outcome::Failed(fault) => {
                 error!(%fault, "the restore drill failed: see outrider verify --drill");
-                self.shelf.note_drill(|drills| {
+                self.catalog.note_drill(|drills| {
                     drills.failed += 1;
                     drills.last_fault = Some(fault);
                 });
             }
             Outcome::GivenUp(why) => {
                 info!(why, "the restore drill was given up");
-                self.shelf.note_drill(|drills| drills.given_up += 1);
+                self.catalog.note_drill(|drills| drills.given_up += 1);
             }
         }
     }
@@ -229,7 +231,7 @@ impl Job for Drill {
             self.clear().await;
             self.tell(outcome);
             // For the metrics; when the store does not answer it is read later.
-            let _ = timeout(RECORD_LIMIT, self.shelf.look_verified()).await;
+            let _ = timeout(RECORD_LIMIT, self.catalog.look_verified()).await;
         }
         let nobody = Snapshot::default();
         let view = seen::view(report, report.cluster.as_ref().unwrap_or(&nobody), &self.me, false);

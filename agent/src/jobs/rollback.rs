@@ -25,10 +25,10 @@ use super::claimed::{Claimed, Ended, Hand, Kind, Records, Running, Stepped, Take
 use super::seen;
 use crate::clock;
 use crate::config::Config;
-use crate::gate::{Gate, Swapped};
 use crate::instruments::{Archive, Instruments};
 use crate::report::Report;
-use crate::rollback::{Ready, Work, goal, prepare};
+use crate::rollback::{Preparation, Ready, goal, prepare};
+use crate::swap_offer::{SwapOffer, Swapped};
 use crate::wake::Waker;
 
 /// At the most so often how far it is is written.
@@ -37,7 +37,7 @@ const PACE: Duration = Duration::from_secs(1);
 /// What a member knows of rollbacks beside what is in the DCS.
 pub(crate) struct Rollback {
     waker: Waker,
-    gate: Gate,
+    swap_offer: SwapOffer,
     postgres: Postgres,
     config: Arc<Config>,
     shipper: Option<Shipper>,
@@ -99,7 +99,7 @@ impl Rollback {
         };
         Rollback {
             waker,
-            gate: instruments.rollback.clone(),
+            swap_offer: instruments.rollback.clone(),
             postgres: instruments.postgres.clone(),
             config: instruments.config.clone(),
             shipper: instruments.archive.as_ref().map(Archive::shipper),
@@ -112,13 +112,13 @@ impl Rollback {
     ///
     /// # Errors
     /// Why nothing can be, in words.
-    fn work(&self, request: &RollbackRequest, report: &Report) -> Result<Work, String> {
+    fn preparation(&self, request: &RollbackRequest, report: &Report) -> Result<Preparation, String> {
         let backup = request.backup.as_deref().map(str::parse).transpose();
         let postgres = report.postgres.as_ref().ok_or("its Postgres does not answer")?;
         let mut wanted = report.configuration.clone();
         wanted.set_synchronous(&[]);
         wanted.upstream = None;
-        Ok(Work {
+        Ok(Preparation {
             id: request.id.clone(),
             goal: goal(&request.target, clock::wall())?,
             backup: backup.map_err(|_| "the backup's name is invalid".to_owned())?,
@@ -229,8 +229,8 @@ impl Kind for Rollback {
     }
 
     fn begin(&mut self, taken: Taken<Self>, view: &View, report: &Report) -> Hand<Self> {
-        let work = match self.work(&taken.request, report) {
-            Ok(work) => work,
+        let preparation = match self.preparation(&taken.request, report) {
+            Ok(preparation) => preparation,
             Err(why) => {
                 let mut outcome = outcome_of(&taken.request, &taken.claim.member);
                 (outcome.target, outcome.error) = (taken.claim.target.clone(), Some(why));
@@ -239,10 +239,10 @@ impl Kind for Rollback {
         };
         let RollbackRequest { id, by, .. } = &taken.request;
         info!(request = id, by, target = taken.claim.target, "preparing a rollback");
-        let timeline = work.timeline;
+        let timeline = preparation.timeline;
         let (tell, told) = watch::channel(taken.claim.clone());
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(prepare(work, tell, cancel.clone()));
+        let task = tokio::spawn(prepare(preparation, tell, cancel.clone()));
         let stage = Stage::Preparing { task, cancel };
         let term = view.leader.as_ref().map_or(0, |leader| leader.term);
         let run = Run { term, timeline, stage, told, news: false, why: None };
@@ -279,7 +279,7 @@ impl Kind for Rollback {
             Stage::Preparing { cancel, .. } => cancel.cancel(),
             Stage::Prepared(_) => run.stage = Stage::Stopped,
             // The order goes, and with it whoever would tell that it was carried out.
-            Stage::Offered { .. } if self.gate.take().is_some() => {}
+            Stage::Offered { .. } if self.swap_offer.take().is_some() => {}
             Stage::Offered { .. } | Stage::Starting { .. } | Stage::Stopped => return,
         }
         let words = in_words(why, view.leaving);
@@ -330,14 +330,14 @@ impl Kind for Rollback {
         self.waker.wake();
     }
 
-    async fn act(desk: &mut Claimed<Self>, own: Own, report: &Report, cluster: &Snapshot) -> Stepped {
+    async fn act(claimed: &mut Claimed<Self>, own: Own, report: &Report, cluster: &Snapshot) -> Stepped {
         match own {
-            Own::CleanUp => desk.clean_up().await,
-            Own::Resume => desk.resume(cluster).await,
-            Own::LetEnd => desk.let_end(),
-            Own::Offer => return desk.offer(report).await,
-            Own::Finish => return desk.finish(report).await,
-            Own::EndSupplanted => return desk.end_supplanted(cluster),
+            Own::CleanUp => claimed.clean_up().await,
+            Own::Resume => claimed.resume(cluster).await,
+            Own::LetEnd => claimed.let_end(),
+            Own::Offer => return claimed.offer(report).await,
+            Own::Finish => return claimed.finish(report).await,
+            Own::EndSupplanted => return claimed.end_supplanted(cluster),
         }
         Stepped::Acted
     }

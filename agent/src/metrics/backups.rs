@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use outrider_dcs::{BackupOutcome, Snapshot};
 
 use super::family::Families;
-use crate::backup::{Drills, Seen, Shelf};
+use crate::backup::{CatalogCache, CatalogSnapshot, Drills};
 
-pub(super) fn add(cluster: Option<&Snapshot>, shelf: Option<&Shelf>, families: &mut Families) {
-    let seen = shelf.and_then(Shelf::last);
+pub(super) fn add(cluster: Option<&Snapshot>, catalog: Option<&CatalogCache>, families: &mut Families) {
+    let seen = catalog.and_then(CatalogCache::last);
     add_cnpg(seen.as_deref(), families);
-    if let Some(shelf) = shelf {
-        add_archive(seen.as_deref(), shelf, families);
+    if let Some(catalog) = catalog {
+        add_archive(seen.as_deref(), catalog, families);
     }
     if let Some(cluster) = cluster {
         add_running(cluster, families);
@@ -21,7 +21,7 @@ pub(super) fn add(cluster: Option<&Snapshot>, shelf: Option<&Shelf>, families: &
 }
 
 /// Under CloudNativePG's names.
-fn add_cnpg(seen: Option<&Seen>, families: &mut Families) {
+fn add_cnpg(seen: Option<&CatalogSnapshot>, families: &mut Families) {
     let good = || seen.into_iter().flat_map(|seen| &seen.catalog.backups).filter_map(|backup| backup.good());
     let newest = seconds(good().filter_map(|info| info.end_time).max());
     let help = "When the last base backup was made, in seconds since the epoch; 0 for never";
@@ -35,11 +35,11 @@ fn add_cnpg(seen: Option<&Seen>, families: &mut Families) {
     );
 }
 
-fn add_archive(seen: Option<&Seen>, shelf: &Shelf, families: &mut Families) {
+fn add_archive(seen: Option<&CatalogSnapshot>, catalog: &CatalogCache, families: &mut Families) {
     let help =
         "When outrider verify last restored a backup to the end, in seconds since the epoch; 0 for never";
-    families.gauge("outrider_last_verified_restore_timestamp_seconds", help, seconds(shelf.verified()));
-    add_drills(&shelf.drills(), families);
+    families.gauge("outrider_last_verified_restore_timestamp_seconds", help, seconds(catalog.verified()));
+    add_drills(&catalog.drills(), families);
     let Some(seen) = seen else { return };
     let window = seen.catalog.window();
     let gaps = window.as_ref().map_or(0, |window| window.chain.gaps.len());

@@ -5,7 +5,7 @@ use outrider_dcs::Snapshot;
 
 use crate::config::{self, Judged};
 use crate::instruments::Instruments;
-use crate::state::{Postgres, Rules, Settings, Work};
+use crate::state::{Background, Postgres, Rules, Settings};
 
 /// When the document, or what is known of it, has changed.
 pub(super) fn follow(
@@ -46,7 +46,9 @@ fn take(instruments: &Instruments, rules: &mut Rules, settings: &mut Settings, j
                 let local = instruments.postgres.settings().clone();
                 let candidate = wanted.clone();
                 let trial =
-                    Work::begin(async move { Ok(config::try_parameters(&local, &good, &candidate).await) });
+                    Background::begin(
+                        async move { Ok(config::try_parameters(&local, &good, &candidate).await) },
+                    );
                 rules.try_with(wanted.clone(), trial);
             }
             return;

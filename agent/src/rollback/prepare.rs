@@ -28,7 +28,7 @@ const WAL_ROOM: u64 = 2 << 30;
 const RESTORED: &str = "restored log file \"";
 
 /// What is to be prepared, and of what.
-pub(crate) struct Work {
+pub(crate) struct Preparation {
     pub(crate) id: String,
     pub(crate) goal: Goal,
     pub(crate) backup: Option<BackupId>,
@@ -53,7 +53,7 @@ pub(crate) struct Ready {
 /// # Errors
 /// Why it does not come to that, in words. What lies beside the data is to be removed.
 pub(crate) async fn prepare(
-    work: Work,
+    work: Preparation,
     told: watch::Sender<RollbackClaim>,
     cancel: CancellationToken,
 ) -> Result<Ready, String> {
@@ -89,7 +89,7 @@ fn cancelled() -> String {
     "it was cancelled".to_owned()
 }
 
-async fn plan(work: &Work, told: &watch::Sender<RollbackClaim>) -> Result<Plan, String> {
+async fn plan(work: &Preparation, told: &watch::Sender<RollbackClaim>) -> Result<Plan, String> {
     phase(told, "archiving the last WAL", 0);
     ship_the_last(work).await;
     phase(told, "planning", 0);
@@ -113,7 +113,7 @@ async fn plan(work: &Work, told: &watch::Sender<RollbackClaim>) -> Result<Plan, 
 }
 
 /// Ends the segment that is being written, and waits until the archive has it: the target may lie in it.
-async fn ship_the_last(work: &Work) {
+async fn ship_the_last(work: &Preparation) {
     let Some(shipper) = &work.shipper else { return };
     let ended = match work.postgres.switch_wal(None).await {
         Ok(ended) => ended,
@@ -130,7 +130,7 @@ async fn ship_the_last(work: &Work) {
 }
 
 async fn copy(
-    work: &Work,
+    work: &Preparation,
     planned: Plan,
     told: &watch::Sender<RollbackClaim>,
     cancel: &CancellationToken,
@@ -160,7 +160,7 @@ async fn copy(
 }
 
 async fn recover(
-    work: &Work,
+    work: &Preparation,
     planned: &Plan,
     told: &watch::Sender<RollbackClaim>,
 ) -> Result<Prepared, Error> {

@@ -5,7 +5,7 @@ use outrider_postgres::{Error, Observation};
 use outrider_wal::Lsn;
 use tracing::warn;
 
-use super::work::{Work, ended};
+use super::background::{Background, ended};
 use crate::log::causes;
 
 /// What is remembered of it.
@@ -13,7 +13,7 @@ use crate::log::causes;
 pub(crate) struct Commits {
     wait_for: Synchronous,
     /// The proof, under way, that the setting is in effect.
-    proof: Option<Work<Lsn>>,
+    proof: Option<Background<Lsn>>,
 }
 
 impl Commits {
@@ -40,7 +40,7 @@ impl Commits {
     }
 
     /// It is being proven.
-    pub(crate) fn are_being_proven(&mut self, proof: Work<Lsn>) {
+    pub(crate) fn are_being_proven(&mut self, proof: Background<Lsn>) {
         self.proof = Some(proof);
     }
 

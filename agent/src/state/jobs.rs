@@ -6,8 +6,8 @@ use outrider_ha::Job;
 use outrider_postgres::Error;
 use tokio::time::Instant;
 
+use super::background::{Background, ended};
 use super::failures::{Failed, Failures};
-use super::work::{Work, ended};
 use crate::clock;
 
 /// What is remembered of it.
@@ -18,16 +18,16 @@ pub(crate) struct Jobs {
     cooling_until: Option<Instant>,
     failures: Failures,
     /// Ends when Postgres accepts connections.
-    coming_up: Option<Work<()>>,
+    coming_up: Option<Background<()>>,
     /// When Postgres was told to stop for a switchover whose end is not seen yet.
     write_gap_since: Option<Instant>,
     /// The measurement of that gap.
-    write_gap: Option<Work<Option<Duration>>>,
+    write_gap: Option<Background<Option<Duration>>>,
 }
 
 struct Running {
     kind: Job,
-    work: Work<()>,
+    work: Background<()>,
     begun: Instant,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Ended {
 impl Jobs {
     /// A job begins. The plan never begins a second one while one is under way; should it, the older one is not waited for, and what
     /// that told the supervisor goes on.
-    pub(crate) fn begin(&mut self, kind: Job, work: Work<()>) {
+    pub(crate) fn begin(&mut self, kind: Job, work: Background<()>) {
         self.running = Some(Running { kind, work, begun: clock::monotonic() });
     }
 
@@ -111,7 +111,7 @@ impl Jobs {
     }
 
     /// Postgres was started: it is waited for until it accepts connections.
-    pub(crate) fn wait_for_postgres(&mut self, coming_up: Work<()>) {
+    pub(crate) fn wait_for_postgres(&mut self, coming_up: Background<()>) {
         self.coming_up = Some(coming_up);
     }
 
@@ -131,7 +131,7 @@ impl Jobs {
     }
 
     /// The gap is being measured.
-    pub(crate) fn measure_write_gap(&mut self, measurement: Work<Option<Duration>>) {
+    pub(crate) fn measure_write_gap(&mut self, measurement: Background<Option<Duration>>) {
         self.write_gap = Some(measurement);
     }
 

@@ -10,7 +10,7 @@ use outrider_postgres::{Configuration, Error, KeptParameters, KnownParameters, O
 use serde_json::{Map, Value};
 use tracing::{debug, info, warn};
 
-use super::work::{Work, ended};
+use super::background::{Background, ended};
 use crate::config::{self, Judged, MEMBER_SLOTS_TTL, Tried, Violation};
 use crate::log::causes;
 
@@ -32,9 +32,9 @@ pub(crate) struct Rules {
     /// The postmaster that was asked, by its start.
     known_of: String,
     /// The question under way, and which postmaster is asked.
-    learning: Option<(String, Work<KnownParameters>)>,
+    learning: Option<(String, Background<KnownParameters>)>,
     /// The trial under way, and of which parameters.
-    trying: Option<(BTreeMap<String, String>, Work<Tried>)>,
+    trying: Option<(BTreeMap<String, String>, Background<Tried>)>,
     /// What the last trial said of which parameters.
     verdict: Option<(BTreeMap<String, String>, Tried)>,
     /// Values that the server found wrong when it read them, with its words, by name.
@@ -193,7 +193,7 @@ impl Rules {
     }
 
     /// These are being tried, and no others any more.
-    pub(crate) fn try_with(&mut self, wanted: BTreeMap<String, String>, trial: Work<Tried>) {
+    pub(crate) fn try_with(&mut self, wanted: BTreeMap<String, String>, trial: Background<Tried>) {
         self.trying = Some((wanted, trial));
     }
 
@@ -213,7 +213,7 @@ impl Rules {
     }
 
     /// It is being asked.
-    pub(crate) fn ask(&mut self, started: &str, question: Work<KnownParameters>) {
+    pub(crate) fn ask(&mut self, started: &str, question: Background<KnownParameters>) {
         self.learning = Some((started.to_owned(), question));
     }
 

@@ -1,4 +1,4 @@
-//! The swap of a rollback: data that was restored beside the running primary takes the place of its own. What the keeper and the job of
+//! The swap of a rollback: data that was restored beside the running primary takes the place of its own. What the task and the job of
 //! the program do around `Step::Rollback`; how it was prepared is not in it.
 
 use crate::mutant::Mutant;

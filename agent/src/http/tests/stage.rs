@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::backup::Shelf;
+use crate::backup::CatalogCache;
 use crate::config;
 use crate::http::{self, Api, SharedObserver};
 use crate::report::{self, Report};
@@ -54,10 +54,10 @@ impl Stage {
         let archive = tempfile::tempdir().unwrap();
         let store = Arc::new(DirectoryStore::new(archive.path().to_owned()));
         let layout = config.archive.as_ref().unwrap().layout.clone();
-        let shelf = Some(Shelf::new(store, layout));
+        let catalog = Some(CatalogCache::new(store, layout));
         let dcs_of_api = dcs.clone();
         let (watermark, names) = (Watermark::default(), http::names(&config));
-        let api = Api { reports: seen, waker, dcs: dcs_of_api, observer, watermark, shelf, names, config };
+        let api = Api { reports: seen, waker, dcs: dcs_of_api, observer, watermark, catalog, names, config };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(http::serve(api.clone(), listener));

@@ -73,7 +73,7 @@ impl Claimed<Rollback> {
         match self.dcs.begin_rollback_swap(claim, &request, *seen).await {
             Ok(revision) => {
                 self.freshness.changed(revision);
-                let done = self.kind.gate.offer(request.id.clone(), aside, Term(running.run.term));
+                let done = self.kind.swap_offer.offer(request.id.clone(), aside, Term(running.run.term));
                 (running.taken.seen, running.taken.request) = (revision, request);
                 running.run.stage = Stage::Offered { done, since: clock::monotonic() };
                 self.kind.waker.wake();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::backup::{Backup, Pace};
 use super::super::claimed::Claimed;
 use super::super::runner::{Task, run};
-use crate::backup::{Order, Progress, TakeError, Taken, Taker};
+use crate::backup::{BackupOrder, BackupProgress, FinishedBackup, TakeError, Taker};
 use crate::report::Report;
 use crate::report::sample::report;
 use crate::sample::{member, observation};
@@ -30,9 +30,9 @@ const QUICK: Pace = Pace {
 
 /// A backup that was begun: to be ended by the test.
 struct Begun {
-    order: Order,
-    progress: watch::Sender<Progress>,
-    end: oneshot::Sender<Result<Taken, TakeError>>,
+    order: BackupOrder,
+    progress: watch::Sender<BackupProgress>,
+    end: oneshot::Sender<Result<FinishedBackup, TakeError>>,
 }
 
 /// Hands each backup to the test, and ends it when it is cancelled.
@@ -45,10 +45,10 @@ struct Played {
 impl Taker for Played {
     async fn take(
         &self,
-        order: Order,
-        progress: watch::Sender<Progress>,
+        order: BackupOrder,
+        progress: watch::Sender<BackupProgress>,
         cancel: CancellationToken,
-    ) -> Result<Taken, TakeError> {
+    ) -> Result<FinishedBackup, TakeError> {
         let (end, ended) = oneshot::channel();
         self.begun.send(Begun { order, progress, end }).await.unwrap();
         tokio::select! {
@@ -62,7 +62,7 @@ impl Taker for Played {
 }
 
 /// One member with its job.
-struct Desk {
+struct TestMember {
     dcs: Arc<dyn Dcs>,
     reports: watch::Sender<Option<Arc<Report>>>,
     begun: mpsc::Receiver<Begun>,
@@ -71,7 +71,7 @@ struct Desk {
     is_primary: bool,
 }
 
-impl Desk {
+impl TestMember {
     async fn new(cluster: &MemoryCluster, name: &str, is_primary: bool, schedule: Option<&str>) -> Self {
         let dcs = member(cluster, name);
         let entry = if is_primary {
@@ -92,7 +92,7 @@ impl Desk {
         let taker = Arc::new(Played { begun: told, cancelled: cancelled.clone() });
         let schedule = schedule.map(|text| text.parse::<Schedule>().unwrap());
         let job = run(Claimed::new(Backup::new(schedule, taker, QUICK), dcs.clone()), seen);
-        Desk { dcs, reports, begun, cancelled, job, is_primary }
+        TestMember { dcs, reports, begun, cancelled, job, is_primary }
     }
 
     /// What a round would hang up now.
@@ -104,7 +104,7 @@ impl Desk {
     }
 
     /// The backup that it begins, within a bounded time of rounds of all.
-    async fn begins(&mut self, others: &[&Desk]) -> Begun {
+    async fn begins(&mut self, others: &[&TestMember]) -> Begun {
         let rounds = async {
             loop {
                 self.look().await;
@@ -146,20 +146,24 @@ fn request() -> BackupRequest {
     BackupRequest { id: "r1".into(), by: "p1".into(), at: "2026-01-01T00:00:00Z".into(), attempts: 0 }
 }
 
-fn taken() -> Taken {
-    Taken { backup: "20260101T000000".to_owned(), bytes: 10, bytes_stored: 4 }
+fn taken() -> FinishedBackup {
+    FinishedBackup { backup: "20260101T000000".to_owned(), bytes: 10, bytes_stored: 4 }
 }
 
 #[tokio::test]
 async fn a_standby_takes_what_was_asked_for_and_its_progress_and_outcome_are_recorded() {
     let cluster = MemoryCluster::new();
-    let leader = Desk::new(&cluster, "p1", true, None).await;
-    let mut standby = Desk::new(&cluster, "p2", false, None).await;
+    let leader = TestMember::new(&cluster, "p1", true, None).await;
+    let mut standby = TestMember::new(&cluster, "p2", false, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     let begun = standby.begins(&[&leader]).await;
     assert_eq!(begun.order.label, "r1");
     assert!(begun.order.on_standby);
-    begun.progress.send_replace(Progress { phase: "copying".into(), bytes_done: 5, ..Progress::default() });
+    begun.progress.send_replace(BackupProgress {
+        phase: "copying".into(),
+        bytes_done: 5,
+        ..BackupProgress::default()
+    });
     let seen =
         standby.until(|seen| seen.backup.as_ref().is_some_and(|taken| taken.claim.bytes_done == 5)).await;
     assert_eq!(seen.backup.unwrap().claim.phase, "copying");
@@ -174,7 +178,7 @@ async fn a_standby_takes_what_was_asked_for_and_its_progress_and_outcome_are_rec
 #[tokio::test]
 async fn the_leader_takes_it_when_no_standby_does() {
     let cluster = MemoryCluster::new();
-    let mut leader = Desk::new(&cluster, "p1", true, None).await;
+    let mut leader = TestMember::new(&cluster, "p1", true, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     assert!(!leader.begins(&[]).await.order.on_standby);
 }
@@ -182,9 +186,9 @@ async fn the_leader_takes_it_when_no_standby_does() {
 #[tokio::test]
 async fn another_takes_over_when_the_member_that_takes_it_dies() {
     let cluster = MemoryCluster::new();
-    let leader = Desk::new(&cluster, "p1", true, None).await;
-    let mut first = Desk::new(&cluster, "p2", false, None).await;
-    let mut second = Desk::new(&cluster, "p3", false, None).await;
+    let leader = TestMember::new(&cluster, "p1", true, None).await;
+    let mut first = TestMember::new(&cluster, "p2", false, None).await;
+    let mut second = TestMember::new(&cluster, "p3", false, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     first.begins(&[&leader, &second]).await;
     drop(first);
@@ -198,9 +202,9 @@ async fn another_takes_over_when_the_member_that_takes_it_dies() {
 #[tokio::test]
 async fn a_member_that_is_promoted_gives_it_back_to_another() {
     let cluster = MemoryCluster::new();
-    let leader = Desk::new(&cluster, "p1", true, None).await;
-    let mut first = Desk::new(&cluster, "p2", false, None).await;
-    let mut second = Desk::new(&cluster, "p3", false, None).await;
+    let leader = TestMember::new(&cluster, "p1", true, None).await;
+    let mut first = TestMember::new(&cluster, "p2", false, None).await;
+    let mut second = TestMember::new(&cluster, "p3", false, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     let _begun = first.begins(&[&leader, &second]).await;
     leader.dcs.hand_over_leader("p2").await.unwrap();
@@ -214,7 +218,7 @@ async fn a_member_that_is_promoted_gives_it_back_to_another() {
 #[tokio::test]
 async fn what_is_taken_back_is_cancelled_and_recorded_as_such() {
     let cluster = MemoryCluster::new();
-    let mut leader = Desk::new(&cluster, "p1", true, None).await;
+    let mut leader = TestMember::new(&cluster, "p1", true, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     let _begun = leader.begins(&[]).await;
     let asked = leader.dcs.read().await.unwrap().backup_request.unwrap();
@@ -229,8 +233,8 @@ async fn what_is_taken_back_is_cancelled_and_recorded_as_such() {
 #[tokio::test]
 async fn a_fault_of_the_store_is_recorded_and_one_of_this_postgres_is_left_to_another() {
     let cluster = MemoryCluster::new();
-    let mut leader = Desk::new(&cluster, "p1", true, None).await;
-    let mut standby = Desk::new(&cluster, "p2", false, None).await;
+    let mut leader = TestMember::new(&cluster, "p1", true, None).await;
+    let mut standby = TestMember::new(&cluster, "p2", false, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     let begun = standby.begins(&[&leader]).await;
     begun.end.send(Err(TakeError::Here("Postgres ended".into()))).unwrap();
@@ -245,7 +249,7 @@ async fn a_fault_of_the_store_is_recorded_and_one_of_this_postgres_is_left_to_an
 #[tokio::test]
 async fn an_agent_that_ends_gives_its_backup_back() {
     let cluster = MemoryCluster::new();
-    let mut leader = Desk::new(&cluster, "p1", true, None).await;
+    let mut leader = TestMember::new(&cluster, "p1", true, None).await;
     leader.dcs.request_backup(&request()).await.unwrap();
     let _begun = leader.begins(&[]).await;
     leader.job.end().await;
@@ -256,7 +260,7 @@ async fn an_agent_that_ends_gives_its_backup_back() {
 #[tokio::test]
 async fn a_claim_that_an_earlier_agent_left_is_given_back_and_taken_up_anew() {
     let cluster = MemoryCluster::new();
-    let mut leader = Desk::new(&cluster, "p1", true, None).await;
+    let mut leader = TestMember::new(&cluster, "p1", true, None).await;
     let revision = leader.dcs.request_backup(&request()).await.unwrap();
     let claim = outrider_dcs::BackupClaim { request: "r1".into(), member: "p1".into(), ..Default::default() };
     leader.dcs.claim_backup(&claim, &request(), revision).await.unwrap();
@@ -268,7 +272,7 @@ async fn a_claim_that_an_earlier_agent_left_is_given_back_and_taken_up_anew() {
 #[tokio::test]
 async fn a_request_on_which_members_die_is_given_up() {
     let cluster = MemoryCluster::new();
-    let leader = Desk::new(&cluster, "p1", true, None).await;
+    let leader = TestMember::new(&cluster, "p1", true, None).await;
     leader.dcs.request_backup(&BackupRequest { attempts: 5, ..request() }).await.unwrap();
     let seen = leader.until(|seen| seen.backup_last.is_some()).await;
     let error = seen.backup_last.unwrap().value.error.unwrap();
@@ -279,7 +283,7 @@ async fn a_request_on_which_members_die_is_given_up() {
 #[tokio::test]
 async fn the_leader_asks_once_for_the_backup_that_is_due() {
     let cluster = MemoryCluster::new();
-    let mut leader = Desk::new(&cluster, "p1", true, Some("0 0 1 1 *")).await;
+    let mut leader = TestMember::new(&cluster, "p1", true, Some("0 0 1 1 *")).await;
     let begun = leader.begins(&[]).await;
     let asked = leader.dcs.read().await.unwrap().backup_request.unwrap().value;
     assert_eq!((asked.by.as_str(), asked.attempts), (BY_SCHEDULE, 1));
@@ -299,8 +303,8 @@ async fn the_leader_asks_once_for_the_backup_that_is_due() {
 #[tokio::test]
 async fn a_standby_does_not_ask_for_what_is_due() {
     let cluster = MemoryCluster::new();
-    let mut leader = Desk::new(&cluster, "p1", true, None).await;
-    let standby = Desk::new(&cluster, "p2", false, Some("* * * * *")).await;
+    let mut leader = TestMember::new(&cluster, "p1", true, None).await;
+    let standby = TestMember::new(&cluster, "p2", false, Some("* * * * *")).await;
     for _ in 0..50 {
         standby.look().await;
         tokio::task::yield_now().await;
@@ -326,9 +330,9 @@ async fn had_one(dcs: &dyn Dcs, at: &str) {
 async fn what_was_missed_while_no_member_ran_is_made_up_for_once_in_the_cluster() {
     let cluster = MemoryCluster::new();
     let yearly = Some("0 0 1 1 *");
-    let mut former = Desk::new(&cluster, "p1", true, yearly).await;
-    let mut leader = Desk::new(&cluster, "p2", false, yearly).await;
-    let mut standby = Desk::new(&cluster, "p3", false, yearly).await;
+    let mut former = TestMember::new(&cluster, "p1", true, yearly).await;
+    let mut leader = TestMember::new(&cluster, "p2", false, yearly).await;
+    let mut standby = TestMember::new(&cluster, "p3", false, yearly).await;
     had_one(&*former.dcs, "2020-06-01T00:00:00Z").await;
     let begun = leader.begins(&[&former, &standby]).await;
     assert!(begun.order.label.starts_with(BY_SCHEDULE), "{}", begun.order.label);
@@ -337,8 +341,8 @@ async fn what_was_missed_while_no_member_ran_is_made_up_for_once_in_the_cluster(
     // Neither the one that asked asks again, nor the one that leads after it.
     for _ in 0..2 {
         for _ in 0..50 {
-            for desk in [&former, &leader, &standby] {
-                desk.look().await;
+            for member in [&former, &leader, &standby] {
+                member.look().await;
                 tokio::task::yield_now().await;
             }
             assert_eq!(former.dcs.read().await.unwrap().backup_request, None);

@@ -22,8 +22,8 @@ const LINE_EVERY: u32 = 100;
 /// A member that has not answered for this long is no longer asked.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// One kind of work.
-pub(super) struct Work {
+/// One kind of job.
+pub(super) struct ClusterJob {
     /// Path of the REST API, such as `/backup`.
     pub(super) path: &'static str,
     /// Its name, such as `backup`.
@@ -38,7 +38,7 @@ pub(super) struct Work {
     pub(super) ended: fn(&Value) -> Result<ExitCode, Refusal>,
 }
 
-impl Work {
+impl ClusterJob {
     /// Cancels what was requested or is in progress.
     pub(super) async fn cancel(&self, member: &Member) -> Result<ExitCode, Refusal> {
         let answer = member.delete(self.path).await?;

@@ -1,4 +1,4 @@
-//! Work beside the round, whose outcome it is told.
+//! A task beside the round, whose outcome it is told.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use tokio::task::JoinHandle;
 use tracing::error;
 
 /// Ends when this is dropped.
-pub(crate) struct Work<Outcome> {
+pub(crate) struct Background<Outcome> {
     task: JoinHandle<Result<Outcome, Error>>,
 }
 
-impl<Outcome> Drop for Work<Outcome> {
+impl<Outcome> Drop for Background<Outcome> {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl<Outcome: Send + 'static> Work<Outcome> {
+impl<Outcome: Send + 'static> Background<Outcome> {
     /// Begins it.
     pub(crate) fn begin(work: impl Future<Output = Result<Outcome, Error>> + Send + 'static) -> Self {
-        Work { task: tokio::spawn(work) }
+        Background { task: tokio::spawn(work) }
     }
 }
 
 /// Waits for its end; for ever when there is none.
-pub(super) async fn ended<Outcome>(work: Option<&mut Work<Outcome>>) -> Result<Outcome, Error> {
+pub(super) async fn ended<Outcome>(work: Option<&mut Background<Outcome>>) -> Result<Outcome, Error> {
     let Some(work) = work else { return std::future::pending().await };
     match (&mut work.task).await {
         Ok(outcome) => outcome,

@@ -25,20 +25,20 @@ const VERIFIED_INTERVAL: Duration = Duration::from_secs(60);
 /// For one look: the store has a deadline for each request, an archive of years has many.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
 
-/// Clones are the same shelf.
+/// Clones share the cache.
 #[derive(Clone)]
-pub(crate) struct Shelf {
+pub(crate) struct CatalogCache {
     store: Arc<dyn Store>,
     layout: Layout,
-    seen: Arc<watch::Sender<Option<Arc<Seen>>>>,
+    seen: Arc<watch::Sender<Option<Arc<CatalogSnapshot>>>>,
     verified: Arc<watch::Sender<Option<Timestamp>>>,
     drills: Arc<watch::Sender<Drills>>,
     /// One look at a time: whoever waits for it gets what the other saw.
-    turn: Arc<Mutex<()>>,
+    reading: Arc<Mutex<()>>,
 }
 
 /// One look.
-pub(crate) struct Seen {
+pub(crate) struct CatalogSnapshot {
     /// What is there.
     pub(crate) catalog: Catalog,
     /// When, by the clock on the wall.
@@ -65,7 +65,7 @@ pub(crate) struct Drills {
 
 /// Why there was nothing to see.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ShelfError {
+pub(crate) enum CatalogError {
     /// The store did not answer, or refused.
     #[error("cannot read the archive")]
     Store(#[source] store::Error),
@@ -77,16 +77,16 @@ pub(crate) enum ShelfError {
     },
 }
 
-impl Shelf {
+impl CatalogCache {
     /// Of one server in its archive; not looked at yet.
     pub(crate) fn new(store: Arc<dyn Store>, layout: Layout) -> Self {
-        Shelf {
+        CatalogCache {
             store,
             layout,
             seen: Arc::new(watch::Sender::new(None)),
             verified: Arc::new(watch::Sender::new(None)),
             drills: Arc::new(watch::Sender::new(Drills::default())),
-            turn: Arc::default(),
+            reading: Arc::default(),
         }
     }
 
@@ -96,7 +96,7 @@ impl Shelf {
     }
 
     /// What was seen last, however long ago; `None` before the first look.
-    pub(crate) fn last(&self) -> Option<Arc<Seen>> {
+    pub(crate) fn last(&self) -> Option<Arc<CatalogSnapshot>> {
         self.seen.borrow().clone()
     }
 
@@ -132,25 +132,25 @@ impl Shelf {
     ///
     /// # Errors
     /// When the store does not let itself be read.
-    pub(crate) async fn look(&self, age: Duration) -> Result<Arc<Seen>, ShelfError> {
-        let _turn = self.turn.lock().await;
+    pub(crate) async fn look(&self, age: Duration) -> Result<Arc<CatalogSnapshot>, CatalogError> {
+        let _reading = self.reading.lock().await;
         if let Some(seen) = self.last().filter(|seen| seen.looked.elapsed() <= age) {
             return Ok(seen);
         }
         let looked = clock::monotonic();
-        let reading = async { tokio::join!(Catalog::read(&*self.store, &self.layout), self.look_verified()) };
+        let both = async { tokio::join!(Catalog::read(&*self.store, &self.layout), self.look_verified()) };
         // Without the second the first is worth telling.
         let (catalog, _) =
-            timeout(LOOK_LIMIT, reading).await.map_err(|_| ShelfError::Late { limit: LOOK_LIMIT })?;
-        let catalog = catalog.map_err(ShelfError::Store)?;
-        let seen = Arc::new(Seen { catalog, at: clock::wall(), looked });
+            timeout(LOOK_LIMIT, both).await.map_err(|_| CatalogError::Late { limit: LOOK_LIMIT })?;
+        let catalog = catalog.map_err(CatalogError::Store)?;
+        let seen = Arc::new(CatalogSnapshot { catalog, at: clock::wall(), looked });
         self.seen.send_replace(Some(seen.clone()));
         Ok(seen)
     }
 
     /// Looks now and then, and when a backup has ended.
-    pub(crate) fn keep(&self, reports: ReportReceiver) -> ShelfTask {
-        ShelfTask {
+    pub(crate) fn keep(&self, reports: ReportReceiver) -> CatalogTask {
+        CatalogTask {
             tasks: [
                 tokio::spawn(look_now_and_then(self.clone(), reports)),
                 tokio::spawn(verify_watch(self.clone())),
@@ -160,21 +160,21 @@ impl Shelf {
 }
 
 /// Ends when it is dropped.
-pub(crate) struct ShelfTask {
+pub(crate) struct CatalogTask {
     tasks: [JoinHandle<()>; 2],
 }
 
-impl Drop for ShelfTask {
+impl Drop for CatalogTask {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
-async fn look_now_and_then(shelf: Shelf, mut reports: ReportReceiver) {
+async fn look_now_and_then(cache: CatalogCache, mut reports: ReportReceiver) {
     let mut ended = None;
     let mut fault = LastLogged::default();
     loop {
-        match shelf.look(Duration::ZERO).await {
+        match cache.look(Duration::ZERO).await {
             Ok(_) => fault.forget(),
             Err(error) => {
                 let text = causes(&error);
@@ -204,10 +204,10 @@ async fn look_now_and_then(shelf: Shelf, mut reports: ReportReceiver) {
     }
 }
 
-async fn verify_watch(shelf: Shelf) {
+async fn verify_watch(cache: CatalogCache) {
     loop {
         // A store that does not answer is told of elsewhere; what was seen before still holds.
-        let _ = shelf.look_verified().await;
+        let _ = cache.look_verified().await;
         sleep(VERIFIED_INTERVAL).await;
     }
 }
@@ -222,16 +222,16 @@ mod tests {
     async fn what_was_seen_a_moment_ago_is_not_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(DirectoryStore::new(directory.path().to_owned()));
-        let shelf = Shelf::new(store, Layout::new("demo").unwrap());
-        let first = shelf.look(Duration::from_secs(3600)).await.unwrap();
+        let cache = CatalogCache::new(store, Layout::new("demo").unwrap());
+        let first = cache.look(Duration::from_secs(3600)).await.unwrap();
         assert!(first.catalog.backups.is_empty());
         let folder = directory.path().join("demo/base/20260101T000000");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("data.tar.gz"), "x").unwrap();
-        let again = shelf.look(Duration::from_secs(3600)).await.unwrap();
+        let again = cache.look(Duration::from_secs(3600)).await.unwrap();
         assert!(again.catalog.backups.is_empty());
-        let now = shelf.look(Duration::ZERO).await.unwrap();
+        let now = cache.look(Duration::ZERO).await.unwrap();
         assert_eq!(now.catalog.backups.len(), 1);
-        assert_eq!(shelf.last().unwrap().catalog.backups.len(), 1);
+        assert_eq!(cache.last().unwrap().catalog.backups.len(), 1);
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Prepared data that waits for its swap.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct SwapOrder {
     /// Of the request.
     pub(crate) id: String,
     /// Where the old data goes.
@@ -26,19 +26,19 @@ pub(crate) struct Swapped {
     pub(crate) stopping: Instant,
 }
 
-/// Where the keeper leaves an order for the round. Clones are the same one.
+/// Where the job leaves an order for the round. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
-    order: watch::Sender<Option<Order>>,
+pub(crate) struct SwapOffer {
+    order: watch::Sender<Option<SwapOrder>>,
 }
 
-impl Default for Gate {
+impl Default for SwapOffer {
     fn default() -> Self {
-        Gate { order: watch::Sender::new(None) }
+        SwapOffer { order: watch::Sender::new(None) }
     }
 }
 
-impl Gate {
+impl SwapOffer {
     /// Leaves the order, in the place of any other; tells what became of it.
     pub(crate) fn offer(
         &self,
@@ -47,7 +47,7 @@ impl Gate {
         term: Term,
     ) -> oneshot::Receiver<Result<Swapped, String>> {
         let (done, outcome) = oneshot::channel();
-        self.order.send_replace(Some(Order { id, aside, term, done }));
+        self.order.send_replace(Some(SwapOrder { id, aside, term, done }));
         outcome
     }
 
@@ -57,13 +57,13 @@ impl Gate {
     }
 
     /// Takes it, to withdraw it.
-    pub(crate) fn take(&self) -> Option<Order> {
+    pub(crate) fn take(&self) -> Option<SwapOrder> {
         self.order.send_replace(None)
     }
 
     /// Takes it, to carry it out under the lease of this term. One of an earlier term is withdrawn: whoever offered it may not have got to
     /// it yet.
-    pub(crate) fn take_in(&self, term: Term) -> Option<Order> {
+    pub(crate) fn take_for(&self, term: Term) -> Option<SwapOrder> {
         self.take().filter(|order| order.term == term)
     }
 }
@@ -74,12 +74,12 @@ mod tests {
 
     #[test]
     fn what_was_prepared_under_an_earlier_lease_is_not_swapped() {
-        let gate = Gate::default();
-        let mut outcome = gate.offer("one".to_owned(), PathBuf::from("/aside"), Term(5));
-        assert!(gate.take_in(Term(6)).is_none());
-        assert!(!gate.is_offered());
+        let offer = SwapOffer::default();
+        let mut outcome = offer.offer("one".to_owned(), PathBuf::from("/aside"), Term(5));
+        assert!(offer.take_for(Term(6)).is_none());
+        assert!(!offer.is_offered());
         assert!(outcome.try_recv().is_err(), "whoever offered it is told that nothing was done");
-        let _outcome = gate.offer("two".to_owned(), PathBuf::from("/aside"), Term(6));
-        assert_eq!(gate.take_in(Term(6)).map(|order| order.id).as_deref(), Some("two"));
+        let _outcome = offer.offer("two".to_owned(), PathBuf::from("/aside"), Term(6));
+        assert_eq!(offer.take_for(Term(6)).map(|order| order.id).as_deref(), Some("two"));
     }
 }
