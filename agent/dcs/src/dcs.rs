@@ -171,15 +171,15 @@ pub trait Dcs: Send + Sync {
     /// As leader: records a planned switchover. Returns its revision.
     async fn write_intent(&self, value: &SwitchoverIntent, seen: i64) -> Result<i64, Error>;
 
-    /// The same, provided that the request is still the one that was `wished`. Returns its revision.
+    /// The same, provided that the request is still the one that was `request`. Returns its revision.
     ///
     /// # Errors
     /// `Conflict` when the request was cancelled.
-    async fn write_intent_on_wish(
+    async fn write_intent_on_request(
         &self,
         value: &SwitchoverIntent,
         seen: i64,
-        wished: i64,
+        request: i64,
     ) -> Result<i64, Error>;
 
     /// As leader: deletes the record of the planned switchover that was `seen`.

@@ -207,14 +207,14 @@ impl<S: Store> Dcs for Keyed<S> {
         self.replace_as_leader(self.operation("write"), self.keys.intent(), value, seen, Vec::new()).await
     }
 
-    async fn write_intent_on_wish(
+    async fn write_intent_on_request(
         &self,
         value: &SwitchoverIntent,
         seen: i64,
-        wished: i64,
+        request: i64,
     ) -> Result<i64, Error> {
         let (value, also) =
-            (Some(compact_json(value)), vec![Compare::Revision(self.keys.failover(), wished)]);
+            (Some(compact_json(value)), vec![Compare::Revision(self.keys.failover(), request)]);
         self.replace_as_leader(self.operation("write"), self.keys.intent(), value, seen, also).await
     }
 

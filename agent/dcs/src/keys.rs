@@ -147,7 +147,7 @@ impl Keys {
                 "status" => seen.status = Some(entry(pair, Status::parse(&pair.text()))),
                 "optime/leader" => older_status = Some(entry(pair, Status::parse(&pair.text()))),
                 "failover" => {
-                    seen.failover = Failover::parse(&pair.text()).map(|wish| entry(pair, wish));
+                    seen.failover = Failover::parse(&pair.text()).map(|request| entry(pair, request));
                     seen.failover_answer = FailoverAnswer::parse(&pair.text());
                 }
                 "sync" => {

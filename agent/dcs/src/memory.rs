@@ -15,7 +15,7 @@ use crate::clock;
 use crate::dcs::{Changes, Dcs};
 use crate::keyed::{Identity, Keyed};
 use crate::session::SessionError;
-use crate::store::{Committed, Fault, KeptAlive, Op, Range, Repeat, Store, Transaction};
+use crate::store::{Committed, KeptAlive, Op, Range, Repeat, Store, StoreError, Transaction};
 
 use cluster::Cluster;
 
@@ -138,10 +138,10 @@ impl Drop for MemoryStore {
 
 impl MemoryStore {
     /// Does `act` unless this member cannot reach the store.
-    fn ask<T>(&self, act: impl FnOnce(&mut Cluster) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn ask<T>(&self, act: impl FnOnce(&mut Cluster) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut cluster = self.shared.now();
         if cluster.faults(&self.name).unreachable {
-            return Err(Fault::Unreachable("this member is cut off from the memory store".into()));
+            return Err(StoreError::Unreachable("this member is cut off from the memory store".into()));
         }
         let answer = act(&mut cluster);
         self.shared.leases_changed.notify_waiters();
@@ -156,11 +156,11 @@ impl Store for MemoryStore {
         Duration::from_secs(1)
     }
 
-    async fn range(&self, prefix: &str, _until: Instant) -> Result<Range, Fault> {
+    async fn range(&self, prefix: &str, _until: Instant) -> Result<Range, StoreError> {
         self.ask(|cluster| Ok(cluster.range(prefix)))
     }
 
-    async fn commit(&self, transaction: Transaction, _: Repeat, _: Instant) -> Result<Committed, Fault> {
+    async fn commit(&self, transaction: Transaction, _: Repeat, _: Instant) -> Result<Committed, StoreError> {
         self.ask(|cluster| {
             let answer = cluster.commit(&transaction);
             let faults = cluster.faults(&self.name);
@@ -168,21 +168,21 @@ impl Store for MemoryStore {
                 return answer;
             }
             faults.lost_replies -= 1;
-            Err(Fault::Unknown("the answer of the memory store was lost".into()))
+            Err(StoreError::Unknown("the answer of the memory store was lost".into()))
         })
     }
 
-    async fn grant(&self, ttl: Duration, _until: Instant) -> Result<i64, Fault> {
+    async fn grant(&self, ttl: Duration, _until: Instant) -> Result<i64, StoreError> {
         self.ask(|cluster| Ok(cluster.grant(&self.name, ttl, clock::monotonic())))
     }
 
-    async fn keep_alive(&self, lease: i64, _until: Instant) -> Result<KeptAlive, Fault> {
+    async fn keep_alive(&self, lease: i64, _until: Instant) -> Result<KeptAlive, StoreError> {
         let (sent_at, sent_at_boottime_ns) = (clock::monotonic(), (self.boottime_ns)());
         let (ttl, epoch) = self.ask(|cluster| cluster.keep_alive(&self.name, lease, sent_at))?;
         Ok(KeptAlive { lease, ttl, sent_at, sent_at_boottime_ns, epoch })
     }
 
-    async fn revoke(&self, lease: i64, _until: Instant) -> Result<(), Fault> {
+    async fn revoke(&self, lease: i64, _until: Instant) -> Result<(), StoreError> {
         self.ask(|cluster| cluster.revoke(lease))
     }
 

@@ -120,7 +120,7 @@ pub(crate) enum Repeat {
 
 /// Why a request has no usable answer.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum StoreError {
     Unreachable(Cause),
     Unknown(Cause),
     Refused(Cause),
@@ -128,11 +128,11 @@ pub(crate) enum Fault {
     LeaseGone,
 }
 
-impl Fault {
+impl StoreError {
     /// For a step before the one that matters: whatever happened to it, the operation itself was not carried out.
     pub(crate) fn before_the_act(self) -> Self {
         match self {
-            Fault::Unknown(cause) => Fault::Unreachable(cause),
+            StoreError::Unknown(cause) => StoreError::Unreachable(cause),
             other => other,
         }
     }
@@ -140,10 +140,12 @@ impl Fault {
     pub(crate) fn on(self, act: &'static str, object: &str) -> Error {
         let object = object.to_owned();
         match self {
-            Fault::Unreachable(source) => Error::Unreachable { act, object, source },
-            Fault::Unknown(source) => Error::Unknown { act, object, source },
-            Fault::Refused(source) => Error::Refused { act, object, source },
-            Fault::LeaseGone => Error::Conflict { act, object, found: "the session has expired".to_owned() },
+            StoreError::Unreachable(source) => Error::Unreachable { act, object, source },
+            StoreError::Unknown(source) => Error::Unknown { act, object, source },
+            StoreError::Refused(source) => Error::Refused { act, object, source },
+            StoreError::LeaseGone => {
+                Error::Conflict { act, object, found: "the session has expired".to_owned() }
+            }
         }
     }
 }
@@ -155,22 +157,22 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn operation_limit(&self) -> Duration;
 
     /// All keys with this prefix. Linearizable.
-    async fn range(&self, prefix: &str, until: Instant) -> Result<Range, Fault>;
+    async fn range(&self, prefix: &str, until: Instant) -> Result<Range, StoreError>;
 
     async fn commit(
         &self,
         transaction: Transaction,
         repeat: Repeat,
         until: Instant,
-    ) -> Result<Committed, Fault>;
+    ) -> Result<Committed, StoreError>;
 
     /// A new lease that lives at least `ttl`; its id.
-    async fn grant(&self, ttl: Duration, until: Instant) -> Result<i64, Fault>;
+    async fn grant(&self, ttl: Duration, until: Instant) -> Result<i64, StoreError>;
 
-    async fn keep_alive(&self, lease: i64, until: Instant) -> Result<KeptAlive, Fault>;
+    async fn keep_alive(&self, lease: i64, until: Instant) -> Result<KeptAlive, StoreError>;
 
     /// Ends a lease and deletes what hangs on it.
-    async fn revoke(&self, lease: i64, until: Instant) -> Result<(), Fault>;
+    async fn revoke(&self, lease: i64, until: Instant) -> Result<(), StoreError>;
 
     fn changes(&self) -> watch::Receiver<Changes>;
 }

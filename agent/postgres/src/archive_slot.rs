@@ -40,7 +40,7 @@ pub enum ArchiveSlot {
 }
 
 /// The slot as it is.
-struct Found {
+struct ExistingSlot {
     /// `None` when it keeps nothing.
     restart: Option<Lsn>,
     /// Position of the server: replayed on a standby, flushed on a primary.
@@ -99,14 +99,17 @@ pub(crate) fn forget(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-async fn find(session: &Session) -> Result<Option<Found>, Error> {
+async fn find(session: &Session) -> Result<Option<ExistingSlot>, Error> {
     const FIND: &str = "SELECT pg_wal_lsn_diff(restart_lsn, '0/0')::bigint, pg_wal_lsn_diff(CASE WHEN \
         pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END, '0/0')::bigint \
         FROM pg_replication_slots WHERE slot_name = $1";
     let act = "show the slot for the archive";
     let row = session.within(act, LIMIT, session.client().query_opt(FIND, &[&ARCHIVE_SLOT])).await?;
     let lsn = |place: Option<i64>| place.map(|place| Lsn::new(place.cast_unsigned()));
-    Ok(row.map(|row| Found { restart: lsn(row.get(0)), position: lsn(row.get(1)).unwrap_or(Lsn::INVALID) }))
+    Ok(row.map(|row| ExistingSlot {
+        restart: lsn(row.get(0)),
+        position: lsn(row.get(1)).unwrap_or(Lsn::INVALID),
+    }))
 }
 
 async fn create(session: &Session) -> Result<(), Error> {

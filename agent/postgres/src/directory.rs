@@ -37,20 +37,21 @@ const UNRECORDED: &str = "unrecorded";
 
 /// Work that leaves the data directory unusable until it is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum UnfinishedWork {
     Initialize,
     Clone,
     Rewind,
 }
 
-impl Work {
-    const ALL: [Work; 3] = [Work::Initialize, Work::Clone, Work::Rewind];
+impl UnfinishedWork {
+    const ALL: [UnfinishedWork; 3] =
+        [UnfinishedWork::Initialize, UnfinishedWork::Clone, UnfinishedWork::Rewind];
 
     fn mark(self, settings: &Settings) -> PathBuf {
         settings.state_directory.join(match self {
-            Work::Initialize => "initializing",
-            Work::Clone => "cloning",
-            Work::Rewind => "rewinding",
+            UnfinishedWork::Initialize => "initializing",
+            UnfinishedWork::Clone => "cloning",
+            UnfinishedWork::Rewind => "rewinding",
         })
     }
 
@@ -71,7 +72,7 @@ impl Work {
 
     /// Removes all marks: the data they were about is gone.
     pub(crate) fn forget_all(settings: &Settings) -> Result<(), Error> {
-        Work::ALL.into_iter().try_for_each(|work| work.finish(settings))?;
+        UnfinishedWork::ALL.into_iter().try_for_each(|work| work.finish(settings))?;
         set_unrecorded(settings, false)
     }
 }
@@ -79,7 +80,7 @@ impl Work {
 /// The places that unfinished work named when it began.
 pub(crate) fn places_of_unfinished_work(settings: &Settings) -> Result<Vec<PathBuf>, Error> {
     let mut places = Vec::new();
-    for work in Work::ALL {
+    for work in UnfinishedWork::ALL {
         let text = file::read_if_there(&work.mark(settings))?.unwrap_or_default();
         places.extend(text.lines().filter(|line| line.starts_with('/')).map(PathBuf::from));
     }
@@ -113,9 +114,9 @@ pub fn inspect(settings: &Settings) -> Result<Directory, Error> {
         return refuse(&format!("belongs to user {owner}, but the agent runs as user {us}: change either"));
     }
     for (work, unfinished) in [
-        (Work::Initialize, Directory::HalfInitialized),
-        (Work::Clone, Directory::HalfCloned),
-        (Work::Rewind, Directory::HalfRewound),
+        (UnfinishedWork::Initialize, Directory::HalfInitialized),
+        (UnfinishedWork::Clone, Directory::HalfCloned),
+        (UnfinishedWork::Rewind, Directory::HalfRewound),
     ] {
         if work.mark(settings).exists() {
             return Ok(unfinished);

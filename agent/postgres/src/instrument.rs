@@ -170,7 +170,8 @@ impl Postgres {
             match news.recv().await {
                 Ok(News::Event(Event::PostmasterExited { .. })) => return Ok(()),
                 // Whatever else it was, it may have been the end.
-                Ok(News::Event(_) | News::LineBroke) | Err(RecvError::Lagged(_) | RecvError::Closed) => {}
+                Ok(News::Event(_) | News::ConnectionLost) | Err(RecvError::Lagged(_) | RecvError::Closed) => {
+                }
             }
         }
     }

@@ -61,7 +61,7 @@ struct Ours {
 }
 
 /// A slot as it is.
-struct Found {
+struct ExistingSlot {
     active: bool,
     lost: bool,
     restart: Option<Lsn>,
@@ -193,7 +193,7 @@ impl Ours {
     }
 }
 
-impl Found {
+impl ExistingSlot {
     /// Whether it cannot be changed into what is needed.
     fn is_to_be_made_anew(&self, needed: Option<Lsn>) -> bool {
         !self.active && (self.lost || self.restart.is_some() != needed.is_some())
@@ -221,7 +221,7 @@ fn write(settings: &Settings, ours: &Ours, before: &Ours) -> Result<(), Error> {
 }
 
 /// How far a standby has replayed, and its slots; `None` for a primary.
-async fn find(session: &Session) -> Result<Option<(Lsn, BTreeMap<String, Found>)>, Error> {
+async fn find(session: &Session) -> Result<Option<(Lsn, BTreeMap<String, ExistingSlot>)>, Error> {
     const FIND: &str = "SELECT pg_wal_lsn_diff(replayed, '0/0')::bigint, slot_name::text, active, \
         coalesce(wal_status = 'lost', false), pg_wal_lsn_diff(restart_lsn, '0/0')::bigint \
         FROM pg_last_wal_replay_lsn() AS replayed LEFT JOIN pg_replication_slots \
@@ -233,7 +233,10 @@ async fn find(session: &Session) -> Result<Option<(Lsn, BTreeMap<String, Found>)
     let replayed = first.get::<_, Option<i64>>(0).map_or(Lsn::INVALID, lsn);
     let found = rows.iter().filter_map(|row| {
         let restart = row.get::<_, Option<i64>>(4).map(lsn);
-        Some((row.get::<_, Option<String>>(1)?, Found { active: row.get(2), lost: row.get(3), restart }))
+        Some((
+            row.get::<_, Option<String>>(1)?,
+            ExistingSlot { active: row.get(2), lost: row.get(3), restart },
+        ))
     });
     Ok(Some((replayed, found.collect())))
 }

@@ -22,14 +22,14 @@ use crate::session::Session;
 use crate::settings::Settings;
 
 /// Time limit for one observation, including the connection.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
+const OBSERVE_LIMIT: Duration = Duration::from_secs(1);
 /// Files are checked after each reload, and in every n-th observation: `pg_settings` is the expensive part.
 const FILES_EVERY: u32 = 30;
 /// Whether new connections are accepted is tried in every n-th observation, and in each while they are not: a hung postmaster
 /// leaves open sessions alone.
-const KNOCK_EVERY: u32 = 5;
+const CONNECT_CHECK_EVERY: u32 = 5;
 /// Time limit for that attempt, which runs beside the queries of the same observation.
-const KNOCK_LIMIT: Duration = Duration::from_millis(900);
+const CONNECT_CHECK_LIMIT: Duration = Duration::from_millis(900);
 /// `SSLRequest`: the shortest message that PostgreSQL answers before a client has to say who it is.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -128,7 +128,7 @@ impl Observer {
     ///
     /// # Errors
     /// When Postgres does not let us in, or does not answer in time.
-    pub async fn look(&self) -> Result<Observation, Error> {
+    pub async fn observe(&self) -> Result<Observation, Error> {
         let looking = async {
             let mut window = self.window.lock().await;
             if window.as_ref().is_none_or(|window| window.session.is_closed()) {
@@ -136,7 +136,7 @@ impl Observer {
                 *window = Some(Window::open(&self.settings).await?);
             }
             let outcome = match window.as_mut() {
-                Some(open) => open.look(&self.settings).await,
+                Some(open) => open.observe(&self.settings).await,
                 None => return Err(too_slow()),
             };
             if outcome.is_err() {
@@ -145,7 +145,7 @@ impl Observer {
             }
             outcome
         };
-        timeout(LOOK_LIMIT, looking).await.unwrap_or_else(|_| Err(too_slow()))
+        timeout(OBSERVE_LIMIT, looking).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
     /// Makes the next observation include what is otherwise checked only now and then: which parameters wait for a restart.
@@ -158,7 +158,7 @@ impl Observer {
     /// Sizes of the databases in bytes, by name. Reads directories: too expensive for every round.
     ///
     /// # Errors
-    /// As [`Observer::look`].
+    /// As [`Observer::observe`].
     pub async fn database_sizes(&self) -> Result<Vec<(String, u64)>, Error> {
         const SIZES: &str =
             "SELECT datname::text, pg_database_size(oid) FROM pg_database WHERE datallowconn ORDER BY 1";
@@ -172,16 +172,16 @@ impl Observer {
 }
 
 fn too_slow() -> Error {
-    Error::TooSlow { act: "report its state", limit: LOOK_LIMIT }
+    Error::TooSlow { act: "report its state", limit: OBSERVE_LIMIT }
 }
 
 impl Window {
     async fn open(settings: &Settings) -> Result<Self, Error> {
         let session = Session::open(settings).await?;
         let act = "prepare to report its state";
-        let state = session.within(act, LOOK_LIMIT, session.client().prepare(STATE)).await?;
-        let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
-        let blockers = session.within(act, LOOK_LIMIT, session.client().prepare(BLOCKERS)).await?;
+        let state = session.within(act, OBSERVE_LIMIT, session.client().prepare(STATE)).await?;
+        let walsenders = session.within(act, OBSERVE_LIMIT, session.client().prepare(WALSENDERS)).await?;
+        let blockers = session.within(act, OBSERVE_LIMIT, session.client().prepare(BLOCKERS)).await?;
         let (files, loaded) = (Files::default(), String::new());
         Ok(Window {
             session,
@@ -196,24 +196,24 @@ impl Window {
         })
     }
 
-    async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
+    async fn observe(&mut self, settings: &Settings) -> Result<Observation, Error> {
         let client = self.session.client();
         let act = "report its state";
-        let knocks = self.shut_out.is_some() || self.looks.is_multiple_of(KNOCK_EVERY);
+        let checks_connect = self.shut_out.is_some() || self.looks.is_multiple_of(CONNECT_CHECK_EVERY);
         // Sent together, and answered one after the other. The positions come first: whoever has flushed up to there later
         // has flushed everything that was there now.
         let (row, walsenders, knocked) = tokio::try_join!(
             biased;
-            self.session.within(act, LOOK_LIMIT, client.query_one(&self.state, &[])),
-            self.session.within(act, LOOK_LIMIT, client.query(&self.walsenders, &[])),
-            async { Ok(if knocks { Some(knock(settings).await) } else { None }) },
+            self.session.within(act, OBSERVE_LIMIT, client.query_one(&self.state, &[])),
+            self.session.within(act, OBSERVE_LIMIT, client.query(&self.walsenders, &[])),
+            async { Ok(if checks_connect { Some(check_connect(settings).await) } else { None }) },
         )?;
         if let Some(knocked) = knocked {
             self.shut_out = knocked.err();
         }
         let loaded: String = row.get(21);
         if self.loaded != loaded || self.looks.is_multiple_of(FILES_EVERY) {
-            self.files = files::ask(&self.session, settings, LOOK_LIMIT).await?;
+            self.files = files::ask(&self.session, settings, OBSERVE_LIMIT).await?;
             self.loaded = loaded;
         }
         let mut seen = observation(&row, &walsenders, &self.files);
@@ -225,7 +225,7 @@ impl Window {
         {
             let act = "report what replay waits for";
             let client = self.session.client();
-            let rows = self.session.within(act, LOOK_LIMIT, client.query(&self.blockers, &[])).await?;
+            let rows = self.session.within(act, OBSERVE_LIMIT, client.query(&self.blockers, &[])).await?;
             *blockers = rows.iter().map(|row| Blocker { pid: row.get(0), age_seconds: row.get(3) }).collect();
         }
         Ok(seen)
@@ -249,17 +249,17 @@ impl Window {
 }
 
 /// Whether the postmaster accepts a new connection, which is closed again at once.
-async fn knock(settings: &Settings) -> Result<(), String> {
+async fn check_connect(settings: &Settings) -> Result<(), String> {
     let socket = settings.socket_directory.join(format!(".s.PGSQL.{}", settings.port));
-    let knocking = async {
+    let checking = async {
         let mut stream = UnixStream::connect(&socket).await?;
         stream.write_all(&SSL_REQUEST).await?;
         stream.read_u8().await
     };
-    match timeout(KNOCK_LIMIT, knocking).await {
+    match timeout(CONNECT_CHECK_LIMIT, checking).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(fault)) => Err(format!("{}: {fault}", socket.display())),
-        Err(_) => Err(format!("{}: no answer within {KNOCK_LIMIT:?}", socket.display())),
+        Err(_) => Err(format!("{}: no answer within {CONNECT_CHECK_LIMIT:?}", socket.display())),
     }
 }
 

@@ -12,12 +12,12 @@ use tracing::{info, warn};
 use crate::archive_slot;
 use crate::configuration::{Configuration, write_password_file};
 use crate::conninfo::{Upstream, conninfo};
-use crate::directory::{self, Directory, Work};
+use crate::directory::{self, Directory, UnfinishedWork};
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
 use crate::options;
-use crate::room::{self, Coming};
+use crate::room::{self, NewData};
 use crate::session::Session;
 use crate::special;
 use crate::tls::{self, Tls};
@@ -35,9 +35,9 @@ impl Postgres {
     pub async fn initdb(&self) -> Result<(), Error> {
         let settings = &self.settings;
         if directory::inspect(settings)? == Directory::HalfInitialized {
-            self.make_room(Work::Initialize, Coming::default()).await?;
+            self.make_room(UnfinishedWork::Initialize, NewData::default()).await?;
         } else {
-            Work::Initialize.begin(settings, &[])?;
+            UnfinishedWork::Initialize.begin(settings, &[])?;
         }
         let password = settings.state_directory.join("initdb-password");
         file::replace(&password, &format!("{}\n", settings.superuser.password.reveal()), 0o600)?;
@@ -55,7 +55,7 @@ impl Postgres {
         file::remove(&password)?;
         outcome?;
         directory::set_unrecorded(settings, true)?;
-        Work::Initialize.finish(settings)
+        UnfinishedWork::Initialize.finish(settings)
     }
 
     /// Copies the data of the Postgres at `upstream`. Existing data is moved aside.
@@ -67,8 +67,8 @@ impl Postgres {
         // The data is moved aside only when nothing prevents the copy.
         reach(upstream, &settings.replication.tls).await?;
         self.is_free().await?;
-        let coming = self.coming_from(upstream).await;
-        self.make_room(Work::Clone, coming).await?;
+        let new = self.data_of(upstream).await;
+        self.make_room(UnfinishedWork::Clone, new).await?;
         // It holds the password, and may be the first file written here.
         let password_file = write_password_file(settings)?;
         // Not the member's name: a commit must not take the copy for the standby.
@@ -86,7 +86,7 @@ impl Postgres {
         ];
         info!(host = %upstream.host, port = upstream.port, "copying the data of the primary");
         self.supervisor.run_tool(Tool::PgBasebackup, arguments, c_locale(), true).await?;
-        Work::Clone.finish(settings)
+        UnfinishedWork::Clone.finish(settings)
     }
 
     /// Rewinds the data to where the Postgres at `upstream` diverged. Only while nothing runs on the data directory.
@@ -101,7 +101,7 @@ impl Postgres {
         // pg_rewind itself recovers a crashed server, by starting it once with this configuration.
         wanted.write(settings)?;
         crate::configuration::set_standby_signal(&settings.data_directory, false)?;
-        Work::Rewind.begin(settings, &[])?;
+        UnfinishedWork::Rewind.begin(settings, &[])?;
         archive_slot::forget(settings)?;
         special::clear(settings).await;
         let password_file = write_password_file(settings)?;
@@ -118,10 +118,10 @@ impl Postgres {
         }
         info!(host = %upstream.host, port = upstream.port, "rewinding to where the primary's timeline began");
         match self.supervisor.run_tool(Tool::PgRewind, arguments, c_locale(), true).await {
-            Ok(_) => Work::Rewind.finish(settings),
+            Ok(_) => UnfinishedWork::Rewind.finish(settings),
             // It never ran.
             Err(fault @ Error::SupervisorRefused { .. }) => {
-                Work::Rewind.finish(settings)?;
+                UnfinishedWork::Rewind.finish(settings)?;
                 Err(fault)
             }
             Err(fault) => {
@@ -134,15 +134,15 @@ impl Postgres {
 
 impl Postgres {
     /// [`room::make_room`], which may have much to remove, on a thread of its own.
-    pub(crate) async fn make_room(&self, work: Work, coming: Coming) -> Result<(), Error> {
+    pub(crate) async fn make_room(&self, work: UnfinishedWork, new: NewData) -> Result<(), Error> {
         let settings = self.settings.clone();
-        let making = tokio::task::spawn_blocking(move || room::make_room(&settings, work, &coming)).await;
+        let making = tokio::task::spawn_blocking(move || room::make_room(&settings, work, &new)).await;
         making.map_err(|fault| Error::Room { problem: fault.to_string() })?
     }
 
     /// The size of a copy of this primary. Asked as the user for rewinding, whom the members let in from each other. If it does
     /// not say, the copy finds out whether there is room.
-    async fn coming_from(&self, upstream: &Upstream) -> Coming {
+    async fn data_of(&self, upstream: &Upstream) -> NewData {
         const PLACES: &str =
             "SELECT place FROM pg_tablespace, pg_tablespace_location(oid) AS place WHERE place LIKE '/%'";
         const SIZE: &str = "SELECT pg_tablespace_size('pg_default')";
@@ -153,7 +153,7 @@ impl Postgres {
             let act = "report its size";
             let size = session.within(act, ASK_LIMIT, session.client().query_one(SIZE, &[])).await;
             let tablespaces = places.iter().map(|row| PathBuf::from(row.get::<_, String>(0))).collect();
-            Ok::<_, Error>(Coming {
+            Ok::<_, Error>(NewData {
                 tablespaces,
                 bytes: size.ok().map(|row| row.get::<_, i64>(0).cast_unsigned()),
             })
@@ -161,7 +161,7 @@ impl Postgres {
         asking.await.unwrap_or_else(|fault| {
             let fault: &dyn std::error::Error = &fault;
             warn!(fault, "the primary does not report its size and tablespaces");
-            Coming::default()
+            NewData::default()
         })
     }
 

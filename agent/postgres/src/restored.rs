@@ -9,11 +9,11 @@ use tracing::info;
 
 use crate::configuration::{self, Configuration};
 use crate::control::ControlData;
-use crate::directory::{self, Directory, Work};
+use crate::directory::{self, Directory, UnfinishedWork};
 use crate::error::Error;
 use crate::file;
 use crate::instrument::Postgres;
-use crate::room::Coming;
+use crate::room::NewData;
 
 impl Postgres {
     /// Makes room for the first data of a new cluster, as before initdb. Remains of an earlier attempt are removed.
@@ -24,9 +24,9 @@ impl Postgres {
         let settings = &self.settings;
         self.is_free().await?;
         match directory::inspect(settings)? {
-            Directory::Empty => Work::Initialize.begin(settings, &[]),
+            Directory::Empty => UnfinishedWork::Initialize.begin(settings, &[]),
             Directory::HalfInitialized | Directory::HalfCloned => {
-                self.make_room(Work::Initialize, Coming::default()).await
+                self.make_room(UnfinishedWork::Initialize, NewData::default()).await
             }
             Directory::Complete | Directory::HalfRewound | Directory::Refused(_) => {
                 Err(Error::NotEmpty { path: settings.data_directory.clone() })
@@ -45,7 +45,7 @@ impl Postgres {
     pub async fn recover(&self, wanted: &Configuration, target: &[(String, String)]) -> Result<(), Error> {
         self.replay(wanted, target, Tool::PostgresSingleUser).await?;
         directory::set_unrecorded(&self.settings, true)?;
-        Work::Initialize.finish(&self.settings)
+        UnfinishedWork::Initialize.finish(&self.settings)
     }
 
     /// Runs the recovery with `tool`; returns the control file it ended with.
@@ -99,7 +99,7 @@ impl Postgres {
     /// When it cannot be moved, or the supervisor runs something on it.
     pub async fn prepare_standby(&self, tablespaces: Vec<PathBuf>, bytes: Option<u64>) -> Result<(), Error> {
         self.is_free().await?;
-        self.make_room(Work::Clone, Coming { tablespaces, bytes }).await
+        self.make_room(UnfinishedWork::Clone, NewData { tablespaces, bytes }).await
     }
 
     /// Confirms that the standby's files are all there, durable, and this cluster's.
@@ -115,6 +115,6 @@ impl Postgres {
         }
         // Whoever starts it makes it a standby.
         file::remove(&settings.data_directory.join("recovery.signal"))?;
-        Work::Clone.finish(settings)
+        UnfinishedWork::Clone.finish(settings)
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use crate::directory::{self, Directory, RESTORING, Work, inspect};
+use crate::directory::{self, Directory, RESTORING, UnfinishedWork, inspect};
 use crate::error::Error;
 use crate::file;
 use crate::settings::Settings;
@@ -29,7 +29,7 @@ const RESERVE_PART: u64 = 10;
 
 /// The new data.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Coming {
+pub(crate) struct NewData {
     /// Where its tablespaces will be.
     pub(crate) tablespaces: Vec<PathBuf>,
     /// Its size without them; `None` when unknown.
@@ -43,7 +43,7 @@ pub(crate) struct Coming {
 /// # Errors
 /// Before anything is touched: when a tablespace holds what is not ours, or the new data would not fit even then. Later, when
 /// the disk fails; then it has to be tried again.
-pub(crate) fn make_room(settings: &Settings, work: Work, coming: &Coming) -> Result<(), Error> {
+pub(crate) fn make_room(settings: &Settings, work: UnfinishedWork, new: &NewData) -> Result<(), Error> {
     let data = &settings.data_directory;
     let aside = with_suffix(data, REPLACED);
     let found = inspect(settings)?;
@@ -51,21 +51,21 @@ pub(crate) fn make_room(settings: &Settings, work: Work, coming: &Coming) -> Res
         return Err(Error::Room { problem });
     }
     let ours = tablespaces(settings, &aside)?;
-    for place in &coming.tablespaces {
+    for place in &new.tablespaces {
         tablespace::refuse_foreign(place, ours.contains(place))?;
     }
-    let all: BTreeSet<PathBuf> = ours.iter().chain(&coming.tablespaces).cloned().collect();
+    let all: BTreeSet<PathBuf> = ours.iter().chain(&new.tablespaces).cloned().collect();
     let all: Vec<PathBuf> = all.into_iter().collect();
     match found {
         Directory::Empty => {}
         Directory::HalfInitialized | Directory::HalfCloned => empty_data(data)?,
-        Directory::Complete | Directory::HalfRewound => clear(settings, &aside, &all, coming)?,
+        Directory::Complete | Directory::HalfRewound => clear(settings, &aside, &all, new)?,
         Directory::Refused(problem) => return Err(Error::Room { problem }),
     }
     tablespace::move_rest_aside(&aside)?;
     all.iter().try_for_each(|place| tablespace::empty(place))?;
-    make_more_room(data, &aside, coming)?;
-    Work::forget_all(settings)?;
+    make_more_room(data, &aside, new)?;
+    UnfinishedWork::forget_all(settings)?;
     work.begin(settings, &all)
 }
 
@@ -79,9 +79,9 @@ pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
 }
 
 /// Removes old data: moved aside, or deleted.
-fn clear(settings: &Settings, aside: &Path, all: &[PathBuf], coming: &Coming) -> Result<(), Error> {
+fn clear(settings: &Settings, aside: &Path, all: &[PathBuf], new: &NewData) -> Result<(), Error> {
     let data = &settings.data_directory;
-    let room = Room::look(data, aside, &tablespace::linked(data)?, coming.bytes)?;
+    let room = Room::look(data, aside, &tablespace::linked(data)?, new.bytes)?;
     if let Some(problem) = room.hopeless() {
         return Err(Error::Room { problem });
     }
@@ -99,7 +99,7 @@ fn clear(settings: &Settings, aside: &Path, all: &[PathBuf], coming: &Coming) ->
         "the old data cannot be kept beside the new data: removing it"
     );
     // From here on the remains must not be started.
-    Work::Clone.begin(settings, all)?;
+    UnfinishedWork::Clone.begin(settings, all)?;
     remove_aside(data, aside)?;
     empty_data(data)
 }
@@ -125,12 +125,12 @@ fn remove_aside(data: &Path, aside: &Path) -> Result<(), Error> {
 }
 
 /// Removes the copy left by an earlier clone if there is no room for this one.
-fn make_more_room(data: &Path, aside: &Path, coming: &Coming) -> Result<(), Error> {
+fn make_more_room(data: &Path, aside: &Path, new: &NewData) -> Result<(), Error> {
     let exists = aside.try_exists().map_err(|source| Error::Read { path: aside.to_owned(), source })?;
     if !exists {
         return Ok(());
     }
-    let needed = match coming.bytes {
+    let needed = match new.bytes {
         Some(bytes) => bytes,
         None => disk::size(aside)?,
     };

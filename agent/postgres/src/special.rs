@@ -16,7 +16,7 @@ use crate::settings::Settings;
 /// How the names of PostgreSQL's sockets begin.
 const OF_POSTGRES: &str = ".s.PGSQL.";
 /// Time limit for detecting a listener.
-const KNOCK_LIMIT: Duration = Duration::from_millis(500);
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 /// Most foreign entries of the data directory that are examined.
 const ENTRIES_MAX: usize = 100_000;
 /// Directories in which only PostgreSQL creates files, possibly many.
@@ -44,8 +44,8 @@ pub(crate) async fn clear(settings: &Settings) {
 }
 
 async fn is_stale(socket: &Path) -> bool {
-    let knocked = timeout(KNOCK_LIMIT, UnixStream::connect(socket)).await;
-    matches!(knocked, Ok(Err(fault)) if fault.kind() == ErrorKind::ConnectionRefused)
+    let connected = timeout(CONNECT_LIMIT, UnixStream::connect(socket)).await;
+    matches!(connected, Ok(Err(fault)) if fault.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Everything that is neither a file, nor a directory, nor a link. PostgreSQL itself complains about what cannot be read.

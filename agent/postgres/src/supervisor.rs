@@ -1,6 +1,6 @@
 //! The connection to the supervisor: sends requests and passes on events. Reconnects when the connection breaks.
 
-mod line;
+mod connection;
 mod tool;
 
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::error::Error;
-use line::{Asked, Line};
+use connection::{Asked, Connection};
 
 /// Time limit for an answer; the supervisor answers from memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ pub enum News {
     /// An event.
     Event(Event),
     /// The connection broke: events may have been missed.
-    LineBroke,
+    ConnectionLost,
 }
 
 /// The connection to one supervisor. Clones share it.
@@ -35,7 +35,7 @@ pub enum News {
 pub struct Supervisor {
     socket: PathBuf,
     news: broadcast::Sender<News>,
-    line: Arc<Mutex<Option<Line>>>,
+    connection: Arc<Mutex<Option<Connection>>>,
 }
 
 /// Proof that the supervisor holds a live fuse, required by everything that makes Postgres writable.
@@ -64,7 +64,7 @@ impl Supervisor {
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
         let (news, _) = broadcast::channel(NEWS_MAX);
-        Supervisor { socket, news, line: Arc::default() }
+        Supervisor { socket, news, connection: Arc::default() }
     }
 
     /// All events from now on.
@@ -161,7 +161,7 @@ impl Supervisor {
     /// Sends a request, over a new connection when there is none or it has broken.
     async fn ask(&self, act: &'static str, command: Command) -> Result<Answer, Error> {
         let asking = async {
-            let requests = self.line().await?;
+            let requests = self.connection().await?;
             let (answer, answered) = oneshot::channel();
             // A connection that ends at this moment drops the answer.
             let _ = requests.send(Asked { command, answer }).await;
@@ -174,16 +174,16 @@ impl Supervisor {
         timeout(ANSWER_LIMIT, asking).await.unwrap_or_else(|_| Err(self.silent(act)))
     }
 
-    async fn line(&self) -> Result<mpsc::Sender<Asked>, Error> {
-        let mut line = self.line.lock().await;
-        if let Some(line) = line.as_ref()
-            && !line.requests.is_closed()
+    async fn connection(&self) -> Result<mpsc::Sender<Asked>, Error> {
+        let mut connection = self.connection.lock().await;
+        if let Some(connection) = connection.as_ref()
+            && !connection.requests.is_closed()
         {
-            return Ok(line.requests.clone());
+            return Ok(connection.requests.clone());
         }
-        let fresh = Line::connect(&self.socket, self.news.clone()).await?;
+        let fresh = Connection::connect(&self.socket, self.news.clone()).await?;
         let requests = fresh.requests.clone();
-        *line = Some(fresh);
+        *connection = Some(fresh);
         Ok(requests)
     }
 

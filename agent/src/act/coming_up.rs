@@ -20,7 +20,7 @@ pub(super) fn coming_up(instruments: &Instruments) -> Background<()> {
 
 /// Ends when Postgres accepts connections, or is gone.
 async fn come_up(postgres: &Postgres, observer: &Observer) -> Result<(), Error> {
-    while observer.look().await.is_err() {
+    while observer.observe().await.is_err() {
         if postgres.supervisor().status().await?.postmaster.is_none() {
             return Ok(());
         }

@@ -66,7 +66,7 @@ impl Actor<'_> {
         let now = u64::try_from(clock::wall().as_millisecond()).unwrap_or_default();
         let stopping =
             SwitchoverIntent { stopping: true, deadline_unix_ms: now + limit, ..announced.clone() };
-        self.instruments.dcs.write_intent_on_wish(&stopping, seen, request).await?;
+        self.instruments.dcs.write_intent_on_request(&stopping, seen, request).await?;
         info!(%to, "announced that Postgres is stopped for the switchover");
         Ok(())
     }

@@ -32,7 +32,7 @@ impl SharedObserver {
     /// The result of a query that starts now or later; `None` when Postgres does not answer.
     pub(super) async fn observe(&self) -> Option<Observation> {
         // The round, which looks as often, logs why it does not answer.
-        self.shared(async || self.observer.look().await.ok()).await
+        self.shared(async || self.observer.observe().await.ok()).await
     }
 
     /// What Postgres knows of parameters; `None` when it does not answer.

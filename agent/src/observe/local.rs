@@ -52,7 +52,7 @@ pub(super) async fn look(
                     limit: Duration::ZERO,
                 }))
             }
-            Some(_) => Found::Running(instruments.observer.look().await.map(Box::new)),
+            Some(_) => Found::Running(instruments.observer.observe().await.map(Box::new)),
             None => {
                 let directory = inspect(instruments.postgres.settings());
                 let control = match (&directory, known) {

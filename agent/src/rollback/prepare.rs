@@ -182,7 +182,7 @@ async fn recover(
                     segments += 1;
                     told.send_modify(|claim| show_replayed(claim, segments, work.segment_size, begun));
                 }
-                Ok(News::Event(_) | News::LineBroke) | Err(RecvError::Lagged(_)) => {}
+                Ok(News::Event(_) | News::ConnectionLost) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => ended = true,
             },
         }

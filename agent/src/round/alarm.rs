@@ -105,7 +105,9 @@ fn is_for_the_round(news: Result<News, RecvError>, state: &mut State) -> bool {
             info!(handover_ms, "the supervisor was told to stop");
             true
         }
-        Ok(News::Event(Event::PostmasterDied { .. } | Event::PostmasterExited { .. }) | News::LineBroke)
+        Ok(
+            News::Event(Event::PostmasterDied { .. } | Event::PostmasterExited { .. }) | News::ConnectionLost,
+        )
         | Err(RecvError::Lagged(_) | RecvError::Closed) => true,
     }
 }

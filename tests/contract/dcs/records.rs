@@ -159,9 +159,9 @@ async fn what_rests_on_a_wish_is_not_done_once_that_is_taken_back(bench: &Bench)
     let (p1, p2) = (bench.member("p1").await, bench.leader("p2").await);
     let wish = Failover { member: Some("p1".to_owned()), ..Failover::default() };
     let seen = p1.write_failover(&wish).await.unwrap();
-    let first = p2.write_intent_on_wish(&intent(), 0, seen).await.unwrap();
+    let first = p2.write_intent_on_request(&intent(), 0, seen).await.unwrap();
     p1.clear_failover(seen).await.unwrap();
-    assert!(p2.write_intent_on_wish(&intent(), first, seen).await.unwrap_err().is_conflict());
+    assert!(p2.write_intent_on_request(&intent(), first, seen).await.unwrap_err().is_conflict());
     p2.release_leader().await.unwrap();
     assert!(p1.acquire_leader_on_wish(Some(0), seen).await.unwrap_err().is_conflict());
     let again = p1.write_failover(&wish).await.unwrap();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock;
 use crate::error::Cause;
-use crate::store::{Fault, Repeat};
+use crate::store::{Repeat, StoreError};
 
 use super::endpoints::{Endpoints, random_below};
 use super::failure::{Failure, classify, out_of_time};
@@ -29,14 +29,14 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn verdict(self, until: Instant) -> Fault {
+    fn verdict(self, until: Instant) -> StoreError {
         match (self.unknown, self.last) {
-            (Some(cause), _) => Fault::Unknown(cause),
+            (Some(cause), _) => StoreError::Unknown(cause),
             (None, Some(cause)) if self.distrusted > 0 && self.distrusted == self.made => {
-                Fault::Refused(cause)
+                StoreError::Refused(cause)
             }
-            (None, Some(cause)) => Fault::Unreachable(cause),
-            (None, None) => Fault::Unreachable(out_of_time(until)),
+            (None, Some(cause)) => StoreError::Unreachable(cause),
+            (None, None) => StoreError::Unreachable(out_of_time(until)),
         }
     }
 }
@@ -49,7 +49,7 @@ impl Endpoints {
         repeat: Repeat,
         until: Instant,
         send: impl Fn(usize, Client) -> F,
-    ) -> Result<T, Fault>
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, EtcdError>>,
     {
@@ -62,9 +62,9 @@ impl Endpoints {
             };
             attempts.made += 1;
             match failure {
-                Failure::LeaseGone => return Err(Fault::LeaseGone),
-                Failure::Refused(cause) => return Err(Fault::Refused(cause)),
-                Failure::NoUser(cause) if !self.has_credentials() => return Err(Fault::Refused(cause)),
+                Failure::LeaseGone => return Err(StoreError::LeaseGone),
+                Failure::Refused(cause) => return Err(StoreError::Refused(cause)),
+                Failure::NoUser(cause) if !self.has_credentials() => return Err(StoreError::Refused(cause)),
                 Failure::StaleToken(cause) | Failure::NoUser(cause) => {
                     self.reconnect(index);
                     attempts.last = Some(cause);

@@ -15,7 +15,9 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::dcs::Changes;
 use crate::keyed::Identity;
-use crate::store::{Committed, Compare, Fault, KeptAlive, KeyValue, Op, Range, Repeat, Store, Transaction};
+use crate::store::{
+    Committed, Compare, KeptAlive, KeyValue, Op, Range, Repeat, Store, StoreError, Transaction,
+};
 
 use super::endpoints::Endpoints;
 use super::watch::watch_for_ever;
@@ -89,7 +91,7 @@ impl Store for EtcdStore {
         self.operation_limit
     }
 
-    async fn range(&self, prefix: &str, until: Instant) -> Result<Range, Fault> {
+    async fn range(&self, prefix: &str, until: Instant) -> Result<Range, StoreError> {
         let send = |_, mut client: Client| async move {
             let answer = client.get(prefix, Some(GetOptions::new().with_prefix())).await?;
             let (store, revision) =
@@ -98,7 +100,7 @@ impl Store for EtcdStore {
         };
         match self.endpoints.request(Repeat::Harmless, until, send).await {
             // It changed nothing.
-            Err(Fault::Unknown(cause)) => Err(Fault::Unreachable(cause)),
+            Err(StoreError::Unknown(cause)) => Err(StoreError::Unreachable(cause)),
             other => other,
         }
     }
@@ -108,7 +110,7 @@ impl Store for EtcdStore {
         transaction: Transaction,
         repeat: Repeat,
         until: Instant,
-    ) -> Result<Committed, Fault> {
+    ) -> Result<Committed, StoreError> {
         let transaction = &transaction;
         let send = |_, mut client: Client| async move {
             let answer = client.txn(txn(transaction)).await?;
@@ -121,19 +123,19 @@ impl Store for EtcdStore {
         self.endpoints.request(repeat, until, send).await
     }
 
-    async fn grant(&self, ttl: Duration, until: Instant) -> Result<i64, Fault> {
+    async fn grant(&self, ttl: Duration, until: Instant) -> Result<i64, StoreError> {
         let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         // Granting twice is harmless: nothing is attached to the other lease, and it expires.
         let send = |_, mut client: Client| async move { Ok(client.lease_grant(seconds, None).await?.id()) };
         self.endpoints.request(Repeat::Harmless, until, send).await
     }
 
-    async fn keep_alive(&self, lease: i64, until: Instant) -> Result<KeptAlive, Fault> {
+    async fn keep_alive(&self, lease: i64, until: Instant) -> Result<KeptAlive, StoreError> {
         let send = |endpoint, client| self.keep_alive_at(endpoint, client, lease);
         self.endpoints.request(Repeat::Harmless, until, send).await
     }
 
-    async fn revoke(&self, lease: i64, until: Instant) -> Result<(), Fault> {
+    async fn revoke(&self, lease: i64, until: Instant) -> Result<(), StoreError> {
         let send = |_, mut client: Client| async move { client.lease_revoke(lease).await.map(drop) };
         self.endpoints.request(Repeat::Harmless, until, send).await
     }

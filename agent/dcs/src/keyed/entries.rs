@@ -2,7 +2,7 @@
 
 use crate::dcs::Session;
 use crate::error::Error;
-use crate::store::{Compare, Fault, Op, Repeat, Store, Transaction};
+use crate::store::{Compare, Op, Repeat, Store, StoreError, Transaction};
 
 use super::leader::leader_in_words;
 use super::{Keyed, Operation, conflict};
@@ -17,7 +17,7 @@ impl<S: Store> Keyed<S> {
                 Ok(outcome) if outcome.succeeded => return Ok(session),
                 Ok(_) => return Err(conflict(operation, &key, "another agent runs under this name")),
                 // It has just expired, after it was last kept alive.
-                Err(Fault::LeaseGone) if session == Session::Same => {
+                Err(StoreError::LeaseGone) if session == Session::Same => {
                     self.lease.forget(lease);
                     (lease, session) = self.keep_session(operation).await?;
                 }

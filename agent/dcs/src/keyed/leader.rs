@@ -3,7 +3,7 @@
 use crate::dcs::Leadership;
 use crate::error::Error;
 use crate::keys::revision_as_term;
-use crate::store::{Compare, Fault, KeptAlive, KeyValue, NO_LEASE, Op, Repeat, Store, Transaction};
+use crate::store::{Compare, KeptAlive, KeyValue, NO_LEASE, Op, Repeat, Store, StoreError, Transaction};
 use crate::values::{Generation, parse_record};
 
 use super::{Keyed, Operation, conflict};
@@ -22,13 +22,13 @@ impl<S: Store> Keyed<S> {
         &self,
         operation: Operation,
         sync_revision: Option<i64>,
-        wish: Option<i64>,
+        request: Option<i64>,
     ) -> Result<Leadership, Error> {
         let (key, entry) = (self.keys.leader(), self.keys.my_member());
         let (lease, kept_alive) = self.session_to_lead_on(operation, &key).await?;
         let mut when = vec![Compare::Absent(key.clone()), Compare::Lease(entry.clone(), lease)];
         when.extend(sync_revision.map(|seen| Compare::Revision(self.keys.sync(), seen)));
-        when.extend(wish.map(|seen| Compare::Revision(self.keys.failover(), seen)));
+        when.extend(request.map(|seen| Compare::Revision(self.keys.failover(), seen)));
         let me = self.keys.me().to_owned();
         let put = Op::Put { key: key.clone(), value: me.clone(), lease };
         let then = vec![put, Op::put(self.keys.term(), me), Op::Get(self.keys.generation())];
@@ -86,7 +86,7 @@ impl<S: Store> Keyed<S> {
         let lease = self.own_lease(operation).await?;
         for _ in 0..RENEWALS_AT_MOST {
             let kept_alive = if lease == NO_LEASE {
-                Err(Fault::LeaseGone)
+                Err(StoreError::LeaseGone)
             } else {
                 self.keep_alive(lease, operation).await
             };
@@ -138,7 +138,7 @@ impl<S: Store> Keyed<S> {
                 Ok(term_base(outcome.found.first()) + revision_as_term(outcome.revision))
             }
             Ok(outcome) => Err(conflict(operation, &key, leader_in_words(&outcome.found))),
-            Err(Fault::LeaseGone) => Err(conflict(operation, &heir, "its session has expired")),
+            Err(StoreError::LeaseGone) => Err(conflict(operation, &heir, "its session has expired")),
             Err(fault) => Err(fault.on(operation.act, &key)),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::dcs::Session;
 use crate::error::Error;
 use crate::session::SessionFile;
-use crate::store::{Compare, Fault, KeptAlive, NO_LEASE, Op, Repeat, Store, Transaction};
+use crate::store::{Compare, KeptAlive, NO_LEASE, Op, Repeat, Store, StoreError, Transaction};
 
 use super::{Keyed, Operation, conflict};
 
@@ -92,7 +92,7 @@ impl<S: Store> Keyed<S> {
             }
             match self.keep_alive(own, operation).await {
                 Ok(_) => return Ok((own, Session::Same)),
-                Err(Fault::LeaseGone) => {}
+                Err(StoreError::LeaseGone) => {}
                 Err(fault) => return Err(fault.before_the_act().on(operation.act, &self.keys.my_member())),
             }
         }
@@ -111,11 +111,11 @@ impl<S: Store> Keyed<S> {
         Ok((lease, Session::New))
     }
 
-    pub(super) async fn keep_alive(&self, lease: i64, operation: Operation) -> Result<KeptAlive, Fault> {
+    pub(super) async fn keep_alive(&self, lease: i64, operation: Operation) -> Result<KeptAlive, StoreError> {
         let outcome = self.store.keep_alive(lease, operation.until).await;
         match &outcome {
             Ok(kept_alive) => self.lease.state().kept_alive = Some(*kept_alive),
-            Err(Fault::LeaseGone) => self.lease.forget(lease),
+            Err(StoreError::LeaseGone) => self.lease.forget(lease),
             Err(_) => {}
         }
         outcome
@@ -140,7 +140,7 @@ impl<S: Store> Keyed<S> {
         // Without its lease, a late transaction can move nothing.
         if let Some(other) = other {
             match self.store.revoke(other, operation.until).await {
-                Ok(()) | Err(Fault::LeaseGone) => {}
+                Ok(()) | Err(StoreError::LeaseGone) => {}
                 Err(fault) => return Err(fault.before_the_act().on(operation.act, &key)),
             }
         }
@@ -180,7 +180,7 @@ impl<S: Store> Keyed<S> {
         let moved = self.store.commit(transaction, Repeat::Harmless, operation.until).await;
         match moved {
             Ok(_) => {}
-            Err(Fault::LeaseGone) => {
+            Err(StoreError::LeaseGone) => {
                 self.lease.remember(|state| state.moving_to = None).await;
                 return Err(conflict(
                     operation,
@@ -210,7 +210,7 @@ impl<S: Store> Keyed<S> {
             return Ok(());
         }
         match self.store.revoke(own, operation.until).await {
-            Ok(()) | Err(Fault::LeaseGone) => {}
+            Ok(()) | Err(StoreError::LeaseGone) => {}
             Err(fault) => return Err(fault.on(operation.act, &self.keys.my_member())),
         }
         self.lease.remember(|state| (state.current, state.kept_alive) = (None, None)).await;

@@ -10,7 +10,7 @@ use super::{Keyed, Operation, conflict};
 pub(super) struct Records {
     /// What it is, in words.
     pub(super) work: &'static str,
-    /// The wish for it, until it has ended.
+    /// The request for it, until it has ended.
     pub(super) asked: String,
     /// Who does it, on that member's session.
     pub(super) taken: String,

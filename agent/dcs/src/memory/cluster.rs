@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::dcs::Changes;
 use crate::keys::Keys;
-use crate::store::{Committed, Compare, Fault, KeyValue, Op, Range, Transaction};
+use crate::store::{Committed, Compare, KeyValue, Op, Range, StoreError, Transaction};
 
 /// This store has one leader forever.
 const EPOCH: u64 = 2;
@@ -85,9 +85,9 @@ impl Cluster {
         name: &str,
         lease: i64,
         now: Instant,
-    ) -> Result<(Duration, u64), Fault> {
+    ) -> Result<(Duration, u64), StoreError> {
         let faults = self.faults.entry(name.to_owned()).or_default();
-        let granted = self.leases.get_mut(&lease).ok_or(Fault::LeaseGone)?;
+        let granted = self.leases.get_mut(&lease).ok_or(StoreError::LeaseGone)?;
         if faults.deposed_answers > 0 {
             faults.deposed_answers -= 1;
             return Ok((granted.ttl, EPOCH - 1));
@@ -96,8 +96,8 @@ impl Cluster {
         Ok((granted.ttl, EPOCH))
     }
 
-    pub(super) fn revoke(&mut self, lease: i64) -> Result<(), Fault> {
-        self.leases.remove(&lease).ok_or(Fault::LeaseGone)?;
+    pub(super) fn revoke(&mut self, lease: i64) -> Result<(), StoreError> {
+        self.leases.remove(&lease).ok_or(StoreError::LeaseGone)?;
         let hanging = self.keys.values().filter(|pair| pair.lease == lease);
         let deletes: Vec<Op> = hanging.map(|pair| Op::Delete(pair.key.clone())).collect();
         self.apply(&deletes);
@@ -124,14 +124,14 @@ impl Cluster {
         }
     }
 
-    pub(super) fn commit(&mut self, transaction: &Transaction) -> Result<Committed, Fault> {
+    pub(super) fn commit(&mut self, transaction: &Transaction) -> Result<Committed, StoreError> {
         let (mut ops, mut found) = (Vec::new(), Vec::new());
         let succeeded = self.choose(transaction, &mut ops);
         // As in etcd: if one lease is gone, nothing of the transaction happens.
         for op in &ops {
             let (Op::Put { lease, .. } | Op::Move { lease, .. }) = op else { continue };
             if *lease != 0 && !self.leases.contains_key(lease) {
-                return Err(Fault::LeaseGone);
+                return Err(StoreError::LeaseGone);
             }
         }
         for op in &ops {

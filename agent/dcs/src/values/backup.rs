@@ -1,4 +1,4 @@
-//! A base backup of the cluster in three records of ours: the wish for one, the one that is being taken, the last that
+//! A base backup of the cluster in three records of ours: the request for one, the one that is being taken, the last that
 //! ended. Takes none, and does not know when one is due.
 
 use serde::{Deserialize, Serialize};

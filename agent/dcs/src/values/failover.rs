@@ -63,7 +63,7 @@ impl Failover {
     /// Reads the JSON, or the old `leader:member`. `None` when it requests nothing.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let wish = match serde_json::from_str::<Value>(text) {
+        let request = match serde_json::from_str::<Value>(text) {
             Ok(value) => Failover {
                 leader: name(value.get("leader").and_then(Value::as_str)),
                 member: name(value.get("member").and_then(Value::as_str)),
@@ -75,7 +75,7 @@ impl Failover {
                 Failover { leader: name(names.next()), member: name(names.next()), ..Failover::default() }
             }
         };
-        (wish.leader.is_some() || wish.member.is_some()).then_some(wish)
+        (request.leader.is_some() || request.member.is_some()).then_some(request)
     }
 
     /// Its id, if it has one.
@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn the_old_form_is_read() {
-        let wish = Failover::parse("p1: p2").unwrap();
-        assert_eq!((wish.leader.as_deref(), wish.member.as_deref()), (Some("p1"), Some("p2")));
+        let request = Failover::parse("p1: p2").unwrap();
+        assert_eq!((request.leader.as_deref(), request.member.as_deref()), (Some("p1"), Some("p2")));
         assert_eq!(Failover::parse(":p2").unwrap().member.as_deref(), Some("p2"));
     }
 
@@ -130,8 +130,8 @@ mod tests {
             accept_data_loss: true,
             wait: false,
         };
-        let wish = Failover { member: Some("p2".into()), outrider: Some(terms), ..Failover::default() };
-        assert_eq!(Failover::parse(&compact_json(&wish)), Some(wish));
+        let request = Failover { member: Some("p2".into()), outrider: Some(terms), ..Failover::default() };
+        assert_eq!(Failover::parse(&compact_json(&request)), Some(request));
         let answer = FailoverAnswer { id: "p1-1".into(), why: "it lacks data".into(), lacks_data: true };
         assert_eq!(FailoverAnswer::parse(&answer.text()), Some(answer.clone()));
         assert_eq!(Failover::parse(&answer.text()), None);

@@ -1,4 +1,4 @@
-//! A rollback of the running cluster to a point in time, in three records of ours: the wish for it, the one that is being
+//! A rollback of the running cluster to a point in time, in three records of ours: the request for it, the one that is being
 //! prepared or carried out, the last that ended. Rolls nothing back.
 
 use outrider_wal::{Lsn, TimelineId};

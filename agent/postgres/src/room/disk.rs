@@ -30,7 +30,7 @@ impl Room {
         data: &Path,
         aside: &Path,
         tablespaces: &[PathBuf],
-        coming: Option<u64>,
+        new: Option<u64>,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Read { path: data.to_owned(), source };
         let own = size(data)?;
@@ -38,7 +38,7 @@ impl Room {
         let free = free(data)?;
         let device = fs::metadata(data).map_err(failed)?.dev();
         let shares = |path: &Path| fs::metadata(path).is_ok_and(|found| found.dev() == device);
-        let mut needed = coming.unwrap_or(own);
+        let mut needed = new.unwrap_or(own);
         let mut old = own;
         for tablespace in tablespaces.iter().filter(|tablespace| shares(tablespace)) {
             let bytes = size(tablespace)?;
@@ -56,7 +56,7 @@ impl Room {
         // An earlier copy is removed before this one takes its name.
         let free = if fixed.is_none() { free.saturating_add(before) } else { free };
         let at_most = free.saturating_add(old);
-        Ok(Room { free, needed, is_told: coming.is_some(), at_most, fixed, data: data.to_owned() })
+        Ok(Room { free, needed, is_told: new.is_some(), at_most, fixed, data: data.to_owned() })
     }
 
     /// Why the old data cannot be kept beside the new data.

@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// A program that succeeded.
 #[derive(Debug, Default)]
-pub(crate) struct Run {
+pub(crate) struct FinishedTool {
     /// Its output lines, as far as they could be kept up with.
     pub(crate) output: Vec<String>,
 }
@@ -26,14 +26,14 @@ impl Supervisor {
         arguments: Vec<String>,
         environment: Vec<(String, String)>,
         shown: bool,
-    ) -> Result<Run, Error> {
+    ) -> Result<FinishedTool, Error> {
         let name = tool.program();
         let mut news = self.news();
         let command = Command::RunTool { tool, arguments, environment };
         let Answer::Started { pid } = self.ask("run one of Postgres' programs", command).await? else {
             return Err(Error::ToolUnknown { tool: name });
         };
-        let mut run = Run::default();
+        let mut run = FinishedTool::default();
         let mut has_ended = false;
         loop {
             match next(&mut news, has_ended).await {
@@ -52,7 +52,7 @@ impl Supervisor {
                         Err(Error::Tool { tool: name, exit, tail })
                     };
                 }
-                Ok(News::LineBroke) | Err(RecvError::Closed) => {
+                Ok(News::ConnectionLost) | Err(RecvError::Closed) => {
                     return Err(Error::ToolUnknown { tool: name });
                 }
                 // Its end may be among the missed events. The supervisor reports the end before it says that nothing runs.
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    async fn outcome(told: Vec<Event>) -> Result<Run, Error> {
+    async fn outcome(told: Vec<Event>) -> Result<FinishedTool, Error> {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("supervisor");
         supervise(&socket, told).await;

@@ -161,7 +161,7 @@ async fn what_has_begun_is_not_said_to_be_taken_back() {
         deadline_unix_ms: 1,
         stopping: true,
     };
-    stage.dcs.write_intent_on_wish(&stopping, 0, revision).await.unwrap();
+    stage.dcs.write_intent_on_request(&stopping, 0, revision).await.unwrap();
     let (code, words) = stage.ask("DELETE", "/switchover", "", None).await;
     assert_eq!((code, words.as_str()), (409, "too late: p1 is being stopped, and p2 takes over"));
 }

@@ -42,7 +42,11 @@ impl Scene {
     }
 
     fn make_room(&self, bytes: Option<u64>) -> Result<(), Error> {
-        make_room(&self.settings, Work::Clone, &Coming { tablespaces: vec![self.path("space")], bytes })
+        make_room(
+            &self.settings,
+            UnfinishedWork::Clone,
+            &NewData { tablespaces: vec![self.path("space")], bytes },
+        )
     }
 
     fn which(&self, name: &str) -> String {

@@ -26,18 +26,18 @@ pub(super) struct Asked {
 
 /// The connection; closed on drop.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Connection {
     pub(super) requests: mpsc::Sender<Asked>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Line {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Line {
+impl Connection {
     /// Connects and sends hello.
     pub(super) async fn connect(socket: &Path, news: broadcast::Sender<News>) -> Result<Self, Error> {
         let unreachable = |source| Error::NoSupervisor { socket: socket.to_owned(), source };
@@ -59,12 +59,12 @@ impl Line {
             }
             // A connection that was never established has nothing to report. That nobody listens is not an error.
             if talk.greeted {
-                let _ = news.send(News::LineBroke);
+                let _ = news.send(News::ConnectionLost);
             }
         });
-        let line = Line { requests, task };
+        let connection = Connection { requests, task };
         match greeted.await {
-            Ok(Ok(_)) => Ok(line),
+            Ok(Ok(_)) => Ok(connection),
             Ok(Err(refusal)) => Err(Error::SupervisorRefused { act: "talk", refusal }),
             Err(_) => Err(Error::SupervisorSilent { socket: socket.to_owned(), act: "say hello" }),
         }
