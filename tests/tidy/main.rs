@@ -27,7 +27,9 @@ impl Source {
 
     /// `sample.rs` is what the tests of several modules begin with.
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("/sample.rs")
+        self.path.starts_with("tests/")
+            || self.path.contains("/tests/")
+            || ["/tests.rs", "/sample.rs"].iter().any(|name| self.path.ends_with(name))
     }
 }
 
