@@ -31,7 +31,7 @@ pub(crate) enum Fault {
     #[error(transparent)]
     Term(#[from] TermError),
     /// A member does not say where its Postgres listens.
-    #[error("{member} does not publish where its Postgres listens")]
+    #[error("{member} does not publish its Postgres' address")]
     NoAddress {
         /// Its name.
         member: MemberName,

@@ -14,7 +14,7 @@ pub(crate) enum ApartError {
         source: std::io::Error,
     },
     /// A defect of ours, told in the log.
-    #[error("the {what} broke off")]
+    #[error("the {what} ended unexpectedly")]
     BrokeOff {
         /// The work.
         what: &'static str,

@@ -50,35 +50,35 @@ enum Command {
     Supervise(Supervise),
     /// Show the members of the cluster: role, state, lag, and what each of them is doing and why
     List(list::List),
-    /// Hand the leadership to another member, in good order; shows how long nobody could write
+    /// Switch over to another member; shows the write gap
     Switchover(switchover::Switchover),
-    /// Make a member the leader when there is no leader, or when it is not well
+    /// Make a member the leader when there is no healthy leader
     Failover(switchover::Failover),
-    /// Restart Postgres on the members, one after the other: standbys first, and a switchover instead for the primary
+    /// Restart Postgres on the members, one at a time: standbys first, then a switchover instead of restarting the primary
     Restart(restart::Restart),
-    /// Take a base backup of the cluster into its archive, and show how far it is
+    /// Take a base backup of the cluster into its archive, and show progress
     Backup(backup::Backup),
-    /// Get a server back from the archive into a fresh directory, to any point that the archive has
+    /// Restore a server from the archive into a fresh directory, to any point the archive covers
     Restore(restore::Restore),
-    /// Roll the running cluster back to a point in time, in its place; the old data is kept beside
+    /// Roll the running cluster back to a point in time, in place; the old data is kept
     Rollback(rollback::Rollback),
-    /// Write the cluster's keys anew after the DCS was wiped or restored from an old copy
+    /// Rewrite the cluster's keys after the DCS was wiped or restored from an old copy
     Dcs(dcs::DcsCommand),
-    /// Show when which member became the leader
+    /// Show which member became the leader, and when
     History(show::History),
     /// Show the rules of the cluster, which are in the DCS
     ShowConfig(show::ShowConfig),
-    /// Check a configuration file: print every fault at once, or what is in effect, without the secrets
+    /// Check a configuration file: print every error at once, or the configuration in effect without secrets
     CheckConfig(File),
-    /// Show the base backups in the archive and from when to when a server can be recovered; keep, delete, prune them
+    /// Show the base backups in the archive and the recovery window; keep, delete or prune backups
     Backups(backups::Backups),
-    /// Check the archive: its WAL without gaps, its backups whole
+    /// Check the archive: that its WAL has no gaps and its backups are complete
     Verify(verify::Verify),
-    /// Archive one WAL file; for archive_command. Done only when the archive has confirmed it
+    /// Archive one WAL file, for archive_command; succeeds only when the archive has confirmed it
     WalPush(WalPush),
-    /// Fetch one WAL file from the archive; for restore_command
+    /// Fetch one WAL file from the archive, for restore_command
     WalFetch(WalFetch),
-    /// Show what a member saw, what it decided and why, from its flight recorder; decides each round anew for proof
+    /// Show what a member saw and decided, and why, from its flight recorder; checks that this version decides the same
     Replay(replay::Replay),
     /// Print the version
     Version,
@@ -100,13 +100,13 @@ struct Supervise {
     /// Where postgres, initdb and the other programs are
     #[arg(long, value_name = "DIRECTORY")]
     bin_dir: PathBuf,
-    /// The unix socket on which the agent comes [default: supervisor.sock in the state directory beside the data directory]
+    /// The unix socket on which the supervisor listens [default: supervisor.sock in the state directory beside the data directory]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// How long after SIGTERM the agent may hand over, such as 5s
     #[arg(long, value_name = "TIME", value_parser = exit::duration)]
     handover_timeout: Option<std::time::Duration>,
-    /// After SIGTERM everything is gone before this, such as 30s
+    /// After SIGTERM everything stops within this time, such as 30s
     #[arg(long, value_name = "TIME", value_parser = exit::duration)]
     grace_period: Option<std::time::Duration>,
 }
@@ -126,13 +126,13 @@ struct WalFetch {
     /// The agent's socket for WAL [default: that of FILE, else as for wal-push]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// The member's YAML file: where no agent answers, the archive in it is asked itself
+    /// The member's YAML file: if no agent answers, its archive is read directly
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Another server's part of the archive in FILE; no agent is asked
+    /// Another server's part of the archive in FILE; does not ask the agent
     #[arg(long, value_name = "NAME", requires = "config")]
     from_server: Option<String>,
-    /// Another archive, with the credentials of FILE; no agent is asked
+    /// Another archive, with the credentials of FILE; does not ask the agent
     #[arg(long, value_name = "URL", requires = "config")]
     archive: Option<Location>,
     /// The file's name: the %f of restore_command

@@ -255,7 +255,7 @@ fn tags(root: &Section<'_>, findings: &mut Findings) -> Map<String, Value> {
     for key in section.entries().map(|(key, _)| key) {
         let counts = BOOLEAN_TAGS.iter().chain(&NUMBER_TAGS).chain(&TEXT_TAGS).copied();
         if let Some(meant) = keys::misspelt(key, counts) {
-            findings.missing(section.name(key), format!("is no tag that counts; did you mean {meant}?"));
+            findings.missing(section.name(key), format!("is not a known tag; did you mean {meant}?"));
         }
     }
     tags

@@ -90,7 +90,7 @@ pub(crate) async fn clone(
         match outcome {
             Ok(()) => return Ok(()),
             Err(fault) => {
-                warn!(?method, fault = %causes(&fault), "no data for this member this way");
+                warn!(?method, fault = %causes(&fault), "this method gave no data for this member");
                 last = Some(fault);
             }
         }
@@ -133,7 +133,7 @@ async fn copied(
 async fn must_be_free(config: &Config, system: Option<u64>) -> Result<(), Error> {
     let Some(own) = config.archive.clone() else { return Ok(()) };
     let server = own.server().to_owned();
-    let looking = apart("look at the archive", move || async move {
+    let looking = apart("check the archive", move || async move {
         let store = own.open_store().map_err(|fault| trouble(&format!("{fault:#}")))?;
         match timeout(PLAN_LIMIT, Catalog::read(&*store, &own.layout)).await {
             Ok(catalog) => catalog.map_err(|fault| trouble(&causes(&fault))),
@@ -147,10 +147,11 @@ async fn must_be_free(config: &Config, system: Option<u64>) -> Result<(), Error>
     let unknown = catalog.backups.is_empty() && catalog.owner.is_none() && catalog.wal.segments > 0;
     match (foreign, unknown) {
         (Some(found), _) => Err(trouble(&format!(
-            "the archive of the new cluster ({server}) is that of another system ({found}); name another with archive.server"
+            "the archive of the new cluster ({server}) belongs to another system ({found}); choose another with archive.server"
         ))),
         (None, true) => Err(trouble(&format!(
-            "the archive of the new cluster ({server}) holds WAL and no backup that says whose it is; name another with archive.server"
+            "the archive of the new cluster ({server}) holds WAL but no backup that identifies its cluster; \
+                choose another with archive.server"
         ))),
         (None, false) => Ok(()),
     }

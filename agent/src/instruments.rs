@@ -64,7 +64,7 @@ impl Instruments {
         let slot = SlotKeeper::start(postgres.clone(), archive.is_some());
         let member_slots = MemberSlots::start(postgres.clone());
         let observer = postgres.observer();
-        let peers = Peers::new().context("cannot set up the line to the other members")?;
+        let peers = Peers::new().context("cannot set up the client for the other members")?;
         let first_ttl = policy.ttl;
         let rollback = Gate::default();
         Ok(Instruments {

@@ -121,7 +121,7 @@ impl Reporter {
     }
 
     /// Publishes what this round saw, decided and did.
-    #[expect(clippy::too_many_arguments, reason = "all that a round has is what the board shows")]
+    #[expect(clippy::too_many_arguments, reason = "the report needs all that a round has")]
     pub(crate) fn post(
         &mut self,
         view: View,

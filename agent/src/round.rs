@@ -72,7 +72,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         scope = %config.scope,
         restapi = %config.rest.listen,
         version = env!("CARGO_PKG_VERSION"),
-        "the agent makes its rounds"
+        "the agent is running"
     );
     let heap = tokio::spawn(heap::keep_small());
     let jobs = Jobs::start(&instruments, &reporter.board(), shelf, waker, settled);
@@ -135,7 +135,7 @@ fn shelf(instruments: &Instruments) -> Option<Shelf> {
 /// What root writes into a data directory, Postgres cannot read.
 fn is_root() -> anyhow::Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    let us = std::fs::metadata("/proc/self").context("cannot find out who runs this")?;
+    let us = std::fs::metadata("/proc/self").context("cannot read the user of this process")?;
     Ok(us.uid() == 0)
 }
 
@@ -210,7 +210,7 @@ impl Rounds {
             error!(
                 ?breach,
                 ?plan,
-                "this plan breaks a rule and is not carried out; please report it with rounds.jsonl"
+                "this plan violates an invariant and is not carried out; please report it with rounds.jsonl"
             );
             return Ok(());
         }
@@ -221,7 +221,7 @@ impl Rounds {
             }
             let text = causes(fault);
             if self.step_fault.is_news(&text) {
-                warn!(reason = %plan.reason, fault = %text, "a step failed; trying again");
+                warn!(reason = %plan.reason, fault = %text, "a step failed; retrying");
             }
         } else {
             self.step_fault.forget();

@@ -42,6 +42,6 @@ async fn a_supervisor_that_is_killed_takes_its_postgres_along() {
     let story = Story::begin(Builder::new()).await;
     let leader = story.leader().await;
     process::send(leader.supervisor_pid().unwrap(), Signal::Kill);
-    logged(leader, "the supervisor was started anew").await;
+    logged(leader, "the supervisor was restarted").await;
     story.end().await;
 }

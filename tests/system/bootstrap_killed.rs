@@ -88,17 +88,17 @@ async fn a_bootstrap_from_the_archive_killed_at_any_moment_makes_one_cluster_wit
     seed.shuffle(&mut moments);
     kill_at(&cluster, &moments, &mut seed).await;
     // What was recovered to the end is not made anew.
-    let makes_users = Moment::Once("begins job=making the users");
+    let makes_users = Moment::Once("begins job=creating the users");
     kill_at(&cluster, &[Moment::Once("done job=initdb"), makes_users], &mut seed).await;
     // Not its line in the log: an agent that is killed between the key and that line never writes it.
     let identifier = async || cluster.etcd.get(IDENTIFIER).await.ok()?.filter(|known| !known.is_empty());
-    wait_until("the cluster is made", WORK_LIMIT, identifier).await.unwrap();
+    wait_until("the cluster has been created", WORK_LIMIT, identifier).await.unwrap();
     kill_at(&cluster, &[makes_users], &mut seed).await;
     everybody_has(&cluster, "1,2,3").await;
     insert(&cluster, "(4)").await;
     everybody_has(&cluster, "1,2,3,4").await;
     assert_eq!(cluster.etcd.get(IDENTIFIER).await.unwrap(), system);
-    assert!(logs(&cluster).matches("the cluster is made").count() <= 1, "{}", logs(&cluster));
+    assert!(logs(&cluster).matches("the cluster has been created").count() <= 1, "{}", logs(&cluster));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

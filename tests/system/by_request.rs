@@ -239,7 +239,7 @@ async fn a_switchover_that_is_written_into_etcd_gets_a_deadline_and_is_done() {
     let candidate = story.cluster.wait_until_synchronous().await.unwrap().remove(0);
     let wish = json!({"leader": leader.name(), "member": candidate}).to_string();
     story.cluster.etcd.put("/service/bed/failover", &wish).await.unwrap();
-    logged(leader, "a request that names no deadline gets one").await;
+    logged(leader, "gave a deadline to a request that had none").await;
     assert_eq!(story.cluster.wait_for_another(leader.name()).await.unwrap().name(), candidate);
     story.cluster.wait_until_whole().await.unwrap();
     story.end().await;

@@ -65,7 +65,7 @@ async fn a_postgres_that_is_stopped_for_a_moment_goes_on_where_it_was() {
     let leader = story.leader().await;
     let postmaster = leader.postmaster_pid();
     leader.signal_postgres(Signal::Stop);
-    logged(leader, "the postmaster stands still").await;
+    logged(leader, "the postmaster is stopped").await;
     fault_lasts(HALF_TTL).await;
     leader.signal_postgres(Signal::Continue);
     story.writes(50).await;
@@ -82,13 +82,13 @@ async fn a_primary_that_takes_no_new_connection_has_as_long_as_a_start_while_ope
     // As a program does that tidies up /tmp. The agent comes in by this door alone.
     let socket = leader.directory().join("run").join(format!(".s.PGSQL.{}", leader.port()));
     std::fs::remove_file(&socket).unwrap();
-    logged(leader, "Postgres takes no new connection; those that are open go on").await;
+    logged(leader, "Postgres accepts no new connections; open ones go on").await;
     fault_lasts(THREE_TTL).await;
     story.writes(50).await;
     assert!(leader.leads().await);
     assert_eq!(leader.postmaster_pid(), postmaster);
     let list = String::from_utf8(leader.outrider(&["list"]).unwrap().stdout).unwrap();
-    assert!(list.contains("takes no new connection"), "{list}");
+    assert!(list.contains("accepts no new connections"), "{list}");
     // The patience with a start is that with this.
     let change = json!({"primary_start_timeout": 5}).to_string();
     let answer = leader.request(reqwest::Method::PATCH, "/config", Some(change)).await.unwrap();

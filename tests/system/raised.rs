@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::story::{LIMIT, Story, logs};
 
-const RAISING: &str = "restarting Postgres with as much";
+const RAISING: &str = "restarting Postgres with the primary's value";
 
 async fn setting(cluster: &Cluster, member: &Member, name: &str) -> Option<u32> {
     let endpoint = cluster.endpoints().into_iter().find(|endpoint| endpoint.name == member.name())?;

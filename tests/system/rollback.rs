@@ -73,7 +73,7 @@ async fn a_cluster_goes_back_to_a_position_and_on_from_there() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}; {}", logs(&cluster));
     println!("{said}");
-    assert!(said.contains("nobody could write for") && said.contains("the old data lies on"), "{said}");
+    assert!(said.contains("nobody could write for") && said.contains("the old data is on"), "{said}");
     let last = records(&cluster, "/rollback").await.unwrap()["last"].clone();
     assert_eq!((&last["member"], &last["error"]), (&json!(leader.name()), &Value::Null), "{last}");
     assert!(last["new_timeline"].as_u64().unwrap() > before, "{last}");
@@ -271,7 +271,7 @@ async fn in_asynchronous_mode_a_person_names_who_takes_the_place_of_a_leader_los
     assert!(output.status.success(), "{output:?}; {}", logs(&cluster));
     assert_eq!(rows(&cluster).await, "1,2,3");
     let last = ended(&cluster, &id).await;
-    assert!(last["error"].as_str().unwrap().contains("lost in the middle of the swap"), "{last}");
+    assert!(last["error"].as_str().unwrap().contains("lost during the swap"), "{last}");
     let lost = cluster.member(&lost);
     lost.start().unwrap();
     everybody_has(&cluster, "1,2,3").await;
@@ -297,7 +297,7 @@ async fn a_node_lost_between_the_renames_gets_its_old_data_back_and_is_no_empty_
     }
     everybody_has(&cluster, "1,2,3").await;
     for member in &cluster.members {
-        logged(member, "the old data is back in its place").await;
+        logged(member, "the old data is back in place").await;
         is_removed(&cluster, prepared(member)).await;
     }
 }

@@ -9,10 +9,10 @@ use crate::story::logged;
 async fn a_start_that_is_interrupted_anywhere_is_taken_up_again() {
     let moments = [
         "starting the supervisor",
-        "the agent makes its rounds",
+        "the agent is running",
         "begins job=initdb",
         "begins job=starting Postgres",
-        "begins job=making the users",
+        "begins job=creating the users",
         // Not "the cluster is made": one that was ended between the key and that line never writes it.
         "the leader with the lease",
     ];

@@ -140,9 +140,9 @@ pub enum BackupError {
     },
     #[error("{count} pages have wrong checksums, the base backup was not kept: {}", named.join("; "))]
     Checksums { count: u64, named: Vec<String> },
-    #[error("the WAL that the base backup needs did not come into the archive")]
+    #[error("the WAL that the base backup needs did not reach the archive")]
     WalMissing(#[from] WalMissing),
-    #[error("someone else removed the base backup {id} as abandoned while it was taken")]
+    #[error("someone else removed base backup {id} as abandoned while it was running")]
     Swept { id: BackupId },
     #[error("nobody knows whether the archive took {id}/backup.info, so the base backup was left as it is")]
     Unknown {
@@ -152,7 +152,7 @@ pub enum BackupError {
     },
     #[error("the base backup was cancelled")]
     Cancelled,
-    #[error("a thread of the base backup broke")]
+    #[error("a thread of the base backup panicked")]
     Thread {
         #[source]
         source: tokio::task::JoinError,
@@ -190,7 +190,7 @@ pub async fn take_backup(
             Err(_) => Some(format!("not done within {CLEANUP_LIMIT:?}")),
         };
         if let Some(cause) = left {
-            warn!(id = %claim.id, %error, %cause, "something of a failed base backup is left in the archive until it is swept");
+            warn!(id = %claim.id, %error, %cause, "remains of a failed base backup stay in the archive until they are swept");
         }
     }
     outcome

@@ -51,9 +51,9 @@ pub enum Fault {
     Timeline { name: WalFileName, found: u32 },
     #[error("{name} is of a server with segments of {found} bytes, this one's have {expected}")]
     SegmentSize { name: WalFileName, found: u32, expected: u64 },
-    #[error("{name} is no timeline history: {fault}")]
+    #[error("{name} is not a timeline history: {fault}")]
     History { name: WalFileName, fault: String },
-    #[error("{name} is no backup history: it names no START WAL LOCATION")]
+    #[error("{name} is not a backup history: it names no START WAL LOCATION")]
     BackupHistory { name: WalFileName },
     #[error("{name} changed while it was read")]
     Changed { name: WalFileName },

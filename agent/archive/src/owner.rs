@@ -125,7 +125,7 @@ pub async fn prove_by_hand(
         Some((text, _)) => {
             let writer = parsed(&text, &url).map_err(NotOwned::Others)?;
             let Ok(owner) = writer.system_identifier.parse::<u64>() else {
-                return Err(NotOwned::Others(unreadable(&url, "its system identifier is no number")));
+                return Err(NotOwned::Others(unreadable(&url, "its system identifier is not a number")));
             };
             if let Some(term) = term.filter(|term| owner == own.unwrap_or(owner) && writer.term > *term) {
                 let leader = Leader { system_identifier: owner, term, member: "this cluster" };
@@ -212,8 +212,8 @@ fn unreadable(url: &str, fault: &str) -> String {
 fn later(why: &str, writer: &Writer, leader: Leader<'_>, url: &str) -> String {
     let Writer { term, member, claimed_at, .. } = writer;
     format!(
-        "{why}: {url} names {member} with term {term} since {claimed_at}, this is {} with term {}; if the DCS of this \
-         cluster was made anew, so that its terms began again, remove that object",
+        "{why}: {url} names {member} with term {term} since {claimed_at}, this is {} with term {}; if the DCS of \
+            this cluster was recreated, so that its terms restarted, remove that object",
         leader.member, leader.term
     )
 }

@@ -104,7 +104,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::WithinWindow => f.write_str("ended within the window"),
-            Reason::BeginsWindow => f.write_str("the window begins with it"),
+            Reason::BeginsWindow => f.write_str("the window starts from it"),
             Reason::Newest => f.write_str("one of the newest good ones"),
             Reason::Marked(keep) => write!(f, "marked to be kept ({keep})"),
             Reason::MayBeRunning => f.write_str("may still be under way"),
@@ -113,8 +113,8 @@ impl fmt::Display for Reason {
                 f.write_str("there are backups of several servers, and nothing says whose archive it is")
             }
             Reason::Unreadable => f.write_str("its backup.info cannot be read; delete it by hand"),
-            Reason::Lacking => f.write_str("what it lacks may yet come"),
-            Reason::ClockDoubted => f.write_str("would go by a clock that is not to be trusted"),
+            Reason::Lacking => f.write_str("what it lacks may still arrive"),
+            Reason::ClockDoubted => f.write_str("would be removed only by a clock that cannot be trusted"),
             Reason::Obsolete => f.write_str("nothing needs it"),
             Reason::GivenUp => f.write_str("it was never finished"),
         }

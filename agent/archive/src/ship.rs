@@ -77,7 +77,7 @@ pub enum NotDurable {
     #[error("not archived yet")]
     NotYet,
     /// Too many ask at once.
-    #[error("not archived: too many wait for an answer")]
+    #[error("not archived: too many requests are waiting")]
     Busy,
     /// The shipper has ended.
     #[error("not archived: the agent is stopping")]

@@ -99,7 +99,7 @@ impl Uploader {
             UploadError::Store(store::Error::Unreachable {
                 act: "compare",
                 url: format!("{}/{key}", self.store.url()),
-                cause: "the object was there a moment ago and is not now".to_owned(),
+                cause: "the object has disappeared".to_owned(),
             })
         };
         let info = self.store.head(key).await.map_err(UploadError::Store)?.ok_or_else(gone)?;
@@ -149,7 +149,7 @@ impl UploadError {
             UploadError::Store(error) => causes(error),
             UploadError::Fault(fault) => causes(fault),
             UploadError::Conflict(Conflict { name, ours, object, theirs }) => format!(
-                "{object} is there with other content than our {name} (SHA-256 {theirs} there, {ours} here); nothing was overwritten"
+                "{object} exists with other content than our {name} (SHA-256 {theirs} there, {ours} here); nothing was overwritten"
             ),
             UploadError::Task(text) => text.clone(),
         }

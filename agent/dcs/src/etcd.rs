@@ -68,7 +68,7 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenEtcdError {
     /// The list is empty.
-    #[error("no etcd endpoint is given")]
+    #[error("no etcd endpoint is configured")]
     NoEndpoint,
     /// A URL that is neither http nor https, or does not match the TLS options.
     #[error("cannot use the etcd endpoint {endpoint}: {rule}")]

@@ -51,10 +51,10 @@ reasons! {
     /// Follows the leader and no WAL comes yet.
     WaitingToStream => "waiting_to_stream", "a standby, waiting for WAL from the leader";
     /// Long work is under way; only the lease is looked after meanwhile.
-    JobUnderWay => "job_under_way", "long work is under way";
+    JobUnderWay => "job_under_way", "a job is running";
 
     /// The DCS does not answer; the fuse still has time.
-    DcsSilentKeeping => "dcs_silent_keeping", "the DCS does not answer; going on while the fuse has time";
+    DcsSilentKeeping => "dcs_silent_keeping", "the DCS does not answer; continuing while the fuse allows";
     /// The DCS does not answer and the fuse is about to blow: stop in good order before it does.
     DcsSilentSteppingDown => "dcs_silent_stepping_down", "the DCS does not answer; stopping before the fuse blows";
     /// The DCS does not answer; nothing is changed.
@@ -86,9 +86,9 @@ reasons! {
     NameTaken => "name_taken", "another agent, or an earlier run of this one, holds the lease under this member's name; waiting for it to run out";
 
     /// Nobody leads, and there never was a cluster: trying to be the one that makes it.
-    RacingToBootstrap => "racing_to_bootstrap", "no cluster yet; racing to make it";
+    RacingToBootstrap => "racing_to_bootstrap", "no cluster yet; racing to create it";
     /// Making the cluster.
-    Bootstrapping => "bootstrapping", "making a new cluster";
+    Bootstrapping => "bootstrapping", "creating a new cluster";
     /// Making the cluster failed again and again: others may try, until it is tried here again.
     LeavingBootstrap => "leaving_bootstrap", "the cluster cannot be made here; leaving it to the other members until it is tried again";
     /// The data here was made to begin the cluster with, and another member has begun it.
@@ -97,16 +97,16 @@ reasons! {
     WaitingForMemberWithData {
         /// The member with data.
         member: MemberName,
-    } => "waiting_for_member_with_data", "{member} has data already; waiting for it to lead instead of making a new cluster";
+    } => "waiting_for_member_with_data", "{member} has data already; waiting for it to lead instead of creating a new cluster";
     /// Another member is making the cluster.
     WaitingForBootstrap => "waiting_for_bootstrap", "another member is making the cluster";
     /// The lease is mine, but the data of this cluster is elsewhere.
-    NothingToLead => "nothing_to_lead", "there is no data here to lead with; giving up the lease";
+    NothingToLead => "nothing_to_lead", "there is no data here to lead with; releasing the lease";
 
     /// The leader lease is free: standing for it.
-    Standing => "standing", "no leader; standing";
+    Standing => "standing", "no leader; standing for election";
     /// The leader lease is free: starting as a standby to be able to stand.
-    StartingToStand => "starting_to_stand", "no leader; starting as a standby to stand";
+    StartingToStand => "starting_to_stand", "no leader; starting as a standby to stand for election";
     /// Tags forbid this member to lead.
     MayNotLead => "may_not_lead", "no leader, and this member may not lead (nofailover, or failover_priority 0)";
     /// In synchronous mode: this member may lack acknowledged commits.
@@ -144,23 +144,24 @@ reasons! {
     CandidateIsNamed {
         /// That member.
         member: MemberName,
-    } => "candidate_is_named", "no leader; a failover to {member} was asked for";
+    } => "candidate_is_named", "no leader; a failover to {member} was requested";
     /// A failover to this member was asked for, which lacks something, and nobody said that it may be given up.
     FailoverRefused {
         /// What it lacks.
         why: Lack,
-    } => "failover_refused", "failover refused: {why}; to give that up and promote this member all the same, ask with --accept-data-loss (\"accept_data_loss\": true)";
+    } => "failover_refused", "failover refused: {why}; to promote this member anyway and lose that, use \
+        --accept-data-loss (\"accept_data_loss\": true)";
     /// A failover to this member was asked for, and what it lacks is given up.
     AcceptingLoss {
         /// What it lacks.
         why: Lack,
-    } => "accepting_loss", "no leader; standing, as a failover asked for that accepts the loss of data: {why}";
+    } => "accepting_loss", "no leader; standing for election, as a failover asked for that accepts the loss of data: {why}";
     /// A failover to this member was asked for, and its tags forbid it.
     FailoverForbidden => "failover_forbidden", "failover refused: this member may not lead (nofailover, or failover_priority 0)";
     /// What was asked for was not done by its deadline.
-    RequestExpired => "request_expired", "what was asked for could not be done by its deadline; it is void";
+    RequestExpired => "request_expired", "the request could not be carried out by its deadline and has expired";
     /// A request that says nothing of until when it holds gets a deadline.
-    DatingRequest => "dating_request", "giving a request that names no deadline one";
+    DatingRequest => "dating_request", "giving a deadline to a request that has none";
     /// A member without the lease still says that it is a primary.
     PrimaryStillRunning {
         /// That member.
@@ -179,7 +180,7 @@ reasons! {
         received: Lsn,
     } => "replaying", "holds the lease; promoting when what was received is replayed: at {replayed} of {received}";
     /// A running primary takes back the lease that nobody else has had since.
-    ReclaimingLease => "reclaiming_lease", "takes back its own lease, which nobody has had since";
+    ReclaimingLease => "reclaiming_lease", "reclaiming its own lease, which nobody has held since";
     /// A primary without the lease stops.
     SteppingDown => "stepping_down", "no longer the leader; stopping Postgres";
     /// Postgres is not up yet.
@@ -191,9 +192,10 @@ reasons! {
     /// Postgres hangs and a standby could lead.
     GivingUpOnHang => "giving_up_on_hang", "Postgres hangs; stopping it in favour of a standby";
     /// Postgres takes no new connection, and those that are open go on.
-    TakesNoConnection => "takes_no_connection", "the leader with the lease, but Postgres takes no new connection; those that are open go on";
+    TakesNoConnection => "takes_no_connection", "the leader with the lease, but Postgres accepts no new \
+        connections; open ones go on";
     /// Postgres hangs and cannot be stopped: the lease runs out.
-    LettingGo => "letting_go", "Postgres hangs and cannot be stopped; letting the lease run out in favour of a standby";
+    LettingGo => "letting_go", "Postgres hangs and cannot be stopped; letting the lease expire in favour of a standby";
     /// There is no supervisor, and so no Postgres and no fuse: the lease runs out.
     NoSupervisor => "no_supervisor", "no supervisor answers here; letting the lease run out for another member to take";
     /// Postgres stopped unexpectedly and is started where it is.
@@ -211,7 +213,7 @@ reasons! {
     NeverPromoted => "never_promoted", "the promotion fails here, again and again; whoever else has every acknowledged commit may be promoted again";
 
     /// The container ends: Postgres is stopped and the lease is handed to whoever has all of its WAL.
-    Terminating => "terminating", "told to end; stopping Postgres and handing over";
+    Terminating => "terminating", "told to stop; stopping Postgres and handing over";
 
     /// Postgres is being stopped, and rolled back data takes the place of its own.
     RollingBack => "rolling_back", "rolling back: stopping Postgres to put the prepared data in its place";
@@ -274,17 +276,20 @@ reasons! {
     SwitchoverDone => "switchover_done", "switched over";
 
     /// A restart that somebody asked for: this member's turn.
-    Restarting => "restarting", "restarting Postgres, as was asked for";
+    Restarting => "restarting", "restarting Postgres, as requested";
     /// The same, and the others are not yet well enough.
-    RestartWaiting => "restart_waiting", "a restart was asked for; waiting until the others are up, and for a primary until one can take over";
+    RestartWaiting => "restart_waiting", "a restart was requested; waiting until the others are up, and for a \
+        primary until one can take over";
 
     /// A standby has less than its primary of what it must not have less of.
-    Raising => "raising", "has less than its primary of what a standby must not have less of (max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions, max_locks_per_transaction); restarting Postgres with as much";
+    Raising => "raising", "max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions or \
+        max_locks_per_transaction is lower than on its primary; restarting Postgres with the primary's value";
     /// The same, and it is not its turn.
     WaitingToRaise {
         /// Who is waited for.
         member: MemberName,
-    } => "waiting_to_raise", "has less than its primary of what a standby must not have less of (max_connections and the like); to be restarted with as much when {member} is up and has it";
+    } => "waiting_to_raise", "max_connections or the like is lower than on its primary; waiting to restart with \
+        the primary's value until {member} is up and has it";
 
     /// Synchronous mode is on: `/sync` gets its leader.
     SynchronousOn => "synchronous_on", "synchronous mode: recording this member as its leader";
@@ -305,7 +310,8 @@ reasons! {
     BegunTwice {
         /// The number.
         timeline: TimelineId,
-    } => "begun_twice", "timeline {timeline} was begun twice, and what this member has of it is not the leader's: it is replaced by a copy of the leader's data";
+    } => "begun_twice", "timeline {timeline} was begun twice, and this member's is not the leader's: replacing \
+        its data with a copy of the leader's";
     /// Taking back what only this member wrote.
     Rewinding => "rewinding", "rewinding to where the leader's timeline began";
     /// `pg_rewind` waits for the leader's checkpoint.

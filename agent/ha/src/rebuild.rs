@@ -85,14 +85,17 @@ impl fmt::Display for NotRebuilt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotRebuilt::PrimaryRuns { member } => {
-                write!(f, "{member} runs as a primary; when it has lost the lease it stops within the ttl")
+                write!(
+                    f,
+                    "{member} is running as a primary; if it has lost the lease it stops within the ttl"
+                )
             }
             NotRebuilt::NothingIsRemembered => f.write_str("no member that answers remembers a cluster"),
             NotRebuilt::NobodyHasData => {
                 f.write_str("no member that answers has data of this cluster and may lead")
             }
             NotRebuilt::MayLoseCommits { best, missing } => {
-                write!(f, "{best} is the best of those who answer, and ")?;
+                write!(f, "{best} is the best of the members that answer, but ")?;
                 for (place, member) in missing.iter().enumerate() {
                     write!(f, "{}{member}", if place > 0 { ", " } else { "" })?;
                 }

@@ -86,7 +86,7 @@ impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Job::Initdb => "initdb",
-            Job::PostBootstrap => "making the users",
+            Job::PostBootstrap => "creating the users",
             Job::Start => "starting Postgres",
             Job::Stop => "stopping Postgres",
             Job::Clone => "cloning",

@@ -111,13 +111,13 @@ async fn find(session: &Session) -> Result<Option<Found>, Error> {
 
 async fn create(session: &Session) -> Result<(), Error> {
     const CREATE: &str = "SELECT pg_create_physical_replication_slot($1, true)";
-    let act = "make the slot for the archive";
+    let act = "create the slot for the archive";
     session.within(act, LIMIT, session.client().execute(CREATE, &[&ARCHIVE_SLOT])).await.map(drop)
 }
 
 async fn advance(session: &Session, to: Lsn) -> Result<(), Error> {
     const ADVANCE: &str = "SELECT pg_replication_slot_advance($1, $2::text::pg_lsn)";
-    let act = "move the slot for the archive on";
+    let act = "advance the slot for the archive";
     let to = to.to_string();
     session.within(act, LIMIT, session.client().execute(ADVANCE, &[&ARCHIVE_SLOT, &to])).await.map(drop)
 }

@@ -101,7 +101,7 @@ impl BackupSession {
         const TABLESPACES: &str = "SELECT oid, spcname::text, pg_tablespace_location(oid) FROM pg_tablespace \
             WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
         let (session, client) = (&self.session, self.session.client());
-        let act = "tell what a base backup must know";
+        let act = "read what a base backup needs";
         let server = session.within(act, LIMIT, client.query_one(SERVER, &[])).await?;
         let start =
             session.within("begin a base backup", START_LIMIT, client.query_one(START, &[&label])).await?;
@@ -137,7 +137,7 @@ impl BackupSession {
             ELSE (SELECT timeline_id FROM pg_control_checkpoint()) END";
         let (session, client) = (&self.session, self.session.client());
         let stop = session.within("end a base backup", STOP_LIMIT, client.query_one(STOP, &[])).await?;
-        let act = "tell its timeline";
+        let act = "read its timeline";
         let timeline = session.within(act, LIMIT, client.query_one(TIMELINE, &[])).await?;
         let label: String = stop.get(1);
         Ok(BackupEnded {

@@ -147,7 +147,7 @@ impl Configuration {
 
     fn main(&self, settings: &Settings, fixed: &BTreeMap<String, String>, password_file: &Path) -> String {
         let mut text = String::from(
-            "# Written by Outrider; changes in here are lost. Set parameters with `PATCH /config` (postgresql.parameters)\n\
+            "# Written by Outrider; changes to this file are lost. Set parameters with `PATCH /config` (postgresql.parameters)\n\
              # or in the member's file; what was in this file before is in the one that is included.\n",
         );
         let mut add = |line: std::fmt::Arguments<'_>| {

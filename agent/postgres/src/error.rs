@@ -123,14 +123,14 @@ pub enum Error {
     },
     /// Events about one of Postgres' programs were missed, or the supervisor went away: its outcome is not known.
     #[error(
-        "it is not known how {tool} ended: the supervisor went away, or told more than could be kept up with"
+        "it is not known how {tool} ended: the supervisor went away, or sent more events than could be read"
     )]
     ToolUnknown {
         /// Which.
         tool: &'static str,
     },
     /// The `backup_label` from `pg_backup_stop` lacks a line.
-    #[error("the backup label does not say {what:?}; it was: {label}")]
+    #[error("the backup label lacks {what:?}; it was: {label}")]
     BackupLabel {
         /// The line's beginning.
         what: &'static str,
@@ -138,7 +138,7 @@ pub enum Error {
         label: String,
     },
     /// The output of `pg_controldata` lacks a line.
-    #[error("pg_controldata does not say {what:?}; its output was: {output}")]
+    #[error("pg_controldata's output lacks {what:?}; it was: {output}")]
     ControlData {
         /// The line's beginning.
         what: &'static str,
@@ -146,19 +146,19 @@ pub enum Error {
         output: String,
     },
     /// A new cluster was to be made in a directory with data.
-    #[error("{path} holds data already, and no new cluster is made in its place")]
+    #[error("{path} already holds data; no new cluster is created there")]
     NotEmpty {
         /// The data directory.
         path: PathBuf,
     },
     /// The recovery from the archive ended without a usable primary.
-    #[error("the recovery in {path} did not come to its end; the log above says how far it came")]
+    #[error("the recovery in {path} did not finish; the log above says how far it got")]
     NotRecovered {
         /// The data directory.
         path: PathBuf,
     },
     /// A backup of another cluster.
-    #[error("the backup is of the system {found}, this cluster is {expected}")]
+    #[error("the backup belongs to system identifier {found}, this cluster is {expected}")]
     ForeignBackup {
         /// Its system identifier.
         found: u64,

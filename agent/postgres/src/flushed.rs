@@ -14,7 +14,7 @@ use crate::settings::Settings;
 
 /// Time limit for one answer, including the connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-const ACT: &str = "tell how far its WAL is flushed";
+const ACT: &str = "read its flushed position";
 
 const FLUSHED: &str = "
 SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint,

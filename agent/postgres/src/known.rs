@@ -70,7 +70,7 @@ impl Observer {
     /// When it does not let us in, or does not answer in time.
     pub async fn known_parameters(&self) -> Result<KnownParameters, Error> {
         let session = Session::open(self.settings()).await?;
-        let rows = session.within("tell its parameters", LIMIT, session.client().query(ASK, &[])).await?;
+        let rows = session.within("list its parameters", LIMIT, session.client().query(ASK, &[])).await?;
         let first = rows.first();
         Ok(KnownParameters {
             version_number: first.map_or(0, |row| row.get::<_, i32>(0).cast_unsigned()),
@@ -125,7 +125,7 @@ impl KnownParameters {
             };
         };
         if parameter.context == "internal" || NEVER_IN_A_FILE.contains(&small.as_str()) {
-            return Err(ParameterFault::Refused("the server does not let anybody set it".to_owned()));
+            return Err(ParameterFault::Refused("the server does not allow it to be set".to_owned()));
         }
         parameter.check(value).map_err(ParameterFault::Refused)
     }
@@ -275,7 +275,7 @@ mod tests {
             ("jit", " on", "boolean"),
             ("wal_level", "debug", "minimal, replica, logical"),
             ("synchronous_commit", "debug", "expected one of"),
-            ("block_size", "8192", "does not let anybody"),
+            ("block_size", "8192", "does not allow"),
         ] {
             match known().check(name, value) {
                 Err(ParameterFault::Refused(why)) => {

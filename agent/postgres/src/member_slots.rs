@@ -247,7 +247,7 @@ async fn create(session: &Session, name: &str, keeps: bool) -> Result<(), Error>
 async fn advance(session: &Session, name: &str, to: Lsn) -> Result<(), Error> {
     const ADVANCE: &str = "SELECT pg_replication_slot_advance(slot_name, $2::text::pg_lsn) FROM pg_replication_slots \
         WHERE slot_name = $1 AND NOT active AND restart_lsn < $2::text::pg_lsn";
-    let act = "move a replication slot on";
+    let act = "advance a replication slot";
     let to = to.to_string();
     session.within(act, LIMIT, session.client().execute(ADVANCE, &[&name, &to])).await.map(drop)
 }

@@ -165,20 +165,20 @@ impl Observer {
         let limit = Duration::from_secs(5);
         let session = Session::open(&self.settings).await?;
         let rows = session
-            .within("tell the sizes of its databases", limit, session.client().query(SIZES, &[]))
+            .within("read the sizes of its databases", limit, session.client().query(SIZES, &[]))
             .await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).cast_unsigned())).collect())
     }
 }
 
 fn too_slow() -> Error {
-    Error::TooSlow { act: "tell its state", limit: LOOK_LIMIT }
+    Error::TooSlow { act: "report its state", limit: LOOK_LIMIT }
 }
 
 impl Window {
     async fn open(settings: &Settings) -> Result<Self, Error> {
         let session = Session::open(settings).await?;
-        let act = "prepare to tell its state";
+        let act = "prepare to report its state";
         let state = session.within(act, LOOK_LIMIT, session.client().prepare(STATE)).await?;
         let walsenders = session.within(act, LOOK_LIMIT, session.client().prepare(WALSENDERS)).await?;
         let blockers = session.within(act, LOOK_LIMIT, session.client().prepare(BLOCKERS)).await?;
@@ -198,7 +198,7 @@ impl Window {
 
     async fn look(&mut self, settings: &Settings) -> Result<Observation, Error> {
         let client = self.session.client();
-        let act = "tell its state";
+        let act = "report its state";
         let knocks = self.shut_out.is_some() || self.looks.is_multiple_of(KNOCK_EVERY);
         // Sent together, and answered one after the other. The positions come first: whoever has flushed up to there later
         // has flushed everything that was there now.
@@ -223,7 +223,7 @@ impl Window {
         if let Role::Standby { received, replayed, blockers, .. } = &mut seen.role
             && replayed < received
         {
-            let act = "tell what replay waits for";
+            let act = "report what replay waits for";
             let client = self.session.client();
             let rows = self.session.within(act, LOOK_LIMIT, client.query(&self.blockers, &[])).await?;
             *blockers = rows.iter().map(|row| Blocker { pid: row.get(0), age_seconds: row.get(3) }).collect();

@@ -148,9 +148,9 @@ impl Postgres {
         const SIZE: &str = "SELECT pg_tablespace_size('pg_default')";
         let asking = async {
             let session = Session::open_at_for_rewind(&self.settings, upstream).await?;
-            let act = "tell where its tablespaces are";
+            let act = "list its tablespaces";
             let places = session.within(act, ASK_LIMIT, session.client().query(PLACES, &[])).await?;
-            let act = "tell how large it is";
+            let act = "report its size";
             let size = session.within(act, ASK_LIMIT, session.client().query_one(SIZE, &[])).await;
             let tablespaces = places.iter().map(|row| PathBuf::from(row.get::<_, String>(0))).collect();
             Ok::<_, Error>(Coming {
@@ -160,7 +160,7 @@ impl Postgres {
         };
         asking.await.unwrap_or_else(|fault| {
             let fault: &dyn std::error::Error = &fault;
-            warn!(fault, "the primary does not say what a copy of it will bring");
+            warn!(fault, "the primary does not report its size and tablespaces");
             Coming::default()
         })
     }

@@ -114,7 +114,7 @@ impl Postgres {
     pub async fn clean_end(&self) -> Result<(TimelineId, Lsn), Error> {
         let control = self.control_data().await?;
         if !control.is_clean_primary() {
-            let problem = format!("Postgres did not stop in good order (its state is {:?})", control.state);
+            let problem = format!("Postgres did not shut down cleanly (its state is {:?})", control.state);
             return Err(Error::Rollback { problem });
         }
         Ok((control.timeline(), control.checkpoint))
@@ -226,11 +226,11 @@ fn settle(settings: &Settings) -> Result<Settled, Error> {
         (true, false) => {}
         (false, true) => {
             rename(&aside, data)?;
-            warn!(data = %data.display(), "a rollback was broken off in its swap: the old data is back in its place");
+            warn!(data = %data.display(), "a rollback was interrupted during its swap: the old data is back in place");
         }
         (false, false) => {
             let problem = format!(
-                "neither {} nor {} is there, and a rollback says that it moved one to the other",
+                "neither {} nor {} exists, and a rollback has recorded that it moved one to the other",
                 data.display(),
                 aside.display()
             );
@@ -273,13 +273,16 @@ fn obstacle(settings: &Settings, needed: u64) -> Result<Option<String>, Error> {
     }
     let beside = rollback_directory(data);
     if is_there(&beside)? && Journal::read(settings)?.is_none() {
-        return Ok(Some(format!("{} is in the way, and is of no rollback: remove it", beside.display())));
+        return Ok(Some(format!(
+            "{} is in the way and does not belong to a rollback: remove it",
+            beside.display()
+        )));
     }
     let disk = rustix::fs::statvfs(parent).map_err(|fault| failed(parent)(fault.into()))?;
     let room = disk.f_bavail.saturating_mul(disk.f_frsize);
     if room < needed {
         return Ok(Some(format!(
-            "{} has {} MiB of room and the prepared data needs about {}",
+            "{} has {} MiB free and the prepared data needs about {}",
             parent.display(),
             room >> 20,
             needed >> 20
@@ -417,9 +420,9 @@ mod tests {
         let scene = Scene::new();
         let obstacle = |needed| scene.postgres.rollback_obstacle(needed).unwrap().unwrap_or_default();
         assert_eq!(obstacle(1), "");
-        assert!(obstacle(u64::MAX).contains("MiB of room"));
+        assert!(obstacle(u64::MAX).contains("MiB free"));
         scene.postgres.finish_rollback().unwrap();
-        assert!(obstacle(1).contains("is of no rollback"));
+        assert!(obstacle(1).contains("does not belong to a rollback"));
         std::os::unix::fs::symlink("/nowhere", scene.path("data/pg_tblspc/16384")).unwrap();
         assert!(obstacle(1).contains("tablespaces"));
         fs::remove_dir_all(scene.path("data/pg_wal")).unwrap();

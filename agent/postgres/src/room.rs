@@ -96,7 +96,7 @@ fn clear(settings: &Settings, aside: &Path, all: &[PathBuf], coming: &Coming) ->
     warn!(
         data = %data.display(),
         obstacle,
-        "the old data cannot be kept beside the new: removing it"
+        "the old data cannot be kept beside the new data: removing it"
     );
     // From here on the remains must not be started.
     Work::Clone.begin(settings, all)?;

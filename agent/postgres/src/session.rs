@@ -72,7 +72,7 @@ impl Session {
             }
         };
         if timeout(LET_IN_LIMIT, trying).await.is_err() {
-            warn!(host = %member.host, user = %settings.rewind.name, "the primary does not let this member in");
+            warn!(host = %member.host, user = %settings.rewind.name, "the primary does not accept this member's connection");
         }
     }
 
@@ -99,7 +99,7 @@ impl Session {
             .options(options);
         let connecting = timeout(limit, tls::connect(config, tls, &place)).await;
         let (client, version, task) =
-            connecting.map_err(|_| Error::TooSlow { act: "let the agent in", limit })??;
+            connecting.map_err(|_| Error::TooSlow { act: "accept the agent's connection", limit })??;
         let session = Session { client, task };
         if has_transaction_timeout(&version) {
             let act = "set the limits of a session";

@@ -30,15 +30,15 @@ pub(crate) async fn clear(settings: &Settings) {
         if !is_stale {
             let path = path.display();
             warn!(
-                "{path} is no file: a member that is rewound from this one fails or waits at it; move it elsewhere"
+                "{path} is not a regular file: pg_rewind from this member fails or hangs on it; move it elsewhere"
             );
             continue;
         }
         let removed = fs::remove_file(&path);
         let path = path.display();
         match removed {
-            Ok(()) => info!("removed the socket {path}, which an earlier Postgres left"),
-            Err(fault) => warn!(%fault, "cannot remove the socket {path}, which an earlier Postgres left"),
+            Ok(()) => info!("removed the stale socket {path}"),
+            Err(fault) => warn!(%fault, "cannot remove the stale socket {path}"),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Postgres {
     /// # Errors
     /// When it cannot be proven in time.
     pub async fn prove_synchronous(&self, wanted: &Configuration) -> Result<Lsn, Error> {
-        const ACT: &str = "prove whom commits wait for";
+        const ACT: &str = "prove which standbys commits wait for";
         let expected = wanted.synchronous_standby_names();
         let arrived = async {
             loop {
@@ -115,7 +115,7 @@ async fn shows(session: &Session, expected: &str) -> Result<bool, Error> {
 async fn walsenders_agree(session: &Session, synchronous: &[String]) -> Result<bool, Error> {
     const PRIORITIES: &str =
         "SELECT application_name, sync_priority FROM pg_stat_replication WHERE state = 'streaming'";
-    let act = "show whom its walsenders speak for";
+    let act = "show its walsenders' priorities";
     let rows = session.within(act, LIMIT, session.client().query(PRIORITIES, &[])).await?;
     Ok(rows.iter().all(|row| {
         let name: &str = row.get(0);
@@ -147,7 +147,7 @@ async fn create_slots(session: &Session, names: &[String]) -> Result<(), Error> 
     // A slot whose WAL was removed refuses its standby forever, although the archive may have what it needs.
     const DROP_LOST: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
         WHERE slot_type = 'physical' AND NOT active AND wal_status = 'lost' AND slot_name = ANY ($1)";
-    let act = "drop the replication slots that are lost";
+    let act = "drop replication slots that have lost their WAL";
     session.within(act, LIMIT, session.client().execute(DROP_LOST, &[&names])).await?;
     for name in names {
         let act = "create a replication slot";

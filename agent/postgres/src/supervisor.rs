@@ -113,10 +113,10 @@ impl Supervisor {
     /// # Errors
     /// Like every request: no supervisor, no answer, or a refusal.
     pub async fn status(&self) -> Result<Status, Error> {
-        match self.ask("tell its status", Command::Status).await? {
+        match self.ask("report its status", Command::Status).await? {
             Answer::Status(status) => Ok(*status),
             Answer::Hello { .. } | Answer::Armed { .. } | Answer::Started { .. } | Answer::Done => {
-                Err(self.silent("tell its status"))
+                Err(self.silent("report its status"))
             }
         }
     }

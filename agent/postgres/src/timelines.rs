@@ -19,8 +19,8 @@ const PAGE_MAX: usize = 64 << 10;
 /// PostgreSQL reads a history file without an entry as a timeline that comes from nowhere: a running standby does not switch to it
 /// ("is not a child of database system timeline"), and a promotion takes the number after it. Standbys of the new primary ask for
 /// every number up to its own, and get this.
-const NOWHERE: &str = "# This timeline was given up by a failover that accepted the loss of data.\n";
-const NEVER: &str = "# This server's WAL never was on this timeline.\n";
+const NOWHERE: &str = "# This timeline was abandoned by a failover that accepted data loss.\n";
+const NEVER: &str = "# This server was never on this timeline.\n";
 /// Most skipped numbers: no cluster is promoted this often while one of its members is away.
 const SKIPPED_MAX: usize = 1024;
 

@@ -164,7 +164,7 @@ fn is_private(key: &Path) -> Result<(), Error> {
     if metadata.mode() & forbidden == 0 {
         return Ok(());
     }
-    Err(unreadable(io::Error::other("others can read this key, which libpq refuses: chmod 600 it")))
+    Err(unreadable(io::Error::other("libpq refuses a key that others can read: chmod 600 it")))
 }
 
 #[cfg(test)]

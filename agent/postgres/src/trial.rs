@@ -123,7 +123,7 @@ fn fits_into_memory(megabytes: &str) -> TrialOutcome {
         return TrialOutcome::Passed;
     }
     TrialOutcome::Refused(format!(
-        "the server would take {wanted} MB of shared memory; this machine has {there} MB"
+        "the server would need {wanted} MB of shared memory; this machine has {there} MB"
     ))
 }
 

@@ -68,7 +68,7 @@ pub fn push(socket: &Path, path: &Path) -> Exit {
         Ok(Reply::Stopping { message }) => Exit::failed(FATAL, format!("{}: {message}", path.display())),
         Ok(other @ (Reply::Fetched | Reply::Absent { .. } | Reply::Trouble { .. })) => Exit::failed(
             1,
-            format!("{}: the agent gave an answer to another question: {other:?}", path.display()),
+            format!("{}: the agent's answer does not match the request: {other:?}", path.display()),
         ),
         Err(error) => Exit::failed(1, format!("{}: {}", path.display(), no_agent(socket, &error))),
     }
@@ -91,7 +91,7 @@ pub fn fetch(socket: &Path, name: &str, destination: &Path, reader: Reader) -> E
             Exit::trouble(reader, format!("{name}: {message}"))
         }
         Ok(other @ (Reply::Durable | Reply::NotDurable { .. } | Reply::Stopping { .. })) => {
-            Exit::trouble(reader, format!("{name}: the agent gave an answer to another question: {other:?}"))
+            Exit::trouble(reader, format!("{name}: the agent's answer does not match the request: {other:?}"))
         }
         Err(error) => Exit::trouble(reader, format!("{name}: {}", no_agent(socket, &error))),
     }

@@ -177,7 +177,7 @@ impl Scratch {
             Err(source) => return Err(failed(source)),
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    let fault = "is not empty: a drill wants a directory of its own".to_owned();
+                    let fault = "is not empty: a drill needs a directory of its own".to_owned();
                     return Err(RestoreError::InTheWay { path, fault });
                 }
             }

@@ -38,7 +38,7 @@ pub enum RestoreError {
     NotOnTimeline { timeline: TimelineId, there: String },
     #[error("the archive has no history of timeline {timeline}; the newest it knows is {newest}")]
     NoTimeline { timeline: TimelineId, newest: TimelineId },
-    #[error("the object {key} is no timeline history: {fault}")]
+    #[error("the object {key} is not a timeline history: {fault}")]
     BadHistory { key: String, fault: String },
     #[error(
         "WAL is missing before {target}: {}; without it the last point that can be restored is {last}", list(.gaps)
@@ -69,7 +69,7 @@ pub enum RestoreError {
     Cancelled { removed: bool },
     #[error("cannot use {segment}: {fault}")]
     Segment { segment: SegmentName, fault: String },
-    #[error("{what} did not come to its end: {fault}")]
+    #[error("{what} did not finish: {fault}")]
     Drill { what: &'static str, fault: String },
 }
 

@@ -232,7 +232,7 @@ impl Fetcher {
             url: format!("{}: {name}", self.archive.store.url()),
             status: 404,
             code: "Changed".to_owned(),
-            message: "what was streamed of it went away while it was read".to_owned(),
+            message: "its streamed chunks disappeared while they were read".to_owned(),
         }
     }
 }

@@ -139,7 +139,7 @@ async fn accept(listener: UnixListener, service: Service) {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of file descriptors, as a rule: others must close first.
-                warn!(%error, "cannot accept a client");
+                warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(200)).await;
                 continue;
             }
@@ -162,7 +162,7 @@ impl Service {
         let user = peer.uid();
         if user != 0 && user != self.own_user && owner.is_none_or(|(owner, _)| owner != user) {
             // Not even listened to, so that strangers take no place.
-            warn!(user, "a stranger asked for the archive");
+            warn!(user, "refused a request of another user for the archive");
             return Ok(());
         }
         let (reading, mut writing) = stream.into_split();

@@ -134,7 +134,7 @@ fn look_at(backup: &Backup, now: Timestamp, found: &mut Verification) {
             let young = id.time().is_none_or(|begun| now.duration_since(begun) < UNDER_WAY);
             found.notes.push(format!(
                 "backup {id} has no backup.info: it {}",
-                if young { "may be under way" } else { "was given up, and goes with outrider backups prune" }
+                if young { "may be in progress" } else { "was abandoned; outrider backups prune removes it" }
             ));
         }
         BackupState::Lacking { .. } | BackupState::Failed(_) | BackupState::Unreadable { .. } => {

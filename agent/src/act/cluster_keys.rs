@@ -119,7 +119,7 @@ impl Actor<'_> {
         // Before it can be known: from then on others rely on this data.
         self.instruments.postgres.forget_unrecorded()?;
         self.instruments.dcs.write_initialize(&system.to_string()).await?;
-        info!(%system, "the cluster is made");
+        info!(%system, "the cluster has been created");
         Ok(())
     }
 

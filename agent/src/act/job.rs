@@ -42,14 +42,14 @@ pub(crate) fn conclude(finished: Finished, instruments: &Instruments, state: &mu
             state.jobs.write_gap_is_measured();
             state.counters.last_write_gap = measured;
             match measured {
-                Some(gap) => info!(?gap, "switched over; nobody could write for this long"),
-                None => info!("switched over; for how long nobody could write was not measured"),
+                Some(gap) => info!(?gap, "switched over; write gap"),
+                None => info!("switched over; the write gap was not measured"),
             }
         }
         Finished::Work(Ended::CameUp(outcome)) => {
             state.jobs.stop_waiting_for_postgres();
             if let Err(fault) = outcome {
-                warn!(fault = %causes(&fault), "cannot tell when Postgres is up");
+                warn!(fault = %causes(&fault), "cannot detect when Postgres is up");
             }
             // A primary that was started with the setting has it from its first commit on; the proof is still due.
             if state.commits.need_proof() {

@@ -183,7 +183,7 @@ fn ours(view: &View, plan: &Plan, instruments: &Instruments, state: &State) -> V
 pub(crate) async fn leave(instruments: &Instruments, state: &mut State, view: Option<&View>) {
     let plan = view.filter(|_| state.lease.held().is_some()).map(outrider_ha::leave);
     let Some(plan) = plan.filter(|plan| !plan.steps.is_empty()) else {
-        info!("the agent ends; Postgres goes on under its supervisor");
+        info!("the agent is exiting; Postgres keeps running under its supervisor");
         return;
     };
     let mut actor = Actor { instruments, state, reason: None };
@@ -196,13 +196,16 @@ pub(crate) async fn leave(instruments: &Instruments, state: &mut State, view: Op
     match timeout(FAREWELL_LIMIT, farewell).await {
         Ok(Ok(())) => {
             let left = actor.state.lease.fuse_left().unwrap_or_default();
-            info!(?left, "the agent ends; Postgres goes on, and another agent has this long to take over");
+            info!(
+                ?left,
+                "the agent is exiting; Postgres keeps running, and another agent has this long to take over"
+            );
         }
         Ok(Err(fault)) => {
-            warn!(fault = %causes(&fault), "cannot lengthen the leader lease; Postgres goes on until the fuse blows")
+            warn!(fault = %causes(&fault), "cannot extend the leader lease; Postgres keeps running until the fuse blows")
         }
         Err(_) => {
-            warn!(limit = ?FAREWELL_LIMIT, "the DCS did not answer in time; Postgres goes on until the fuse blows")
+            warn!(limit = ?FAREWELL_LIMIT, "the DCS did not answer in time; Postgres keeps running until the fuse blows")
         }
     }
 }
@@ -215,7 +218,7 @@ pub(crate) async fn withdraw(instruments: &Instruments, state: &mut State, view:
     }
     // What fails here goes with the session.
     if let Ok(Err(fault)) = timeout(FAREWELL_LIMIT, instruments.dcs.close()).await {
-        warn!(fault = %causes(&fault), "cannot take this member's entry away");
+        warn!(fault = %causes(&fault), "cannot remove this member's entry");
     }
 }
 
@@ -231,9 +234,9 @@ pub(crate) async fn configure(instruments: &Instruments, state: &mut State) {
         Ok(()) => {
             settings.were_told();
             instruments.observer.ask_all_again().await;
-            info!("Postgres was told to read the configuration of the cluster");
+            info!("reloaded Postgres with the configuration of the cluster");
         }
-        Err(fault) => warn!(fault = %causes(&fault), "cannot give Postgres its configuration"),
+        Err(fault) => warn!(fault = %causes(&fault), "cannot configure Postgres"),
     }
 }
 

@@ -33,7 +33,7 @@ impl Actor<'_> {
         let valid =
             if request.scheduled_at.is_some() { self.state.rules.policy().request_limit() } else { left };
         let terms = terms(id, left, valid);
-        info!(id = terms.id, ?left, "a request that names no deadline gets one");
+        info!(id = terms.id, ?left, "gave a deadline to a request that had none");
         let dated = Failover { outrider: Some(terms), ..request };
         self.instruments.dcs.replace_failover(&dated, revision).await?;
         Ok(())

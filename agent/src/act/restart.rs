@@ -17,7 +17,7 @@ impl Actor<'_> {
         let terms = Some(terms(id, valid, valid));
         let wish = Failover { leader: Some(name), outrider: terms, ..Failover::default() };
         self.instruments.dcs.write_failover(&wish).await?;
-        info!("asked for a switchover, because Postgres is to be restarted here");
+        info!("requested a switchover, because this Postgres has to restart");
         Ok(())
     }
 
@@ -33,7 +33,7 @@ impl Actor<'_> {
         let mut request = entry.value.clone();
         note(&mut request, member.as_str(), change, leader.as_deref(), &clock::wall().to_string());
         self.instruments.dcs.write_restart(&request, seen).await?;
-        info!(%member, ?change, "noted how far the restart is");
+        info!(%member, ?change, "recorded the progress of the restart");
         Ok(())
     }
 }
@@ -66,7 +66,7 @@ fn note(request: &mut RestartRequest, name: &str, change: &TurnChange, leader: O
                 RestartState::Restarting => "Postgres did not come up and stream again in time",
                 RestartState::SwitchingOver => "nobody took over in time",
                 RestartState::Waiting | RestartState::Done | RestartState::Skipped | RestartState::Failed => {
-                    "it was not begun: this member, or another one, was not well in time"
+                    "it did not start: this member, or another one, was not healthy in time"
                 }
             };
             request.error = Some(format!("{name}: {why}; nobody else is restarted"));
@@ -116,7 +116,7 @@ mod tests {
     fn a_member_that_does_not_come_back_ends_the_restart_of_all() {
         let mut asked = request();
         note(&mut asked, "a", &TurnChange::Ended(TurnEnd::TooLate), Some("b"), "1");
-        assert!(asked.error.unwrap().starts_with("a: it was not begun"));
+        assert!(asked.error.unwrap().starts_with("a: it did not start"));
         assert_eq!(asked.finished.as_deref(), Some("1"));
         assert_eq!(asked.members[1].state, RestartState::Waiting);
     }

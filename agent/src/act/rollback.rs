@@ -43,12 +43,12 @@ impl Actor<'_> {
 async fn swap(postgres: &Postgres, order: &Order, cut_off: &[i32]) -> Result<(), Error> {
     postgres.stop(protocol::StopMode::Fast, cut_off).await?;
     let (timeline, end) = postgres.clean_end().await?;
-    info!(%timeline, %end, "stopped in good order");
+    info!(%timeline, %end, "shut down cleanly");
     // The rounds renew the lease meanwhile and arm the fuse with it.
     let status = postgres.supervisor().status().await?;
     let left = status.fuse.filter(|fuse| !fuse.expired).map(|fuse| clock::until_boottime(fuse.deadline_ns));
     if left.is_none_or(|left| left < LEFT_LEAST) {
-        warn!(?left, "the lease is not sure to be held any more");
+        warn!(?left, "the lease may no longer be held");
         return Err(Error::Rollback {
             problem: "the leader lease was lost while Postgres stopped".to_owned(),
         });

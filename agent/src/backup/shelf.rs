@@ -123,7 +123,7 @@ impl Shelf {
         let seen = read_record(&*self.store, &self.layout).await?.and_then(|record| record.restored_at);
         let before = self.verified.send_replace(seen);
         if before != seen {
-            info!(at = seen.map(|at| at.to_string()), "a backup was last restored for proof");
+            info!(at = seen.map(|at| at.to_string()), "a backup was last verified by restoring it");
         }
         Ok(())
     }
@@ -179,7 +179,7 @@ async fn look_now_and_then(shelf: Shelf, mut board: Board) {
             Err(error) => {
                 let text = causes(&error);
                 if fault.is_news(&text) {
-                    warn!(fault = %text, "cannot see what the archive holds");
+                    warn!(fault = %text, "cannot list the archive");
                 }
             }
         }

@@ -86,9 +86,7 @@ async fn take(
     let failed = |fault: anyhow::Error| TakeError::Failed(format!("{fault:#}"));
     let archive = config.archive.as_ref().context("this member has no archive").map_err(failed)?;
     if let Some(why) = no_wal_comes(board) {
-        return Err(TakeError::Failed(format!(
-            "the WAL of a backup would never come into the archive: {why}"
-        )));
+        return Err(TakeError::Failed(format!("the WAL of a backup would never reach the archive: {why}")));
     }
     let store = archive.open_store().map_err(failed)?;
     let proving = proven(&*store, &archive.layout, board);
@@ -96,8 +94,8 @@ async fn take(
     let owned = owned.map_err(TakeError::Failed)?;
     match sweep_abandoned(&*store, &archive.layout, owned, None, ABANDONED_AGE).await {
         Ok(swept) if swept.is_empty() => {}
-        Ok(swept) => info!(?swept, "removed what was left of backups that were broken off"),
-        Err(fault) => warn!(fault = %causes(&fault), "cannot remove what is left of earlier backups"),
+        Ok(swept) => info!(?swept, "removed remains of interrupted backups"),
+        Err(fault) => warn!(fault = %causes(&fault), "cannot remove remains of earlier backups"),
     }
     let session = BackupSession::open(postgres.settings()).await;
     let session = session.map_err(|fault| TakeError::Here(causes(&fault)))?;
@@ -126,7 +124,7 @@ async fn take(
         report = taking => report.map_err(|fault| sorted(&fault))?,
         () = telling => unreachable!("it never ends"),
     };
-    info!(request = order.label, backup = %report.info.id, files = report.files, "the base backup is whole");
+    info!(request = order.label, backup = %report.info.id, files = report.files, "the base backup is complete");
     progress.send_modify(|progress| {
         progress.phase = "retention".to_owned();
         progress.backup = Some(report.info.id.to_string());
@@ -177,7 +175,7 @@ async fn forget_old(config: &Config, store: &Arc<dyn Store>, board: &Board, canc
         let plan = retention::trusted_plan(&**store, &catalog, now, &archive.retention, newest_commit);
         let plan = plan.await.map_err(told)?;
         if let Some(doubt) = &plan.doubt {
-            warn!(%doubt, "retention lets nothing go");
+            warn!(%doubt, "retention removes nothing");
         }
         let size = catalog.wal.segment_size();
         retention::remove_obsolete(&**store, &archive.layout, owned, &plan, size).await.map_err(told)
@@ -186,9 +184,9 @@ async fn forget_old(config: &Config, store: &Arc<dyn Store>, board: &Board, canc
         // A backup that is done is not cancelled any more; the next one goes on with what is left.
         None => {}
         Some(Ok(Ok(removed))) => info!(?removed, "retention"),
-        Some(Ok(Err(fault))) => warn!(%fault, "cannot remove what retention lets go"),
+        Some(Ok(Err(fault))) => warn!(%fault, "cannot remove what retention no longer keeps"),
         Some(Err(_)) => {
-            warn!(limit = ?RETENTION_LIMIT, "retention is not done in time; the next backup goes on with it")
+            warn!(limit = ?RETENTION_LIMIT, "retention did not finish in time; the next backup continues it")
         }
     }
 }
@@ -233,7 +231,7 @@ fn why_wal_waits(board: &Board) -> Option<String> {
     let leader = cluster.member(&cluster.leader.as_ref()?.name)?;
     let failing = leader.value["outrider"]["archive_failing"] == serde_json::Value::Bool(true);
     failing
-        .then(|| format!("waiting for WAL: the archive does not take that of {}; see its log", leader.name))
+        .then(|| format!("waiting for WAL: the archive does not accept that of {}; see its log", leader.name))
 }
 
 fn words(phase: Phase) -> &'static str {

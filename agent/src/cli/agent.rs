@@ -32,7 +32,7 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     }
     // As a task: a future that the runtime itself waits for is woken through the kernel each time.
     let rounds = runtime.block_on(async { tokio::spawn(crate::round::run(config)).await });
-    rounds.context("the rounds broke off")?.context("the agent ends")?;
+    rounds.context("the agent stopped unexpectedly")?.context("the agent ends")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,7 +11,7 @@ use super::exit::{self, Refusal};
 use super::member::{Member, Whom};
 use super::work::Work;
 
-/// Take a base backup of the cluster into its archive, and show how far it is
+/// Take a base backup of the cluster into its archive, and show progress
 ///
 /// A standby takes it when one is healthy, else the leader. Interrupted (Ctrl-C), this command ends and the backup goes on;
 /// `outrider backup --cancel` takes it back.
@@ -19,10 +19,10 @@ use super::work::Work;
 pub(super) struct Backup {
     #[command(flatten)]
     whom: Whom,
-    /// Ask for it and do not wait
+    /// Request it and do not wait
     #[arg(long, conflicts_with = "cancel")]
     detach: bool,
-    /// Take back the backup that was asked for or is being taken
+    /// Cancel the backup that is requested or running
     #[arg(long)]
     cancel: bool,
 }
@@ -31,7 +31,7 @@ const WORK: Work = Work {
     path: "/backup",
     name: "backup",
     taken_back: "",
-    goes_on: "the backup goes on without this command; `outrider backup --cancel` takes it back",
+    goes_on: "the backup continues without this command; `outrider backup --cancel` takes it back",
     under_way: |member, phase| format!("a backup is being taken by {member} ({phase})"),
     ended,
 };
@@ -48,7 +48,7 @@ pub(super) fn run(asked: Backup) -> Result<ExitCode, Refusal> {
 fn ended(last: &Value) -> Result<ExitCode, Refusal> {
     if let Some(error) = last["error"].as_str() {
         let member = last["member"].as_str().unwrap_or_default();
-        return Err(anyhow!("{member} took no backup: {error}").into());
+        return Err(anyhow!("the backup on {member} failed: {error}").into());
     }
     let size = |key: &str| HumanBytes(last[key].as_u64().unwrap_or_default());
     exit::print(&format!(
@@ -69,7 +69,7 @@ mod tests {
         let running = r#"{"request": {"by": "schedule"}, "running": {"member": "p2", "phase": "copying"}, "last": null}"#;
         assert!(WORK.already(running).starts_with("a backup is being taken by p2 (copying)"));
         let asked = r#"{"request": {"by": "schedule"}, "running": null, "last": null}"#;
-        assert!(WORK.already(asked).starts_with("a backup was asked for by schedule"));
+        assert!(WORK.already(asked).starts_with("a backup was requested by schedule"));
         assert_eq!(WORK.already("a line of text"), "a line of text");
     }
 }

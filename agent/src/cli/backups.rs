@@ -25,7 +25,7 @@ use super::ours::Ours;
 use crate::clock;
 use crate::config::{Archive, Config};
 
-/// Show the base backups in the archive and from when to when a server can be recovered
+/// Show the base backups in the archive and the recovery window
 #[derive(Args)]
 pub(super) struct Backups {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ pub(super) struct Backups {
     /// The form of the list
     #[arg(short, long, value_enum, default_value_t = Format::Table, global = true)]
     format: Format,
-    /// This cluster's, to change its archive where neither a data directory nor a member tells it
+    /// This cluster's system identifier, when neither a data directory nor a member tells it
     #[arg(long, value_name = "NUMBER", global = true)]
     system_identifier: Option<u64>,
 }
@@ -60,7 +60,7 @@ enum Act {
         /// The backup
         #[arg(value_name = "ID")]
         id: BackupId,
-        /// Although it is needed or marked
+        /// Delete it even if it is needed or marked
         #[arg(long)]
         force: bool,
     },
@@ -69,7 +69,7 @@ enum Act {
         /// Only show what would go, and why
         #[arg(long)]
         dry_run: bool,
-        /// Although the clock of this machine is far from the store's or from the newest commit
+        /// Even if this machine's clock is far from the store's or from the newest commit
         #[arg(long)]
         trust_clock: bool,
     },
@@ -153,10 +153,10 @@ async fn mark(place: &Place, id: &BackupId, keep: Option<Keep>) -> anyhow::Resul
     not_foreign(backup)?;
     let owned = place.prove().await?;
     let marked = catalog::mark(&*place.store, &place.layout, owned, id, keep).await;
-    marked.with_context(|| format!("cannot change the mark of the backup {id}"))?;
+    marked.with_context(|| format!("cannot change the keep mark of backup {id}"))?;
     Ok(match keep {
         Some(keep) => format!("The backup {id} is kept ({keep}) until it is released\n"),
-        None => format!("The backup {id} is kept no longer than archive.retention says\n"),
+        None => format!("The backup {id} is now kept only as long as archive.retention says\n"),
     })
 }
 
@@ -169,14 +169,11 @@ async fn delete(place: &Place, id: &BackupId, force: bool) -> anyhow::Result<Str
     if let Some(verdict) = needed
         && !force
     {
-        return Err(anyhow!(
-            "the backup {id} is needed: {}. --force deletes it all the same",
-            verdict.reason
-        ));
+        return Err(anyhow!("the backup {id} is needed: {}. --force deletes it anyway", verdict.reason));
     }
     let deleted = retention::remove_backup(&*place.store, &place.layout, owned, id).await;
     deleted.with_context(|| format!("cannot delete the whole backup {id}"))?;
-    Ok(format!("The backup {id} is deleted. WAL that only it needed goes with outrider backups prune\n"))
+    Ok(format!("The backup {id} is deleted. `outrider backups prune` removes WAL that only it needed\n"))
 }
 
 async fn prune(
@@ -193,7 +190,7 @@ async fn prune(
     if dry_run {
         if let Err(why) = owned {
             // On standard error, so that programs can read the plan.
-            let _ = writeln!(io::stderr(), "outrider: warning: it would not be done: {why:#}");
+            let _ = writeln!(io::stderr(), "outrider: warning: it would be refused: {why:#}");
         }
         return show_plan(&catalog, &plan, format);
     }
@@ -203,8 +200,8 @@ async fn prune(
     }
     let size = catalog.wal.segment_size();
     let removed = retention::remove_obsolete(&*place.store, &place.layout, owned, &plan, size).await;
-    let removed =
-        removed.context("cannot remove all that nothing needs; what is gone so far was not needed")?;
+    let removed = removed
+        .context("cannot remove everything that is unneeded; what was removed so far was not needed")?;
     let document = json!({
         "backups": removed.backups.iter().map(BackupId::to_string).collect::<Vec<_>>(),
         "wal_files": removed.wal_files,
@@ -219,7 +216,7 @@ async fn prune(
             removed.wal_files,
             HumanBytes(removed.bytes),
             match &plan.wal {
-                WalVerdict::Stays { reason } => format!(". All WAL stays: {reason}"),
+                WalVerdict::Stays { reason } => format!(". All WAL is kept: {reason}"),
                 WalVerdict::Below { .. } => String::new(),
             }
         )),
@@ -263,9 +260,11 @@ fn show_plan(catalog: &Catalog, plan: &RetentionPlan, format: Format) -> anyhow:
     };
     let segments = plan.segments(catalog);
     let wal = match &plan.wal {
-        WalVerdict::Stays { reason } => format!("All WAL stays: {reason}"),
+        WalVerdict::Stays { reason } => format!("All WAL is kept: {reason}"),
         WalVerdict::Below { oldest, .. } => {
-            format!("{segments} segments of WAL go: those before {oldest} that no kept backup needs")
+            format!(
+                "{segments} WAL segments would be removed: those before {oldest} that no kept backup needs"
+            )
         }
     };
     if format != Format::Table {
@@ -345,7 +344,7 @@ fn window(catalog: &Catalog) -> String {
         window.chain.end, window.chain.timeline
     );
     for gap in &window.chain.gaps {
-        let _ = writeln!(shown, "Missing WAL: {gap}. Recovery over this place needs a later backup");
+        let _ = writeln!(shown, "Missing WAL: {gap}. Recovery past this point needs a later backup");
     }
     shown
 }

@@ -15,7 +15,7 @@ pub(super) fn confirm(cluster: &Value, question: &str, alone: &str, sure: bool) 
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(Refusal::Usage(format!("nobody is at a terminal to confirm to {alone}")));
+        return Err(Refusal::Usage(format!("there is no terminal to confirm on; to {alone}")));
     }
     ask(&list::show(cluster, Format::Table)?, question)
 }
@@ -27,7 +27,7 @@ pub(super) fn meant(shown: &str, question: &str, alone: &str, sure: bool) -> Res
     }
     if !io::stdin().is_terminal() {
         exit::print(shown)?;
-        return Err(Refusal::Usage(format!("nobody is at a terminal to confirm to {alone}")));
+        return Err(Refusal::Usage(format!("there is no terminal to confirm on; to {alone}")));
     }
     ask(shown, question)
 }

@@ -42,11 +42,11 @@ pub(super) struct DcsCommand {
 
 #[derive(Subcommand)]
 enum DcsAct {
-    /// Write the cluster's keys anew after the DCS was wiped, restored from an old copy, or moved
+    /// Rewrite the cluster's keys after the DCS was wiped, restored from an old copy, or moved
     Rebuild(Rebuild),
 }
 
-/// Write the cluster's keys anew after the DCS was wiped, restored from an old copy, or moved
+/// Rewrite the cluster's keys after the DCS was wiped, restored from an old copy, or moved
 ///
 /// Run it on one member, while no member leads. It asks all members what they remember of the DCS and what data they have, shows
 /// it, takes the member that surely has every acknowledged commit, and writes the keys: identifier, configuration, history, and
@@ -57,13 +57,13 @@ enum DcsAct {
 struct Rebuild {
     #[command(flatten)]
     whom: Whom,
-    /// Show who has what and who would be taken, and change nothing
+    /// Show who has what and who would lead, and change nothing
     #[arg(long)]
     plan: bool,
-    /// Go on although a member that may have more acknowledged commits does not answer: they are lost then
+    /// Go on even though a member that may have more acknowledged commits does not answer; they are lost then
     #[arg(long)]
     accept_data_loss: bool,
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
     /// The form of the plan
@@ -80,7 +80,7 @@ pub(super) fn run(asked: DcsCommand) -> Result<ExitCode, Refusal> {
     let DcsAct::Rebuild(asked) = asked.command;
     let Some(file) = asked.whom.config.clone() else {
         return Err(Refusal::Usage(
-            "the keys are rebuilt from a member: give its configuration file with -c FILE or in OUTRIDER_CONFIG".to_owned(),
+            "the keys are rebuilt by a member: give its configuration file with -c FILE or in OUTRIDER_CONFIG".to_owned(),
         ));
     };
     let config = exit::load(&file)?;
@@ -148,7 +148,7 @@ async fn rebuild_keys(
     meant(&shown, &format!("Are you sure you want to {act}? [y/N]: "), &format!("{act}: add --yes"), yes)?;
     write(dcs.as_ref(), config, &heard, (&snapshot, mode), &rebuilding).await?;
     exit::print(&format!(
-        "the keys of cluster {} are written anew (generation {}); waiting for {} to lead\n",
+        "the keys of cluster {} have been rewritten (generation {}); waiting for {} to lead\n",
         config.scope, rebuilding.generation, rebuilding.best
     ))?;
     wait_for_leader(dcs.as_ref(), &rebuilding.best).await

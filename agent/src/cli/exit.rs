@@ -63,8 +63,8 @@ pub(super) fn warn_all(warnings: &[String]) {
 /// A configuration file with errors that only PostgreSQL found.
 pub(super) fn faults(file: &Path, faults: &[String]) -> Refusal {
     let count = match faults.len() {
-        1 => "1 fault".to_owned(),
-        many => format!("{many} faults"),
+        1 => "1 error".to_owned(),
+        many => format!("{many} errors"),
     };
     Refusal::Usage(format!("{count} in the configuration {}:\n  {}", file.display(), faults.join("\n  ")))
 }

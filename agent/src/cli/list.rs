@@ -21,7 +21,7 @@ const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
 pub(super) struct List {
     #[command(flatten)]
     whom: Whom,
-    /// Show it again every so many seconds, until interrupted
+    /// Refresh every SECONDS, until interrupted
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = exit::duration)]
     watch: Option<Duration>,
     /// The form of the list
@@ -68,7 +68,7 @@ pub(super) fn show(cluster: &Value, format: Format) -> anyhow::Result<String> {
 const TROUBLES: [(&str, &str); 4] = [
     (
         "archive_gaps",
-        "the archive lacks WAL that the primary has no more, and nothing is recovered across it; take a base backup",
+        "the archive has a gap that the primary cannot fill, and recovery cannot cross it; take a base backup",
     ),
     ("start_failure", "Postgres does not start"),
     ("file_faults", "a configuration file has an error, and no switchover is possible"),
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn a_standby_whose_replay_stands_is_not_shown_as_well() {
         let mut cluster = cluster();
-        let why = "replay is paused (pg_wal_replay_resume() lets it go on)";
+        let why = "replay is paused (pg_wal_replay_resume() resumes it)";
         cluster["members"][1]["outrider"]["replay"] = json!({"hold": "paused", "why": why});
         let shown = show(&cluster, Format::Table).unwrap();
         assert!(shown.contains("| streaming, replay stands |"), "{shown}");

@@ -22,10 +22,10 @@ use super::exit::{self, Refusal};
 use crate::clock;
 use crate::report::recorder::Record;
 
-/// Show what a member saw, what it decided and why, from its flight recorder; decides each round anew for proof
+/// Show what a member saw and decided, and why, from its flight recorder; checks that this version decides the same
 #[derive(Args)]
 pub(super) struct Replay {
-    /// The file rounds.jsonl from a member's state directory; what was put aside beside it as rounds.jsonl.1 comes first
+    /// The file rounds.jsonl from a member's state directory; rounds.jsonl.1 beside it is read first
     #[arg(value_name = "ROUNDS.jsonl")]
     file: PathBuf,
     /// Only the rounds around this time: with a zone, or as "5 minutes ago"
@@ -37,7 +37,7 @@ pub(super) struct Replay {
     /// Only the rounds with this reason, such as `promoting`; may be given several times
     #[arg(long, value_name = "REASON")]
     reason: Vec<String>,
-    /// The quiet rounds too, in which nothing changed
+    /// Also quiet rounds, in which nothing changed
     #[arg(long)]
     all: bool,
     /// As one JSON array of objects
@@ -102,7 +102,7 @@ impl Wanted {
         let Some(around) = &replay.around else { return Ok(Wanted { from: None, to: None, reasons }) };
         let at = match Target::time(around, clock::wall()) {
             Ok(Target::Time(at)) => at,
-            Ok(_) => return Err(Refusal::Usage(format!("{around} is no time"))),
+            Ok(_) => return Err(Refusal::Usage(format!("{around} is not a time"))),
             Err(fault) => return Err(Refusal::Usage(fault.to_string())),
         };
         let within = SignedDuration::try_from(replay.within).unwrap_or(SignedDuration::MAX);

@@ -40,13 +40,13 @@ pub(super) struct Restart {
     /// How long one member may take, such as 5min [default: primary_start_timeout of the cluster]
     #[arg(long, value_name = "TIME", value_parser = exit::duration)]
     timeout: Option<Duration>,
-    /// Take back what has not begun
+    /// Cancel what has not begun
     #[arg(long, conflicts_with_all = ["members", "pending", "scheduled", "timeout"])]
     cancel: bool,
-    /// Ask for it and do not wait
+    /// Request it and do not wait
     #[arg(long)]
     no_wait: bool,
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(long)]
     force: bool,
 }
@@ -93,10 +93,10 @@ async fn ask(member: &Member, request: &Value, detach: bool) -> Result<ExitCode,
         return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
     }
     let answer: Value = serde_json::from_str(words).context("the member does not answer with JSON")?;
-    let id = answer["id"].as_str().context("the member does not say how the request is called")?;
+    let id = answer["id"].as_str().context("the member's answer has no request id")?;
     if detach {
         let at = request["schedule"].as_str().map(|at| format!(" at {at}")).unwrap_or_default();
-        return exit::print(&format!("asked for a restart{at}: {id}\n"));
+        return exit::print(&format!("requested a restart{at}: {id}\n"));
     }
     follow(member, id).await
 }
@@ -122,7 +122,9 @@ async fn follow(member: &Member, id: &str) -> Result<ExitCode, Refusal> {
             }
             Err(fault) if answered.elapsed() > SILENCE_MAX => {
                 return Err(fault
-                    .context("the member does not answer any more, and the restart goes on; ask another with --url")
+                    .context(
+                        "the member no longer answers; the restart goes on: ask another member with --url",
+                    )
                     .into());
             }
             Err(_) => {}
@@ -155,7 +157,7 @@ fn say(lines: &str) {
 
 fn ended(now: &Value) -> Result<ExitCode, Refusal> {
     if let Some(error) = now["error"].as_str() {
-        return Err(anyhow!("the restart was given up: {error}").into());
+        return Err(anyhow!("the restart failed: {error}").into());
     }
     if now["cancelled"] == json!(true) {
         return Err(anyhow!("the restart was cancelled").into());

@@ -21,11 +21,11 @@ use crate::config::{self, Archive, Config};
 /// For how long pg_ctl is told to wait for a recovery, in seconds; its own 60 are over before many are.
 const PATIENT_SECONDS: u32 = 86_400;
 
-/// Get a server back from the archive into a fresh directory, to any point that the archive has
+/// Restore a server from the archive into a fresh directory, to any point the archive covers
 ///
 /// The base backup is chosen, checked file by file, and Postgres is told to recover to the target when it is started. A target
 /// that cannot be reached is refused before anything is touched, with the nearest one that can. Nothing is ever written to the
-/// archive, and nothing is restored over what is there.
+/// archive, and nothing is restored over existing data.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Restore {
@@ -40,7 +40,7 @@ pub(super) struct Restore {
     /// From this backup; the newest that ended before the target unless given
     #[arg(long, value_name = "ID")]
     backup: Option<BackupId>,
-    /// Another server's part of the archive, which is only read
+    /// Another server's part of the archive; read only
     #[arg(long, value_name = "NAME")]
     from_server: Option<String>,
     /// Another archive, with the same credentials; only read
@@ -58,13 +58,13 @@ pub(super) struct Restore {
     /// Make a standby that follows the archive
     #[arg(long, conflicts_with_all = ["target", "exclusive", "then"])]
     standby: bool,
-    /// Who gets the files, when root runs this; the owner of the directory or of the one above unless given
+    /// The owner of the files when root runs this; by default the owner of the directory, or of its parent
     #[arg(long, value_name = "USER:GROUP", value_parser = owner)]
     owner: Option<(u32, u32)>,
-    /// Remove first what a restore left that did not finish
+    /// First remove what an unfinished restore left
     #[arg(long)]
     overwrite_half: bool,
-    /// Do not wait until the files are safe on the disk: for a copy to look at, which a crash of the machine may ruin
+    /// Do not wait for the disk: for a temporary copy, which a crash of the machine may ruin
     #[arg(long)]
     no_sync: bool,
     /// The form of the plan and of the result
@@ -176,7 +176,7 @@ pub(super) fn show_plan(plan: &Plan, format: Format) -> anyhow::Result<String> {
     if let Some(stop) = stop {
         rows.push(("Stops at", stop));
     }
-    rows.extend(plan.gaps.iter().map(|gap| ("Missing behind it", gap.to_string())));
+    rows.extend(plan.gaps.iter().map(|gap| ("Missing after it", gap.to_string())));
     rows.extend(plan.clock_skew.iter().map(|skew| ("Clock", skew.clone())));
     rows.extend(plan.passed_over.iter().map(|backup| ("Passed over", backup.clone())));
     let rows = rows.into_iter().map(|(what, text)| vec![json!(what), json!(text)]).collect();
@@ -226,7 +226,7 @@ fn show_result(restored: &Restored, plan: &Plan, asked: &Restore, config: &Confi
         format!("next: start it, and it recovers by itself: {start}\n")
     } else {
         format!(
-            "next: start it, and it recovers by itself, and answers nobody before it has: {start} -t {PATIENT_SECONDS}\n\
+            "next: start it, and it recovers by itself, and accepts no connections until then: {start} -t {PATIENT_SECONDS}\n\
              (without -t pg_ctl gives up waiting after 60 s; the recovery goes on all the same)\n"
         )
     };
@@ -246,7 +246,7 @@ fn mapping(text: &str) -> Result<(String, PathBuf), String> {
             let (old, new) = (plain(&text[..*at]), plain(&text[at + 1..]));
             Ok((old.trim_end_matches('/').to_owned(), PathBuf::from(new)))
         }
-        [_, _, ..] => Err(format!("which = is the one between the paths? Write {} for one in a path", r"\=")),
+        [_, _, ..] => Err(format!("which = separates the paths? Write {} for one in a path", r"\=")),
         [] | [_] => Err("expected OLD=NEW, two absolute paths".to_owned()),
     }
 }

@@ -19,10 +19,10 @@ use super::target::TargetOptions;
 use super::work::Work;
 use crate::rollback;
 
-/// Roll the running cluster back to a point in time, in its place
+/// Roll the running cluster back to a point in time, in place
 ///
-/// The leader restores and recovers the data beside its own while it goes on serving. When all is ready it stops for a moment,
-/// swaps the two directories and goes on with a new timeline; the standbys follow by themselves. Everything after the target is
+/// The leader restores and recovers the data beside its own while it keeps serving. When it is ready, it stops for a moment,
+/// swaps the two directories and continues on a new timeline; the standbys follow by themselves. Everything after the target is
 /// gone from the cluster then; the old data directory is kept beside the new one. A target that cannot be reached is refused
 /// before anything is touched.
 #[derive(Args)]
@@ -38,13 +38,13 @@ pub(super) struct Rollback {
     /// Show what would be done, and ask for nothing; reads the archive that FILE names
     #[arg(long)]
     plan: bool,
-    /// Take back the rollback that was asked for, until the swap begins
+    /// Cancel the rollback, until the swap begins
     #[arg(long, conflicts_with_all = ["target", "plan", "backup"])]
     cancel: bool,
-    /// Ask for it and do not wait
+    /// Request it and do not wait
     #[arg(long)]
     no_wait: bool,
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
@@ -60,8 +60,8 @@ const WORK: Work = Work {
     path: "/rollback",
     name: "rollback",
     taken_back: "; nothing was changed",
-    goes_on: "the rollback goes on without this command; `outrider rollback --cancel` takes it back until the swap begins",
-    under_way: |member, phase| format!("{member} rolls the cluster back already ({phase})"),
+    goes_on: "the rollback continues without this command; `outrider rollback --cancel` takes it back until the swap begins",
+    under_way: |member, phase| format!("{member} is already rolling the cluster back ({phase})"),
     ended,
 };
 
@@ -73,7 +73,8 @@ pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     }
     if asked.target.point.target()?.is_none() {
         return Err(Refusal::Usage(
-            "up to where? Give one of --to, --lsn, --xid, --name, --immediate or --latest".to_owned(),
+            "recover recover up to where? Give one of --to, --lsn, --xid, --name, --immediate or --latest"
+                .to_owned(),
         ));
     }
     let goal = asked.target.goal()?;
@@ -105,10 +106,9 @@ async fn plan(file: &Path, goal: &Goal, backup: Option<&BackupId>) -> Result<Exi
 fn sure(cluster: &Value, goal: &Goal, yes: bool) -> Result<(), Refusal> {
     let scope = cluster["scope"].as_str().unwrap_or_default();
     let act = format!("roll cluster {scope} back to {}", goal.target);
-    let question = format!(
-        "Everything that was written after that is gone then. Are you sure you want to {act}? [y/N]: "
-    );
-    let alone = format!("{act}, which throws away all that came after: add --yes");
+    let question =
+        format!("Everything written after that will be gone. Are you sure you want to {act}? [y/N]: ");
+    let alone = format!("{act}, which discards everything after that: add --yes");
     confirm(cluster, &question, &alone, yes)
 }
 
@@ -123,7 +123,7 @@ fn request(goal: &Goal, backup: Option<&BackupId>) -> Value {
 fn ended(last: &Value) -> Result<ExitCode, Refusal> {
     let text = |key: &str| last[key].as_str().unwrap_or_default();
     if let Some(error) = last["error"].as_str() {
-        let kept = last["old_data"].as_str().map(|path| format!("; the old data lies in {path}"));
+        let kept = last["old_data"].as_str().map(|path| format!("; the old data is in {path}"));
         return Err(anyhow!("the cluster was not rolled back: {error}{}", kept.unwrap_or_default()).into());
     }
     let gap = last["write_gap_seconds"].as_f64();
@@ -131,7 +131,7 @@ fn ended(last: &Value) -> Result<ExitCode, Refusal> {
     exit::print(&format!(
         "rolled back to {} from the backup {}{gap}\n\
          timeline {} began at {}; timeline {} was left at {}\n\
-         the old data lies on {} in {}: remove it when it is not needed\n",
+         the old data is on {} in {}: remove it when it is no longer needed\n",
         text("target"),
         text("backup"),
         last["new_timeline"],
@@ -165,7 +165,7 @@ mod tests {
     fn who_asks_while_one_runs_is_told_who_does_it() {
         let running =
             r#"{"request": {"by": "p1"}, "running": {"member": "p2", "phase": "recovering"}, "last": null}"#;
-        assert!(WORK.already(running).starts_with("p2 rolls the cluster back already (recovering)"));
+        assert!(WORK.already(running).starts_with("p2 is already rolling the cluster back (recovering)"));
         assert_eq!(WORK.already("a line of text"), "a line of text");
     }
 }

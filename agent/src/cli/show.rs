@@ -10,7 +10,7 @@ use super::exit::{self, Refusal};
 use super::format::{self, Format, Rows};
 use super::member::{Member, Whom};
 
-/// Show when which member became the leader
+/// Show which member became the leader, and when
 #[derive(Args)]
 pub(super) struct History {
     #[command(flatten)]

@@ -15,15 +15,15 @@ use super::member::{Member, Whom};
 /// Interval between checks of the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Hand the leadership to another member, in good order
+/// Switch over to another member
 #[derive(Args)]
 pub(super) struct Switchover {
     #[command(flatten)]
     whom: Whom,
-    /// Who leads now; refused when it is somebody else
+    /// The current leader; refused if it is another member
     #[arg(long, value_name = "MEMBER")]
     leader: Option<String>,
-    /// Who is to lead; the best standby when it is not named
+    /// The member that is to lead; the best standby by default
     #[arg(long, value_name = "MEMBER")]
     candidate: Option<String>,
     /// Not before this time, such as 2026-12-01T03:00:00+01:00
@@ -32,29 +32,29 @@ pub(super) struct Switchover {
     /// Wait for a candidate that is not ready, such as one whose replay is held up by queries
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5min", value_parser = exit::duration)]
     wait: Option<Duration>,
-    /// Take back what is pending, for now or for later, instead
+    /// Cancel what is pending, for now or for later, instead
     #[arg(long, conflicts_with_all = ["leader", "candidate", "scheduled"])]
     cancel: bool,
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(long)]
     force: bool,
 }
 
-/// Make a member the leader when there is no leader, or when it is not well
+/// Make a member the leader when there is no healthy leader
 #[derive(Args)]
 pub(super) struct Failover {
     #[command(flatten)]
     whom: Whom,
-    /// Who is to lead
+    /// The member that is to lead
     #[arg(long, value_name = "MEMBER", required_unless_present = "cancel")]
     candidate: Option<String>,
-    /// Promote it although it may lack commits, when whoever has them is lost for good
+    /// Promote it even though it may lack commits, when the members that have them are lost for good
     #[arg(long)]
     accept_data_loss: bool,
-    /// Take back what is pending instead
+    /// Cancel what is pending instead
     #[arg(long, conflicts_with_all = ["candidate", "accept_data_loss"])]
     cancel: bool,
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(long)]
     force: bool,
 }

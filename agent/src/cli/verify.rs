@@ -20,7 +20,7 @@ use super::exit::{self, Refusal};
 use super::format::{self, Format};
 use crate::clock;
 
-/// Check the archive: its WAL without gaps, its backups whole. Exit status 1 when something is wrong
+/// Check the archive: that its WAL has no gaps and its backups are complete. Exit status 1 when something is wrong
 #[derive(Args)]
 pub(super) struct Verify {
     /// The configuration file of a member: its archive says where to look
@@ -32,13 +32,13 @@ pub(super) struct Verify {
     /// Read every object: checksums of WAL, files and pages
     #[arg(long)]
     full: bool,
-    /// Restore a backup and the WAL after it into a scratch directory, and let a real Postgres come up on it
+    /// Restore a backup and the WAL after it into a scratch directory, and start a real Postgres on it
     #[arg(long)]
     drill: bool,
-    /// Where to drill, absent or empty; it needs room for the whole server. In the directory for temporary files unless given
+    /// Where to drill: absent or empty, with room for the whole server; the directory for temporary files by default
     #[arg(long, value_name = "DIR", requires = "drill")]
     scratch: Option<PathBuf>,
-    /// End the drill when standard input is closed: so the agent that began it, and may die, ends it
+    /// End the drill when standard input is closed, as it is when the agent that started it dies
     #[arg(long, hide = true, requires = "drill")]
     while_stdin: bool,
     /// The form of the result
@@ -178,7 +178,7 @@ fn text(found: &Verification) -> String {
     let how = if found.full {
         format!("{} objects read, {}", found.objects_read, HumanBytes(found.bytes_read))
     } else {
-        "by their listing; --full reads them".to_owned()
+        "from the listing; --full reads them".to_owned()
     };
     let word = if found.is_sound() { "sound" } else { "NOT sound" };
     lines.push(format!(

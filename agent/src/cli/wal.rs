@@ -36,7 +36,7 @@ pub(super) fn unusable() -> ExitCode {
     if reader() == Reader::Standby {
         return ExitCode::from(USAGE);
     }
-    end(Exit::trouble(Reader::Recovery, "restore_command is not a wal-fetch that can be carried out"))
+    end(Exit::trouble(Reader::Recovery, "restore_command is not a valid wal-fetch command"))
 }
 
 pub(super) fn fetch(options: &WalFetch) -> ExitCode {

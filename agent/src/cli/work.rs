@@ -46,7 +46,7 @@ impl Work {
         if !answer.status.is_success() {
             return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
         }
-        exit::print(&format!("the {} was taken back{}\n", self.name, self.taken_back))
+        exit::print(&format!("the {} was cancelled{}\n", self.name, self.taken_back))
     }
 
     /// Requests it, and follows it to its end unless `detach`.
@@ -65,9 +65,9 @@ impl Work {
             return Err(anyhow!("{words} ({})", answer.status.as_u16()).into());
         }
         let document: Value = serde_json::from_str(words).context("the member does not answer with JSON")?;
-        let id = document["id"].as_str().context("the member does not say how the request is called")?;
+        let id = document["id"].as_str().context("the member's answer has no request id")?;
         if detach {
-            return exit::print(&format!("asked for a {}: {id}\n", self.name));
+            return exit::print(&format!("requested a {}: {id}\n", self.name));
         }
         let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
         tokio::select! {
@@ -83,14 +83,14 @@ impl Work {
     pub(super) fn already(&self, words: &str) -> String {
         let Ok(document) = serde_json::from_str::<Value>(words) else { return words.to_owned() };
         let (name, running) = (self.name, &document["running"]);
-        let advice = "wait for it, or take it back with --cancel";
+        let advice = "wait for it, or cancel it with --cancel";
         match (running["member"].as_str(), document["request"]["by"].as_str()) {
             (Some(member), _) => {
                 let phase = running["phase"].as_str().unwrap_or_default();
                 format!("{}; {advice}", (self.under_way)(member, phase))
             }
-            (None, Some(by)) => format!("a {name} was asked for by {by}; {advice}"),
-            (None, None) => format!("another {name} was asked for at this moment"),
+            (None, Some(by)) => format!("a {name} was requested by {by}; {advice}"),
+            (None, None) => format!("another {name} was requested at the same time"),
         }
     }
 
@@ -109,7 +109,7 @@ impl Work {
                     }
                     if document["request"]["id"] != id && document["running"]["request"] != id {
                         shown.clear();
-                        return Err(anyhow!("the {name} was taken back before anybody began with it").into());
+                        return Err(anyhow!("the {name} was cancelled before it started").into());
                     }
                     shown.show(&document["running"]);
                 }
@@ -118,7 +118,7 @@ impl Work {
                         shown.clear();
                         return Err(fault
                             .context(format!(
-                                "the member does not answer any more, and the {name} may go on; ask another with --url"
+                                "the member no longer answers; the {name} may go on: ask another member with --url"
                             ))
                             .into());
                     }
@@ -148,7 +148,7 @@ impl Shown {
     /// `running`: a member's answer about a backup or rollback in progress.
     fn show(&mut self, running: &Value) {
         let number = |key: &str| running[key].as_u64().unwrap_or_default();
-        let phase = running["phase"].as_str().unwrap_or("waiting for a member to take it");
+        let phase = running["phase"].as_str().unwrap_or("waiting for a member to start it");
         let member = running["member"].as_str().unwrap_or_default();
         let (done, total) = (number("bytes_done"), number("bytes_total"));
         let left =

@@ -136,7 +136,7 @@ pub(super) fn read(
     let drill = schedule(&section, "drill", "never", findings);
     let drill_directory = section.path("drill_directory", findings);
     let rule =
-        "expected bytes in a second, such as 50MB (kB, MB and GB are powers of 1024, as PostgreSQL's are)";
+        "expected bytes per second, such as 50MB (kB, MB and GB are powers of 1024, as PostgreSQL's are)";
     let backup_rate =
         section.parsed("backup_rate", rule, findings, |text| section::bytes(text).and_then(NonZeroU64::new));
     let fetch_ahead = section

@@ -73,8 +73,8 @@ impl Findings {
 
 fn count(faults: &Faults) -> String {
     match faults.0.len() {
-        1 => "1 fault".to_owned(),
-        many => format!("{many} faults"),
+        1 => "1 error".to_owned(),
+        many => format!("{many} errors"),
     }
 }
 

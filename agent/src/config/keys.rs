@@ -276,10 +276,12 @@ fn check_key(keys: &Keys, key: &str, findings: &mut Findings) {
     if keys.idle.contains(&key) {
         findings.warnings.push(format!("{name} has no effect here"));
     } else if name == "etcd" {
-        findings.missing(name, "speaks etcd's API v2, which no etcd has any more: rename it to etcd3");
+        findings.missing(
+            name,
+            "means etcd's API v2, which current versions of etcd do not have: rename it to etcd3",
+        );
     } else if keys.refused.contains(&key) {
-        findings
-            .missing(name, "is not supported here, and ignoring it would do other than it says; remove it");
+        findings.missing(name, "is not supported here, and must not be ignored; remove it");
     } else {
         findings.missing(name, unknown(keys, key));
     }

@@ -60,7 +60,7 @@ impl<'document> Section<'document> {
 
     /// A non-empty text. A number is taken as its digits.
     pub(super) fn text(&self, key: &str, findings: &mut Findings) -> Option<String> {
-        self.parsed(key, "expected a text that is not empty", findings, |text| {
+        self.parsed(key, "expected a non-empty text", findings, |text| {
             (!text.trim().is_empty()).then(|| text.to_owned())
         })
     }
@@ -117,7 +117,7 @@ impl<'document> Section<'document> {
             (Some(value), None) => match scalar(value).filter(|text| !text.is_empty()) {
                 Some(text) => Some(Secret::new(&text)),
                 None => {
-                    findings.missing(self.name(key), "expected a text that is not empty");
+                    findings.missing(self.name(key), "expected a non-empty text");
                     None
                 }
             },

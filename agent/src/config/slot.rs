@@ -7,9 +7,7 @@ use outrider_postgres::{ARCHIVE_SLOT, slot_name};
 pub(super) fn fault(name: &str) -> Option<String> {
     let is_ours = slot_name(name) == ARCHIVE_SLOT;
     is_ours.then(|| {
-        format!(
-            "makes the replication slot {ARCHIVE_SLOT}, which Outrider keeps for itself; take another name"
-        )
+        format!("would use the replication slot {ARCHIVE_SLOT}, which Outrider reserves; choose another name")
     })
 }
 

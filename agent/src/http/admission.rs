@@ -107,7 +107,7 @@ fn check_host(headers: &HeaderMap, names: &[String]) -> Result<(), Refusal> {
 /// Browsers say which page sends a request; other clients do not.
 fn check_origin(headers: &HeaderMap, reads: bool) -> Result<(), Refusal> {
     let refuse = |whence: &str| {
-        let words = format!("a request of a web page ({whence}) is not taken");
+        let words = format!("requests from web pages ({whence}) are refused");
         Err((StatusCode::FORBIDDEN, words))
     };
     if let Some(origin) = headers.get(ORIGIN) {

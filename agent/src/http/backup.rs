@@ -63,12 +63,12 @@ pub(super) async fn ask(
     match visitors.dcs.request_backup(&request).await {
         Ok(_) => {}
         Err(fault) if fault.is_conflict() => {
-            let words = "a backup was asked for at this moment; see GET /backup";
+            let words = "a backup was requested at the same time; see GET /backup";
             return text(StatusCode::CONFLICT, words);
         }
         Err(fault) => return dcs_fault(&fault),
     }
-    info!(id = request.id, "a base backup was asked for");
+    info!(id = request.id, "a base backup was requested");
     visitors.waker.wake();
     if waits {
         return outcome(&visitors, &request.id, changes).await;
@@ -83,11 +83,11 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
         Err(fault) => return dcs_fault(&fault),
     };
     let Some(entry) = cluster.backup_request else {
-        return text(StatusCode::NOT_FOUND, "no backup is asked for or being taken");
+        return text(StatusCode::NOT_FOUND, "no backup is requested or in progress");
     };
     match visitors.dcs.withdraw_backup(entry.revision).await {
         Ok(()) => {
-            info!(id = entry.value.id, "the base backup was taken back");
+            info!(id = entry.value.id, "the base backup was cancelled");
             visitors.waker.wake();
             (StatusCode::OK, Json(json!({"id": entry.value.id, "cancelled": true}))).into_response()
         }
@@ -108,7 +108,7 @@ async fn outcome(visitors: &Visitors, id: &str, mut changes: watch::Receiver<Cha
             let stands = cluster.backup_request.is_some_and(|entry| entry.value.id == id);
             let runs = cluster.backup.is_some_and(|taken| taken.claim.request == id);
             if !stands && !runs {
-                return text(StatusCode::CONFLICT, "the backup was taken back before anybody began with it");
+                return text(StatusCode::CONFLICT, "the backup was cancelled before it started");
             }
         }
         // Whether something has changed or the time is over: look.

@@ -75,7 +75,7 @@ impl Entrance for UnixListener {
             if user == 0 || user == rustix::process::geteuid().as_raw() {
                 return Ok(stream);
             }
-            warn!(user, "somebody else came to the local REST API and was sent away");
+            warn!(user, "refused a connection of another user to the local REST API");
         }
     }
 }
@@ -146,6 +146,6 @@ where
         served = served => if let Some(Err(fault)) = served {
             debug!(%fault, "a connection to the REST API ended");
         },
-        () = place.needed() => debug!("a connection that asked for nothing made room for another"),
+        () = place.needed() => debug!("closed an idle connection to make room for another"),
     }
 }

@@ -45,7 +45,7 @@ impl Hall {
                 if let Some((_, longest)) = longest {
                     longest.cancel();
                 }
-                self.places.clone().acquire_owned().await.expect("nobody closes the hall")
+                self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
             }
         };
         let place = Place {

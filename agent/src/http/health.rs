@@ -88,9 +88,9 @@ impl Conditions {
     /// In words, when a value is invalid: a mistyped limit must not look as if all were well.
     fn of(query: Option<&str>) -> Result<Self, String> {
         let uri = Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default())).build();
-        let uri = uri.map_err(|fault| format!("cannot read what follows the question mark: {fault}"))?;
+        let uri = uri.map_err(|fault| format!("cannot read the query string: {fault}"))?;
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
-            .map_err(|fault| format!("cannot read what follows the question mark: {fault}"))?;
+            .map_err(|fault| format!("cannot read the query string: {fault}"))?;
         let mut conditions = Conditions::default();
         let mut known: Vec<&str> = Vec::new();
         for (key, value) in &pairs {

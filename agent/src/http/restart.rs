@@ -83,11 +83,11 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
     match visitors.dcs.write_restart(&asked, seen).await {
         Ok(_) => {}
         Err(fault) if fault.is_conflict() => {
-            return text(StatusCode::CONFLICT, "Another restart was asked for at this moment");
+            return text(StatusCode::CONFLICT, "Another restart was requested at the same time");
         }
         Err(fault) => return dcs_fault(&fault),
     }
-    info!(id = asked.id, at = ?asked.scheduled_at, pending = asked.pending, "a restart was asked for");
+    info!(id = asked.id, at = ?asked.scheduled_at, pending = asked.pending, "a restart was requested");
     visitors.waker.wake();
     match (&asked.scheduled_at, wish.wait) {
         (Some(_), true) => text(StatusCode::ACCEPTED, "Restart scheduled"),
@@ -111,7 +111,7 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
     let taken_back = RestartRequest { cancelled: true, finished, ..entry.value };
     match visitors.dcs.write_restart(&taken_back, entry.revision).await {
         Ok(_) => {
-            info!(id = taken_back.id, "the restart was taken back");
+            info!(id = taken_back.id, "the restart was cancelled");
             visitors.waker.wake();
             text(StatusCode::OK, words)
         }

@@ -52,12 +52,12 @@ pub(super) async fn ask(State(visitors): State<Visitors>, request: Request) -> R
     match visitors.dcs.request_rollback(&request).await {
         Ok(_) => {}
         Err(fault) if fault.is_conflict() => {
-            let words = "a rollback was asked for at this moment; see GET /rollback";
+            let words = "a rollback was requested at the same time; see GET /rollback";
             return text(StatusCode::CONFLICT, words);
         }
         Err(fault) => return dcs_fault(&fault),
     }
-    info!(id = request.id, target = %json!(request.target), "a rollback was asked for");
+    info!(id = request.id, target = %json!(request.target), "a rollback was requested");
     visitors.waker.wake();
     (StatusCode::ACCEPTED, Json(json!({"id": request.id}))).into_response()
 }
@@ -69,16 +69,16 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
         Err(fault) => return dcs_fault(&fault),
     };
     let Some(entry) = cluster.rollback_request else {
-        return text(StatusCode::NOT_FOUND, "no rollback is asked for or under way");
+        return text(StatusCode::NOT_FOUND, "no rollback is requested or in progress");
     };
     if entry.value.swap.is_some() {
-        let words = "the data is being swapped, which cannot be taken back any more; see GET /rollback";
+        let words = "the data is being swapped and it is too late to cancel; see GET /rollback";
         return text(StatusCode::CONFLICT, words);
     }
     // The request changes when the swap begins, and then this changes nothing.
     match visitors.dcs.withdraw_rollback(entry.revision).await {
         Ok(()) => {
-            info!(id = entry.value.id, "the rollback was taken back");
+            info!(id = entry.value.id, "the rollback was cancelled");
             visitors.waker.wake();
             (StatusCode::OK, Json(json!({"id": entry.value.id, "cancelled": true}))).into_response()
         }

@@ -42,7 +42,7 @@ pub(super) async fn cancel(State(visitors): State<Visitors>) -> Response {
         return dcs_fault(&fault);
     }
     visitors.waker.wake();
-    info!(id = entry.value.id(), "a request for another leader was taken back");
+    info!(id = entry.value.id(), "a request for another leader was cancelled");
     // Either the announcement of the stop, or the candidate's lease, came before this in the DCS, or it never comes.
     match visitors.dcs.read().await {
         Err(fault) => dcs_fault(&fault),
@@ -128,7 +128,7 @@ async fn carry_out(visitors: &Visitors, cluster: Snapshot, wish: Wish, given_up:
         leader = wish.leader,
         candidate = wish.candidate,
         at = wish.scheduled_at,
-        "a {what} was asked for"
+        "a {what} was requested"
     );
     visitors.waker.wake();
     if wish.scheduled_at.is_some() {

@@ -187,7 +187,7 @@ impl FlushPosition for Flushed {
     async fn flushed(&self) -> Option<(TimelineId, Lsn)> {
         let position = self.asked.position().await;
         // That Postgres does not answer is the round's to tell.
-        position.inspect_err(|fault| debug!(%fault, "nothing is known to be flushed")).ok().flatten()
+        position.inspect_err(|fault| debug!(%fault, "the flushed position is unknown")).ok().flatten()
     }
 
     async fn found_anyway(&self) -> (TimelineId, Lsn) {

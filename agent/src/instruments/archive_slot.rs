@@ -153,9 +153,9 @@ fn note(kept_for_gap: &watch::Sender<Option<Lsn>>, slot: Option<ArchiveSlot>) {
         Some(from) => warn!(
             %from,
             "keeping WAL that neither the archive nor the leader has, up to max_slot_wal_keep_size: switch over to this \
-             member, and it ships it; or drop its slot outrider_archive to give it up"
+             member, and it ships the WAL; or drop its slot outrider_archive to abandon it"
         ),
-        None if is_news => info!("keeping no WAL for a gap of the archive any more"),
+        None if is_news => info!("no longer keeping WAL for a gap in the archive"),
         None => {}
     }
 }

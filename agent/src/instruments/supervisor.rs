@@ -85,7 +85,7 @@ fn start(config: &Config) -> anyhow::Result<()> {
     let log = log_path(config);
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > LOG_MAX) {
         let aside = log.with_extension("log.1");
-        std::fs::rename(&log, &aside).with_context(|| format!("cannot put {} aside", log.display()))?;
+        std::fs::rename(&log, &aside).with_context(|| format!("cannot rename {}", log.display()))?;
     }
     Supervisor::spawn_detached(&program, &arguments, &log)?;
     Ok(())

@@ -97,7 +97,7 @@ impl Backup {
 
 impl Kind for Backup {
     const WHAT: &'static str = "backup";
-    const LOOSE: &'static str = "the backup does not come to its end; the claim runs out with the session";
+    const LOOSE: &'static str = "the backup does not finish; its claim expires with the session";
     type Request = BackupRequest;
     type Claim = BackupClaim;
     type Outcome = BackupOutcome;
@@ -216,7 +216,7 @@ impl Kind for Backup {
     }
 
     fn give_up(&mut self, running: &mut Running<Self>, why: GivenUp, _: &View) {
-        info!(request = running.taken.request.id, ?why, "giving the backup up");
+        info!(request = running.taken.request.id, ?why, "cancelling the backup");
         running.given_up = Some(why);
         running.run.cancel.cancel();
     }
@@ -224,7 +224,7 @@ impl Kind for Backup {
     async fn comes(run: &mut Run) -> Result<Whole, TakeError> {
         match (&mut run.task).await {
             Ok(outcome) => outcome,
-            Err(broken) => Err(TakeError::Here(format!("the backup broke off: {broken}"))),
+            Err(broken) => Err(TakeError::Here(format!("the backup ended unexpectedly: {broken}"))),
         }
     }
 
@@ -285,7 +285,7 @@ impl Claimed<Backup> {
         };
         info!(id = request.id, "a base backup is due");
         let asked = self.dcs.request_backup(&request).await;
-        self.note(asked, "ask for the backup that is due").await;
+        self.note(asked, "request the backup that is due").await;
     }
 
     async fn give_back(&mut self, cluster: &Snapshot) {

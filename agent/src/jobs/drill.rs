@@ -60,13 +60,13 @@ pub(crate) struct Drill {
 /// Why there is none now.
 #[derive(Debug, thiserror::Error)]
 enum NotNow {
-    #[error("cannot read when the last restore drill was")]
+    #[error("cannot read the time of the last restore drill")]
     Record(#[source] store::Error),
-    #[error("cannot read within {RECORD_LIMIT:?} when the last restore drill was")]
+    #[error("cannot read the time of the last restore drill within {RECORD_LIMIT:?}")]
     RecordLate,
     #[error(transparent)]
     Shelf(#[from] ShelfError),
-    #[error("there is no base backup to drill with yet")]
+    #[error("there is no base backup to verify yet")]
     NoBackup,
     #[error(
         "the archive belongs to another cluster: its system identifier is {owner}, this cluster's is {own}"
@@ -139,7 +139,7 @@ impl Drill {
                 self.look_at = Some(clock::monotonic() + AGAIN_INTERVAL);
                 let text = causes(&why);
                 if self.fault.is_news(&text) {
-                    warn!(fault = %text, "no restore drill for now");
+                    warn!(fault = %text, "no restore drill now");
                 }
             }
         }
@@ -148,7 +148,7 @@ impl Drill {
 
     fn begin(&mut self, size: u64) {
         self.last = Some(clock::wall());
-        info!(scratch = %self.scratch.display(), "restoring the latest backup for proof");
+        info!(scratch = %self.scratch.display(), "verifying the latest backup by restoring it");
         match Child::begin(&self.configuration, &self.scratch) {
             Ok(child) => {
                 self.running = Some((child, size));
@@ -200,7 +200,7 @@ impl Drill {
         self.shelf.note_drill(|drills| drills.running = false);
         match outcome {
             Outcome::Done { report } => {
-                info!(%report, "the backup came back and was recovered to its end");
+                info!(%report, "the backup was restored and recovered to the end");
                 self.shelf.note_drill(|drills| {
                     drills.done += 1;
                     drills.last_fault = None;
@@ -222,7 +222,7 @@ impl Drill {
 }
 
 impl Job for Drill {
-    const LOOSE: &'static str = "the restore drill has not ended yet; it does so without this agent";
+    const LOOSE: &'static str = "the restore drill is still running; it ends by itself";
 
     async fn look(&mut self, report: &Report) {
         if let Some(outcome) = self.ended.take() {
@@ -274,7 +274,7 @@ impl Job for Drill {
 fn in_words(why: GivenUp) -> &'static str {
     match why {
         GivenUp::Anothers => "another member is to do it, or this one ends",
-        GivenUp::Scarce => "room becomes scarce",
+        GivenUp::Scarce => "the volume is nearly full",
     }
 }
 

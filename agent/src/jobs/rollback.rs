@@ -121,7 +121,7 @@ impl Rollback {
         Ok(Work {
             id: request.id.clone(),
             goal: goal(&request.target, clock::wall())?,
-            backup: backup.map_err(|_| "the backup has no name that a backup can have".to_owned())?,
+            backup: backup.map_err(|_| "the backup's name is invalid".to_owned())?,
             archive: self.config.archive.clone().ok_or("the leader has no archive: set archive.store")?,
             shipper: self.shipper.clone(),
             postgres: self.postgres.clone(),
@@ -129,7 +129,7 @@ impl Rollback {
             system: postgres.system_identifier,
             timeline: postgres.timeline,
             segment_size: SegmentSize::new(postgres.wal_segment_size)
-                .ok_or("its WAL segments have no size")?,
+                .ok_or("the size of its WAL segments is unknown")?,
         })
     }
 
@@ -140,10 +140,7 @@ impl Rollback {
         let given_up = running.given_up;
         outcome.cancelled = given_up == Some(GivenUp::Withdrawn);
         let why = running.run.why.map_or(why, str::to_owned);
-        error!(
-            request = running.taken.request.id,
-            why, "the cluster was not rolled back, and goes on with what it has"
-        );
+        error!(request = running.taken.request.id, why, "the cluster was not rolled back and keeps its data");
         outcome.error = Some(why);
         self.remains = true;
         Ended { taken: running.taken, outcome, end: (), given_up }
@@ -152,8 +149,7 @@ impl Rollback {
 
 impl Kind for Rollback {
     const WHAT: &'static str = "rollback";
-    const LOOSE: &'static str =
-        "the rollback does not come to its end; the next agent removes what is left of it";
+    const LOOSE: &'static str = "the rollback does not finish; the next agent removes its remains";
     type Request = RollbackRequest;
     type Claim = RollbackClaim;
     type Outcome = RollbackOutcome;
@@ -261,7 +257,7 @@ impl Kind for Rollback {
         outcome.error = Some(match swap {
             None => "the agent that prepared it ended, or lost the lease; nothing was changed".to_owned(),
             Some(swap) => format!(
-                "{} was lost in the middle of the swap; the cluster goes on with what its leader has (on {} the old data is in its \
+                "{} was lost during the swap; the cluster continues with its leader's data (on {} the old data is in its \
                  place, or in {})",
                 swap.member, swap.member, swap.old_data
             ),
@@ -287,19 +283,19 @@ impl Kind for Rollback {
             Stage::Offered { .. } | Stage::Starting { .. } | Stage::Stopped => return,
         }
         let words = in_words(why, view.leaving);
-        info!(request = running.taken.request.id, why = words, "giving the rollback up");
+        info!(request = running.taken.request.id, why = words, "cancelling the rollback");
         (run.why, running.given_up) = (Some(words), Some(why));
     }
 
     async fn comes(run: &mut Run) -> Came {
         match &mut run.stage {
             Stage::Preparing { task, .. } => {
-                let broken = |fault| Err(format!("the preparing broke off: {fault}"));
+                let broken = |fault| Err(format!("the preparation ended unexpectedly: {fault}"));
                 Came::Prepared(task.await.unwrap_or_else(broken))
             }
-            Stage::Stopped => Came::Prepared(Err("it was given up".to_owned())),
+            Stage::Stopped => Came::Prepared(Err("it was abandoned".to_owned())),
             Stage::Offered { done, .. } => {
-                let broken = |_| Err("the swap was broken off before it began".to_owned());
+                let broken = |_| Err("the swap was abandoned before it began".to_owned());
                 Came::Swapped(done.await.unwrap_or_else(broken))
             }
             // What comes next of these, a report tells.
@@ -313,7 +309,7 @@ impl Kind for Rollback {
                 running.run.stage = Stage::Prepared(ready);
                 Hand::Running(running)
             }
-            Came::Prepared(Ok(_)) => Hand::Ended(self.fail(running, "it was given up".to_owned())),
+            Came::Prepared(Ok(_)) => Hand::Ended(self.fail(running, "it was abandoned".to_owned())),
             Came::Swapped(Ok(Swapped { stopping })) => {
                 running.run.stage = Stage::Starting { stopping: Some(stopping) };
                 running.phase("starting");
@@ -381,11 +377,11 @@ fn in_hand(running: &mut Running<Rollback>) -> Seen {
 
 fn in_words(why: GivenUp, leaving: bool) -> &'static str {
     match why {
-        GivenUp::Withdrawn => "it was taken back",
+        GivenUp::Withdrawn => "it was cancelled",
         GivenUp::LeaseLost => "the leader lease was lost or has changed hands",
         GivenUp::Ending if leaving => "the agent of the leader was told to end",
         GivenUp::Ending => "the leader was told to end",
         GivenUp::Down => "Postgres of the leader went down, or is on another timeline",
-        GivenUp::Late => "the round did not come to the swap in time",
+        GivenUp::Late => "the round did not start the swap in time",
     }
 }

@@ -66,7 +66,7 @@ fn add_archive(seen: Option<&Seen>, shelf: &Shelf, families: &mut Families) {
 }
 
 fn add_drills(drills: &Drills, families: &mut Families) {
-    families.gauge("outrider_drill_running", "1 if this member restores a backup for proof", drills.running);
+    families.gauge("outrider_drill_running", "1 if this member is running a restore drill", drills.running);
     let outcomes = [
         ("done", drills.done),
         ("failed", drills.failed),
@@ -91,7 +91,7 @@ fn add_last(last: &BackupOutcome, families: &mut Families) {
     let time = |text: &str| text.parse::<Timestamp>().ok();
     families.gauge(
         "outrider_backup_last_failed",
-        "1 if the last base backup that was asked for failed",
+        "1 if the last requested base backup failed",
         last.error.is_some() && !last.cancelled,
     );
     families.gauge(

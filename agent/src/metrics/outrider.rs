@@ -25,7 +25,7 @@ const TROUBLES: [(&str, &str, &str, &str); 3] = [
     (
         "file_faults",
         "outrider_postgres_file_fault",
-        "1 for each line of the configuration files that Postgres cannot use; no switchover before it is mended",
+        "1 for each line of the configuration files that Postgres cannot use; no switchover before it is fixed",
         "fault",
     ),
     (
@@ -40,7 +40,7 @@ pub(super) fn add(report: &Report, families: &mut Families) {
     let reason = [(report.plan.reason.label(), true)];
     families.gauges(
         "outrider_reason",
-        "1 for the reason of the last round; no other is there",
+        "1 for the reason of the last round; there is only one",
         "reason",
         reason,
     );
@@ -57,7 +57,7 @@ pub(super) fn add(report: &Report, families: &mut Families) {
     let lease = report.lease_until_boottime_ns.map(clock::until_boottime).unwrap_or_default();
     families.gauge(
         "outrider_lease_seconds",
-        "How long the leader lease is surely held, 0 if it is not",
+        "How long the leader lease is certainly held, 0 if it is not",
         lease.as_secs_f64(),
     );
     let fuse = report.view.local.fuse.unwrap_or_default();
@@ -157,7 +157,7 @@ fn add_replay(seen: &Observation, cluster: Option<&Snapshot>, families: &mut Fam
     let cause = replay.as_ref().and_then(Replay::cause).map(|cause| (cause.label(), true));
     families.gauges(
         "outrider_replay_held",
-        "1 for what keeps replay behind: paused, parameters, conflict or delayed; no other is there",
+        "1 for what keeps replay behind: paused, parameters, conflict or delayed; there is only one",
         "cause",
         cause,
     );
@@ -273,7 +273,7 @@ fn add_stream(stream: &StreamStatus, families: &mut Families) {
     );
     families.gauge(
         "outrider_archive_stream_failing",
-        "1 if the last chunk did not leave",
+        "1 if the last chunk was not stored",
         stream.store_failing,
     );
     families.gauge(

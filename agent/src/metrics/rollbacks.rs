@@ -11,11 +11,11 @@ pub(super) fn add(cluster: Option<&Snapshot>, families: &mut Families) {
     families.gauge("outrider_rollback_running", help, cluster.rollback.is_some());
     let Some(last) = cluster.rollback_last.as_ref().map(|entry| &entry.value) else { return };
     let finished = last.finished.parse::<Timestamp>().map_or(0.0, |at| at.as_millisecond() as f64 / 1000.0);
-    let help = "When the last rollback that was asked for ended, in seconds since the epoch";
+    let help = "When the last requested rollback ended, in seconds since the epoch";
     families.gauge("outrider_rollback_last_timestamp_seconds", help, finished);
     families.gauge(
         "outrider_rollback_last_failed",
-        "1 if the last rollback that was asked for failed",
+        "1 if the last requested rollback failed",
         last.error.is_some() && !last.cancelled,
     );
 }

@@ -48,7 +48,7 @@ pub(super) async fn look(
         Ok(status) => match &status.postmaster {
             Some(postmaster) if postmaster.stopping || postmaster.died => {
                 Found::Running(Err(Error::TooSlow {
-                    act: "tell its state while it stops",
+                    act: "report its state while it stops",
                     limit: Duration::ZERO,
                 }))
             }

@@ -53,7 +53,7 @@ pub(super) fn take_over(instruments: &Instruments, data: &mut Data, view: &mut V
     }
     data.began(view.local.starts.clone());
     if let Err(fault) = instruments.postgres.keep_timeline_starts(data.starts()) {
-        warn!(fault = %causes(&fault), "cannot keep when the timelines of this data were begun");
+        warn!(fault = %causes(&fault), "cannot save when the timelines of this data began");
     }
 }
 

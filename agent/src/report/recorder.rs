@@ -67,7 +67,7 @@ impl Recorder {
                 self.failures += 1;
                 self.file = None;
                 if !self.failing {
-                    warn!(path = %self.path.display(), %fault, "cannot write the flight recorder; rounds go on without it");
+                    warn!(path = %self.path.display(), %fault, "cannot write the flight recorder; continuing without it");
                 }
                 self.failing = true;
             }

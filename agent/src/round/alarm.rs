@@ -102,7 +102,7 @@ fn is_for_the_round(news: Result<News, RecvError>, state: &mut State) -> bool {
             true
         }
         Ok(News::Event(Event::Terminating { handover_ms, .. })) => {
-            info!(handover_ms, "the supervisor was told to end");
+            info!(handover_ms, "the supervisor was told to stop");
             true
         }
         Ok(News::Event(Event::PostmasterDied { .. } | Event::PostmasterExited { .. }) | News::LineBroke)

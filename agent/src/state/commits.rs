@@ -55,7 +55,7 @@ impl Commits {
         match outcome {
             Ok(since) => self.wait_for.since = Some(since),
             Err(fault) => {
-                warn!(fault = %causes(&fault), "cannot prove whom commits wait for; setting it anew");
+                warn!(fault = %causes(&fault), "cannot prove which standbys commits wait for; setting it anew");
                 self.forget();
             }
         }
@@ -69,7 +69,7 @@ impl Commits {
         warn!(
             wanted,
             found = seen.synchronous_standby_names,
-            "somebody changed synchronous_standby_names; setting it anew"
+            "somebody changed synchronous_standby_names; setting it again"
         );
         self.forget();
     }

@@ -115,7 +115,7 @@ impl Data {
     pub(crate) fn began_unknown(&mut self, timeline: TimelineId, fault: &outrider_postgres::Error) {
         let text = causes(fault);
         if self.starts_fault.is_news(&text) {
-            warn!(%timeline, fault = %text, "cannot tell when this timeline was begun");
+            warn!(%timeline, fault = %text, "cannot read when this timeline began");
         }
     }
 

@@ -271,7 +271,7 @@ impl DcsMemory {
         if let Err(error) = outcome
             && !self.failed
         {
-            warn!(%error, "cannot write {RECORD}; trying again in each round");
+            warn!(%error, "cannot write {RECORD}; retrying every round");
         }
         self.failed = outcome.is_err();
     }

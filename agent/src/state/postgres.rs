@@ -73,7 +73,7 @@ impl Postgres {
     fn note_shut_out(&mut self, why: Option<&str>) {
         match (why, self.shut_out_since) {
             (Some(why), None) => {
-                warn!(why, "Postgres takes no new connection; those that are open go on");
+                warn!(why, "Postgres accepts no new connections; open ones go on");
                 self.shut_out_since = Some(clock::monotonic());
             }
             (None, Some(_)) => self.shut_out_since = None,

@@ -43,7 +43,7 @@ impl Retained {
                 info!(
                     slot = name,
                     ?ttl,
-                    "its member has been away for as long as member_slots_ttl: the slot is not kept any more"
+                    "its member has been away for as long as member_slots_ttl: the slot is no longer kept"
                 );
             }
             kept

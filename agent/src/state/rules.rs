@@ -241,7 +241,7 @@ impl Rules {
             // It is asked again in the next round.
             Answered::Knows(Err(fault)) => {
                 self.learning = None;
-                debug!(fault = %causes(&fault), "Postgres does not say what it knows of parameters");
+                debug!(fault = %causes(&fault), "Postgres does not list its parameters");
                 false
             }
             Answered::Tried(outcome) => {
@@ -301,7 +301,7 @@ impl Rules {
             known: known.as_ref().clone(),
         };
         if let Err(fault) = kept.write(settings) {
-            warn!(fault = %causes(&fault), "cannot keep the parameters that Postgres has taken");
+            warn!(fault = %causes(&fault), "cannot save the parameters that Postgres accepted");
         }
     }
 }

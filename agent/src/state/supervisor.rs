@@ -74,7 +74,7 @@ impl Supervisor {
         });
         self.note_start_failure(status, settings);
         if self.pid.is_some_and(|pid| pid != status.supervisor_pid) {
-            warn!(pid = status.supervisor_pid, "the supervisor was started anew");
+            warn!(pid = status.supervisor_pid, "the supervisor was restarted");
         }
         if self.is_silent {
             info!("the supervisor answers again");
@@ -160,9 +160,7 @@ impl Supervisor {
     /// The postmaster stands still because of a signal, or it does not.
     pub(crate) fn sees_frozen(&mut self, frozen: bool) {
         if frozen && !self.is_frozen {
-            warn!(
-                "the postmaster stands still: somebody stopped it with a signal (SIGSTOP), and SIGCONT lets it go on"
-            );
+            warn!("the postmaster is stopped: somebody sent it SIGSTOP; SIGCONT resumes it");
         }
         self.is_frozen = frozen;
     }

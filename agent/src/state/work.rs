@@ -31,8 +31,8 @@ pub(super) async fn ended<Outcome>(work: Option<&mut Work<Outcome>>) -> Result<O
         Ok(outcome) => outcome,
         // A defect of ours: it is not made worse by going on as if the work had failed.
         Err(fault) => {
-            error!(%fault, "work beside the round broke off");
-            Err(Error::TooSlow { act: "finish what was under way", limit: Duration::ZERO })
+            error!(%fault, "a job ended unexpectedly");
+            Err(Error::TooSlow { act: "finish the current job", limit: Duration::ZERO })
         }
     }
 }

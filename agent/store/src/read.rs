@@ -82,7 +82,7 @@ impl Read for ObjectReader {
                 Some(Some(bytes)) => self.rest = bytes,
                 Some(None) => self.ended = true,
                 // Not as UnexpectedEof, which some decoders forgive.
-                None => return Err(io::Error::new(ErrorKind::ConnectionAborted, "it broke off")),
+                None => return Err(io::Error::new(ErrorKind::ConnectionAborted, "it ended early")),
             }
         }
         let length = self.rest.len().min(buffer.len());

@@ -48,8 +48,8 @@ impl Listener {
             Ok(uid) if uid == 0 || uid == system::effective_uid() || Some(uid) == owner => {
                 stream.set_nonblocking(true).map(|()| stream).map_err(|error| error.to_string())
             }
-            Ok(uid) => Err(format!("connection refused: user {uid} may not give orders here")),
-            Err(error) => Err(format!("connection refused: cannot tell whose it is: {error}")),
+            Ok(uid) => Err(format!("connection refused: user {uid} is not allowed here")),
+            Err(error) => Err(format!("connection refused: cannot identify the peer: {error}")),
         })
     }
 }

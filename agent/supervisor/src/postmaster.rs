@@ -76,8 +76,9 @@ impl Postmaster {
     pub(crate) fn signal(&self, signal: i32, act: &str) -> Result<(), Refusal> {
         let Self { pid, death, .. } = self;
         if death.is_some() {
-            let message =
-                format!("{act} refused: postmaster {pid} is dead, what is left of it is being killed");
+            let message = format!(
+                "{act} refused: postmaster {pid} is dead, and its remaining processes are being killed"
+            );
             return Err(Refusal { code: RefusalCode::NotRunning, message });
         }
         system::kill(*pid, signal).map_err(|error| Refusal {
@@ -133,7 +134,7 @@ pub(crate) fn check_arguments(arguments: &[String]) -> Result<(), Refusal> {
         None => Ok(()),
         Some(argument) => Err(Refusal {
             code: RefusalCode::BadArgument,
-            message: format!("start refused: argument {argument:?} is the supervisor's to choose"),
+            message: format!("start refused: argument {argument:?} is set by the supervisor"),
         }),
     }
 }

@@ -171,7 +171,7 @@ pub(crate) fn has_children() -> bool {
 /// Sends a signal to one process.
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if pid <= 1 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a process of ours"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not one of our processes"));
     }
     // SAFETY: no pointers.
     check(unsafe { libc::kill(pid, signal) }).map(drop)

@@ -91,7 +91,8 @@ fn what_is_marked_stays_and_the_rest_is_pruned_after_a_look() {
     assert_eq!(archive.run(&["backups", "keep", "20260101T100000", "--release"]).code, 0);
     let look = archive.run(&["backups", "prune", "--dry-run"]);
     assert!(
-        look.code == 0 && look.out.contains("3 segments of WAL go: those before 000000010000000000000005"),
+        look.code == 0
+            && look.out.contains("3 WAL segments would be removed: those before 000000010000000000000005"),
         "{look:?}"
     );
     assert_eq!(archive.ids().len(), 2);

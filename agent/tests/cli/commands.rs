@@ -179,7 +179,7 @@ fn the_rounds_of_a_night_are_read_by_time_and_by_reason() {
         (&rounds[0]["reason"], &rounds[0]["failure"]),
         (&"dcs_silent_waiting".into(), &"the disk is full".into())
     );
-    assert!(replay(&["--reason", "promoting"]).out.starts_with("no such rounds\n"));
+    assert!(replay(&["--reason", "promoting"]).out.starts_with("no matching rounds\n"));
     assert!(replay(&["--reason", "dcs_silent_waiting"]).out.contains("01:00:00.000"));
     let unknown = replay(&["--reason", "boredom"]);
     assert!(unknown.code == 64 && unknown.err.contains("no round has the reason boredom"), "{unknown:?}");

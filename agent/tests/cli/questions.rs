@@ -126,7 +126,7 @@ fn rolled_back() -> Value {
 fn a_rollback_is_confirmed_waited_for_and_says_where_the_old_data_lies() {
     let played = Played::new(202, r#"{"id": "p1-7"}"#);
     let run = played.run(&["rollback", "--target-lsn", "0/3000148"]);
-    assert!(run.code == 64 && run.err.contains("throws away all that came after: add --yes"), "{run:?}");
+    assert!(run.code == 64 && run.err.contains("discards everything after that: add --yes"), "{run:?}");
     let run = played.run(&["rollback", "--yes"]);
     assert!(run.code == 64 && run.err.contains("up to where?"), "{run:?}");
     let run = played.run(&["rollback", "--immediate", "--plan"]);
@@ -136,12 +136,12 @@ fn a_rollback_is_confirmed_waited_for_and_says_where_the_old_data_lies() {
     assert_eq!(run.code, 0, "{run:?}");
     let expected = "rolled back to the LSN 0/3000148 from the backup 20261124T150405; nobody could write for 0.43 s\n\
         timeline 3 began at 0/3000148; timeline 2 was left at 0/9000000\n\
-        the old data lies on p1 in /srv/pg/data.before-rollback-20261124T151000Z: remove it when it is not needed\n";
+        the old data is on p1 in /srv/pg/data.before-rollback-20261124T151000Z: remove it when it is no longer needed\n";
     assert_eq!(run.out, expected);
     let request = json!({"target_lsn": "0/3000148", "exclusive": true});
     assert_eq!(*played.asked.lock().unwrap(), [(request, None)]);
     let run = played.run(&["rollback", "--immediate", "--yes", "--no-wait"]);
-    assert_eq!((run.code, run.out.as_str()), (0, "asked for a rollback: p1-7\n"));
+    assert_eq!((run.code, run.out.as_str()), (0, "requested a rollback: p1-7\n"));
     let run = played.run(&["rollback", "--cancel"]);
     assert!(run.code == 1 && run.err.contains("the data is being swapped (409)"), "{run:?}");
 }

@@ -129,7 +129,7 @@ async fn a_store_that_is_down_is_no_end_of_wal_for_a_recovery_and_no_stop_for_a_
     assert!(standby.message.unwrap().contains("Connection refused"));
     // The second time it is not even asked: the standby must not stand still for each file.
     let standby = agent.fetch(SECOND, Reader::Standby).await;
-    assert!(standby.message.unwrap().contains("gave no answer a moment ago"));
+    assert!(standby.message.unwrap().contains("did not answer a moment ago"));
     let recovery = agent.fetch(FIRST, Reader::Recovery).await;
     assert_eq!(recovery.code, 254);
     assert!(recovery.message.unwrap().contains("Connection refused"));

@@ -298,7 +298,7 @@ async fn other_bytes_under_the_name_of_a_chunk_stop_the_segment_and_stay(bench: 
     let stage = Stage::new(store);
     stage.flush(FIRST, 900);
     let status = stage.shown("the conflict", |status| status.conflict.is_some()).await;
-    assert!(status.conflict.unwrap().contains("holds other bytes"));
+    assert!(status.conflict.unwrap().contains("has other content"));
     stage.looks(3).await;
     assert_eq!(joined(&*stage.store, FIRST).await, [7; 600]);
 

@@ -99,14 +99,14 @@ pub enum WalMissing {
     },
     /// It never will: a failover ended the timeline of the backup at the moment when it began.
     #[error(
-        "{segment} will never be whole: its timeline was left within it, and the archive has what there is of it"
+        "{segment} will never be complete: its timeline ended within it, and the archive has what there is of it"
     )]
     TimelineLeft {
         /// Of which the archive has the `.partial`.
         segment: SegmentName,
     },
     /// It does not come: the primary archives nothing.
-    #[error("the WAL of the backup does not come into the archive: {why}")]
+    #[error("the WAL of the backup does not reach the archive: {why}")]
     NotArchived {
         /// Why not.
         why: String,

@@ -70,7 +70,7 @@ impl BackupInfo {
                 continue;
             }
             let (field, value) =
-                line.split_once('=').ok_or_else(|| bad(format!("{line:?} is no field with a value")))?;
+                line.split_once('=').ok_or_else(|| bad(format!("{line:?} is not a field with a value")))?;
             let (field, value) = (field.trim(), value.trim());
             if value != "None" {
                 read.set(field, value).ok_or_else(|| bad(format!("{field} cannot be {value:?}")))?;
@@ -293,7 +293,7 @@ xlog_segment_size=16777216
     #[test]
     fn a_file_that_cannot_be_relied_on_is_refused_with_the_line() {
         for (text, fault) in [
-            ("status=DONE\nnonsense", "line 2 of backup.info: \"nonsense\" is no field with a value"),
+            ("status=DONE\nnonsense", "line 2 of backup.info: \"nonsense\" is not a field with a value"),
             ("status=GREAT", "line 1 of backup.info: status cannot be \"GREAT\""),
             ("begin_wal=00000002.history", "line 1 of backup.info: begin_wal cannot be \"00000002.history\""),
             ("xlog_segment_size=17", "line 1 of backup.info: xlog_segment_size cannot be \"17\""),

@@ -86,7 +86,7 @@ impl<R> WholeFrames<R> {
     fn next_field(&mut self) -> io::Result<()> {
         match self.expect {
             Expect::Magic if self.field == MAGIC => self.expect = Expect::Flags,
-            Expect::Magic => return Err(io::Error::new(ErrorKind::InvalidData, "it is no lz4 frame")),
+            Expect::Magic => return Err(io::Error::new(ErrorKind::InvalidData, "it is not an lz4 frame")),
             Expect::Flags => {
                 let flags = self.field[0];
                 self.block_checksums = flags & 0x10 != 0;

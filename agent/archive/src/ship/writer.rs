@@ -57,7 +57,7 @@ pub(super) async fn claim(
             Replaced::Changed => {}
         }
     }
-    let cause = format!("it changed {TRIES} times while it was claimed");
+    let cause = format!("it changed during {TRIES} attempts to claim it");
     Err(store::Error::Unreachable { act: "claim", url, cause })
 }
 

@@ -76,7 +76,7 @@ impl Source {
             return Err(ChunkError::Store(store::Error::Unreachable {
                 act: "compare",
                 url: object(),
-                cause: "the chunk was there a moment ago and is not now".to_owned(),
+                cause: "the chunk has disappeared".to_owned(),
             }));
         };
         let ours = self.blocking(move |source| source.plain(range)).await?;
@@ -88,7 +88,7 @@ impl Source {
         match decoder.finish() {
             Ok(comparison) if !broken && comparison.is_equal() => Ok(()),
             Ok(_) | Err(_) => Err(ChunkError::Conflict(format!(
-                "{} holds other bytes than our {}; nothing was overwritten",
+                "{} has other content than our {}; nothing was overwritten",
                 object(),
                 self.segment
             ))),

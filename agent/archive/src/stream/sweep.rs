@@ -67,7 +67,7 @@ impl Sweeper<'_> {
             return std::future::pending().await;
         }
         while let Err(error) = self.survey().await {
-            debug!(error = causes(&error), "chunks of earlier segments are not looked for yet");
+            debug!(error = causes(&error), "not looking for chunks of earlier segments yet");
             sleep(backoff.next_wait()).await;
         }
         let mut status = self.shipper.status();
@@ -76,7 +76,7 @@ impl Sweeper<'_> {
             match self.sweep().await {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
-                    debug!(error = error.text(), "chunks of finished segments stay for now");
+                    debug!(error = error.text(), "keeping chunks of finished segments for now");
                     sleep(backoff.next_wait()).await;
                     continue;
                 }

@@ -195,7 +195,7 @@ impl Work<'_> {
             Ok(resumed) => {
                 self.requests.fetch_add(resumed.requests, Ordering::Relaxed);
                 if resumed.stored > 0 {
-                    info!(segment = %source.segment, bytes = resumed.stored, "streaming goes on where it ended");
+                    info!(segment = %source.segment, bytes = resumed.stored, "streaming resumes where it ended");
                 }
                 self.progress.resumed(resumed.stored);
                 self.works();
@@ -245,7 +245,7 @@ impl Work<'_> {
             let Some(key) = self.replaced.pop_front() else { return };
             self.requests.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = self.store.delete(&key).await {
-                debug!(error = causes(&error), "small chunks stay for now");
+                debug!(error = causes(&error), "keeping small chunks for now");
                 self.replaced.clear();
             }
         }

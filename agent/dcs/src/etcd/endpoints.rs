@@ -76,7 +76,7 @@ impl Endpoints {
             tracing::debug!(
                 from = self.url(index),
                 to = self.url(state.current),
-                "turning to another etcd endpoint"
+                "switching to another etcd endpoint"
             );
         }
         drop(state);

@@ -162,7 +162,7 @@ fn in_words(error: &EtcdError) -> String {
     let most_telling = words.iter().any(|text| !is_noise(text));
     words.retain(|text| !(most_telling && is_noise(text)));
     if words.is_empty() {
-        words.push("the connection broke off".to_owned());
+        words.push("the connection was lost".to_owned());
     }
     words.join(": ")
 }

@@ -127,6 +127,6 @@ fn cause(failure: Failure) -> Cause {
         | Failure::NoUser(cause)
         | Failure::Distrusted(cause)
         | Failure::Refused(cause) => cause,
-        Failure::LeaseGone => "etcd speaks of a lease where none was named".into(),
+        Failure::LeaseGone => "etcd mentions a lease where none was given".into(),
     }
 }

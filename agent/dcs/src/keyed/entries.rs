@@ -38,7 +38,7 @@ impl<S: Store> Keyed<S> {
             operation,
             &key,
             outcome.succeeded,
-            "the cluster is initialized or another member is at it",
+            "the cluster is initialized, or another member is initializing it",
         )
     }
 
@@ -61,9 +61,7 @@ impl<S: Store> Keyed<S> {
         let transaction = either(same, Vec::new(), vec![Op::Nested(over_claim)]);
         let outcome = self.commit(operation, &key, Repeat::Harmless, transaction).await?;
         let found = match outcome.found.first() {
-            Some(Some(other)) if other.value.is_empty() => {
-                "the claim of another member stands there".to_owned()
-            }
+            Some(Some(other)) if other.value.is_empty() => "another member has claimed it".to_owned(),
             Some(Some(other)) => format!("the cluster's system identifier is {}", other.text()),
             _ => "neither the claim nor the leader lease is this member's".to_owned(),
         };

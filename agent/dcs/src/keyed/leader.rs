@@ -123,7 +123,7 @@ impl<S: Store> Keyed<S> {
         let (key, heir) = (self.keys.leader(), self.keys.member(to));
         let lease = self.own_lease(operation).await?;
         if to == self.keys.me() {
-            return Err(conflict(operation, &key, "it cannot be handed over to its own holder"));
+            return Err(conflict(operation, &key, "it cannot be handed over to its current holder"));
         }
         let Some(entry) = self.look(operation, &heir).await?.filter(|entry| entry.lease != 0) else {
             return Err(conflict(operation, &heir, "it has no entry with a session"));

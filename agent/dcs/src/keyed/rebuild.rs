@@ -35,7 +35,7 @@ impl<S: Store> Keyed<S> {
         let transaction = Transaction { when, then, otherwise: Vec::new() };
         let outcome = self.commit(operation, &key, Repeat::Never, transaction).await?;
         if !outcome.succeeded {
-            return Err(conflict(operation, &key, "keys of a cluster stand there by now"));
+            return Err(conflict(operation, &key, "keys of a cluster exist there by now"));
         }
         let term = keys.generation.term_base + revision_as_term(outcome.revision);
         self.lead_since(operation, term, outcome.epoch, &kept_alive).await
@@ -59,7 +59,7 @@ impl<S: Store> Keyed<S> {
         });
         if let Some(other) = stands.filter(|pair| pair.text().trim() != keys.system_identifier) {
             let found = match other.text().as_str() {
-                "" => "another member is making a new cluster there".to_owned(),
+                "" => "another member is creating a new cluster there".to_owned(),
                 other => format!("the cluster there has the system identifier {other}"),
             };
             return Err(conflict(operation, &initialize, found));
@@ -85,7 +85,7 @@ impl<S: Store> Keyed<S> {
         }
         let found = match outcome.found.first() {
             Some(Some(_)) => leader_in_words(&outcome.found),
-            _ => "somebody else has written them meanwhile".to_owned(),
+            _ => "somebody else has written them in the meantime".to_owned(),
         };
         Err(conflict(operation, &generation, found))
     }

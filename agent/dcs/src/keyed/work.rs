@@ -151,7 +151,7 @@ impl<S: Store> Keyed<S> {
         }
         let found = match outcome.found.first() {
             Some(Some(other)) if other.lease == lease => format!("the request for this {work} has changed"),
-            Some(Some(other)) => format!("another member takes it: {}", other.text()),
+            Some(Some(other)) => format!("another member has it: {}", other.text()),
             _ => format!("no {work} is being taken"),
         };
         Err(conflict(operation, key, found))

@@ -148,7 +148,7 @@ impl fmt::Display for Unfit {
             Unfit::ReplayUnknown => f.write_str("candidate does not say how far it has replayed"),
             Unfit::ReplayLags { bytes } => write!(f, "candidate has still to replay {bytes} bytes"),
             Unfit::ReplayPaused => {
-                f.write_str("replay is paused on the candidate (pg_wal_replay_resume() lets it go on)")
+                f.write_str("replay is paused on the candidate (pg_wal_replay_resume() resumes it)")
             }
             Unfit::LacksParameters { lacking } => {
                 write!(f, "on the candidate {}", Hold::Parameters { lacking: lacking.clone() })

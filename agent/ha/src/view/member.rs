@@ -234,9 +234,9 @@ pub enum Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Hold::Paused => f.write_str("replay is paused (pg_wal_replay_resume() lets it go on)"),
+            Hold::Paused => f.write_str("replay is paused (pg_wal_replay_resume() resumes it)"),
             Hold::Parameters { lacking } => {
-                f.write_str("replay stands until Postgres is restarted with as much as its primary had:")?;
+                f.write_str("replay is paused until Postgres is restarted with its primary's values:")?;
                 lacking.iter().enumerate().try_for_each(|(at, lacking)| {
                     let comma = if at == 0 { "" } else { "," };
                     let Lacking { name, here, primary } = lacking;
@@ -244,7 +244,7 @@ impl fmt::Display for Hold {
                 })
             }
             Hold::Conflict { queries } => {
-                f.write_str("queries hold replay up:")?;
+                f.write_str("queries hold up replay:")?;
                 queries.iter().enumerate().try_for_each(|(at, query)| {
                     let comma = if at == 0 { "" } else { "," };
                     write!(f, "{comma} pid {} for {} s", query.pid, query.age.as_secs())

@@ -20,7 +20,7 @@ pub(super) fn release(settings: &Settings) -> Result<(), Error> {
     }
     let names: Vec<&str> =
         overruling.iter().filter_map(|line| line.split('=').next()).map(str::trim).collect();
-    warn!(path = %path.display(), ?names, "took out settings of ALTER SYSTEM that are the agent's");
+    warn!(path = %path.display(), ?names, "removed ALTER SYSTEM settings that the agent sets itself");
     file::replace(&path, &format!("{}\n", kept.join("\n")), 0o600)
 }
 

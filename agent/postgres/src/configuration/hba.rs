@@ -15,7 +15,8 @@ pub(super) const BASE: &str = "pg_hba.base.conf";
 /// The whole file. The member's lines override the cluster's, and those override what was in the file before.
 pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result<String, Error> {
     let mut text = String::from(
-        "# Written by Outrider; changes in here are lost. Set `postgresql.pg_hba` in the member's file or with `PATCH /config`.\n",
+        "# Written by Outrider; changes to this file are lost. Set `postgresql.pg_hba` in the member's file or \
+            with `PATCH /config`.\n",
     );
     let superuser = quote_name(&settings.superuser.name);
     let replication = quote_name(&settings.replication.name);
@@ -24,7 +25,7 @@ pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result
         text.push('\n');
     };
     add(
-        "# The agent of this member, and the members from their addresses: to replicate, to rewind, to finish a backup.",
+        "# This member's agent, and the other members from their addresses, to replicate, rewind and finish backups.",
     );
     add(&format!("local all {superuser} scram-sha-256"));
     for address in &configuration.members {
@@ -46,7 +47,7 @@ pub(super) fn text(settings: &Settings, configuration: &Configuration) -> Result
     // Never the superuser: what it may do from elsewhere is up to the operator.
     if settings.replication.name != settings.superuser.name {
         add(
-            "# A member that is not known yet, or comes from another address than it says, unless a line above forbids it:",
+            "# A member that is not known yet, or connects from another address than it publishes, unless a line above forbids it:",
         );
         add(&format!("host replication {replication} all scram-sha-256"));
     }

@@ -52,10 +52,10 @@ pub(super) struct Files {
 /// Queries all of it.
 pub(super) async fn ask(session: &Session, settings: &Settings, limit: Duration) -> Result<Files, Error> {
     let client = session.client();
-    let act = "tell which parameters wait for a restart";
+    let act = "list parameters that wait for a restart";
     let pending = session.within(act, limit, client.query(PENDING, &[])).await?;
     let faults = session.within("check its configuration files", limit, client.query(FAULTS, &[])).await?;
-    let limits = session.within("tell its limits", limit, client.query(LIMITS, &[])).await?;
+    let limits = session.within("read its limits", limit, client.query(LIMITS, &[])).await?;
     // PostgreSQL compares with its file, which has the values in effect; the pending ones are in it under another name.
     let waiting = waiting(&settings.data_directory)?;
     let names: Vec<&str> = waiting.iter().map(|(name, _)| name.as_str()).collect();

@@ -70,7 +70,7 @@ impl Room {
     pub(super) fn hopeless(&self) -> Option<String> {
         (self.is_told && self.at_most < self.needed).then(|| {
             format!(
-                "{} has no room for the cluster: {} MiB with the old data gone, and it needs {} MiB; nothing was touched",
+                "{} has no room for the cluster: {} MiB free without the old data, {} MiB needed; nothing was touched",
                 self.data.display(),
                 self.at_most >> 20,
                 self.needed >> 20

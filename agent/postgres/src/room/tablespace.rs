@@ -46,11 +46,11 @@ pub(super) fn refuse_foreign(place: &Path, is_ours: bool) -> Result<(), Error> {
     let foreign = names.iter().find(|name| !is_of_postgres(name));
     let why = match (foreign, names.is_empty() || is_ours) {
         (Some(name), _) => format!("holds {name}, which is not PostgreSQL's"),
-        (None, false) => "is not empty, and nothing says that what it holds is of this member".to_owned(),
+        (None, false) => "is not empty, and nothing says that its content belongs to this member".to_owned(),
         (None, true) => return Ok(()),
     };
     let problem = format!(
-        "the cluster has a tablespace in {}, which {why}: empty it, and the copy is tried again",
+        "the cluster has a tablespace in {}, which {why}: empty it, and the copy is retried",
         place.display()
     );
     Err(Error::Room { problem })

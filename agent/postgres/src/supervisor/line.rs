@@ -55,7 +55,7 @@ impl Line {
         let hello = Asked { command: Command::Hello { version: VERSION }, answer };
         let task = tokio::spawn(async move {
             if let Err(fault) = talk.go_on(hello, asked, &news).await {
-                warn!(%fault, "the line to the supervisor broke");
+                warn!(%fault, "the connection to the supervisor broke");
             }
             // A connection that was never established has nothing to report. That nobody listens is not an error.
             if talk.greeted {

@@ -58,8 +58,7 @@ impl Connector {
             Some((certificate, key)) => {
                 let chain = certificates(certificate)?;
                 let secret = PrivateKeyDer::from_pem_slice(&read(key)?);
-                let secret = secret
-                    .map_err(|_| bad(key, "it holds no key in PEM that needs no password".to_owned()))?;
+                let secret = secret.map_err(|_| bad(key, "it holds no unencrypted PEM key".to_owned()))?;
                 builder
                     .with_client_auth_cert(chain, secret)
                     .map_err(|fault| bad(certificate, fault.to_string()))?
@@ -72,7 +71,7 @@ impl Connector {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     let found = found.ok().filter(|found| !found.is_empty());
-    found.ok_or_else(|| bad(path, "it holds no certificate in PEM".to_owned()))
+    found.ok_or_else(|| bad(path, "it holds no PEM certificate".to_owned()))
 }
 
 fn revocations(tls: &Tls) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
@@ -87,7 +86,7 @@ fn revocations(tls: &Tls) -> Result<Vec<CertificateRevocationListDer<'static>>, 
     for path in paths {
         let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(&path)?).collect();
         let found = found.ok().filter(|found| !found.is_empty());
-        lists.extend(found.ok_or_else(|| bad(&path, "it holds no revocation list in PEM".to_owned()))?);
+        lists.extend(found.ok_or_else(|| bad(&path, "it holds no PEM revocation list".to_owned()))?);
     }
     Ok(lists)
 }

@@ -32,7 +32,7 @@ pub enum FetchError {
         last: Option<Box<FetchError>>,
     },
     /// The store was silent a moment ago and was not asked.
-    #[error("the archive {url} gave no answer a moment ago, {name} was not asked for")]
+    #[error("the archive {url} did not answer a moment ago; {name} was not requested")]
     Silent {
         /// The store.
         url: String,

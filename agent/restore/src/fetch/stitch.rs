@@ -43,7 +43,7 @@ pub(super) async fn join(
     let listed = chunks.len();
     let mut chunks = contiguous(chunks);
     if chunks.len() < listed {
-        warn!(%segment, used = chunks.len(), listed, "there is a gap in what was streamed of a segment");
+        warn!(%segment, used = chunks.len(), listed, "the streamed chunks of a segment have a gap");
     }
     let Some(first) = chunks.first().map(|chunk| chunk.key.clone()) else { return Ok(Joined::Nothing) };
     let cannot_write = |source| FetchError::Write { path: beside.to_owned(), source };
@@ -68,7 +68,7 @@ pub(super) async fn join(
             adding.unwrap_or_else(|panicked| Err(cannot_write(io::Error::other(panicked))))?;
         growing = grown;
         if !same {
-            warn!(%segment, end = growing.end, "two streams of a segment differ, what is before that is used");
+            warn!(%segment, end = growing.end, "two streams of a segment differ; the part before that is used");
             differs = true;
             break;
         }
@@ -101,7 +101,7 @@ pub(super) async fn join(
         ahead.keep(segment, kept);
     }
     if lock(&archive.joined).replace(segment) != Some(segment) {
-        info!(%segment, bytes = end, "a segment that was never finished was joined of what was streamed of it");
+        info!(%segment, bytes = end, "an unfinished segment was assembled from its streamed chunks");
     }
     Ok(Joined::Segment(received))
 }

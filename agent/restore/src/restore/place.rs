@@ -110,10 +110,10 @@ fn clear_or_refuse(root: &Path, again: bool) -> Result<(), RestoreError> {
     let refuse = |fault: &str| Err(RestoreError::InTheWay { path: root.to_owned(), fault: fault.to_owned() });
     let found = names(root)?;
     if found.iter().any(|name| name == "postmaster.pid") {
-        return refuse("holds a Postgres that runs or crashed: a restore goes into a fresh directory");
+        return refuse("holds a running or crashed Postgres: restore into a fresh directory");
     }
     if !found.iter().any(|name| name == MARK) {
-        return refuse_content(root, "is not empty: a restore goes into a fresh directory");
+        return refuse_content(root, "is not empty: restore into a fresh directory");
     }
     let mark = root.join(MARK);
     let failed = |source| RestoreError::File { act: "read", path: mark.clone(), source };

@@ -329,7 +329,7 @@ fn weightier(one: Result<(), RestoreError>, other: Result<(), RestoreError>) -> 
 }
 
 fn panicked(gone: &tokio::task::JoinError) -> RestoreError {
-    format!("a thread ended in the middle: {gone}").into()
+    format!("a thread ended early: {gone}").into()
 }
 
 #[cfg(test)]

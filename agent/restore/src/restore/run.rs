@@ -265,7 +265,7 @@ fn spaces<'a>(backup: &'a BackupInfo, options: &RestoreOptions) -> Result<Vec<Sp
         let known: Vec<&str> = backup.tablespaces.iter().map(|space| space.location.as_str()).collect();
         return Err(RestoreError::InTheWay {
             path: PathBuf::from(old),
-            fault: format!("is no tablespace of the backup, which has {known:?}"),
+            fault: format!("is not a tablespace of the backup, which has {known:?}"),
         });
     }
     let space = |tablespace: &'a Tablespace| {
@@ -367,7 +367,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, RestoreError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|gone| Err(format!("a thread ended in the middle: {gone}").into()))
+        .unwrap_or_else(|gone| Err(format!("a thread ended early: {gone}").into()))
 }
 
 #[cfg(test)]

@@ -51,12 +51,12 @@ fn outlook(rebuilding: &Rebuilding) -> String {
     };
     let mut text = format!("{} leads then; ", rebuilding.best);
     match rebuilding.may_lose.as_slice() {
-        [] => text += "it has every acknowledged commit",
+        [] => text += "it certainly has every acknowledged commit",
         [one] => text += &format!("MISSING, and what it alone has is lost: {one}"),
         several => text += &format!("MISSING, and what they alone have is lost: {}", names(several)),
     }
     if !rebuilding.silent.is_empty() {
-        text += &format!("; silent, and could not be promoted: {}", names(&rebuilding.silent));
+        text += &format!("; did not answer, and could not have been promoted: {}", names(&rebuilding.silent));
     }
     text + "\n"
 }

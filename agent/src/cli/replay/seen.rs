@@ -87,8 +87,8 @@ fn of_cluster(cluster: &Cluster, facts: &mut Vec<Fact>) {
         Fact::new("store", store.unwrap_or_else(|| "the DCS has no identity".to_owned())).usual_if(true),
     );
     let initialize = match cluster.initialize {
-        Initialize::Absent => "there never was a cluster".to_owned(),
-        Initialize::Bootstrapping => "the cluster is being made".to_owned(),
+        Initialize::Absent => "no cluster was ever created".to_owned(),
+        Initialize::Bootstrapping => "the cluster is being created".to_owned(),
         Initialize::Done(system) => format!("the cluster has the system identifier {system}"),
     };
     let is_done = matches!(cluster.initialize, Initialize::Done(_));
@@ -105,8 +105,7 @@ fn of_cluster(cluster: &Cluster, facts: &mut Vec<Fact>) {
         }
     };
     facts.push(Fact::new("sync", sync));
-    let request =
-        cluster.request.as_ref().map_or_else(|| "nothing is asked for any more".to_owned(), request);
+    let request = cluster.request.as_ref().map_or_else(|| "there is no request any more".to_owned(), request);
     facts.push(Fact::new("request", request).usual_if(cluster.request.is_none()));
     let switchover = match &cluster.switchover {
         None => "no switchover is announced any more".to_owned(),
@@ -139,8 +138,8 @@ fn request(request: &Request) -> String {
     let (from, to) = (whom("from", &request.from), whom("to", &request.to));
     let due = if request.due_in.is_zero() { "" } else { ", for later" };
     let loss = if request.accept_data_loss { ", and what that loses is given up" } else { "" };
-    let void = if request.is_void() { ", and is void by now" } else { "" };
-    format!("a {kind}{from}{to} is asked for{due}{loss}{void}")
+    let void = if request.is_void() { ", and has expired" } else { "" };
+    format!("a {kind}{from}{to} is requested{due}{loss}{void}")
 }
 
 fn of_here(view: &View, facts: &mut Vec<Fact>) {
@@ -168,8 +167,7 @@ fn of_here(view: &View, facts: &mut Vec<Fact>) {
         let waits = format!("commits wait for {}{proof}", names(&synchronous.names));
         facts.push(Fact::new("waits", waits));
     }
-    let job =
-        view.job.map_or_else(|| "no long work is under way".to_owned(), |job| format!("under way: {job}"));
+    let job = view.job.map_or_else(|| "no a job is running".to_owned(), |job| format!("under way: {job}"));
     facts.push(Fact::new("job", job).usual_if(view.job.is_none()));
     let crashes = match local.recent_crashes {
         0 => "no unexpected exit of Postgres within a minute".to_owned(),
@@ -191,13 +189,13 @@ fn of_here(view: &View, facts: &mut Vec<Fact>) {
     flag(
         "frozen",
         local.frozen.is_some(),
-        "the postmaster stands still because of a signal (SIGSTOP)",
-        "the postmaster goes on",
+        "the postmaster is stopped by a signal (SIGSTOP)",
+        "the postmaster has resumed",
     );
     flag(
         "shut out",
         local.shut_out.is_some(),
-        "Postgres takes no new connection, though it answers",
+        "Postgres accepts no new connections, though it answers",
         "Postgres takes new connections",
     );
     flag("end", local.terminating, "this member was told to end", "this member is no longer to end");
@@ -218,7 +216,7 @@ fn of_postgres(postgres: &Postgres) -> Fact {
         }
         Postgres::Stopped { timeline, end, shutdown } => {
             let how = match shutdown {
-                Shutdown::CleanPrimary => "a primary that stopped in good order",
+                Shutdown::CleanPrimary => "a primary that shut down cleanly",
                 Shutdown::CrashedPrimary => "a primary that crashed",
                 Shutdown::Standby => "a standby",
             };
@@ -247,7 +245,7 @@ fn of_postgres(postgres: &Postgres) -> Fact {
             let streams = match (promoting, streaming.active) {
                 (true, _) => "being promoted".to_owned(),
                 (false, true) => format!("streaming from {upstream}"),
-                (false, false) => format!("set to stream from {upstream}, and no WAL comes"),
+                (false, false) => format!("set to stream from {upstream}, but receives no WAL"),
             };
             let held = match replay.as_ref().and_then(|replay| replay.hold.as_ref()) {
                 None => "",

@@ -17,7 +17,7 @@ fn words(step: &Step) -> String {
         Step::ShortenFuse { within } => format!("let the fuse blow within {within:?}"),
         Step::SetTtl { ttl } => format!("set the ttl of the session to {ttl:?}"),
         Step::HandOverLease { to } => format!("hand the leader lease over to {to}"),
-        Step::ClaimInitialize => "record that the cluster is being made".to_owned(),
+        Step::ClaimInitialize => "record that the cluster is being created".to_owned(),
         Step::RecordInitialize { system } => format!("record the system identifier {system}"),
         Step::RecordSync { standbys, .. } if standbys.is_empty() => {
             "record that nobody else may be promoted".to_owned()
@@ -31,21 +31,21 @@ fn words(step: &Step) -> String {
         Step::RecordHistory => "record where the timeline began".to_owned(),
         Step::FinishRequest { .. } => "remove the request, which is done".to_owned(),
         Step::ClearRequest { .. } => "remove the request".to_owned(),
-        Step::DateRequest { .. } => "write until when the request holds".to_owned(),
+        Step::DateRequest { .. } => "write the deadline of the request".to_owned(),
         Step::AnnounceStop { to, .. } => format!("announce the stop of Postgres for {to}"),
-        Step::AskSwitchover => "ask for a switchover, since Postgres is to be restarted".to_owned(),
-        Step::RecordRestart { member, .. } => format!("note how far the restart of {member} is"),
+        Step::AskSwitchover => "request a switchover, since Postgres has to restart".to_owned(),
+        Step::RecordRestart { member, .. } => format!("record the progress of {member}'s restart"),
         Step::HastenReplay { resume: true } => "resume replay, and cancel what holds it up".to_owned(),
         Step::HastenReplay { resume: false } => "cancel what holds replay up".to_owned(),
-        Step::RelaxReplay => "let queries hold replay up as the settings say".to_owned(),
+        Step::RelaxReplay => "let queries hold up replay as the settings say".to_owned(),
         Step::RecreateCluster { .. } => {
-            "write the keys of the cluster anew and take the leader lease".to_owned()
+            "rewrite the keys of the cluster and take the leader lease".to_owned()
         }
         Step::SkipTimelines { newest } => format!("promote to a timeline above {newest}"),
         Step::AnnounceSwitchover { to } => format!("announce the switchover to {to}"),
-        Step::ClearSwitchover => "take the announced switchover back".to_owned(),
-        Step::Initdb => "make a new data directory (initdb)".to_owned(),
-        Step::PostBootstrap => "make the users".to_owned(),
+        Step::ClearSwitchover => "withdraw the announced switchover".to_owned(),
+        Step::Initdb => "create a new data directory (initdb)".to_owned(),
+        Step::PostBootstrap => "create the users".to_owned(),
         Step::Start(StartAs::Primary { synchronous }) if synchronous.is_empty() => {
             "start Postgres as primary".to_owned()
         }
@@ -67,7 +67,7 @@ fn words(step: &Step) -> String {
         Step::Follow { upstream } => format!("follow {upstream}"),
         Step::SetSynchronous { names: set } if set.is_empty() => "let commits wait for nobody".to_owned(),
         Step::SetSynchronous { names: set } => format!("let commits wait for {}", names(set)),
-        Step::CreateSlots { names: set } => format!("make replication slots for {}", names(set)),
+        Step::CreateSlots { names: set } => format!("create replication slots for {}", names(set)),
         Step::Rollback => "stop Postgres and swap in the rolled back data".to_owned(),
         Step::Checkpoint => "CHECKPOINT".to_owned(),
         Step::ShortenStop { .. } => {

@@ -91,7 +91,7 @@ impl Story {
     /// For people.
     pub(super) fn table(&self) -> String {
         if self.rows.is_empty() {
-            return "no such rounds\n".to_owned();
+            return "no matching rounds\n".to_owned();
         }
         let mut table = Table::new();
         table.load_style(presets::ASCII_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
@@ -130,7 +130,7 @@ impl Row {
         let mut done = if self.steps.is_empty() { vec!["nothing".to_owned()] } else { self.steps.clone() };
         done.extend(self.failure.as_ref().map(|failure| format!("FAILED: {failure}")));
         if self.again > 0 {
-            done.push(format!("and again {} times until {}", self.again, time(self.until)));
+            done.push(format!("repeated {} times until {}", self.again, time(self.until)));
         }
         done.join("\n")
     }
@@ -223,8 +223,8 @@ mod tests {
             "p2 is gone from the DCS; asked, it does not answer",
             "take the leader lease",
             "FAILED: cannot acquire leader",
-            "and again 2 times until 2026-11-24 03:15:00.200",
-            "no leader; standing (standing)",
+            "repeated 2 times until 2026-11-24 03:15:00.200",
+            "no leader; standing for election (standing)",
         ] {
             // Cells are wrapped.
             let flat: String = table
@@ -252,7 +252,7 @@ mod tests {
             seen,
             [
                 "nobody holds the leader lease (term 4)",
-                "Postgres: standby, timeline 3, set to stream from p2, and no WAL comes, at 0/64",
+                "Postgres: standby, timeline 3, set to stream from p2, but receives no WAL, at 0/64",
                 "p2 is gone from the DCS; asked, it does not answer",
             ]
         );

@@ -68,10 +68,7 @@ pub(super) async fn drill(
         }
         Err(fault @ RestoreError::Cancelled { .. }) => Err(anyhow::Error::new(fault).into()),
         Err(fault) => {
-            found.fault(format!(
-                "the drill failed, the server would not come back like this: {}",
-                causes(&fault)
-            ));
+            found.fault(format!("the drill failed; a restored server would not come up: {}", causes(&fault)));
             Ok(None)
         }
     }

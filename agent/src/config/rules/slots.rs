@@ -39,7 +39,7 @@ pub(crate) fn declared(dcs: &Value) -> BTreeSet<String> {
 fn slot(name: &str, value: &Value) -> Result<(), &'static str> {
     let letters = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'_';
     if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(letters) {
-        return Err("is no name of a slot: expected small letters, digits and _, at most 63");
+        return Err("is not a valid slot name: expected lower-case letters, digits and _, at most 63");
     }
     if name == ARCHIVE_SLOT {
         return Err("is the name of a slot of Outrider's own");

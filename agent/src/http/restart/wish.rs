@@ -54,7 +54,11 @@ impl Wish {
         };
         let conditions = wish.role.is_some() || wish.below_version.is_some();
         if conditions && (wish.is_for_several() || wish.scheduled_at.is_some()) {
-            return refuse("role and postgres_version are looked at when a restart of one member is asked for; leave them out where it is scheduled, or for several".to_owned());
+            return refuse(
+                "role and postgres_version apply only to the restart of one member, unscheduled; leave \
+                them out"
+                    .to_owned(),
+            );
         }
         if wish.cluster && !wish.named.is_empty() {
             return refuse("give either members or cluster".to_owned());

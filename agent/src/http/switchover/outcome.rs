@@ -116,7 +116,7 @@ impl Awaited {
                     Err(fault) if fault.is_conflict() => deadline = clock::monotonic() + CONFLICT_LIMIT,
                     Err(fault) => {
                         let words = format!(
-                            "{}; the request is void by its deadline, and nothing comes of it after that",
+                            "{}; the request expires at its deadline, and is not carried out after that",
                             causes(&fault)
                         );
                         return self.unknown(&words);
@@ -142,7 +142,7 @@ impl Awaited {
         let report = self.board.borrow();
         let last = report.as_ref().map(|report| format!(" ({})", report.plan.reason)).unwrap_or_default();
         let words = format!(
-            "{} failed: it was not done within {} seconds{last}; the request was taken back, and nothing comes of it",
+            "{} failed: it was not done within {} seconds{last}; the request was withdrawn and will not be carried out",
             capitalized(self.action.word()),
             valid.as_secs()
         );

@@ -199,8 +199,8 @@ mod tests {
             closed.send(()).unwrap();
         });
         begun.await.unwrap();
-        let outcome = child.give_up("room becomes scarce", Duration::ZERO).await;
-        assert_eq!(outcome, Outcome::GivenUp("room becomes scarce"));
+        let outcome = child.give_up("the volume is nearly full", Duration::ZERO).await;
+        assert_eq!(outcome, Outcome::GivenUp("the volume is nearly full"));
         timeout(Duration::from_secs(60), gone).await.expect("both are killed").unwrap();
     }
 }

@@ -21,9 +21,9 @@ impl Claimed<Rollback> {
         match postgres.discard_rollback().await {
             Ok(()) => {
                 *remains = false;
-                info!(path = %postgres.rollback_directory().display(), "removed what was left of a rollback");
+                info!(path = %postgres.rollback_directory().display(), "removed remains of a rollback");
             }
-            Err(fault) => warn!(fault = %causes(&fault), "cannot remove yet what is left of a rollback"),
+            Err(fault) => warn!(fault = %causes(&fault), "cannot remove remains of a rollback yet"),
         }
     }
 

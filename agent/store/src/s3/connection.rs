@@ -237,7 +237,7 @@ impl Connection {
         };
         match timeout(limit, read).await {
             Ok(text) => text.map_err(unreachable),
-            Err(_) => Err(unreachable(format!("the answer broke off for {limit:?}"))),
+            Err(_) => Err(unreachable(format!("the answer stalled for {limit:?}"))),
         }
     }
 

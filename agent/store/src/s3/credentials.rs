@@ -60,11 +60,11 @@ impl Credentials {
             match read(&self.given, &self.files) {
                 Ok(keys) if keys == *known.keys => {}
                 Ok(keys) => {
-                    info!("the keys of the archive's store have changed");
+                    info!("the credentials for the archive's store have changed");
                     known.keys = Arc::new(keys);
                 }
                 Err(fault) => {
-                    warn!(%fault, "cannot read the changed keys of the archive's store: going on with the old ones")
+                    warn!(%fault, "cannot read the changed keys of the archive's store: continuing with the old ones")
                 }
             }
             known.stamps = now;

@@ -33,7 +33,7 @@ impl Body for ResponseBody {
                 None => "it is longer than the store said".to_owned(),
             },
             Ok(Err(error)) => causes(&error.without_url()),
-            Err(_) => format!("the object broke off for {:?}", self.limit),
+            Err(_) => format!("the object stalled for {:?}", self.limit),
         };
         Err(Error::Unreachable { act: "read", url: self.url.clone(), cause })
     }

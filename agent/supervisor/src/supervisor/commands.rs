@@ -101,7 +101,7 @@ impl Supervisor {
     fn start(&mut self, writable: bool, arguments: &[String]) -> Result<Answer, Refusal> {
         let data_directory = self.options.data_directory.clone();
         if self.termination.is_some() {
-            return refuse(RefusalCode::Terminating, "start refused: the supervisor was told to end");
+            return refuse(RefusalCode::Terminating, "start refused: the supervisor was told to stop");
         }
         if let Some(Postmaster { pid, stopping, death, .. }) = &self.postmaster {
             return match death {
@@ -111,7 +111,7 @@ impl Supervisor {
                 None => refuse(RefusalCode::AlreadyRunning, format!("start refused: postmaster {pid} runs")),
                 Some(_) => refuse(
                     RefusalCode::DescendantsRemain,
-                    format!("start refused: what postmaster {pid} left is being killed"),
+                    format!("start refused: remaining processes of postmaster {pid} are being killed"),
                 ),
             };
         }
@@ -182,7 +182,7 @@ impl Supervisor {
     fn promote(&mut self) -> Result<Answer, Refusal> {
         let Postmaster { pid, writable, stopping, .. } = *self.running("promotion")?;
         if self.termination.is_some() {
-            return refuse(RefusalCode::Terminating, "promotion refused: the supervisor was told to end");
+            return refuse(RefusalCode::Terminating, "promotion refused: the supervisor was told to stop");
         }
         if stopping {
             return refuse(RefusalCode::Stopping, format!("promotion refused: postmaster {pid} is stopping"));
@@ -233,7 +233,7 @@ impl Supervisor {
         if self.termination.is_some() && tool::keeps_postgres_from_starting(tool) {
             return refuse(
                 RefusalCode::Terminating,
-                format!("{name} refused: the supervisor was told to end"),
+                format!("{name} refused: the supervisor was told to stop"),
             );
         }
         let identity = match &self.postmaster {

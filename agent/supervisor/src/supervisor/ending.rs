@@ -161,7 +161,7 @@ impl Supervisor {
         let (exit, at_ns) = (death.exit, boottime_ns());
         let took_ms = at_ns.saturating_sub(death.at_ns) / 1_000_000;
         self.last_exit = Some(LastExit { pid, exit, expected, fenced: fencing.is_some(), at_ns });
-        self.log.say(format_args!("nothing is left of postmaster {pid}"));
+        self.log.say(format_args!("postmaster {pid} and all its descendants are gone"));
         self.tell(Event::PostmasterExited { pid, exit, expected, at_ns, took_ms });
         if let Some(fencing) = fencing {
             self.fuse.reset();

@@ -63,8 +63,8 @@ impl Work {
         if conditions == Conditions::Ignored {
             warn!(
                 archive = self.uploader.store.url(),
-                "the store overwrites objects although it is asked not to (If-None-Match): looking before each put \
-                 instead, which two primaries at one time can slip through"
+                "the store overwrites objects although it is asked not to (If-None-Match): checking before each \
+                    put instead, which cannot stop two primaries at the same time"
             );
         }
     }
@@ -140,7 +140,7 @@ impl Work {
                     %first,
                     %last,
                     "the archive has a gap that pg_wal cannot fill: nobody can recover across it; switch over to a member \
-                     that says that it keeps this WAL, or take a base backup"
+                     that reports keeping this WAL, or take a base backup"
                 );
             }
             self.status.gaps = gaps;
@@ -231,7 +231,7 @@ impl Work {
         }
         if !self.status.store_failing {
             self.status.store_failing = true;
-            warn!(error = text, "the archive takes no WAL: it waits in pg_wal");
+            warn!(error = text, "the archive accepts no WAL: it accumulates in pg_wal");
         }
         self.failed(file, text);
         // Files that were under way together fail together: that is one failure.
@@ -244,7 +244,7 @@ impl Work {
         self.backoff.reset();
         if self.status.store_failing {
             self.status.store_failing = false;
-            info!("the archive takes WAL again");
+            info!("the archive accepts WAL again");
         }
     }
 

@@ -103,7 +103,7 @@ fn address_without_mask(field: &[Word]) -> Result<bool, String> {
     if bits.parse::<u8>().is_ok_and(|bits| bits <= most) {
         Ok(false)
     } else {
-        Err(format!("{bits:?} in {address:?} is not a number of bits up to {most}"))
+        Err(format!("{bits:?} in {address:?} is not a prefix length up to {most}"))
     }
 }
 

@@ -158,7 +158,7 @@ fn a_tablespace_that_is_not_ours_or_holds_other_files_is_refused_and_nothing_is_
     let scene = Scene::new();
     fs::remove_dir_all(scene.path("data")).unwrap();
     let fault = refused(&scene);
-    assert!(fault.contains("nothing says that what it holds is of this member"), "{fault}");
+    assert!(fault.contains("nothing says that its content belongs to this member"), "{fault}");
 }
 
 #[test]
