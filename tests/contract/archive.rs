@@ -24,6 +24,7 @@ mod records;
 mod recovering;
 mod refilling;
 mod restoring;
+mod s3;
 mod segments;
 mod shipping;
 mod slot;
@@ -32,6 +33,11 @@ mod small_disk;
 mod streaming;
 mod watched;
 mod writers;
+
+use std::time::Duration;
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes three tests of each body.
 macro_rules! on_every_store {

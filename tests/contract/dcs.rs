@@ -13,6 +13,11 @@ mod records;
 mod rollbacks;
 mod session;
 
+use std::time::Duration;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Makes two tests of each body: one on a real etcd, one in memory.
 macro_rules! on_every_store {
     ($($body:ident),+ $(,)?) => {

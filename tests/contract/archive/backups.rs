@@ -26,10 +26,12 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::bench::{Bench, PATIENCE, gunzip, keys, open, options, read, wait_until, with_a_bit_changed};
+use super::PATIENCE;
+use super::bench::{Bench, gunzip, keys, read, wait_until, with_a_bit_changed};
 use super::embedded::{Embedded, Obedience};
 use super::pg_wal::{SERVER, ship_options};
 use super::postgres::Postgres;
+use super::s3::{open, options};
 
 super::on_every_store!(
     a_backup_under_load_is_restored_by_tar_with_every_row,

@@ -5,18 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_store::{Body, DirectoryStore, S3Options, S3Store, Secret, Store};
+use outrider_store::{Body, DirectoryStore, Store};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use super::PATIENCE;
 use super::embedded::{Embedded, Obedience};
 use super::minio::Minio;
-
-pub(crate) const BUCKET: &str = "backups";
-pub(crate) const KEY: &str = "outrider-test";
-pub(crate) const SECRET: &str = "outrider-secret";
-/// How long a test waits for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use super::s3::{open, options};
 
 /// One store.
 pub(crate) struct Bench {
@@ -64,28 +60,6 @@ impl Bench {
     /// Only S3 keeps metadata beside an object.
     pub(crate) fn keeps_metadata(&self) -> bool {
         !matches!(self.place, Place::Directory(_))
-    }
-}
-
-pub(crate) fn open(options: &S3Options) -> Arc<dyn Store> {
-    Arc::new(S3Store::open(options).unwrap())
-}
-
-/// The right options for a store at this endpoint.
-pub(crate) fn options(endpoint: &str) -> S3Options {
-    S3Options {
-        bucket: BUCKET.to_owned(),
-        create_bucket: false,
-        path: "some/path".to_owned(),
-        endpoint: Some(endpoint.to_owned()),
-        region: "us-east-1".to_owned(),
-        path_style: true,
-        access_key_id: Secret::new(KEY),
-        secret_access_key: Secret::new(SECRET),
-        session_token: None,
-        credential_files: Default::default(),
-        ca_file: None,
-        request_timeout: Duration::from_secs(20),
     }
 }
 
@@ -151,11 +125,6 @@ pub(crate) fn with_a_bit_changed(object: &[u8]) -> Vec<u8> {
     };
     let mut changes = (object.len() / 2..object.len()).map(changed);
     changes.find(|changed| good.is_none() || try_gunzip(changed).ok() != good).unwrap()
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The names in a directory.

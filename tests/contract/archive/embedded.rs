@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
-use super::bench::{BUCKET, KEY, SECRET};
+use super::s3::{BUCKET, KEY, SECRET};
 
 /// How it treats a put with `If-None-Match: *`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

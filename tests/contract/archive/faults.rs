@@ -9,10 +9,12 @@ use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_store::{Conditions, Error, Metadata, Replaced, S3Options, Secret, Stored};
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, free_port, keys, open, options, read};
+use super::PATIENCE;
+use super::bench::{Bench, keys, read};
 use super::embedded::{Embedded, Obedience};
 use super::minio::Minio;
 use super::pg_wal::{PgWal, leadership, segment, shown};
+use super::s3::{free_port, open, options};
 
 const FIRST: &str = "000000010000000000000001";
 const SECOND: &str = "000000010000000000000002";

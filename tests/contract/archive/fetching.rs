@@ -11,8 +11,10 @@ use outrider_store::{Metadata, Store};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, free_port, names, open, options};
+use super::PATIENCE;
+use super::bench::{Bench, names};
 use super::pg_wal::{PgWal, SERVER, SYSTEM_IDENTIFIER, leadership, segment};
+use super::s3::{free_port, open, options};
 
 super::on_every_store!(
     what_was_pushed_is_fetched_byte_for_byte,

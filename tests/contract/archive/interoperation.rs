@@ -21,9 +21,10 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::backups::Primary;
-use super::bench::{BUCKET, KEY, SECRET, open, options, wait_until};
+use super::bench::wait_until;
 use super::minio::Minio;
 use super::postgres::Postgres;
+use super::s3::{BUCKET, KEY, SECRET, open, options};
 
 const SERVER: &str = "homepage";
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use outrider_store::{Error, Metadata, Payload, Replaced, S3Options, Store, Stored};
 
-use super::bench::{Bench, bytes_of, open, options, read};
+use super::bench::{Bench, bytes_of, read};
 use super::interference::{Fault, Interference};
+use super::s3::{open, options};
 
 /// More than any connection holds on the way.
 const LONG: usize = 8 << 20;

@@ -14,7 +14,8 @@ use outrider_archive::catalog::Catalog;
 use outrider_archive::{Layout, prove_by_hand};
 use outrider_store::{CredentialFiles, Metadata, S3Options, Secret, Stored};
 
-use super::bench::{keys, open, options};
+use super::bench::keys;
+use super::s3::{open, options};
 
 /// Serves with this answer; the endpoint.
 async fn serve(answer: impl Fn(&Request, &[u8]) -> Response + Clone + Send + Sync + 'static) -> String {

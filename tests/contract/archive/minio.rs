@@ -9,7 +9,8 @@ use outrider_store::S3Options;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::bench::{BUCKET, KEY, PATIENCE, SECRET, free_port, open, options};
+use super::PATIENCE;
+use super::s3::{BUCKET, KEY, SECRET, free_port, open, options};
 
 pub(crate) struct Minio {
     directory: TempDir,

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::bench::PATIENCE;
+use super::PATIENCE;
 
 /// The smallest that PostgreSQL allows, so that the tests are quick.
 pub(crate) const SIZE: SegmentSize = SegmentSize::new(1 << 20).unwrap();

@@ -13,7 +13,8 @@ use outrider_postgres::{Password, Settings, Tls, User};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::bench::{PATIENCE, names, wait_until};
+use super::PATIENCE;
+use super::bench::{names, wait_until};
 
 pub(crate) struct Postgres {
     directory: TempDir,

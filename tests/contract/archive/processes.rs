@@ -11,8 +11,9 @@ use outrider_restore::client::{self, Exit, Reader};
 use outrider_restore::{Fetcher, Server, ServerError, ServerOptions};
 use outrider_wal::{SegmentSize, TimelineId};
 
-use super::bench::{Bench, open, options};
+use super::bench::Bench;
 use super::pg_wal::{PgWal, SERVER};
+use super::s3::{open, options};
 
 const CLIENT: &str = "OUTRIDER_TEST_CLIENT";
 const SOCKET: &str = "OUTRIDER_TEST_SOCKET";

@@ -12,7 +12,8 @@ use outrider_store::{Metadata, Store, Stored};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, names, wait_until};
+use super::PATIENCE;
+use super::bench::{Bench, names, wait_until};
 use super::pg_wal::{SERVER, SYSTEM_IDENTIFIER, segment};
 use super::watched::Watched;
 

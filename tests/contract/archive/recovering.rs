@@ -6,11 +6,12 @@ use outrider_archive::Layout;
 use outrider_store::{Metadata, Store};
 use outrider_wal::{SegmentSize, WalFileName};
 
-use super::bench::{gunzip, open, options, read};
+use super::bench::{gunzip, read};
 use super::embedded::{Embedded, Obedience};
 use super::pg_wal::SERVER;
 use super::postgres::Postgres;
 use super::processes::{AgentProcess, archive_command, recovery_command};
+use super::s3::{open, options};
 use super::shipping::{all_archived, fill, one, primary};
 
 async fn replace(store: &dyn Store, key: &str, body: &[u8]) {

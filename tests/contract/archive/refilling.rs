@@ -8,10 +8,11 @@ use outrider_store::{Metadata, Store};
 use outrider_wal::TimelineId;
 use tokio::time::sleep;
 
-use super::bench::{Bench, gunzip, keys, open, options, read};
+use super::bench::{Bench, gunzip, keys, read};
 use super::embedded::{Embedded, Obedience};
 use super::pg_wal::{PgWal, SERVER, SIZE, SYSTEM_IDENTIFIER, leadership, segment, shown};
 use super::processes::AgentProcess;
+use super::s3::{open, options};
 
 super::on_every_store!(
     what_the_old_primary_had_not_shipped_the_new_one_ships,

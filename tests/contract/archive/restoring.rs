@@ -356,7 +356,7 @@ async fn a_drill_brings_the_server_up_and_leaves_nothing() {
         session_options: "-c statement_timeout=0".to_owned(),
         goal: Goal::to(Target::Latest),
         backup: None,
-        recovery_limit: super::bench::PATIENCE,
+        recovery_limit: super::PATIENCE,
     };
     let progress = watch::Sender::new(Progress::default());
     let report =

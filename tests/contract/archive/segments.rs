@@ -8,7 +8,8 @@ use outrider_store::{Metadata, Store};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, gunzip, keys, read, wait_until};
+use super::PATIENCE;
+use super::bench::{Bench, gunzip, keys, read, wait_until};
 use super::pg_wal::{PgWal, SERVER, leadership, segment, ship_options, shown};
 
 super::on_every_store!(

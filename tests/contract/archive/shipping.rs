@@ -6,11 +6,12 @@ use outrider_store::Store;
 use outrider_wal::{SegmentSize, TimelineId};
 use tokio_postgres::Client;
 
-use super::bench::{gunzip, keys, open, options, read, wait_until};
+use super::bench::{gunzip, keys, read, wait_until};
 use super::embedded::{Embedded, Obedience};
 use super::pg_wal::SERVER;
 use super::postgres::Postgres;
 use super::processes::{AgentProcess, archive_command, restore_command};
+use super::s3::{open, options};
 
 pub(super) async fn fill(client: &Client, segments: u32) {
     for _ in 0..segments {

@@ -15,7 +15,8 @@ use outrider_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, gunzip, keys, read, wait_until};
+use super::PATIENCE;
+use super::bench::{Bench, gunzip, keys, read, wait_until};
 use super::pg_wal::{PgWal, SERVER, SIZE, leadership, segment};
 use super::watched::Watched;
 

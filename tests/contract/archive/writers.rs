@@ -9,7 +9,8 @@ use outrider_archive::{Leadership, NotDurable, ShipOptions, Shipper};
 use outrider_store::{Metadata, Store};
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, gunzip, keys, read};
+use super::PATIENCE;
+use super::bench::{Bench, gunzip, keys, read};
 use super::pg_wal::{PgWal, SERVER, SYSTEM_IDENTIFIER, leadership, segment, ship_options, shown};
 
 super::on_every_store!(

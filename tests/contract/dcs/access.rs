@@ -10,7 +10,8 @@ use outrider_dcs::{Credentials, Error, EtcdOptions, TlsFiles, open_etcd};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::bench::{PATIENCE, base, identity, options};
+use super::PATIENCE;
+use super::bench::{base, identity, options};
 use super::etcd_process::EtcdCluster;
 
 /// An etcd that knows `root` and, with rights on the cluster's keys only, `agent`.

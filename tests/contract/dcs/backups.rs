@@ -5,7 +5,8 @@ use std::time::Duration;
 use outrider_dcs::{BackupClaim, BackupOutcome, BackupRequest, Dcs};
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, TTL};
+use super::PATIENCE;
+use super::bench::{Bench, TTL};
 
 super::on_every_store!(
     a_backup_is_asked_for_once_until_it_has_ended,

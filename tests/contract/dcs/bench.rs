@@ -13,9 +13,6 @@ use super::etcd_process::EtcdCluster;
 /// Long enough that no busy machine lets it lapse between two steps of a test.
 pub(crate) const TTL: Duration = Duration::from_secs(20);
 
-/// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
 pub(crate) enum Bench {
     Etcd(EtcdCluster),
     Memory(MemoryCluster),

@@ -10,7 +10,7 @@ use outrider_bed::process::{self, Signal};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::bench::PATIENCE;
+use super::PATIENCE;
 
 pub(crate) struct EtcdCluster {
     directory: TempDir,

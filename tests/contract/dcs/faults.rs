@@ -8,7 +8,8 @@ use outrider_dcs::{Dcs, Error, EtcdOptions, open_etcd};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::bench::{PATIENCE, TTL, base, count_keys, identity, identity_with_file, options};
+use super::PATIENCE;
+use super::bench::{TTL, base, count_keys, identity, identity_with_file, options};
 use super::etcd_process::EtcdCluster;
 use super::proxy::Proxy;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use outrider_dcs::{Dcs, RollbackClaim, RollbackOutcome, RollbackRequest, RollbackSwap};
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, TTL};
+use super::PATIENCE;
+use super::bench::{Bench, TTL};
 
 super::on_every_store!(
     a_rollback_cannot_be_taken_back_once_the_swap_has_begun,

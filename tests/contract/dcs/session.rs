@@ -6,7 +6,8 @@ use outrider_dcs::Session;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::bench::{Bench, PATIENCE, TTL, identity, identity_with_file};
+use super::PATIENCE;
+use super::bench::{Bench, TTL, identity, identity_with_file};
 
 super::on_every_store!(
     a_second_agent_under_the_same_name_pushes_nobody_out,

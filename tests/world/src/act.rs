@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use outrider_ha::{MemberName, Plan, StartAs, Step, StopMode};
+use outrider_ha::{Plan, StartAs, Step, StopMode, TurnChange, TurnEnd};
 
-use crate::look;
-use crate::restart::Note;
-use crate::state::{NodeId, Nodes, Sync};
+use crate::ids::{NodeId, Nodes, number, numbers};
+use crate::store::Sync;
 
 /// The longest plan is a switchover taken back.
 const ACTS_MAX: usize = 5;
@@ -105,12 +104,12 @@ impl Act {
             Step::ReleaseLease => Act::ReleaseLease,
             Step::ShortenFuse { .. } => Act::ShortenFuse,
             Step::SetTtl { .. } => Act::SetTtl,
-            Step::HandOverLease { to } => Act::HandOverLease(look::number(to)),
+            Step::HandOverLease { to } => Act::HandOverLease(number(to)),
             Step::RecordSync { standbys, .. } => {
                 Act::RecordSync { standbys: numbers(standbys), seen_last: true }
             }
             Step::RestoreSync { before } => {
-                let leader = before.leader.as_ref().map(look::number).expect("the world's /sync has one");
+                let leader = before.leader.as_ref().map(number).expect("the world's /sync has one");
                 Act::RestoreSync {
                     before: Sync { leader, standbys: numbers(&before.standbys) },
                     seen_last: true,
@@ -118,21 +117,19 @@ impl Act {
             }
             Step::RecordHistory => Act::RecordHistory,
             Step::FinishRequest { .. } | Step::ClearRequest { .. } => Act::ClearRequest,
-            Step::AnnounceSwitchover { to } => Act::AnnounceSwitchover(look::number(to)),
+            Step::AnnounceSwitchover { to } => Act::AnnounceSwitchover(number(to)),
             Step::ClearSwitchover => Act::ClearSwitchover,
             Step::Start(StartAs::Primary { synchronous }) => Act::StartPrimary(numbers(synchronous)),
-            Step::Start(StartAs::Standby { upstream }) => {
-                Act::StartStandby(upstream.as_ref().map(look::number))
-            }
+            Step::Start(StartAs::Standby { upstream }) => Act::StartStandby(upstream.as_ref().map(number)),
             Step::Stop(StopMode::Fast | StopMode::FastAwaiting { .. }) => Act::StopFast,
             Step::Stop(StopMode::Immediate) => Act::StopImmediate,
             Step::Promote => Act::Promote,
-            Step::Follow { upstream } => Act::Follow(look::number(upstream)),
+            Step::Follow { upstream } => Act::Follow(number(upstream)),
             Step::SetSynchronous { names } => Act::SetSynchronous(numbers(names)),
             Step::CreateSlots { names } => Act::CreateSlots(numbers(names)),
             Step::Checkpoint | Step::ShortenStop { .. } => Act::Checkpoint,
-            Step::Rewind { from } => Act::Rewind(look::number(from)),
-            Step::Clone { from } => Act::Clone(look::number(from)),
+            Step::Rewind { from } => Act::Rewind(number(from)),
+            Step::Clone { from } => Act::Clone(number(from)),
             Step::Initdb => Act::Initdb,
             Step::RecreateCluster { standbys } => {
                 Act::Recreate(numbers(standbys.as_deref().unwrap_or_default()))
@@ -140,7 +137,7 @@ impl Act {
             Step::Rollback => Act::Rollback,
             Step::AskSwitchover => Act::AskSwitchover,
             Step::RecordRestart { member, change, .. } => {
-                Act::RecordRestart { note: Note::of(change), seen_last: true, of: look::number(member) }
+                Act::RecordRestart { note: Note::of(change), seen_last: true, of: number(member) }
             }
             Step::AnnounceStop { .. }
             | Step::HastenReplay { .. }
@@ -158,8 +155,30 @@ impl Act {
     }
 }
 
-fn numbers(names: &[MemberName]) -> Nodes {
-    names.iter().map(look::number).fold(Nodes::NONE, Nodes::with)
+/// What a node notes in the key of a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Note {
+    /// It begins.
+    Begins {
+        /// By asking for a switchover.
+        switching: bool,
+    },
+    /// Its turn is over.
+    Ends,
+    /// It took too long: nobody else is restarted.
+    GivesUp,
+}
+
+impl Note {
+    /// Of a step.
+    #[must_use]
+    pub fn of(change: &TurnChange) -> Self {
+        match change {
+            TurnChange::Begun { switching, .. } => Note::Begins { switching: *switching },
+            TurnChange::Ended(TurnEnd::TooLate) => Note::GivesUp,
+            TurnChange::Ended(_) => Note::Ends,
+        }
+    }
 }
 
 /// The steps that are still to be taken, in order.

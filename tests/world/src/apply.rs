@@ -2,17 +2,16 @@
 
 use crate::act::{Act, Acts};
 use crate::event::{Event, is_fault};
+use crate::ids::{NodeId, Nodes};
 use crate::mutant::Mutant;
 use crate::node::{Hang, Postgres, Read};
 use crate::oracle;
-use crate::past;
 use crate::perform::{break_off, perform, promoted, reload};
 use crate::rebuild;
 use crate::restart;
-use crate::rollback;
 use crate::setup::Setup;
-use crate::slots;
-use crate::state::{NodeId, Nodes, Request, State, Wrong};
+use crate::state::{State, Wrong, past, rollback, slots};
+use crate::store::Request;
 use crate::wal::Record;
 
 /// The world after `event`; `None` when nothing has changed.

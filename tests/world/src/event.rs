@@ -4,16 +4,15 @@
 use outrider_ha::Step;
 
 use crate::act::{Act, Acts};
+use crate::ids::{NodeId, Nodes};
 use crate::look;
 use crate::mutant::decide_as;
 use crate::node::{Hang, Postgres};
-use crate::past;
 use crate::perform::may_reload;
 use crate::rebuild;
-use crate::rollback::{self, Turn};
 use crate::setup::{Fuse, Setup};
-use crate::slots;
-use crate::state::{NodeId, Nodes, State};
+use crate::state::rollback::{self, Turn};
+use crate::state::{State, past, slots};
 
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,38 +41,46 @@
 mod act;
 mod apply;
 mod event;
+mod ids;
 mod look;
 mod mutant;
 mod node;
 mod oracle;
-mod past;
 mod perform;
 mod properties;
+mod property_names;
 mod rebuild;
 mod recovery;
 mod restart;
-mod rollback;
 mod search;
 mod setup;
-mod slots;
 mod state;
+mod store;
 mod wal;
 
-pub use act::{Act, Acts};
+pub use act::{Act, Acts, Note};
 pub use event::Event;
+pub use ids::{NodeId, Nodes};
 pub use mutant::{Mutant, catches};
 pub use node::{Hang, Node, Postgres, Published, Read};
-pub use past::{Elsewhere, Keys, Mark, Past, Seen};
-pub use properties::{
+pub use property_names::{
     ALL_BACK, BORN_ONCE, COMES_TO_REST_WHOLE, COPIED_ANEW, ELIGIBLE, FAILOVER, HANDED_OVER_READY, IN_ORDER,
     NOTHING_LOST, ONE_AT_A_TIME, ONE_CLUSTER, ONLY_WHOLE_DATA, ROLLBACK, ROLLED_BACK, RULES_KEPT,
     SINGLE_WRITER, SWITCHED_FIRST, SWITCHOVER, TERMS_ASCEND, WAL_KEPT,
 };
 pub use recovery::{Recovery, search_recovery};
-pub use restart::{Note, Restart, Turn as RestartTurn};
-pub use rollback::{Rollback, Stage, Turn};
-pub use search::{Finding, World, search, search_for};
+pub use search::{Finding, search, search_for};
 pub use setup::{Fuse, Setup};
-pub use slots::Slots;
-pub use state::{Budget, NodeId, Nodes, Oracle, Request, State, Store, Sync, Wrong};
+pub use state::past::{Elsewhere, Keys, Mark, Past, Seen};
+pub use state::rollback::{Rollback, Stage, Turn};
+pub use state::slots::Slots;
+pub use state::{Budget, Oracle, State, Wrong};
+pub use store::{Request, Restart, Store, Sync, Turn as RestartTurn};
 pub use wal::{Branches, Record, Wal};
+
+/// The model.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Its size and its faults.
+    pub setup: Setup,
+}

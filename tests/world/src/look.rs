@@ -9,15 +9,15 @@ use outrider_ha::{
 };
 use outrider_wal::{Lsn, TimelineHistory, TimelineId, TimelineStarts};
 
+use crate::ids::{NodeId, Nodes, name, names, number};
 use crate::node::{Hang, Node, Postgres, Published};
-use crate::past::{self, Mark, Seen};
 use crate::restart;
-use crate::rollback::Stage;
 use crate::setup::Setup;
-use crate::slots;
-use crate::state::{NodeId, Nodes, State, Sync};
+use crate::state::past::{self, Mark, Seen};
+use crate::state::rollback::Stage;
+use crate::state::{State, slots};
+use crate::store::Sync;
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
 const SYSTEM: SystemId = SystemId(7);
 /// Terms are not counted, so that all are this one; the last one held may be an earlier one.
 const TERM: Term = Term(2);
@@ -28,20 +28,6 @@ const REVISION: i64 = 1;
 const FAILURES: u32 = 3;
 /// The empty store.
 const BLANK: StoreId = StoreId(2);
-
-/// The name of a node.
-pub(crate) fn name(node: NodeId) -> MemberName {
-    MemberName::from(NAMES[usize::from(node)])
-}
-
-/// The node of a name.
-///
-/// # Panics
-/// When no node has it: `decide` made it up.
-pub(crate) fn number(name: &MemberName) -> NodeId {
-    let place = NAMES.iter().position(|known| *known == name.as_str());
-    u8::try_from(place.expect("decide names only members that it saw")).expect("few")
-}
 
 /// How long things have lasted, of which the world keeps no count: short or long enough for whatever waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,10 +361,6 @@ fn system(postgres: Postgres) -> Option<SystemId> {
 fn shown(state: &State, mark: Mark) -> Watermark {
     let same = Watermark { term: TERM, revision: REVISION, sync_revision: REVISION, ..Watermark::default() };
     state.past.as_ref().map_or(same, |_| mark.watermark())
-}
-
-fn names(nodes: Nodes) -> Vec<MemberName> {
-    nodes.iter().map(name).collect()
 }
 
 /// Of a session or of the cluster; where nobody shortens it the same for all.

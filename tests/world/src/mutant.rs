@@ -7,7 +7,7 @@ use outrider_ha::{
     rebuild,
 };
 
-use crate::properties::{
+use crate::property_names::{
     COMES_TO_REST_WHOLE, HANDED_OVER_READY, IN_ORDER, NOTHING_LOST, ONE_AT_A_TIME, ONE_CLUSTER,
     ONLY_WHOLE_DATA, ROLLED_BACK, RULES_KEPT, SINGLE_WRITER, SWITCHED_FIRST, WAL_KEPT,
 };

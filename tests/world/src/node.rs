@@ -4,7 +4,8 @@ use outrider_ha::Role;
 use outrider_wal::TimelineId;
 
 use crate::act::Acts;
-use crate::state::{NodeId, Nodes, Store, Sync};
+use crate::ids::{NodeId, Nodes};
+use crate::store::{Store, Sync};
 use crate::wal::{Record, Wal};
 
 /// A Postgres.

@@ -2,9 +2,10 @@
 
 use outrider_wal::TimelineId;
 
+use crate::ids::NodeId;
 use crate::node::Postgres;
 use crate::setup::Setup;
-use crate::state::{NodeId, State, Wrong};
+use crate::state::{State, Wrong};
 use crate::wal::Record;
 
 /// After every change: who could tell its client of a commit has told it. The earliest moment is the hardest one.

@@ -1,16 +1,16 @@
 //! Carries out one step of a plan on the world, as the DCS, the supervisor and Postgres would. Decides nothing.
 
 use crate::act::Act;
+use crate::ids::{NodeId, Nodes};
 use crate::mutant::Mutant;
 use crate::node::{Hang, Postgres};
 use crate::oracle;
-use crate::past::{self, Keys};
 use crate::rebuild;
 use crate::restart;
-use crate::rollback;
 use crate::setup::Setup;
-use crate::slots;
-use crate::state::{NodeId, Nodes, Request, State, Sync, Wrong};
+use crate::state::past::{self, Keys};
+use crate::state::{State, Wrong, rollback, slots};
+use crate::store::{Request, Sync};
 use crate::wal::Record;
 
 /// The step was not done; the plan ends.
@@ -134,7 +134,7 @@ fn record_sync(setup: &Setup, state: &mut State, node: NodeId, standbys: Nodes, 
 fn write_sync(state: &mut State, node: NodeId, sync: Sync, seen_last: bool) -> Outcome {
     require(state.dcs.holder == Some(node) && seen_last)?;
     state.dcs.sync = Some(sync);
-    sync_was_written(state);
+    state.sync_was_written();
     if let Some(past) = &mut state.past {
         past.now.sync += 1;
         let seen = &mut past.seen[usize::from(node)];
@@ -176,22 +176,6 @@ fn renew(setup: &Setup, state: &mut State, node: NodeId) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn sync_was_written(state: &mut State) {
-    for node in lookers(state) {
-        let here = state.node_mut(node);
-        here.plan.sync_was_written();
-        here.struck = None;
-        if let Some(read) = &mut here.read {
-            read.sync_is_last = false;
-        }
-    }
-}
-
-/// Those whose agents look at these keys.
-pub(crate) fn lookers(state: &State) -> Vec<NodeId> {
-    state.ids().filter(|node| state.looks_here(*node)).collect()
-}
-
 fn release(state: &mut State, node: NodeId) -> Outcome {
     require(state.dcs.holder == Some(node))?;
     state.dcs.holder = None;
@@ -205,7 +189,7 @@ fn record_history(state: &mut State, node: NodeId) -> Outcome {
 }
 
 fn begin_term(state: &mut State) {
-    for node in lookers(state) {
+    for node in state.lookers() {
         state.node_mut(node).held_this_term = false;
     }
     rollback::term_begins(state);

@@ -4,11 +4,13 @@ use outrider_ha::{Role, SyncState, SynchronousMode, Testimony, Watermark, Witnes
 
 use outrider_wal::TimelineId;
 
+use crate::ids::{NodeId, Nodes, name, names, number};
 use crate::look;
 use crate::mutant::rebuild_as;
-use crate::past::write_anew;
 use crate::setup::Setup;
-use crate::state::{NodeId, Nodes, State, Store, Sync};
+use crate::state::State;
+use crate::state::past::write_anew;
+use crate::store::{Store, Sync};
 
 /// Whether somebody has a reason to: the DCS is an old copy, or all agents find nothing.
 pub(crate) fn may_be_asked_for(state: &State) -> bool {
@@ -25,14 +27,14 @@ pub(crate) fn rebuilding(setup: &Setup, state: &State, heard: Nodes) -> Option<(
     let witnesses: Vec<Witness> = state
         .ids()
         .map(|node| Witness {
-            name: look::name(node),
+            name: name(node),
             says: heard.has(node).then(|| testimony(state, node)).flatten(),
         })
         .collect();
     let dcs = state.keys_of(0).map_or(Watermark::default(), |(_, mark)| mark.watermark());
     let mode = if setup.synchronous { SynchronousMode::On } else { SynchronousMode::Off };
     let outcome = rebuild_as(setup.mutant, &witnesses, &dcs, mode).ok()?;
-    Some((look::number(&outcome.best), look::number(&outcome.record_of)))
+    Some((number(&outcome.best), number(&outcome.record_of)))
 }
 
 fn testimony(state: &State, node: NodeId) -> Option<Testimony> {
@@ -45,15 +47,15 @@ fn testimony(state: &State, node: NodeId) -> Option<Testimony> {
     let role = if here.postgres.is_writable() { Role::Primary } else { member.role };
     let record = seen.record?;
     let sync = record.sync.map(|sync| SyncState {
-        leader: Some(look::name(sync.leader)),
-        standbys: sync.standbys.iter().map(look::name).collect(),
+        leader: Some(name(sync.leader)),
+        standbys: names(sync.standbys),
         given_up: TimelineId::default(),
         revision: seen.watermark().sync_revision,
     });
     Some(Testimony {
         watermark: seen.watermark(),
         sync,
-        leader: record.leader.map(look::name),
+        leader: record.leader.map(name),
         role,
         system: member.system,
         timeline: here.wal.timeline(),

@@ -1,53 +1,13 @@
-//! A restart of all members, one after the other, that somebody asked for: the key in the DCS, and what is judged of it.
+//! A restart of all members, one after the other, that somebody asked for: how it goes on, and what is judged of it.
 
-use outrider_ha::{RestartTurn, TurnChange, TurnState};
+use outrider_ha::{RestartTurn, TurnState};
 
-use crate::act::{Act, Acts};
-use crate::look;
+use crate::act::{Act, Acts, Note};
+use crate::ids::{NodeId, name};
 use crate::node::Postgres;
 use crate::oracle::judge;
-use crate::perform::lookers;
-use crate::state::{NodeId, State, Wrong};
-
-/// Not done for one member, done for another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Turn {
-    /// Not begun.
-    #[default]
-    Waiting,
-    /// Begun.
-    Begun {
-        /// The postmaster that is to end still runs, or did when it was looked last.
-        same: bool,
-        /// It led, and somebody else is to take over.
-        switching: bool,
-    },
-    /// Over.
-    Ended,
-}
-
-/// The key, while it has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Restart {
-    /// By number of the node; all members are in it.
-    pub turns: [Turn; 3],
-    /// The leader goes first, where it is: it waits for less of what standbys must not have less of.
-    pub primary_first: bool,
-}
-
-/// What a node notes in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Note {
-    /// It begins.
-    Begins {
-        /// By asking for a switchover.
-        switching: bool,
-    },
-    /// Its turn is over.
-    Ends,
-    /// It took too long: nobody else is restarted.
-    GivesUp,
-}
+use crate::state::{State, Wrong};
+use crate::store::{Restart, Turn};
 
 /// Of a postmaster that is to end, and of the one after it.
 const BEFORE: &str = "before";
@@ -69,19 +29,7 @@ impl Restart {
             Turn::Ended => TurnState::Ended,
         };
         let members = self.turns.iter().take(nodes).zip(0..);
-        members.map(|(turn, node)| RestartTurn { name: look::name(node), state: state(turn) }).collect()
-    }
-}
-
-impl Note {
-    /// Of a step.
-    #[must_use]
-    pub fn of(change: &TurnChange) -> Self {
-        match change {
-            TurnChange::Begun { switching, .. } => Note::Begins { switching: *switching },
-            TurnChange::Ended(outrider_ha::TurnEnd::TooLate) => Note::GivesUp,
-            TurnChange::Ended(_) => Note::Ends,
-        }
+        members.map(|(turn, node)| RestartTurn { name: name(node), state: state(turn) }).collect()
     }
 }
 
@@ -130,7 +78,7 @@ pub(crate) fn record(state: &mut State, node: NodeId, note: Note) {
     {
         state.dcs.restart = None;
     }
-    for other in lookers(state) {
+    for other in state.lookers() {
         state.node_mut(other).plan.restart_was_written();
     }
 }

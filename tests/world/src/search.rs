@@ -5,23 +5,19 @@ use std::fmt::Write as _;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use crate::World;
 use crate::act::Acts;
 use crate::apply::apply;
 use crate::event::{self, Event};
+use crate::ids::Nodes;
 use crate::node::{Node, Postgres};
-use crate::past::Past;
 use crate::properties;
 use crate::setup::Setup;
-use crate::slots::Slots;
-use crate::state::{Budget, Nodes, Oracle, State, Store, Sync};
+use crate::state::past::Past;
+use crate::state::slots::Slots;
+use crate::state::{Budget, Oracle, State};
+use crate::store::{Store, Sync};
 use crate::wal::Branches;
-
-/// The model.
-#[derive(Clone, Debug)]
-pub struct World {
-    /// Its size and its faults.
-    pub setup: Setup,
-}
 
 impl Model for World {
     type State = State;

@@ -1,53 +1,16 @@
 //! One moment of the world: the DCS, the nodes, what may still go wrong, and what the oracle remembers. Holds no rule.
+//! Parts of it with a course of their own are below it, each with what may happen to it: `past`, `rollback`, `slots`.
 
-use outrider_wal::TimelineId;
+pub(crate) mod past;
+pub(crate) mod rollback;
+pub(crate) mod slots;
 
+use crate::ids::NodeId;
 use crate::node::{Node, Postgres};
-use crate::past::Past;
-use crate::restart::Restart;
-use crate::rollback::Rollback;
-use crate::slots::Slots;
-use crate::wal::Branches;
-
-/// A node, by number: 0 is member a.
-pub type NodeId = u8;
-
-/// A set of nodes, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Nodes(u8);
-
-impl Nodes {
-    /// Nobody.
-    pub const NONE: Nodes = Nodes(0);
-
-    /// With `node` in it.
-    #[must_use]
-    pub const fn with(self, node: NodeId) -> Self {
-        Nodes(self.0 | 1 << node)
-    }
-
-    /// Without `node` in it.
-    #[must_use]
-    pub const fn without(self, node: NodeId) -> Self {
-        Nodes(self.0 & !(1 << node))
-    }
-
-    /// Whether `node` is in it.
-    #[must_use]
-    pub const fn has(self, node: NodeId) -> bool {
-        self.0 >> node & 1 == 1
-    }
-
-    /// Those in it, ascending.
-    pub fn iter(self) -> impl Iterator<Item = NodeId> {
-        (0..8).filter(move |node| self.has(*node))
-    }
-
-    /// Every subset of it.
-    pub fn subsets(self) -> impl Iterator<Item = Nodes> {
-        (0..=self.0).filter(move |subset| subset & !self.0 == 0).map(Nodes)
-    }
-}
+use crate::store::Store;
+use past::Past;
+use rollback::Rollback;
+use slots::Slots;
 
 /// One moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -98,70 +61,18 @@ impl State {
         let flows = source.postgres.accepts_connections() && self.node(node).wal.is_prefix_of(source.wal);
         (flows && self.keeps_what_follows(upstream, node)).then_some(upstream)
     }
-}
 
-/// The keys of the cluster. Terms are not counted: what matters of a term is whether it is still the same one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Store {
-    /// The holder of the leader lease.
-    pub holder: Option<NodeId>,
-    /// The `/sync` key; its revision shows in the plans, which know whether what they saw is still there.
-    pub sync: Option<Sync>,
-    /// The history that a leader recorded.
-    pub branches: Branches,
-    /// The position that the leader published; kept in asynchronous mode only, where it counts.
-    pub last_position: u8,
-    /// What somebody asked for.
-    pub request: Option<Request>,
-    /// Whose data a rollback is swapping.
-    pub swapping: Option<NodeId>,
-    /// The timeline that the last rollback began.
-    pub least_timeline: TimelineId,
-    /// The restart of members that somebody asked for.
-    pub restart: Option<Restart>,
-    /// The ttl of the cluster was shortened.
-    pub short_ttl: bool,
-    /// The switchover that the leader announced: from whom, to whom.
-    pub announced: Option<(NodeId, NodeId)>,
-}
-
-impl Store {
-    /// Keys of which nothing was asked or announced.
-    #[must_use]
-    pub fn new(holder: Option<NodeId>, sync: Option<Sync>, branches: Branches) -> Self {
-        Store {
-            holder,
-            sync,
-            branches,
-            last_position: 0,
-            request: None,
-            swapping: None,
-            least_timeline: TimelineId::default(),
-            restart: None,
-            short_ttl: false,
-            announced: None,
+    /// Somebody wrote `/sync`: what was seen of it is no longer the last.
+    pub(crate) fn sync_was_written(&mut self) {
+        for node in self.lookers() {
+            let here = self.node_mut(node);
+            here.plan.sync_was_written();
+            here.struck = None;
+            if let Some(read) = &mut here.read {
+                read.sync_is_last = false;
+            }
         }
     }
-}
-
-/// A request for another leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Request {
-    /// Who is to give up, where it was asked for because of a restart.
-    pub from: Option<NodeId>,
-    /// Who is to lead; anyone who can.
-    pub to: Option<NodeId>,
-    /// Also when nobody leads; otherwise it is a switchover.
-    pub failover: bool,
-}
-
-/// The value of `/sync`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sync {
-    /// Its leader.
-    pub leader: NodeId,
-    /// The standbys that may be promoted.
-    pub standbys: Nodes,
 }
 
 /// What may still happen.

@@ -1,10 +1,11 @@
 //! The swap of a rollback: data that was restored beside the running primary takes the place of its own. What the task and the job of
 //! the program do around `Step::Rollback`; how it was prepared is not in it.
 
+use super::State;
+use crate::ids::NodeId;
 use crate::mutant::Mutant;
 use crate::node::Postgres;
 use crate::setup::Setup;
-use crate::state::{NodeId, State};
 use crate::wal::{Record, Wal};
 
 /// A rollback that a node does.

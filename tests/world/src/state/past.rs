@@ -3,10 +3,11 @@
 
 use outrider_ha::{Lost, StoreId, Term, Watermark};
 
+use super::State;
 use crate::act::Act;
-use crate::perform::sync_was_written;
+use crate::ids::{NodeId, Nodes};
 use crate::setup::Setup;
-use crate::state::{NodeId, Nodes, State, Store, Sync};
+use crate::store::{Store, Sync};
 
 /// How far the DCS is: only what is more and what is less counts, so that the numbers stay small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -203,6 +204,11 @@ impl State {
         elsewhere.is_none_or(|elsewhere| !elsewhere.led.has(node))
     }
 
+    /// Those whose agents look at `dcs`.
+    pub(crate) fn lookers(&self) -> Vec<NodeId> {
+        self.ids().filter(|node| self.looks_here(*node)).collect()
+    }
+
     /// The keys that the agent of `node` looks at, and how far they are; `None` where there are none.
     #[must_use]
     pub fn keys_of(&self, node: NodeId) -> Option<(&Store, Mark)> {
@@ -246,7 +252,7 @@ pub(crate) fn restore(state: &mut State) {
         state.oracle.born_this_term = false;
     }
     if other_sync {
-        sync_was_written(state);
+        state.sync_was_written();
     }
 }
 
@@ -337,11 +343,11 @@ pub(crate) fn write_anew(state: &mut State, keys: Store, by: Seen) {
             past.elsewhere = None;
         }
     }
-    for node in state.ids().filter(|node| state.looks_here(*node)).collect::<Vec<_>>() {
+    for node in state.lookers() {
         state.node_mut(node).held_this_term = false;
     }
     state.oracle.born_this_term = false;
-    sync_was_written(state);
+    state.sync_was_written();
 }
 
 /// What a node remembers after a look. A store in which nothing of a cluster stands is not remembered.

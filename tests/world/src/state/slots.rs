@@ -1,11 +1,12 @@
 //! Replication slots of members, the WAL that they keep, and what becomes of a member whose WAL is gone. Only in worlds with
 //! `Setup::slots`; in the others no WAL is ever removed.
 
+use super::State;
 use crate::act::Act;
+use crate::ids::{NodeId, Nodes};
 use crate::mutant::Mutant;
 use crate::node::Postgres;
 use crate::setup::Setup;
-use crate::state::{NodeId, Nodes, State};
 
 /// Positions up to which members have confirmed, by number of the node; `None` where there is no slot.
 type Positions = [Option<u8>; 3];
