@@ -20,7 +20,7 @@ pub(crate) use publish::{configure, learn, leave, publish, withdraw};
 
 /// A step that failed; the steps after it were not tried.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum StepError {
     /// The DCS did not do it, or did not say.
     #[error(transparent)]
     Dcs(#[from] outrider_dcs::Error),
@@ -48,7 +48,7 @@ pub(crate) enum Fault {
 ///
 /// # Errors
 /// Of the first step that failed.
-pub(crate) async fn act(plan: &Plan, instruments: &Instruments, state: &mut State) -> Result<(), Fault> {
+pub(crate) async fn act(plan: &Plan, instruments: &Instruments, state: &mut State) -> Result<(), StepError> {
     let mut actor = Actor { instruments, state, reason: Some(&plan.reason) };
     for step in &plan.steps {
         actor.step(step).await?;
@@ -64,7 +64,7 @@ struct Actor<'round> {
 }
 
 impl Actor<'_> {
-    async fn step(&mut self, step: &Step) -> Result<(), Fault> {
+    async fn step(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
             Step::AcquireLease { sync_revision, request } => {
                 self.acquire_lease(*sync_revision, *request).await

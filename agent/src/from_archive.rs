@@ -7,7 +7,7 @@ use std::sync::Arc;
 use outrider_archive::Shipper;
 use outrider_archive::catalog::Catalog;
 use outrider_postgres::{Configuration, Error, Postgres, Upstream};
-use outrider_restore::{AheadOptions, Fetcher, Goal, Plan, Progress, Server, ServerOptions, Target};
+use outrider_restore::{AheadOptions, Fetcher, Goal, Plan, RestoreProgress, Server, ServerOptions, Target};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -123,7 +123,7 @@ async fn copied(
     directory: PathBuf,
     restore_command: String,
 ) -> Result<(), Error> {
-    let (told, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
+    let (told, cancel) = (watch::Sender::new(RestoreProgress::default()), CancellationToken::new());
     let _stop: DropGuard = cancel.clone().drop_guard();
     let copied = restore::files(archive, plan.clone(), directory, restore_command, told, cancel).await;
     copied.map_err(|problem| trouble(&problem))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use outrider_archive::BackupId;
-use outrider_restore::{Goal, Phase, Plan, Progress, RestoreOptions, Restorer};
+use outrider_restore::{Goal, Phase, Plan, RestoreOptions, RestoreProgress, Restorer};
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub(crate) async fn files(
     plan: Plan,
     directory: PathBuf,
     restore_command: String,
-    told: watch::Sender<Progress>,
+    told: watch::Sender<RestoreProgress>,
     cancel: CancellationToken,
 ) -> Result<(), String> {
     let archive = archive.clone();
@@ -71,7 +71,7 @@ pub(crate) async fn files(
                     return Ok(());
                 }
                 _ = lines.tick() => {
-                    let Progress { phase, bytes, bytes_total, files, .. } = *heard.borrow();
+                    let RestoreProgress { phase, bytes, bytes_total, files, .. } = *heard.borrow();
                     if phase != Phase::Checking {
                         info!(?phase, bytes, bytes_total, files, "restoring");
                     }

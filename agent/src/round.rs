@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use self::alarm::{Alarm, Wakened};
 use self::throttle::Throttle;
-use crate::act::{self, Fault};
+use crate::act::{self, StepError};
 use crate::backup::CatalogCache;
 use crate::config::{self, Config};
 use crate::http::{self, Api};
@@ -210,7 +210,7 @@ impl Rounds {
     }
 
     /// A plan that breaks a rule is a defect of ours: it is not carried out, and the lease runs out by itself.
-    async fn carry_out(&mut self, view: &View, plan: &Plan) -> Result<(), Fault> {
+    async fn carry_out(&mut self, view: &View, plan: &Plan) -> Result<(), StepError> {
         if let Err(breach) = invariant::check(view, plan) {
             error!(
                 ?breach,
@@ -221,7 +221,7 @@ impl Rounds {
         }
         let outcome = act::act(plan, &self.instruments, &mut self.state).await;
         if let Err(fault) = &outcome {
-            if let Fault::Dcs(fault) = fault {
+            if let StepError::Dcs(fault) = fault {
                 self.state.counters.note_dcs_error(fault);
             }
             let text = causes(fault);

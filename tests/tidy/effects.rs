@@ -12,7 +12,7 @@ const REBUILD: &str = "agent/src/cli/dcs.rs";
 const EFFECTS: [(&str, &[&str]); 40] = [
     // Lease, session, fuse, `/sync` and a running Postgres: steps of the plan.
     ("acquire_leader", &[ACT]),
-    ("acquire_leader_on_wish", &[ACT]),
+    ("acquire_leader_on_request", &[ACT]),
     ("renew_leader", &[ACT]),
     ("release_leader", &[ACT]),
     ("hand_over_leader", &[ACT]),

@@ -37,7 +37,7 @@ use outrider_store::{self as store, Store};
 use sweep::INFO;
 
 pub use index::{BackupIndex, INDEX, Inside, MANIFEST, Point, TarIndex};
-pub use progress::{Phase, Progress};
+pub use progress::{BackupProgress, Phase};
 pub use source::{Begun, Ended, Source, SourceError, StoredWal, WalArchived, WalMissing};
 pub(crate) use sweep::claimed_by;
 pub use sweep::sweep_abandoned;
@@ -172,13 +172,13 @@ pub async fn take_backup(
     source: Box<dyn Source>,
     wal: &dyn WalArchived,
     (options, owned): (&BackupOptions, Owned),
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<BackupProgress>,
     cancel: &CancellationToken,
 ) -> Result<BackupReport, BackupError> {
-    progress.send_replace(Progress::default());
+    progress.send_replace(BackupProgress::default());
     store.probe(&options.layout.probe()).await?;
     let claim = Claim::make(&*store, &options.layout, owned).await?;
-    let run = Run { store: &store, wal, options, owned, progress, cancel, claim: &claim };
+    let run = BackupRun { store: &store, wal, options, owned, progress, cancel, claim: &claim };
     let outcome = run.take(source).await;
     if let Err(error) = &outcome
         && !matches!(error, BackupError::Unknown { .. })
@@ -196,17 +196,17 @@ pub async fn take_backup(
     outcome
 }
 
-struct Run<'a> {
+struct BackupRun<'a> {
     store: &'a Arc<dyn Store>,
     wal: &'a dyn WalArchived,
     options: &'a BackupOptions,
     owned: Owned,
-    progress: &'a watch::Sender<Progress>,
+    progress: &'a watch::Sender<BackupProgress>,
     cancel: &'a CancellationToken,
     claim: &'a Claim,
 }
 
-impl Run<'_> {
+impl BackupRun<'_> {
     async fn take(&self, mut source: Box<dyn Source>) -> Result<BackupReport, BackupError> {
         let (layout, id) = (&self.options.layout, &self.claim.id);
         self.phase(Phase::Starting);

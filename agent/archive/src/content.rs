@@ -30,7 +30,7 @@ const PIECE: usize = 64 * 1024;
 /// Why a file does not go into the archive, or not out of it: it is not what its name says.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it, the fields are their parts")]
-pub enum Fault {
+pub enum ContentError {
     #[error("{path} is not there")]
     Missing { path: PathBuf },
     #[error("cannot read {path}")]
@@ -85,11 +85,11 @@ pub(crate) fn pack(
     name: WalFileName,
     expected: Expected,
     compression: Compression,
-) -> Result<Packed, Fault> {
+) -> Result<Packed, ContentError> {
     let path = pg_wal.join(name.to_string());
     let unreadable = |source: io::Error| match source.kind() {
-        ErrorKind::NotFound => Fault::Missing { path: path.clone() },
-        _ => Fault::Read { path: path.clone(), source },
+        ErrorKind::NotFound => ContentError::Missing { path: path.clone() },
+        _ => ContentError::Read { path: path.clone(), source },
     };
     let mut file = File::open(&path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
@@ -97,7 +97,7 @@ pub(crate) fn pack(
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
             let size = expected.segment_size.bytes();
             if length != size {
-                return Err(Fault::Length { name, found: length, expected: size });
+                return Err(ContentError::Length { name, found: length, expected: size });
             }
             let mut header = [0; HEADER];
             file.read_exact(&mut header).map_err(unreadable)?;
@@ -109,7 +109,7 @@ pub(crate) fn pack(
             let mut again = [0; HEADER];
             file.rewind().and_then(|()| file.read_exact(&mut again)).map_err(unreadable)?;
             if again != header || packed.bytes_in != size {
-                return Err(Fault::Changed { name });
+                return Err(ContentError::Changed { name });
             }
             Ok(packed)
         }
@@ -128,7 +128,7 @@ pub fn check_header(
     segment: SegmentName,
     header: &[u8; HEADER],
     expected: Expected,
-) -> Result<(), Fault> {
+) -> Result<(), ContentError> {
     // Numbers are in the byte order of the server, which is this machine's.
     let two = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
     let four = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -139,24 +139,24 @@ pub fn check_header(
     let (magic, info, timeline, address) = (two(0), two(2), four(4), eight(8));
     let (system_identifier, segment_size) = (system_identifier(header), four(32));
     if !MAGICS.contains(&magic) || info & LONG_HEADER == 0 {
-        return Err(Fault::Magic { name, found: magic });
+        return Err(ContentError::Magic { name, found: magic });
     }
     if let Some(expected) = expected.system_identifier
         && expected != system_identifier
     {
-        return Err(Fault::SystemIdentifier { name, found: system_identifier, expected });
+        return Err(ContentError::SystemIdentifier { name, found: system_identifier, expected });
     }
     let size = expected.segment_size.bytes();
     if u64::from(segment_size) != size {
-        return Err(Fault::SegmentSize { name, found: segment_size, expected: size });
+        return Err(ContentError::SegmentSize { name, found: segment_size, expected: size });
     }
     let start = segment.start(expected.segment_size);
     if address != start.get() {
-        return Err(Fault::Address { name, found: outrider_wal::Lsn::new(address), expected: start });
+        return Err(ContentError::Address { name, found: outrider_wal::Lsn::new(address), expected: start });
     }
     // The first segment of a new timeline is a copy of the old one's up to the switch, so an earlier one is right.
     if timeline == 0 || timeline > segment.timeline.get() {
-        return Err(Fault::Timeline { name, found: timeline });
+        return Err(ContentError::Timeline { name, found: timeline });
     }
     Ok(())
 }
@@ -175,12 +175,12 @@ pub fn stated_size(header: &[u8; HEADER]) -> Option<SegmentSize> {
 }
 
 /// Checks a history or a backup history.
-pub fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), Fault> {
-    let history_fault = |fault: String| Fault::History { name, fault };
+pub fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), ContentError> {
+    let history_fault = |fault: String| ContentError::History { name, fault };
     if let WalFileName::BackupHistory { .. } = name {
         // It holds the label of the backup, which may be in any encoding.
         let found = bytes.windows(18).any(|words| words == b"START WAL LOCATION");
-        return if found { Ok(()) } else { Err(Fault::BackupHistory { name }) };
+        return if found { Ok(()) } else { Err(ContentError::BackupHistory { name }) };
     }
     if bytes.len() as u64 > TEXT_MAX {
         return Err(history_fault(format!("it has more than {TEXT_MAX} bytes")));
@@ -265,7 +265,7 @@ mod tests {
         header
     }
 
-    fn check(header: &[u8; HEADER]) -> Result<(), Fault> {
+    fn check(header: &[u8; HEADER]) -> Result<(), ContentError> {
         check_header(WalFileName::Segment(segment()), segment(), header, EXPECTED)
     }
 
@@ -285,15 +285,15 @@ mod tests {
 
     #[test]
     fn each_lie_of_a_header_is_told_apart() {
-        assert!(matches!(check(&[0; HEADER]), Err(Fault::Magic { .. })));
-        assert!(matches!(check(&changed(2, 2)), Err(Fault::Magic { .. })), "a short header");
+        assert!(matches!(check(&[0; HEADER]), Err(ContentError::Magic { .. })));
+        assert!(matches!(check(&changed(2, 2)), Err(ContentError::Magic { .. })), "a short header");
         assert!(matches!(
             check(&changed(24, 1)),
-            Err(Fault::SystemIdentifier { found: 43, expected: 42, .. })
+            Err(ContentError::SystemIdentifier { found: 43, expected: 42, .. })
         ));
-        assert!(matches!(check(&changed(34, 3)), Err(Fault::SegmentSize { .. })));
-        assert!(matches!(check(&changed(11, 1)), Err(Fault::Address { .. })));
-        assert!(matches!(check(&changed(4, 1)), Err(Fault::Timeline { found: 3, .. })));
+        assert!(matches!(check(&changed(34, 3)), Err(ContentError::SegmentSize { .. })));
+        assert!(matches!(check(&changed(11, 1)), Err(ContentError::Address { .. })));
+        assert!(matches!(check(&changed(4, 1)), Err(ContentError::Timeline { found: 3, .. })));
     }
 
     #[test]

@@ -27,15 +27,15 @@ pub mod metadata;
 pub mod retention;
 
 pub use backup::{
-    BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Inside, MANIFEST, Phase,
-    Point, Progress, Source, SourceError, StoredWal, TarIndex, WalArchived, WalMissing, sweep_abandoned,
-    take_backup,
+    BackupError, BackupIndex, BackupOptions, BackupProgress, BackupReport, Begun, Ended, INDEX, Inside,
+    MANIFEST, Phase, Point, Source, SourceError, StoredWal, TarIndex, WalArchived, WalMissing,
+    sweep_abandoned, take_backup,
 };
 pub use backup_info::{
     BackupId, BackupInfo, BackupStatus, BadBackupId, BadBackupInfo, ReadBackupInfo, Tablespace,
 };
 pub use compression::{Compression, Format};
-pub use content::Fault;
+pub use content::ContentError;
 pub use layout::{BadServerName, Layout};
 pub use owner::{Leader, NotOwned, Owned, prove, prove_by_hand};
 pub use ship::{Leadership, NotDurable, ShipOptions, Shipper};

@@ -66,7 +66,7 @@ impl ShipOptions {
 pub enum NotDurable {
     /// The file is not what its name says.
     #[error("not archived: {0}")]
-    Fault(String),
+    Content(String),
     /// The archive has another content for this name.
     #[error("not archived, and nobody may overwrite it: {0}")]
     Conflict(String),
@@ -121,7 +121,7 @@ impl Shipper {
         let packers = Arc::new(Semaphore::new(cores()));
         let suffixes = Suffixes::default();
         let uploader = Uploader { store, layout, compression, suffixes, pg_wal, packers };
-        let work = work::Work::new(uploader, member, parallelism.get(), status_shown);
+        let work = work::Shipping::new(uploader, member, parallelism.get(), status_shown);
         tokio::spawn(work.run(leadership_seen, asked));
         Shipper { leadership: Arc::new(leadership), questions, status }
     }

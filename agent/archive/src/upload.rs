@@ -16,7 +16,7 @@ use crate::compression::reader;
 use crate::content::{self, Expected, Packed};
 use crate::metadata;
 use crate::status::Conflict;
-use crate::{Compression, Fault, Format, Layout};
+use crate::{Compression, ContentError, Format, Layout};
 use outrider_store::{self as store, Store, Stored, causes, read_on_a_thread};
 
 pub(crate) use suffix::Suffixes;
@@ -48,7 +48,7 @@ pub(crate) enum UploadError {
     /// The store: the same again later.
     Store(store::Error),
     /// The file.
-    Fault(Fault),
+    Content(ContentError),
     /// The archive has another file of this name.
     Conflict(Conflict),
     /// The program itself is stopping or broken.
@@ -75,7 +75,7 @@ impl Uploader {
             packed
         });
         let packed = packing.await.map_err(|error| UploadError::Task(error.to_string()))?;
-        let Packed { body, sha256, bytes_in, commits } = packed.map_err(UploadError::Fault)?;
+        let Packed { body, sha256, bytes_in, commits } = packed.map_err(UploadError::Content)?;
         let uploaded = Uploaded { bytes_in, bytes_out: body.length(), compressing: started.elapsed() };
         let beside = metadata::of(&sha256, commits);
 
@@ -147,7 +147,7 @@ impl UploadError {
     pub(crate) fn text(&self) -> String {
         match self {
             UploadError::Store(error) => causes(error),
-            UploadError::Fault(fault) => causes(fault),
+            UploadError::Content(fault) => causes(fault),
             UploadError::Conflict(Conflict { name, ours, object, theirs }) => format!(
                 "{object} exists with other content than our {name} (SHA-256 {theirs} there, {ours} here); nothing was overwritten"
             ),

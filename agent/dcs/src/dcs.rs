@@ -96,7 +96,7 @@ pub trait Dcs: Send + Sync {
     ///
     /// # Errors
     /// `Conflict` also when the request was cancelled.
-    async fn acquire_leader_on_wish(
+    async fn acquire_leader_on_request(
         &self,
         sync_revision: Option<i64>,
         seen: i64,

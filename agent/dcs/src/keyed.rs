@@ -124,7 +124,7 @@ impl<S: Store> Dcs for Keyed<S> {
         self.acquire(self.operation("acquire"), sync_revision, None).await
     }
 
-    async fn acquire_leader_on_wish(
+    async fn acquire_leader_on_request(
         &self,
         sync_revision: Option<i64>,
         seen: i64,

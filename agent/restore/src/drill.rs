@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::server::{Programs, Running};
 use crate::clock;
 use crate::error::RestoreError;
-use crate::restore::{Progress, RestoreOptions, Restored, Restorer};
+use crate::restore::{RestoreOptions, RestoreProgress, Restored, Restorer};
 use crate::target::Goal;
 use outrider_archive::{BackupId, Layout};
 use outrider_store::Store;
@@ -78,7 +78,7 @@ pub async fn drill(
     store: Arc<dyn Store>,
     layout: Layout,
     options: &DrillOptions,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<RestoreProgress>,
     cancel: &CancellationToken,
 ) -> Result<DrillReport, RestoreError> {
     let scratch = Scratch::make(options)?;
@@ -92,7 +92,7 @@ async fn in_scratch(
     layout: Layout,
     options: &DrillOptions,
     scratch: &Scratch,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<RestoreProgress>,
     cancel: &CancellationToken,
 ) -> Result<DrillReport, RestoreError> {
     let begun = clock::monotonic();

@@ -20,7 +20,7 @@ pub use self::ahead::AheadOptions;
 pub use self::error::FetchError;
 
 use self::ahead::Ahead;
-use self::find::{Archive, Found};
+use self::find::{Archive, Located};
 use self::receive::{Received, Urgency, receive};
 use self::stitch::Joined;
 use crate::clock;
@@ -179,7 +179,7 @@ impl Fetcher {
         }
         let store_error = |source| FetchError::Store { name, source };
         let mut found = self.archive.find(name).await.map_err(store_error)?;
-        if let (Found::Chunks { chunks, partials }, WalFileName::Segment(segment)) = (&mut found, name) {
+        if let (Located::Chunks { chunks, partials }, WalFileName::Segment(segment)) = (&mut found, name) {
             let chunks = std::mem::take(chunks);
             match stitch::join(&self.archive, self.ahead.as_ref(), segment, chunks, destination.path).await? {
                 Joined::Segment(received) => return put(received, destination),
@@ -187,11 +187,11 @@ impl Fetcher {
                 Joined::Changed => return Err(store_error(self.changed(name))),
                 Joined::Nothing => {
                     let partial = self.archive.first(std::mem::take(partials)).await;
-                    found = partial.map_err(store_error)?.unwrap_or(Found::Nowhere);
+                    found = partial.map_err(store_error)?.unwrap_or(Located::Nowhere);
                 }
             }
         }
-        let Found::Object { key, format, whole, download } = found else { return Ok(Fetched::Absent) };
+        let Located::Object { key, format, whole, download } = found else { return Ok(Fetched::Absent) };
         if let (true, Some(ahead), WalFileName::Segment(segment)) = (whole && eager, &self.ahead, name) {
             ahead.begin(segment);
         }

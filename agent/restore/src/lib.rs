@@ -28,6 +28,6 @@ pub use drill::{DrillOptions, DrillReport, drill};
 pub use error::{Point, RestoreError};
 pub use fetch::{AheadOptions, FetchError, Fetched, Fetcher, Patience};
 pub use plan::{Plan, Stop, newest_commit};
-pub use restore::{Phase, Progress, RestoreOptions, Restored, Restorer};
+pub use restore::{Phase, RestoreOptions, RestoreProgress, Restored, Restorer};
 pub use server::{Server, ServerError, ServerOptions};
 pub use target::{BadTarget, Goal, Target, TargetAction, TargetTimeline};

@@ -42,7 +42,7 @@ pub struct RestoreOptions {
 
 /// How far a restore is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct RestoreProgress {
     /// What it does.
     pub phase: Phase,
     /// Bytes of tars that are unpacked and written.
@@ -119,7 +119,7 @@ impl Restorer {
         plan: &Plan,
         directory: &std::path::Path,
         options: &RestoreOptions,
-        progress: &watch::Sender<Progress>,
+        progress: &watch::Sender<RestoreProgress>,
         cancel: &CancellationToken,
     ) -> Result<Restored, RestoreError> {
         run::run(&self.store, &self.layout, options, (plan, directory), progress, cancel).await

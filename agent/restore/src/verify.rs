@@ -54,7 +54,7 @@ pub struct Verification {
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct VerifyProgress {
     /// Bytes of objects that were read.
     pub done: u64,
     /// Bytes that there are to read, about.
@@ -88,7 +88,7 @@ pub async fn verify(
     catalog: &Catalog,
     options: &VerifyOptions,
     now: Timestamp,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &(dyn Fn(VerifyProgress) + Sync),
 ) -> Result<Verification, store::Error> {
     let mut found = Verification { full: options.full, ..Verification::default() };
     let (foreign, chosen): (Vec<&Backup>, Vec<&Backup>) = catalog
@@ -179,7 +179,7 @@ async fn read_all(
     catalog: &Catalog,
     chosen: &[&Backup],
     found: &mut Verification,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &(dyn Fn(VerifyProgress) + Sync),
 ) -> Result<(), store::Error> {
     let good: Vec<(&Backup, &BackupInfo)> =
         chosen.iter().filter_map(|backup| Some((*backup, backup.good()?))).collect();
@@ -205,7 +205,7 @@ async fn read_all(
 struct Meter<'caller> {
     total: u64,
     done: u64,
-    progress: &'caller (dyn Fn(Progress) + Sync),
+    progress: &'caller (dyn Fn(VerifyProgress) + Sync),
 }
 
 impl Meter<'_> {
@@ -215,6 +215,6 @@ impl Meter<'_> {
     }
 
     fn tell(&self) {
-        (self.progress)(Progress { done: self.done, total: self.total });
+        (self.progress)(VerifyProgress { done: self.done, total: self.total });
     }
 }

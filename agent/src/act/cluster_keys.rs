@@ -7,7 +7,7 @@ use outrider_ha::{MemberName, SystemId, Term, fuse_margin};
 use outrider_wal::TimelineId;
 use tracing::{info, warn};
 
-use super::{Actor, Fault, gap};
+use super::{Actor, StepError, gap};
 use crate::clock;
 use crate::state::{HeldLease, sync_state};
 
@@ -16,19 +16,19 @@ impl Actor<'_> {
         &mut self,
         sync_revision: Option<i64>,
         request: Option<i64>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         // The DCS counts an absent key as revision 0; `None` would mean not to compare at all.
         let sync_revision = Some(sync_revision.unwrap_or(0));
         let dcs = &self.instruments.dcs;
         let leadership = match request {
             None => dcs.acquire_leader(sync_revision).await?,
-            Some(seen) => dcs.acquire_leader_on_wish(sync_revision, seen).await?,
+            Some(seen) => dcs.acquire_leader_on_request(sync_revision, seen).await?,
         };
         info!(term = leadership.term, "acquired the leader lease");
         self.confirm(&leadership).await
     }
 
-    pub(super) async fn renew_lease(&mut self) -> Result<(), Fault> {
+    pub(super) async fn renew_lease(&mut self) -> Result<(), StepError> {
         let started = clock::monotonic();
         let leadership = self.instruments.dcs.renew_leader().await?;
         self.state.counters.last_renewal = Some(started.elapsed());
@@ -36,7 +36,7 @@ impl Actor<'_> {
     }
 
     /// Arms the fuse for a confirmed lease. The term is on disk before anything relies on it.
-    async fn confirm(&mut self, leadership: &Leadership) -> Result<(), Fault> {
+    async fn confirm(&mut self, leadership: &Leadership) -> Result<(), StepError> {
         self.state.dcs.relies_on(Term(leadership.term))?;
         let until_ns = leadership.until_boottime_ns();
         let fuse_ns = until_ns.saturating_sub(nanos(fuse_margin(leadership.ttl)));
@@ -45,7 +45,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn shorten_fuse(&mut self, within: Duration) -> Result<(), Fault> {
+    pub(super) async fn shorten_fuse(&mut self, within: Duration) -> Result<(), StepError> {
         let lease = self.live_lease("shorten its fuse")?;
         let deadline_ns = clock::boottime_ns().saturating_add(nanos(within));
         if deadline_ns < lease.fuse.deadline_ns() {
@@ -55,21 +55,21 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn set_ttl(&mut self, ttl: Duration) -> Result<(), Fault> {
+    pub(super) async fn set_ttl(&mut self, ttl: Duration) -> Result<(), StepError> {
         self.instruments.dcs.set_ttl(ttl).await?;
         info!(?ttl, "this member's session, and the lease with it, has another ttl");
         self.state.entry.has_ttl(ttl);
         Ok(())
     }
 
-    pub(super) async fn release_lease(&mut self) -> Result<(), Fault> {
+    pub(super) async fn release_lease(&mut self) -> Result<(), StepError> {
         self.state.lease.given_up();
         self.instruments.dcs.release_leader().await?;
         info!("released the leader lease");
         Ok(())
     }
 
-    pub(super) async fn hand_over_lease(&mut self, to: &MemberName) -> Result<(), Fault> {
+    pub(super) async fn hand_over_lease(&mut self, to: &MemberName) -> Result<(), StepError> {
         self.state.lease.given_up();
         self.state.dcs.hands_over(to.as_str());
         let term = self.instruments.dcs.hand_over_leader(to.as_str()).await?;
@@ -87,7 +87,10 @@ impl Actor<'_> {
     }
 
     /// The keys as this member saw them last, but for `/sync`, which the decision is about.
-    pub(super) async fn recreate_cluster(&mut self, standbys: Option<&[MemberName]>) -> Result<(), Fault> {
+    pub(super) async fn recreate_cluster(
+        &mut self,
+        standbys: Option<&[MemberName]>,
+    ) -> Result<(), StepError> {
         let me = self.instruments.dcs.name();
         let given_up = self.state.dcs.record().sync().given_up;
         let sync = standbys.map(|standbys| self.sync_state(standbys, given_up));
@@ -112,7 +115,7 @@ impl Actor<'_> {
     }
 
     /// The configuration goes first: members that see the identifier rely on it.
-    pub(super) async fn record_initialize(&mut self, system: SystemId) -> Result<(), Fault> {
+    pub(super) async fn record_initialize(&mut self, system: SystemId) -> Result<(), StepError> {
         if self.state.cluster.snapshot().is_none_or(|snapshot| snapshot.config.is_none()) {
             self.instruments.dcs.create_config(&self.instruments.config.bootstrap_dcs).await?;
         }
@@ -127,7 +130,7 @@ impl Actor<'_> {
         &mut self,
         standbys: &[MemberName],
         revision: Option<i64>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let before = self.state.cluster.snapshot().and_then(|snapshot| snapshot.sync.clone());
         let given_up = before.as_ref().map(|before| before.value.given_up).unwrap_or_default();
         let record = self.sync_state(standbys, given_up);
@@ -141,7 +144,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn restore_sync(&mut self, before: &outrider_ha::SyncState) -> Result<(), Fault> {
+    pub(super) async fn restore_sync(&mut self, before: &outrider_ha::SyncState) -> Result<(), StepError> {
         let record = SyncState {
             leader: before.leader.as_ref().map(MemberName::to_string),
             quorum: 0,
@@ -159,7 +162,7 @@ impl Actor<'_> {
     }
 
     /// The rows that the DCS has already keep their time and leader.
-    pub(super) async fn record_history(&mut self) -> Result<(), Fault> {
+    pub(super) async fn record_history(&mut self) -> Result<(), StepError> {
         let known = self.state.cluster.snapshot().and_then(|snapshot| snapshot.history.as_ref());
         let known = known.map(|entry| entry.value.as_slice()).unwrap_or_default();
         let rows: Vec<HistoryRow> = self

@@ -7,7 +7,7 @@ use outrider_wal::Lsn;
 use tracing::{error, info, warn};
 
 use super::coming_up::coming_up;
-use super::{Actor, Fault};
+use super::{Actor, StepError};
 use crate::config::Origin;
 use crate::from_archive;
 use crate::instruments::Instruments;
@@ -158,7 +158,7 @@ impl Actor<'_> {
         self.begin(Job::Checkpoint, async move { postgres.shorten_stop(&candidate).await });
     }
 
-    pub(super) fn start(&mut self, start_as: &StartAs) -> Result<(), Fault> {
+    pub(super) fn start(&mut self, start_as: &StartAs) -> Result<(), StepError> {
         let postgres = self.instruments.postgres.clone();
         self.set_stopping(false);
         self.state.rules.were_given(None);
@@ -214,7 +214,7 @@ impl Actor<'_> {
         walsenders.filter(|sender| !is_named(&sender.application_name)).map(|sender| sender.pid).collect()
     }
 
-    pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {
+    pub(super) fn clone(&mut self, from: &outrider_ha::MemberName) -> Result<(), StepError> {
         let upstream = self.upstream(from)?;
         let postgres = self.instruments.postgres.clone();
         let config = self.instruments.config.clone();
@@ -224,7 +224,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) fn rewind(&mut self, from: &outrider_ha::MemberName) -> Result<(), Fault> {
+    pub(super) fn rewind(&mut self, from: &outrider_ha::MemberName) -> Result<(), StepError> {
         let upstream = self.upstream(from)?;
         let postgres = self.instruments.postgres.clone();
         let mut configuration = self.state.settings.wanted().clone();
@@ -240,7 +240,7 @@ impl Actor<'_> {
     }
 
     /// The lease, if it is still sure to be held.
-    pub(super) fn live_lease(&self, act: &'static str) -> Result<HeldLease, Fault> {
-        self.state.lease.live().ok_or(Fault::LeaseTooOld { act })
+    pub(super) fn live_lease(&self, act: &'static str) -> Result<HeldLease, StepError> {
+        self.state.lease.live().ok_or(StepError::LeaseTooOld { act })
     }
 }

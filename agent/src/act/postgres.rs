@@ -4,10 +4,10 @@ use outrider_ha::MemberName;
 use outrider_postgres::Upstream;
 use tracing::info;
 
-use super::{Actor, Fault, job};
+use super::{Actor, StepError, job};
 
 impl Actor<'_> {
-    pub(super) async fn promote(&mut self) -> Result<(), Fault> {
+    pub(super) async fn promote(&mut self) -> Result<(), StepError> {
         let lease = self.live_lease("promote Postgres")?;
         // From the first commit on nobody is waited for: whoever is to be, is set and proven first. The file still names
         // whom this member waited for when it was last a primary, so it is written before recovery ends.
@@ -32,7 +32,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn follow(&mut self, leader: &MemberName) -> Result<(), Fault> {
+    pub(super) async fn follow(&mut self, leader: &MemberName) -> Result<(), StepError> {
         let upstream = self.upstream(leader)?;
         self.state.settings.follow(Some(upstream));
         self.instruments.postgres.configure(self.state.settings.wanted()).await?;
@@ -40,7 +40,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn set_synchronous(&mut self, names: &[MemberName]) -> Result<(), Fault> {
+    pub(super) async fn set_synchronous(&mut self, names: &[MemberName]) -> Result<(), StepError> {
         let set: Vec<String> = names.iter().map(ToString::to_string).collect();
         self.state.commits.forget();
         self.state.settings.wait_for(&set);
@@ -54,19 +54,19 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn create_slots(&mut self, names: &[MemberName]) -> Result<(), Fault> {
+    pub(super) async fn create_slots(&mut self, names: &[MemberName]) -> Result<(), StepError> {
         let members: Vec<String> = names.iter().map(ToString::to_string).collect();
         self.instruments.postgres.create_slots(&members).await?;
         info!(?members, "created replication slots");
         Ok(())
     }
 
-    pub(super) async fn hasten_replay(&mut self, resume: bool) -> Result<(), Fault> {
+    pub(super) async fn hasten_replay(&mut self, resume: bool) -> Result<(), StepError> {
         self.state.settings.hasten(true);
         Ok(self.instruments.postgres.hasten_replay(self.state.settings.wanted(), resume).await?)
     }
 
-    pub(super) async fn relax_replay(&mut self) -> Result<(), Fault> {
+    pub(super) async fn relax_replay(&mut self) -> Result<(), StepError> {
         self.state.settings.hasten(false);
         self.instruments.postgres.configure(self.state.settings.wanted()).await?;
         info!("queries may hold up replay again");
@@ -74,7 +74,7 @@ impl Actor<'_> {
     }
 
     /// Where a member's Postgres listens.
-    pub(super) fn upstream(&self, name: &MemberName) -> Result<Upstream, Fault> {
-        self.state.cluster.upstream(name).ok_or_else(|| Fault::NoAddress { member: name.clone() })
+    pub(super) fn upstream(&self, name: &MemberName) -> Result<Upstream, StepError> {
+        self.state.cluster.upstream(name).ok_or_else(|| StepError::NoAddress { member: name.clone() })
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Actor, Fault};
+use super::{Actor, StepError};
 use crate::instruments::Instruments;
 use crate::log::causes;
 use crate::member::{self, replay};
@@ -191,7 +191,7 @@ pub(crate) async fn leave(instruments: &Instruments, state: &mut State, view: Op
         for step in &plan.steps {
             actor.step(step).await?;
         }
-        Ok::<(), Fault>(())
+        Ok::<(), StepError>(())
     };
     match timeout(FAREWELL_LIMIT, farewell).await {
         Ok(Ok(())) => {

@@ -4,13 +4,13 @@ use outrider_dcs::{Failover, FailoverAnswer, SwitchoverIntent};
 use outrider_ha::{MemberName, Reason};
 use tracing::info;
 
-use super::{Actor, Fault};
+use super::{Actor, StepError};
 use crate::clock;
 use crate::deadline::{expires_in, terms};
 
 impl Actor<'_> {
     /// Takes the request away; whoever waits for its outcome is told why.
-    pub(super) async fn clear_request(&mut self, revision: i64) -> Result<(), Fault> {
+    pub(super) async fn clear_request(&mut self, revision: i64) -> Result<(), StepError> {
         let dcs = &self.instruments.dcs;
         let id = self.state.cluster.request().and_then(|request| request.id().map(str::to_owned));
         match (id, self.reason) {
@@ -24,7 +24,7 @@ impl Actor<'_> {
     }
 
     /// Writes down until when a request holds that says nothing of it: from then on every member knows, whoever is restarted.
-    pub(super) async fn date_request(&mut self, revision: i64) -> Result<(), Fault> {
+    pub(super) async fn date_request(&mut self, revision: i64) -> Result<(), StepError> {
         let Some(request) = self.state.cluster.request().cloned() else { return Ok(()) };
         let left =
             expires_in(&request, self.state.cluster.request_seen_for(revision), self.state.rules.policy());
@@ -39,7 +39,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn announce_switchover(&mut self, to: &MemberName) -> Result<(), Fault> {
+    pub(super) async fn announce_switchover(&mut self, to: &MemberName) -> Result<(), StepError> {
         let from = self.instruments.dcs.name().to_owned();
         let now = clock::wall().as_millisecond();
         let limit = self.state.rules.policy().switchover_timeout.as_millis();
@@ -59,7 +59,7 @@ impl Actor<'_> {
     }
 
     /// From here on the request cannot be taken back: either this comes first in the DCS or the withdrawal does.
-    pub(super) async fn announce_stop(&mut self, to: &MemberName, request: i64) -> Result<(), Fault> {
+    pub(super) async fn announce_stop(&mut self, to: &MemberName, request: i64) -> Result<(), StepError> {
         let Some((announced, seen)) = self.state.cluster.announced() else { return Ok(()) };
         let limit =
             u64::try_from(self.state.rules.policy().switchover_timeout.as_millis()).unwrap_or_default();
@@ -71,7 +71,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn clear_switchover(&mut self) -> Result<(), Fault> {
+    pub(super) async fn clear_switchover(&mut self) -> Result<(), StepError> {
         self.state.cluster.takes_part_in_none();
         match self.state.cluster.announced() {
             Some((_, seen)) => Ok(self.instruments.dcs.clear_intent(seen).await?),

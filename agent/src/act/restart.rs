@@ -4,13 +4,13 @@ use outrider_dcs::{Failover, RestartMember, RestartRequest, RestartState};
 use outrider_ha::{MemberName, TurnChange, TurnEnd};
 use tracing::info;
 
-use super::{Actor, Fault};
+use super::{Actor, StepError};
 use crate::clock;
 use crate::deadline::terms;
 
 impl Actor<'_> {
     /// Asks as a person would: whoever is fit takes over from this member.
-    pub(super) async fn ask_switchover(&mut self) -> Result<(), Fault> {
+    pub(super) async fn ask_switchover(&mut self) -> Result<(), StepError> {
         let name = self.instruments.dcs.name().to_owned();
         let id = format!("{name}-restart-{}", clock::wall().as_nanosecond());
         let valid = self.state.rules.policy().request_limit();
@@ -26,7 +26,7 @@ impl Actor<'_> {
         member: &MemberName,
         change: &TurnChange,
         seen: i64,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let snapshot = self.state.cluster.snapshot();
         let Some(entry) = snapshot.and_then(|snapshot| snapshot.restart.as_ref()) else { return Ok(()) };
         let leader = snapshot.and_then(|snapshot| Some(snapshot.leader.as_ref()?.name.clone()));

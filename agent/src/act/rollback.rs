@@ -7,7 +7,7 @@ use outrider_postgres::{Error, Postgres};
 use outrider_supervisor::protocol;
 use tracing::{info, warn};
 
-use super::{Actor, Fault};
+use super::{Actor, StepError};
 use crate::clock;
 use crate::log::causes;
 use crate::swap_offer::{SwapOrder, Swapped};
@@ -18,7 +18,7 @@ const LEFT_LEAST: Duration = Duration::from_millis(300);
 impl Actor<'_> {
     /// Begins the swap that the job has offered. One that was withdrawn at this moment, or is of an earlier lease, is
     /// not begun.
-    pub(super) fn roll_back(&mut self) -> Result<(), Fault> {
+    pub(super) fn roll_back(&mut self) -> Result<(), StepError> {
         let lease = self.live_lease("roll its data back")?;
         let Some(order) = self.instruments.rollback.take_for(lease.term) else { return Ok(()) };
         let postgres = self.instruments.postgres.clone();

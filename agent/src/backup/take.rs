@@ -106,7 +106,7 @@ async fn take(
         rate_limit: archive.backup_rate,
         ..BackupOptions::new(archive.layout.clone())
     };
-    let (told, mut heard) = watch::channel(outrider_archive::Progress::default());
+    let (told, mut heard) = watch::channel(outrider_archive::BackupProgress::default());
     let taking = take_backup(store.clone(), Box::new(source), &wal, (&options, owned), &told, cancel);
     let telling = async {
         loop {
@@ -203,7 +203,7 @@ fn taken(report: &BackupReport) -> FinishedBackup {
     }
 }
 
-fn shown(progress: &outrider_archive::Progress, reports: &ReportReceiver) -> BackupProgress {
+fn shown(progress: &outrider_archive::BackupProgress, reports: &ReportReceiver) -> BackupProgress {
     let why = if progress.phase == Phase::WaitingForWal { why_wal_waits(reports) } else { None };
     BackupProgress {
         backup: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
-use outrider_restore::{Phase, Progress};
+use outrider_restore::{Phase, RestoreProgress};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,9 +19,9 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// When Ctrl-C cannot be listened for; then the work is not begun.
 pub(super) async fn watched<Outcome>(
     cancel: &CancellationToken,
-    work: impl AsyncFnOnce(&watch::Sender<Progress>) -> Outcome,
+    work: impl AsyncFnOnce(&watch::Sender<RestoreProgress>) -> Outcome,
 ) -> anyhow::Result<Outcome> {
-    let progress = watch::Sender::new(Progress::default());
+    let progress = watch::Sender::new(RestoreProgress::default());
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut told = progress.subscribe();
     let mut shown = Shown::new();
@@ -59,7 +59,7 @@ impl Shown {
         Shown { bar, phase: Phase::Checking, said: Duration::ZERO }
     }
 
-    fn show(&mut self, progress: &Progress) {
+    fn show(&mut self, progress: &RestoreProgress) {
         let phase = match progress.phase {
             Phase::Checking => "checking",
             Phase::Copying => "copying",

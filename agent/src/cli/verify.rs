@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use outrider_archive::BackupId;
 use outrider_restore::DrillReport;
-use outrider_restore::verify::{self, Progress, Record, Verification, VerifyOptions};
+use outrider_restore::verify::{self, Record, Verification, VerifyOptions, VerifyProgress};
 use serde_json::{Value, json};
 
 use super::backups::Place;
@@ -133,7 +133,7 @@ impl Bar {
         Bar { bar, tenths: AtomicU64::new(0), full }
     }
 
-    fn show(&self, progress: Progress) {
+    fn show(&self, progress: VerifyProgress) {
         if let Some(bar) = &self.bar {
             bar.set_length(progress.total);
             bar.set_position(progress.done);

@@ -136,7 +136,7 @@ async fn copy(
     cancel: &CancellationToken,
 ) -> Result<(), String> {
     phase(told, "copying", planned.plain_bytes.unwrap_or_default());
-    let far = watch::Sender::new(outrider_restore::Progress::default());
+    let far = watch::Sender::new(outrider_restore::RestoreProgress::default());
     let mut heard = far.subscribe();
     let directory = work.postgres.rollback_directory();
     let copying = restore::files(&work.archive, planned, directory, String::new(), far, cancel.clone());

@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use outrider_archive::{
-    BackupError, BackupIndex, BackupOptions, BackupReport, Begun, Ended, INDEX, Layout, Leadership, NotOwned,
-    Owned, Progress, Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived, WalMissing,
-    prove_by_hand, sweep_abandoned, take_backup,
+    BackupError, BackupIndex, BackupOptions, BackupProgress, BackupReport, Begun, Ended, INDEX, Layout,
+    Leadership, NotOwned, Owned, Shipper, Source, SourceError, StoredWal, Tablespace, WalArchived,
+    WalMissing, prove_by_hand, sweep_abandoned, take_backup,
 };
 use outrider_bed::{PROGRAM_LIMIT, finish};
 use outrider_postgres::BackupSession;
@@ -125,7 +125,7 @@ impl Primary {
         &self,
         postgres: &Postgres,
         options: BackupOptions,
-        progress: &watch::Sender<Progress>,
+        progress: &watch::Sender<BackupProgress>,
         cancel: &CancellationToken,
     ) -> Result<BackupReport, BackupError> {
         let source = Session::open(postgres).await;
@@ -159,7 +159,7 @@ impl Primary {
     }
 
     /// Finishes the segment that a backup waits for: a standby cannot.
-    async fn finish_segment_of(&self, mut progress: watch::Receiver<Progress>) {
+    async fn finish_segment_of(&self, mut progress: watch::Receiver<BackupProgress>) {
         progress.wait_for(|seen| seen.phase == outrider_archive::Phase::WaitingForWal).await.unwrap();
         self.all_archived().await;
     }
@@ -412,7 +412,7 @@ async fn restore(
     primary: &Primary,
     into: &Path,
     options: RestoreOptions,
-    progress: &watch::Sender<outrider_restore::Progress>,
+    progress: &watch::Sender<outrider_restore::RestoreProgress>,
 ) -> Result<outrider_restore::Restored, RestoreError> {
     let restorer = Restorer::new(primary.store.clone(), layout());
     let plan = restorer.plan(&Goal::to(Target::Latest), None).await?;
@@ -421,7 +421,7 @@ async fn restore(
 
 async fn a_cancelled_backup_leaves_nothing(bench: &Bench) {
     let primary = Primary::start(bench.store()).await;
-    let (progress, mut seen) = watch::channel(Progress::default());
+    let (progress, mut seen) = watch::channel(BackupProgress::default());
     let cancel = CancellationToken::new();
     let canceller = {
         let cancel = cancel.clone();
@@ -473,7 +473,7 @@ async fn a_standby_gives_a_backup_and_one_that_is_promoted_meanwhile_does_not() 
     })
     .await;
 
-    let (progress, cancel) = (watch::Sender::<Progress>::default(), CancellationToken::new());
+    let (progress, cancel) = (watch::Sender::<BackupProgress>::default(), CancellationToken::new());
     let switching = primary.finish_segment_of(progress.subscribe());
     let backup = primary.backup_of(&standby, plain_options(), &progress, &cancel);
     let (report, ()) = tokio::try_join!(backup, async {
@@ -496,7 +496,7 @@ async fn a_standby_gives_a_backup_and_one_that_is_promoted_meanwhile_does_not() 
             assert!(one::<bool>(on_standby, "SELECT pg_promote()").await);
         }
     };
-    progress.send_replace(Progress::default());
+    progress.send_replace(BackupProgress::default());
     let backup = primary.backup_of(&standby, slow_options(), &progress, &cancel);
     let outcome = tokio::try_join!(backup, async {
         promoting.await;
@@ -523,7 +523,7 @@ async fn a_backup_of_a_standby_that_rests_at_a_switch_can_be_restored() {
     let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn");
     wait_until("the standby has the switch", async || one(&on_standby, &replayed).await).await;
 
-    let (progress, cancel) = (watch::Sender::<Progress>::default(), CancellationToken::new());
+    let (progress, cancel) = (watch::Sender::<BackupProgress>::default(), CancellationToken::new());
     let backup = primary.backup_of(&standby, plain_options(), &progress, &cancel);
     let (report, ()) = tokio::join!(backup, primary.finish_segment_of(progress.subscribe()));
     report.unwrap();
@@ -566,7 +566,7 @@ async fn a_store_that_goes_away_ends_the_backup_and_what_is_left_is_swept() {
     let foreign = layout().backup(&"20200101T000000".parse().unwrap(), "data.tar.gz");
     store.put_if_absent(&foreign, bytes::Bytes::from_static(b"x").into(), &Metadata::new()).await.unwrap();
 
-    let (progress, mut seen) = watch::channel(Progress::default());
+    let (progress, mut seen) = watch::channel(BackupProgress::default());
     let cancel = CancellationToken::new();
     let options = BackupOptions { rate_limit: NonZeroU64::new(12 << 20), ..plain_options() };
     let backup = primary.backup_of(&primary.postgres, options, &progress, &cancel);

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use outrider_archive::{BackupId, BackupInfo, BackupStatus, Compression, Layout};
 use outrider_restore::{
-    DrillOptions, Goal, Plan, Progress, RestoreError, RestoreOptions, Restored, Restorer, Target, drill,
+    DrillOptions, Goal, Plan, RestoreError, RestoreOptions, RestoreProgress, Restored, Restorer, Target,
+    drill,
 };
 use outrider_restore::{Fetcher, Server, ServerOptions};
 use outrider_store::{Metadata, Store};
@@ -56,7 +57,7 @@ pub(crate) async fn restore(
 ) -> Result<Restored, RestoreError> {
     let restorer = Restorer::new(store, layout());
     let plan = restorer.plan(&Goal::to(target), None).await?;
-    let (progress, cancel) = (watch::Sender::new(Progress::default()), CancellationToken::new());
+    let (progress, cancel) = (watch::Sender::new(RestoreProgress::default()), CancellationToken::new());
     restorer.run(&plan, into, &options, &progress, &cancel).await
 }
 
@@ -320,7 +321,7 @@ async fn a_cancelled_restore_leaves_nothing() {
     let plan = scene.plan(Target::Latest).await.unwrap();
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let progress = watch::Sender::new(Progress::default());
+    let progress = watch::Sender::new(RestoreProgress::default());
     let options = RestoreOptions::default();
     let fault = restorer.run(&plan, &nowhere.data(), &options, &progress, &cancel).await.unwrap_err();
     assert!(matches!(fault, RestoreError::Cancelled { removed: true }), "{fault}");
@@ -358,7 +359,7 @@ async fn a_drill_brings_the_server_up_and_leaves_nothing() {
         backup: None,
         recovery_limit: super::PATIENCE,
     };
-    let progress = watch::Sender::new(Progress::default());
+    let progress = watch::Sender::new(RestoreProgress::default());
     let report =
         drill(scene.store.clone(), layout(), &options, &progress, &CancellationToken::new()).await.unwrap();
     assert_eq!(report.backup, id());

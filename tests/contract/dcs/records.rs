@@ -163,9 +163,9 @@ async fn what_rests_on_a_wish_is_not_done_once_that_is_taken_back(bench: &Bench)
     p1.clear_failover(seen).await.unwrap();
     assert!(p2.write_intent_on_request(&intent(), first, seen).await.unwrap_err().is_conflict());
     p2.release_leader().await.unwrap();
-    assert!(p1.acquire_leader_on_wish(Some(0), seen).await.unwrap_err().is_conflict());
+    assert!(p1.acquire_leader_on_request(Some(0), seen).await.unwrap_err().is_conflict());
     let again = p1.write_failover(&wish).await.unwrap();
-    p1.acquire_leader_on_wish(Some(0), again).await.unwrap();
+    p1.acquire_leader_on_request(Some(0), again).await.unwrap();
 }
 
 async fn records_of_the_leader_are_written_by_the_leader_only(bench: &Bench) {

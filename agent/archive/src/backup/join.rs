@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::block::{Block, Failures, LAST_BLOCK, Piece, TarName};
 use super::manifest::Manifest;
 use super::object::Object;
-use super::progress::Progress;
+use super::progress::BackupProgress;
 use super::{BackupError, Inside, MANIFEST, Point, TarIndex};
 use crate::clock;
 use crate::{BackupId, Layout};
@@ -26,7 +26,7 @@ pub(crate) struct Joiner<'a> {
     store: Arc<dyn Store>,
     layout: &'a Layout,
     id: &'a BackupId,
-    progress: &'a watch::Sender<Progress>,
+    progress: &'a watch::Sender<BackupProgress>,
     /// Bytes of a tar between two points.
     step: u64,
     open: Option<Tar>,
@@ -76,7 +76,7 @@ impl<'a> Joiner<'a> {
         store: Arc<dyn Store>,
         layout: &'a Layout,
         id: &'a BackupId,
-        progress: &'a watch::Sender<Progress>,
+        progress: &'a watch::Sender<BackupProgress>,
         step: u64,
     ) -> Self {
         let manifest_object = Object::new(store.clone(), layout.backup(id, MANIFEST));

@@ -24,7 +24,7 @@ pub enum Phase {
 
 /// How far it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct BackupProgress {
     /// What it is doing.
     pub phase: Phase,
     /// Bytes of files that were read and compressed.
@@ -39,7 +39,7 @@ pub struct Progress {
     pub left: Option<Duration>,
 }
 
-impl Progress {
+impl BackupProgress {
     /// Of 100, at most 99 before the last file.
     #[must_use]
     pub fn percent(&self) -> u8 {
@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn a_copy_is_not_whole_before_its_end() {
-        let progress = |phase, done, total| Progress { phase, done, total, ..Progress::default() }.percent();
+        let progress =
+            |phase, done, total| BackupProgress { phase, done, total, ..BackupProgress::default() }.percent();
         assert_eq!(progress(Phase::Checking, 0, 0), 0);
         assert_eq!(progress(Phase::Copying, 50, 200), 25);
         // The server wrote more than there was.

@@ -19,7 +19,7 @@ const NAMES_MAX: usize = 16;
 #[derive(Clone, Debug)]
 pub struct ArchivedWal {
     size: SegmentSize,
-    pub(super) runs: BTreeMap<TimelineId, Vec<Run>>,
+    pub(super) runs: BTreeMap<TimelineId, Vec<SegmentRange>>,
     pub(super) partial: BTreeSet<SegmentName>,
     pub(super) histories: BTreeMap<TimelineId, History>,
     /// How far each unfinished segment was streamed without a gap, in bytes from its start.
@@ -36,7 +36,7 @@ pub struct ArchivedWal {
 
 /// Segments of one timeline without a gap, by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct SegmentRange {
     pub(super) first: u64,
     pub(super) last: u64,
 }
@@ -183,7 +183,7 @@ impl ArchivedWal {
             // The same one with another suffix.
             Some(run) if run.last == number => return,
             Some(run) if run.last + 1 == number => run.last = number,
-            Some(_) | None => runs.push(Run { first: number, last: number }),
+            Some(_) | None => runs.push(SegmentRange { first: number, last: number }),
         }
         self.segments += 1;
     }
@@ -312,18 +312,18 @@ impl ArchivedWal {
     }
 
     /// Where there is nothing in `first..=last`.
-    fn missing(&self, timeline: TimelineId, first: u64, last: u64) -> Vec<Run> {
+    fn missing(&self, timeline: TimelineId, first: u64, last: u64) -> Vec<SegmentRange> {
         let runs = self.runs.get(&timeline).map(Vec::as_slice).unwrap_or_default();
         let mut missing = Vec::new();
         let mut next = first;
         for run in runs.iter().filter(|run| run.last >= first && run.first <= last) {
             if run.first > next {
-                missing.push(Run { first: next, last: run.first - 1 });
+                missing.push(SegmentRange { first: next, last: run.first - 1 });
             }
             next = next.max(run.last + 1);
         }
         if next <= last {
-            missing.push(Run { first: next, last });
+            missing.push(SegmentRange { first: next, last });
         }
         missing
     }

@@ -29,7 +29,7 @@ const HISTORY_MAX: u64 = 1 << 20;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct GapCheck {
     /// Files of pg_wal that the archive lacks and that are not marked as ready, oldest first.
     pub(super) holes: Vec<WalFile>,
     /// Segments that neither the archive nor pg_wal has, oldest first; the first and the last of each gap.
@@ -89,7 +89,7 @@ struct PgWal {
 /// Compares the names in the archive, from its first segment of this history on, with those in pg_wal: what both lack is a gap,
 /// however long ago it was lost, and whoever lost it. What lies before the archive's first segment was removed from it, or never
 /// was in it, and is no gap.
-pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result<Found, CheckError> {
+pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result<GapCheck, CheckError> {
     // Files leave and PostgreSQL writes, renames and removes meanwhile. First pg_wal, then the archive: what left between the two
     // is in the archive, and what PostgreSQL finished after the first look lies beyond what is compared. What it removed since
     // then is only missed when its upload is tried, and looked for again.
@@ -99,11 +99,11 @@ pub(super) async fn check(uploader: &Uploader, leadership: Leadership) -> Result
     let pg_wal = pg_wal.map_err(CheckError::PgWal)?;
     let size = leadership.segment_size;
     let listing = Listing { store: &*uploader.store, layout: &uploader.layout, size };
-    let Some(oldest) = pg_wal.oldest else { return Ok(Found::default()) };
+    let Some(oldest) = pg_wal.oldest else { return Ok(GapCheck::default()) };
 
     let beginning = beginning(&listing, &pg_wal.stretches).await?;
     let floor = beginning.unwrap_or(oldest);
-    let mut found = Found::default();
+    let mut found = GapCheck::default();
     let mut missing: Vec<SegmentName> = Vec::new();
     for stretch in &pg_wal.stretches {
         let from = stretch.first.max(floor);
@@ -219,7 +219,7 @@ impl PgWal {
     }
 
     /// Which of the missing segments pg_wal has, and which nobody has. Blocks.
-    fn sort(&self, missing: Vec<SegmentName>, mut found: Found) -> Found {
+    fn sort(&self, missing: Vec<SegmentName>, mut found: GapCheck) -> GapCheck {
         let size = self.expected.segment_size;
         let mut lost: Vec<SegmentName> = Vec::new();
         for segment in missing {
@@ -394,7 +394,7 @@ mod tests {
             }
         }
 
-        async fn found(&self) -> Found {
+        async fn found(&self) -> GapCheck {
             let uploader = Uploader {
                 store: self.store.clone(),
                 layout: layout(),

@@ -35,7 +35,7 @@ pub(super) struct ShipQueue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The file is not what its name says. The others go on: a hole that is named is better than none after it.
-    Fault,
+    Damaged,
     /// The archive has another content for it. What comes later on its timeline would continue the other's WAL
     /// with ours, so it stays too.
     Conflict,
@@ -273,7 +273,7 @@ mod tests {
 
         let mut faulty = queue(&[first, second]);
         assert_eq!(faulty.take(), Some(file(first)));
-        faulty.refuse(file(first), Refusal::Fault);
+        faulty.refuse(file(first), Refusal::Damaged);
         assert_eq!(faulty.take(), Some(file(second)));
     }
 
@@ -282,7 +282,7 @@ mod tests {
         let name = "000000010000000000000002";
         let mut queue = queue(&[name]);
         queue.take();
-        queue.refuse(file(name), Refusal::Fault);
+        queue.refuse(file(name), Refusal::Damaged);
         queue.scanned(&Ready { waiting: vec![file(name)], ..Ready::default() });
         assert_eq!(queue.take(), None);
         queue.ask(file(name));

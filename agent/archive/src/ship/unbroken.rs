@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use outrider_wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 
 use super::Leadership;
-use super::gaps::Found;
+use super::gaps::GapCheck;
 use crate::ready::WalFile;
 
 /// What the last comparison with pg_wal left open, and what was confirmed since.
@@ -23,7 +23,7 @@ impl Unbroken {
     /// What a comparison says; `None` when there was nothing to compare. `is_confirmed` knows what left meanwhile.
     pub(super) fn compared(
         leadership: Leadership,
-        found: &Found,
+        found: &GapCheck,
         is_confirmed: impl Fn(WalFile) -> bool,
     ) -> Option<Self> {
         let (timeline, size) = (leadership.timeline, leadership.segment_size);
@@ -74,7 +74,7 @@ mod tests {
     const SIZE: SegmentSize = SegmentSize::DEFAULT;
 
     /// The number of the segment at which it ends, after the comparison and after each that is confirmed.
-    fn ends(found: &Found, before: &[&str], confirmed: &[&str]) -> Vec<u64> {
+    fn ends(found: &GapCheck, before: &[&str], confirmed: &[&str]) -> Vec<u64> {
         let file = |name: &&str| WalFile::from(name.parse::<WalFileName>().unwrap());
         let mut known: BTreeSet<WalFile> = before.iter().map(file).collect();
         let leadership =
@@ -93,17 +93,17 @@ mod tests {
         ends
     }
 
-    fn found(holes: &[&str], ready: &[&str], compared_to: u64) -> Found {
+    fn found(holes: &[&str], ready: &[&str], compared_to: u64) -> GapCheck {
         let name = |name: &&str| name.parse::<WalFileName>().unwrap();
         let segment = |name: &&str| match name.parse().unwrap() {
             WalFileName::Segment(segment) => segment,
             other => panic!("{other}"),
         };
-        Found {
+        GapCheck {
             holes: holes.iter().map(name).map(WalFile::from).collect(),
             ready: ready.iter().map(segment).collect(),
             compared_to: Some(compared_to),
-            ..Found::default()
+            ..GapCheck::default()
         }
     }
 
@@ -141,6 +141,6 @@ mod tests {
     fn nothing_compared_is_nothing_known() {
         let leadership =
             Leadership { term: 1, system_identifier: 1, segment_size: SIZE, timeline: TimelineId::FIRST };
-        assert!(Unbroken::compared(leadership, &Found::default(), |_| true).is_none());
+        assert!(Unbroken::compared(leadership, &GapCheck::default(), |_| true).is_none());
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
 use super::capacity::Growth;
-use super::gaps::{self, CheckError, Found};
+use super::gaps::{self, CheckError, GapCheck};
 use super::queue::ShipQueue;
 use super::unbroken::Unbroken;
 use super::writer::{self, Claimed};
@@ -41,7 +41,7 @@ const WAITERS_MAX: usize = 64;
 /// Bytes of segments under way at one time, before compression.
 const IN_FLIGHT_MAX: u64 = 128 << 20;
 
-pub(super) struct Work {
+pub(super) struct Shipping {
     uploader: Uploader,
     member: String,
     parallelism: usize,
@@ -85,11 +85,11 @@ enum Done {
     Scanned(io::Result<Ready>),
     Probed(Result<Conditions, store::Error>),
     Claimed(Result<Claimed, store::Error>),
-    Checked(Result<Found, CheckError>),
+    Checked(Result<GapCheck, CheckError>),
     Uploaded(WalFile, Result<Uploaded, UploadError>),
 }
 
-impl Work {
+impl Shipping {
     pub(super) fn new(
         uploader: Uploader,
         member: String,
@@ -97,7 +97,7 @@ impl Work {
         shown: channel::Sender<Status>,
     ) -> Self {
         let (woken, wakes) = mpsc::channel(1);
-        Work {
+        Shipping {
             uploader,
             member,
             parallelism,

@@ -9,7 +9,7 @@ use flate2::write::{GzDecoder, GzEncoder};
 use outrider_wal::{SegmentName, WalFileName};
 
 use crate::content::{Expected, HEADER, check_header};
-use crate::{Fault, Layout};
+use crate::{ContentError, Layout};
 use outrider_store::{self as store, Metadata, Payload, PayloadWriter, Store, Stored, causes};
 
 /// Bytes read at once.
@@ -30,7 +30,7 @@ pub(super) enum ChunkError {
     /// The store: the same again later.
     Store(store::Error),
     /// The file.
-    Fault(Fault),
+    Content(ContentError),
     /// The archive has other bytes under this key, or more of them than this server has flushed.
     Conflict(String),
     /// The program itself is stopping or broken.
@@ -101,23 +101,23 @@ impl Source {
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Source) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Source) -> Result<T, ContentError> + Send + 'static,
     ) -> Result<T, ChunkError> {
         let source = self.clone();
         let working = tokio::task::spawn_blocking(move || work(&source));
         let done = working.await.map_err(|panicked| ChunkError::Task(panicked.to_string()))?;
-        done.map_err(ChunkError::Fault)
+        done.map_err(ChunkError::Content)
     }
 
     /// One gzip member of the bytes. Blocks.
-    fn pack(&self, range: Range) -> Result<Payload, Fault> {
+    fn pack(&self, range: Range) -> Result<Payload, ContentError> {
         let mut encoder = GzEncoder::new(PayloadWriter::default(), flate2::Compression::new(LEVEL));
         self.read(range, &mut |piece| encoder.write_all(piece))?;
         encoder.finish().map(PayloadWriter::finish).map_err(|source| self.unreadable(source))
     }
 
     /// The bytes. Blocks.
-    fn plain(&self, range: Range) -> Result<Vec<u8>, Fault> {
+    fn plain(&self, range: Range) -> Result<Vec<u8>, ContentError> {
         let mut bytes = Vec::new();
         self.read(range, &mut |piece| {
             bytes.extend_from_slice(piece);
@@ -126,7 +126,7 @@ impl Source {
         Ok(bytes)
     }
 
-    fn read(&self, range: Range, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), Fault> {
+    fn read(&self, range: Range, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), ContentError> {
         let name = WalFileName::Segment(self.segment);
         let failed = |source| self.unreadable(source);
         let mut file = File::open(self.path()).map_err(failed)?;
@@ -146,17 +146,17 @@ impl Source {
         // from its start.
         let mut again = [0; HEADER];
         file.rewind().and_then(|()| file.read_exact(&mut again)).map_err(failed)?;
-        if again == header { Ok(()) } else { Err(Fault::Changed { name }) }
+        if again == header { Ok(()) } else { Err(ContentError::Changed { name }) }
     }
 
     fn path(&self) -> PathBuf {
         self.pg_wal.join(self.segment.to_string())
     }
 
-    fn unreadable(&self, source: io::Error) -> Fault {
+    fn unreadable(&self, source: io::Error) -> ContentError {
         match source.kind() {
-            ErrorKind::NotFound => Fault::Missing { path: self.path() },
-            _ => Fault::Read { path: self.path(), source },
+            ErrorKind::NotFound => ContentError::Missing { path: self.path() },
+            _ => ContentError::Read { path: self.path(), source },
         }
     }
 }
@@ -192,7 +192,7 @@ impl ChunkError {
     pub(super) fn text(&self) -> String {
         match self {
             ChunkError::Store(error) => causes(error),
-            ChunkError::Fault(fault) => causes(fault),
+            ChunkError::Content(fault) => causes(fault),
             ChunkError::Conflict(text) | ChunkError::Task(text) => text.clone(),
         }
     }

@@ -16,7 +16,7 @@ const MERGED: usize = 64;
 const FINISHED_MAX: usize = 4096;
 
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct SegmentProgress {
     size: SegmentSize,
     current: Option<Current>,
     /// Segments that were finished under our eyes and that the archive is not known to have, oldest first.
@@ -51,9 +51,9 @@ struct Finished {
     since: Instant,
 }
 
-impl Progress {
+impl SegmentProgress {
     pub(super) fn new(size: SegmentSize) -> Self {
-        Progress { size, current: None, finished: VecDeque::new(), missing_since: None, looked: None }
+        SegmentProgress { size, current: None, finished: VecDeque::new(), missing_since: None, looked: None }
     }
 
     /// Takes in what PostgreSQL had flushed at the time `at`. Returns a segment that was left with chunks of it in the
@@ -207,13 +207,13 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     struct Watched {
-        progress: Progress,
+        progress: SegmentProgress,
         begun: Instant,
     }
 
     impl Watched {
         fn new() -> Self {
-            Watched { progress: Progress::new(SIZE), begun: Instant::now() }
+            Watched { progress: SegmentProgress::new(SIZE), begun: Instant::now() }
         }
 
         fn at(&self, second: u64) -> Instant {
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_it_is_known_what_is_there() {
-        let mut progress = Progress::new(SIZE);
+        let mut progress = SegmentProgress::new(SIZE);
         progress.look(TimelineId::FIRST, Lsn::new(16 * MIB + 100), Instant::now());
         assert_eq!((progress.take(), progress.streamed_to()), (None, None));
         progress.resumed(60);

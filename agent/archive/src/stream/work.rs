@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::chunk::{ChunkError, Range, Source};
-use super::progress::Progress;
+use super::progress::SegmentProgress;
 use super::resume::resume;
 use super::sweep::{Left, Sweeper};
 use super::{FlushPosition, StreamOptions, StreamStatus};
 use crate::content::Expected;
-use crate::{Fault, Leadership, Shipper, clock};
+use crate::{ContentError, Leadership, Shipper, clock};
 use outrider_store::Backoff;
 use outrider_store::{Store, causes};
 
@@ -51,7 +51,7 @@ pub(super) async fn run(
                 left: &left,
                 requests: &requests,
             };
-            let work = Work {
+            let work = Streaming {
                 options: &options,
                 store: store.clone(),
                 position: &*position,
@@ -59,7 +59,7 @@ pub(super) async fn run(
                 leadership: now,
                 left: &left,
                 requests: &requests,
-                progress: Progress::new(now.segment_size),
+                progress: SegmentProgress::new(now.segment_size),
                 replaced: VecDeque::new(),
                 backoff: Backoff::default(),
                 status: StreamStatus { term: Some(now.term), ..idle(&shown.borrow()) },
@@ -84,7 +84,7 @@ fn idle(status: &StreamStatus) -> StreamStatus {
 }
 
 /// One term.
-struct Work<'run> {
+struct Streaming<'run> {
     options: &'run StreamOptions,
     store: Arc<dyn Store>,
     position: &'run dyn FlushPosition,
@@ -92,7 +92,7 @@ struct Work<'run> {
     leadership: Leadership,
     left: &'run Left,
     requests: &'run AtomicU64,
-    progress: Progress,
+    progress: SegmentProgress,
     /// Keys of chunks that a larger one holds too.
     replaced: VecDeque<String>,
     backoff: Backoff,
@@ -100,7 +100,7 @@ struct Work<'run> {
     shown: &'run watch::Sender<StreamStatus>,
 }
 
-impl Work<'_> {
+impl Streaming<'_> {
     async fn stream(mut self) {
         let mut found = None;
         loop {
@@ -281,10 +281,10 @@ impl Work<'_> {
         self.status.counters.failures += 1;
         match failure {
             // PostgreSQL went on while this program did not: the next look shows another segment.
-            ChunkError::Fault(Fault::Missing { .. } | Fault::Changed { .. }) => {
+            ChunkError::Content(ContentError::Missing { .. } | ContentError::Changed { .. }) => {
                 debug!(error = text, "nothing streamed")
             }
-            ChunkError::Fault(_) | ChunkError::Conflict(_) | ChunkError::Task(_) | ChunkError::Store(_) => {
+            ChunkError::Content(_) | ChunkError::Conflict(_) | ChunkError::Task(_) | ChunkError::Store(_) => {
                 if !self.status.store_failing {
                     self.status.store_failing = true;
                     warn!(error = text, "WAL is not streamed for now");

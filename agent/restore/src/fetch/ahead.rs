@@ -37,17 +37,17 @@ pub struct AheadOptions {
 }
 
 /// The segments that come next. Each has a task of its own, which only fills a file that nobody knows but `Coming`: whoever takes
-/// that, or drops it with the run, has the file or removes it, and no lock is held while anything is awaited.
+/// that, or drops it with the sequence, has the file or removes it, and no lock is held while anything is awaited.
 #[derive(Debug)]
 pub(super) struct Ahead {
     options: AheadOptions,
     archive: Arc<Archive>,
-    run: Mutex<Run>,
+    sequence: Mutex<Sequence>,
 }
 
 /// Segments that were asked for one after the other.
 #[derive(Debug, Default)]
-struct Run {
+struct Sequence {
     last: Option<SegmentName>,
     /// How far ahead now: one more whenever replay had to wait for what was coming. A store that keeps up has replay, and
     /// whatever else runs here, to share the machine with no more than that takes.
@@ -56,11 +56,11 @@ struct Run {
     /// What was streamed of a segment that is not finished, for when it is asked for again.
     growing: Option<(SegmentName, Growing)>,
     asked: Option<Instant>,
-    /// Ends the run when nobody asks any more.
+    /// Ends the sequence when nobody asks any more.
     idle_watch: Option<Aborted<()>>,
 }
 
-impl Run {
+impl Sequence {
     fn is_empty(&self) -> bool {
         self.coming.is_empty() && self.growing.is_none()
     }
@@ -116,12 +116,12 @@ impl Ahead {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Ahead { options, archive, run: Mutex::default() })
+        Ok(Ahead { options, archive, sequence: Mutex::default() })
     }
 
     /// The segment, if it was read ahead or is being read.
     pub(super) async fn take(&self, segment: SegmentName) -> Option<Received> {
-        let mut coming = lock(&self.run).take(segment)?;
+        let mut coming = lock(&self.sequence).take(segment)?;
         let why = match (&mut coming.0).await {
             // Checked against another server than the one that is known now: to be fetched and checked anew.
             Ok(Ok(Some(received))) if received.system_identifier == self.archive.system_identifier() => {
@@ -137,16 +137,16 @@ impl Ahead {
         None
     }
 
-    /// A recovery is about to get this segment: where it is the first of a run, the next comes beside it.
+    /// A recovery is about to get this segment: where it is the first of a sequence, the next comes beside it.
     pub(super) fn begin(self: &Arc<Self>, segment: SegmentName) {
         // Segments of another size are numbered otherwise now and then; then there is nothing by this name, or nobody asks
         // for it.
         let size = SegmentSize::DEFAULT;
-        let mut run = lock(&self.run);
-        if run.last.is_none_or(|last| last.next(size) != segment) {
-            run.coming.clear();
-            run.coming.insert(segment.next(size), self.fetch(segment.next(size)));
-            self.watch(&mut run);
+        let mut sequence = lock(&self.sequence);
+        if sequence.last.is_none_or(|last| last.next(size) != segment) {
+            sequence.coming.clear();
+            sequence.coming.insert(segment.next(size), self.fetch(segment.next(size)));
+            self.watch(&mut sequence);
         }
     }
 
@@ -155,21 +155,21 @@ impl Ahead {
     pub(super) fn advance(self: &Arc<Self>, segment: SegmentName, bytes: u64, eager: bool) {
         let Some(size) = SegmentSize::new(bytes) else { return };
         let most = self.options.segments.min(usize::try_from(BYTES_MAX / bytes).unwrap_or(1).max(1));
-        let mut run = lock(&self.run);
-        run.growing = None;
-        let wanted = run.reach(segment, size, most, eager);
-        run.coming.retain(|segment, _| wanted.contains(segment));
+        let mut sequence = lock(&self.sequence);
+        sequence.growing = None;
+        let wanted = sequence.reach(segment, size, most, eager);
+        sequence.coming.retain(|segment, _| wanted.contains(segment));
         for segment in wanted {
-            run.coming.entry(segment).or_insert_with(|| self.fetch(segment));
+            sequence.coming.entry(segment).or_insert_with(|| self.fetch(segment));
         }
-        self.watch(&mut run);
+        self.watch(&mut sequence);
     }
 
     /// Somebody has asked. When nobody does any more what is here goes.
-    fn watch(self: &Arc<Self>, run: &mut Run) {
-        run.asked = Some(clock::monotonic());
-        if run.idle_watch.is_none() && !run.is_empty() {
-            run.idle_watch = Some(self.clear_when_idle());
+    fn watch(self: &Arc<Self>, sequence: &mut Sequence) {
+        sequence.asked = Some(clock::monotonic());
+        if sequence.idle_watch.is_none() && !sequence.is_empty() {
+            sequence.idle_watch = Some(self.clear_when_idle());
         }
     }
 
@@ -180,25 +180,25 @@ impl Ahead {
 
     /// Keeps what there is of a segment that is not finished: one file at a time, as long as it is asked for.
     pub(super) fn keep(self: &Arc<Self>, segment: SegmentName, growing: Growing) {
-        let mut run = lock(&self.run);
-        run.growing = Some((segment, growing));
-        self.watch(&mut run);
+        let mut sequence = lock(&self.sequence);
+        sequence.growing = Some((segment, growing));
+        self.watch(&mut sequence);
     }
 
     /// What was kept of this segment. Of another one it is of no use any more.
     pub(super) fn kept(&self, segment: SegmentName) -> Option<Growing> {
-        let kept = lock(&self.run).growing.take();
+        let kept = lock(&self.sequence).growing.take();
         kept.filter(|(kept, _)| *kept == segment).map(|(_, growing)| growing)
     }
 
     /// Throws away what is here and stops what is coming.
     pub(super) fn clear(&self) {
-        *lock(&self.run) = Run::default();
+        *lock(&self.sequence) = Sequence::default();
     }
 
     /// Whether something is here or coming.
     pub(super) fn is_empty(&self) -> bool {
-        lock(&self.run).is_empty()
+        lock(&self.sequence).is_empty()
     }
 
     fn fetch(self: &Arc<Self>, segment: SegmentName) -> Coming {
@@ -225,7 +225,7 @@ impl Ahead {
             loop {
                 sleep(IDLE).await;
                 let Some(ahead) = ahead.upgrade() else { return };
-                let idle = lock(&ahead.run).asked.is_none_or(|asked| asked.elapsed() >= IDLE);
+                let idle = lock(&ahead.sequence).asked.is_none_or(|asked| asked.elapsed() >= IDLE);
                 if idle {
                     // Its own end too: it aborts itself, after this.
                     ahead.clear();
@@ -263,40 +263,40 @@ mod tests {
         Aborted(tokio::spawn(std::future::pending()))
     }
 
-    fn reach(run: &mut Run, number: u64, eager: bool) -> Vec<SegmentName> {
-        run.reach(segment(number), SegmentSize::DEFAULT, 4, eager)
+    fn reach(sequence: &mut Sequence, number: u64, eager: bool) -> Vec<SegmentName> {
+        sequence.reach(segment(number), SegmentSize::DEFAULT, 4, eager)
     }
 
     #[test]
     fn a_recovery_has_the_next_two_ahead_and_a_standby_those_that_follow_in_a_row() {
-        let mut run = Run::default();
-        assert_eq!(reach(&mut run, 7, true), [8, 9].map(segment));
-        assert_eq!(reach(&mut run, 8, true), [9, 10].map(segment));
-        assert_eq!(reach(&mut run, 11, false), []);
-        assert_eq!(reach(&mut run, 12, false), [13].map(segment));
-        assert_eq!(reach(&mut run, 13, false), [14].map(segment));
-        assert_eq!(reach(&mut run, 13, true), [14, 15].map(segment));
+        let mut sequence = Sequence::default();
+        assert_eq!(reach(&mut sequence, 7, true), [8, 9].map(segment));
+        assert_eq!(reach(&mut sequence, 8, true), [9, 10].map(segment));
+        assert_eq!(reach(&mut sequence, 11, false), []);
+        assert_eq!(reach(&mut sequence, 12, false), [13].map(segment));
+        assert_eq!(reach(&mut sequence, 13, false), [14].map(segment));
+        assert_eq!(reach(&mut sequence, 13, true), [14, 15].map(segment));
     }
 
     #[tokio::test]
     async fn one_more_is_ahead_whenever_replay_had_to_wait() {
-        let mut run = Run::default();
-        reach(&mut run, 7, true);
-        run.coming.insert(segment(8), still_coming());
-        assert!(run.take(segment(8)).is_some());
-        assert_eq!(reach(&mut run, 8, true).len(), 3);
+        let mut sequence = Sequence::default();
+        reach(&mut sequence, 7, true);
+        sequence.coming.insert(segment(8), still_coming());
+        assert!(sequence.take(segment(8)).is_some());
+        assert_eq!(reach(&mut sequence, 8, true).len(), 3);
         let here = tokio::spawn(async { Ok(None) });
         while !here.is_finished() {
             tokio::task::yield_now().await;
         }
-        run.coming.insert(segment(9), Aborted(here));
-        assert!(run.take(segment(9)).is_some());
-        assert_eq!(reach(&mut run, 9, true).len(), 3);
+        sequence.coming.insert(segment(9), Aborted(here));
+        assert!(sequence.take(segment(9)).is_some());
+        assert_eq!(reach(&mut sequence, 9, true).len(), 3);
         for number in 10..=12 {
-            run.coming.insert(segment(number), still_coming());
-            assert!(run.take(segment(number)).is_some());
-            assert_eq!(reach(&mut run, number, true).len(), 4, "it is the most");
+            sequence.coming.insert(segment(number), still_coming());
+            assert!(sequence.take(segment(number)).is_some());
+            assert_eq!(reach(&mut sequence, number, true).len(), 4, "it is the most");
         }
-        assert_eq!(reach(&mut run, 20, true).len(), 2);
+        assert_eq!(reach(&mut sequence, 20, true).len(), 2);
     }
 }

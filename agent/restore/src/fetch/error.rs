@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outrider_wal::WalFileName;
 
-use outrider_archive::Fault;
+use outrider_archive::ContentError;
 use outrider_store::{self as store, causes};
 
 /// Nobody knows whether the archive has the file, or it has and the file is unusable.
@@ -58,12 +58,12 @@ pub enum FetchError {
     },
     /// The object is not what its name says.
     #[error("the object {key} is not usable")]
-    Fault {
+    Content {
         /// Its key.
         key: String,
         /// In which way.
         #[source]
-        source: Fault,
+        source: ContentError,
     },
 }
 

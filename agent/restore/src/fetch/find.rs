@@ -37,7 +37,7 @@ pub(super) struct Archive {
 
 /// Where a file is.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Located {
     /// It has an object, which is on its way. `whole` is false when that is its `.partial`.
     Object { key: String, format: Format, whole: bool, download: Download },
     /// It was streamed before everything was lost. There may be a `.partial` too.
@@ -111,29 +111,29 @@ impl Archive {
     }
 
     /// Looks everywhere.
-    pub(super) async fn find(&self, name: WalFileName) -> Result<Found, Error> {
+    pub(super) async fn find(&self, name: WalFileName) -> Result<Located, Error> {
         // In this order: chunks go away when their segment is stored, so it is seen where they are not seen any more.
         let chunks = self.chunks(name).await?;
         let candidates = self.candidates(name).await?;
         let (partials, wholes): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|found| found.partial);
         if let Some(found) = self.first(wholes).await? {
-            if let Found::Object { format, .. } = &found {
+            if let Located::Object { format, .. } = &found {
                 *lock(&self.format) = Some(*format);
             }
             return Ok(found);
         }
         if !chunks.is_empty() {
-            return Ok(Found::Chunks { chunks, partials });
+            return Ok(Located::Chunks { chunks, partials });
         }
-        Ok(self.first(partials).await?.unwrap_or(Found::Nowhere))
+        Ok(self.first(partials).await?.unwrap_or(Located::Nowhere))
     }
 
     /// The first of these that is still there.
-    pub(super) async fn first(&self, candidates: Vec<Candidate>) -> Result<Option<Found>, Error> {
+    pub(super) async fn first(&self, candidates: Vec<Candidate>) -> Result<Option<Located>, Error> {
         for Candidate { partial, format, key } in candidates {
             // Gone since the list when it is `None`.
             if let Some(download) = self.store.get(&key).await? {
-                return Ok(Some(Found::Object { key, format, whole: !partial, download }));
+                return Ok(Some(Located::Object { key, format, whole: !partial, download }));
             }
         }
         Ok(None)

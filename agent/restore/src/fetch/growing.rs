@@ -119,7 +119,7 @@ impl Growing {
         let size = content::stated_size(&header).map_or(0, |size| size.bytes());
         let end = self.end;
         receive::check(name, system_identifier, &header, size.max(end))
-            .map_err(|source| FetchError::Fault { key, source })?;
+            .map_err(|source| FetchError::Content { key, source })?;
         let (temporary, kept) = if self.stays {
             (self.copy(path).map_err(cannot_write)?, Some(self))
         } else {

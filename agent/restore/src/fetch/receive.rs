@@ -10,7 +10,7 @@ use outrider_wal::{SegmentSize, WalFileName};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::error::FetchError;
-use outrider_archive::Fault;
+use outrider_archive::ContentError;
 use outrider_archive::compression::{Format, gunzip_whole, reader};
 use outrider_archive::content::{self, Expected, HEADER};
 use outrider_store::causes;
@@ -191,7 +191,7 @@ fn write(wanted: &Wanted, source: Source) -> Result<Received, FetchError> {
         Broken::Sink(error) => FetchError::Damaged { key: wanted.key.clone(), fault: error.to_string() },
         Broken::Object(fault) => FetchError::Damaged { key: wanted.key.clone(), fault },
     })?;
-    let fault = |source| FetchError::Fault { key: wanted.key.clone(), source };
+    let fault = |source| FetchError::Content { key: wanted.key.clone(), source };
     check(wanted.name, wanted.system_identifier, &checked.head, checked.bytes).map_err(fault)?;
     Ok(Received::new(temporary, checked.bytes, wanted.system_identifier))
 }
@@ -222,13 +222,13 @@ pub(super) fn check(
     system_identifier: Option<u64>,
     head: &[u8],
     bytes: u64,
-) -> Result<(), Fault> {
+) -> Result<(), ContentError> {
     match name {
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
             let header = head.first_chunk::<HEADER>();
             let stated = header.and_then(content::stated_size).unwrap_or(SegmentSize::DEFAULT);
             let (Some(header), true) = (header, bytes == stated.bytes()) else {
-                return Err(Fault::Length { name, found: bytes, expected: stated.bytes() });
+                return Err(ContentError::Length { name, found: bytes, expected: stated.bytes() });
             };
             let expected = Expected { system_identifier, segment_size: stated };
             content::check_header(name, segment, header, expected)

@@ -29,7 +29,7 @@ pub(super) struct Base<'a> {
 }
 
 /// Where the recovery will stop.
-struct Found {
+struct StopPoint {
     stop: Option<Stop>,
     /// The number of the last segment that is replayed.
     last: u64,
@@ -180,7 +180,7 @@ impl<'a> Planner<'a> {
         &mut self,
         goal: &Goal,
         bases: &'b [Base<'a>],
-    ) -> Result<(&'b Base<'a>, Reach, Tail, Found), RestoreError> {
+    ) -> Result<(&'b Base<'a>, Reach, Tail, StopPoint), RestoreError> {
         let newest = bases.iter().rev().collect::<Vec<_>>();
         let base = match &goal.target {
             Target::Time(time) => self.before(*time, goal.inclusive, bases).await?,
@@ -198,7 +198,9 @@ impl<'a> Planner<'a> {
         let tail = self.tail(base, &reach).await?;
         let found = match &goal.target {
             Target::Latest => self.latest(&reach, &tail)?,
-            Target::Immediate => Found { stop: None, last: self.number(base.end.get().saturating_sub(1)) },
+            Target::Immediate => {
+                StopPoint { stop: None, last: self.number(base.end.get().saturating_sub(1)) }
+            }
             Target::Time(time) => self.time(goal, *time, &reach, &tail).await?,
             Target::Lsn(lsn) => self.lsn(goal, *lsn, &reach, &tail)?,
             Target::Xid(_) | Target::Name(_) => {
@@ -242,12 +244,12 @@ impl<'a> Planner<'a> {
         Err(RestoreError::Incomplete { id, end: base.end, reached: tail.end, gaps })
     }
 
-    fn latest(&self, reach: &Reach, tail: &Tail) -> Result<Found, RestoreError> {
+    fn latest(&self, reach: &Reach, tail: &Tail) -> Result<StopPoint, RestoreError> {
         if !reach.gaps.is_empty() {
             // Recovery would take the gap for the end, and what was committed behind it would be lost without a word.
             return Err(self.gap(&Target::Latest, reach, tail));
         }
-        Ok(Found { stop: None, last: self.number(tail.end.get().saturating_sub(1)) })
+        Ok(StopPoint { stop: None, last: self.number(tail.end.get().saturating_sub(1)) })
     }
 
     /// PostgreSQL stops before the first transaction that ended after the time. Without one it would fail at the end.
@@ -257,7 +259,7 @@ impl<'a> Planner<'a> {
         time: Timestamp,
         reach: &Reach,
         tail: &Tail,
-    ) -> Result<Found, RestoreError> {
+    ) -> Result<StopPoint, RestoreError> {
         let wanted = time.as_microsecond();
         let stops = |last: i64| if goal.inclusive { last > wanted } else { last >= wanted };
         if !tail.last.is_some_and(stops) {
@@ -289,13 +291,13 @@ impl<'a> Planner<'a> {
                 Some(_) | None => last += 1,
             }
         }
-        Ok(Found { stop: None, last })
+        Ok(StopPoint { stop: None, last })
     }
 
     /// PostgreSQL stops at the first record that begins at the LSN or after it.
-    fn lsn(&self, goal: &Goal, lsn: Lsn, reach: &Reach, tail: &Tail) -> Result<Found, RestoreError> {
+    fn lsn(&self, goal: &Goal, lsn: Lsn, reach: &Reach, tail: &Tail) -> Result<StopPoint, RestoreError> {
         if lsn < tail.end {
-            return Ok(Found { stop: Some(Stop { lsn, time: None }), last: self.number(lsn.get()) });
+            return Ok(StopPoint { stop: Some(Stop { lsn, time: None }), last: self.number(lsn.get()) });
         }
         let hint = "; no record begins at that LSN or after it yet: ask for the latest point";
         Err(self.beyond(&goal.target, reach, tail, hint))
@@ -308,7 +310,7 @@ impl<'a> Planner<'a> {
         goal: &Goal,
         newest_first: &[&'b Base<'a>],
         tail: &Tail,
-    ) -> Result<(&'b Base<'a>, Reach, Found), RestoreError> {
+    ) -> Result<(&'b Base<'a>, Reach, StopPoint), RestoreError> {
         let wanted = match &goal.target {
             Target::Xid(xid) => Wanted::Xid(*xid),
             Target::Name(name) => Wanted::Name(name),
@@ -328,7 +330,7 @@ impl<'a> Planner<'a> {
             let found = self.reader.find(wanted, self.wal, &self.path, &reach, (base.end, until)).await?;
             if let Some(record) = found {
                 let last = self.number(record.start.get());
-                return Ok((base, reach, Found { stop: Some(stop(&record)), last }));
+                return Ok((base, reach, StopPoint { stop: Some(stop(&record)), last }));
             }
             if !reach.gaps.is_empty() && until.get() == u64::MAX {
                 return Err(self.gap(&goal.target, &reach, tail));

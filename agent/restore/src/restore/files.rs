@@ -166,7 +166,7 @@ struct Parts {
 
 impl Entries for Destination {
     type File = Arc<Output>;
-    type Fault = RestoreError;
+    type Error = RestoreError;
 
     fn directory(&mut self, path: &Path) -> Result<(), RestoreError> {
         self.make(&self.root.join(path))

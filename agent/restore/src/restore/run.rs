@@ -18,7 +18,7 @@ use super::files::{Destination, Shared, cannot};
 use super::place::Place;
 use super::pull::{Tar, pull};
 use super::settings::{self, Circumstances};
-use super::{Phase, Progress, RestoreOptions, Restored};
+use super::{Phase, RestoreOptions, RestoreProgress, Restored};
 use crate::clock;
 use crate::error::RestoreError;
 use crate::manifest::Manifest;
@@ -55,14 +55,20 @@ pub(super) async fn run(
     layout: &Layout,
     options: &RestoreOptions,
     (plan, directory): (&Plan, &Path),
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<RestoreProgress>,
     cancel: &CancellationToken,
 ) -> Result<Restored, RestoreError> {
     let begun = clock::monotonic();
     let tell = |phase, shared: Option<&Shared>, total: u64| {
         let count = |bytes: &std::sync::atomic::AtomicU64| bytes.load(Ordering::Relaxed);
         let (bytes, files) = shared.map_or((0, 0), |shared| (count(&shared.bytes), count(&shared.files)));
-        progress.send_replace(Progress { phase, bytes, bytes_total: total, files, elapsed: begun.elapsed() });
+        progress.send_replace(RestoreProgress {
+            phase,
+            bytes,
+            bytes_total: total,
+            files,
+            elapsed: begun.elapsed(),
+        });
     };
     tell(Phase::Checking, None, 0);
     let directory = std::path::absolute(directory).map_err(|source| cannot("find", directory, source))?;

@@ -18,16 +18,16 @@ pub(super) trait Entries {
     /// A file that is being written.
     type File: Clone;
     /// Why it cannot go on.
-    type Fault: From<String>;
+    type Error: From<String>;
 
     /// A directory.
-    fn directory(&mut self, path: &Path) -> Result<(), Self::Fault>;
+    fn directory(&mut self, path: &Path) -> Result<(), Self::Error>;
 
     /// A file; `None` when its bytes are not wanted.
-    fn file(&mut self, path: &Path, size: u64) -> Result<Option<Self::File>, Self::Fault>;
+    fn file(&mut self, path: &Path, size: u64) -> Result<Option<Self::File>, Self::Error>;
 
     /// A link, a device, or what else is neither.
-    fn other(&mut self, path: &Path) -> Result<(), Self::Fault>;
+    fn other(&mut self, path: &Path) -> Result<(), Self::Error>;
 }
 
 /// Bytes of a piece that belong to a file.
@@ -82,7 +82,7 @@ impl<F: Clone> Untar<F> {
         &mut self,
         bytes: &[u8],
         entries: &mut E,
-    ) -> Result<Vec<Part<F>>, E::Fault> {
+    ) -> Result<Vec<Part<F>>, E::Error> {
         let mut parts = Vec::new();
         let mut from = 0;
         while from < bytes.len() {
@@ -141,7 +141,7 @@ impl<F: Clone> Untar<F> {
         matches!(self.state, State::End)
     }
 
-    fn header<E: Entries<File = F>>(&mut self, block: &[u8], entries: &mut E) -> Result<State<F>, E::Fault> {
+    fn header<E: Entries<File = F>>(&mut self, block: &[u8], entries: &mut E) -> Result<State<F>, E::Error> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(State::End);
         }
@@ -271,7 +271,7 @@ mod tests {
 
     impl Entries for Kept {
         type File = String;
-        type Fault = String;
+        type Error = String;
 
         fn directory(&mut self, path: &Path) -> Result<(), String> {
             self.names.push(format!("{}/", path.display()));

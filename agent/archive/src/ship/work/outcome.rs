@@ -6,15 +6,15 @@ use outrider_wal::WalFileName;
 use tokio::task::{Id, JoinError};
 use tracing::{debug, error, info, warn};
 
-use super::{CHECK_INTERVAL, CHECK_SOON, CLAIM_INTERVAL, Done, Job, Work};
+use super::{CHECK_INTERVAL, CHECK_SOON, CLAIM_INTERVAL, Done, Job, Shipping};
 use crate::ready::{Ready, WalFile};
 use crate::ship::NotDurable;
-use crate::ship::gaps::{CheckError, Found};
+use crate::ship::gaps::{CheckError, GapCheck};
 use crate::ship::queue::Refusal;
 use crate::ship::unbroken::Unbroken;
 use crate::ship::writer::Claimed;
 use crate::upload::{UploadError, Uploaded};
-use crate::{Archived, Failure, Fault, clock};
+use crate::{Archived, ContentError, Failure, clock};
 use outrider_store::{self as store, Conditions, causes};
 
 /// From a look at who may write that got no answer, or the answer that another may, to the next.
@@ -22,7 +22,7 @@ const CLAIM_AGAIN: Duration = Duration::from_secs(5);
 /// Refused files that the status names.
 const REFUSED_SHOWN: usize = 16;
 
-impl Work {
+impl Shipping {
     pub(super) fn finished(&mut self, done: Result<(Id, Done), JoinError>) {
         match done {
             Ok((id, done)) => {
@@ -105,7 +105,7 @@ impl Work {
         self.claim = Some(claim);
     }
 
-    fn checked(&mut self, found: Result<Found, CheckError>) {
+    fn checked(&mut self, found: Result<GapCheck, CheckError>) {
         let now = clock::monotonic();
         let found = match found {
             Ok(found) => found,
@@ -122,7 +122,7 @@ impl Work {
         if let Some(leadership) = self.leadership {
             self.unbroken = Unbroken::compared(leadership, &found, |file| self.queue.is_confirmed(file));
         }
-        let Found { holes, gaps, more, .. } = found;
+        let GapCheck { holes, gaps, more, .. } = found;
         // The rest is found when these have left; gaps alone are only named.
         self.check_at = if more && !holes.is_empty() { now } else { now + CHECK_INTERVAL };
         self.status.compared_at = Some(clock::wall());
@@ -174,21 +174,21 @@ impl Work {
         let text = failure.text();
         match failure {
             UploadError::Store(_) | UploadError::Task(_) => self.store_failed(Some(file), text),
-            UploadError::Fault(Fault::Missing { .. }) if matches!(file, WalFile::History(_)) => {
+            UploadError::Content(ContentError::Missing { .. }) if matches!(file, WalFile::History(_)) => {
                 warn!(file = %file.name(), "the timeline history is not in pg_wal and cannot be archived");
                 self.queue.go_without_history(file.timeline());
-                self.answer(file, &Err(NotDurable::Fault(text)));
+                self.answer(file, &Err(NotDurable::Content(text)));
             }
-            UploadError::Fault(Fault::Missing { .. }) if self.queue.go_without(file) => {
+            UploadError::Content(ContentError::Missing { .. }) if self.queue.go_without(file) => {
                 // PostgreSQL may remove what is not marked as ready: now it is a gap, or someone else filled it.
                 self.check_soon();
             }
-            UploadError::Fault(_) => {
+            UploadError::Content(_) => {
                 error!(file = %file.name(), fault = text, "not archived");
-                self.queue.refuse(file, Refusal::Fault);
+                self.queue.refuse(file, Refusal::Damaged);
                 self.check_soon();
                 self.refused(file, text.clone());
-                self.answer(file, &Err(NotDurable::Fault(text)));
+                self.answer(file, &Err(NotDurable::Content(text)));
             }
             UploadError::Conflict(conflict) => {
                 error!(file = %file.name(), fault = text, "not archived: conflict");
