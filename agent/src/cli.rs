@@ -11,7 +11,6 @@ mod exit;
 mod format;
 mod list;
 mod member;
-mod ours;
 mod progress;
 mod replay;
 mod restart;
@@ -21,6 +20,7 @@ mod show;
 mod supervise;
 mod switchover;
 mod target;
+mod this_cluster;
 mod verify;
 mod wal;
 

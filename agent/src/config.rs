@@ -6,8 +6,8 @@ mod archive;
 mod bootstrap;
 mod effective;
 mod environment;
+mod error;
 mod etcd;
-mod fault;
 mod judge;
 mod keys;
 mod log;
@@ -35,13 +35,13 @@ use outrider_dcs::EtcdOptions;
 use outrider_postgres::Settings;
 use serde_json::{Map, Value};
 
-use self::fault::Findings;
+use self::error::Findings;
 use self::section::Section;
 
 pub(crate) use archive::{Archive, SOCKET as ARCHIVE_SOCKET};
 pub(crate) use effective::effective;
 pub(crate) use environment::Environment;
-pub(crate) use fault::ConfigError;
+pub(crate) use error::ConfigError;
 pub(crate) use judge::{Judged, Tried, judge, try_parameters};
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use origin::{ArchiveOrigin, Origin, ReplicaMethod};
@@ -128,8 +128,8 @@ pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Loaded, Con
     check_ports(&config, &mut findings);
     // A reader of this path may run in another directory.
     config.file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    if !findings.faults.0.is_empty() {
-        return Err(ConfigError::Faults { path: path.to_owned(), faults: findings.faults });
+    if !findings.errors.0.is_empty() {
+        return Err(ConfigError::Keys { path: path.to_owned(), errors: findings.errors });
     }
     Ok(Loaded { config, warnings: findings.warnings })
 }
@@ -147,7 +147,7 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
     let origin = origin::read(root, archive.as_ref(), findings);
     let replica_methods =
         origin::replica_methods(&root.section("postgresql", findings), archive.as_ref(), findings);
-    let around = postgresql::Around {
+    let context = postgresql::MemberContext {
         name: name.clone(),
         scope: scope.clone(),
         data_directory,
@@ -157,7 +157,7 @@ fn config(root: &Section<'_>, environment: &Environment, findings: &mut Findings
         environment,
         program: own_program(),
     };
-    let (postgres, connect_address) = postgresql::read(root, around, findings);
+    let (postgres, connect_address) = postgresql::read(root, context, findings);
     Config {
         file: PathBuf::new(),
         scope,

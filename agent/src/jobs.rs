@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use outrider_postgres::Settled;
 
-use self::backup::{Backup, Pace};
+use self::backup::{Backup, Intervals};
 use self::claimed::Claimed;
 use self::drill::Drill;
 use self::rollback::Rollback;
@@ -71,7 +71,7 @@ fn backups(instruments: &Instruments, reports: &ReportReceiver) -> Option<Task> 
     let archive = instruments.config.archive.as_ref()?;
     let (config, postgres) = (instruments.config.clone(), instruments.postgres.clone());
     let taker = Arc::new(ArchiveTaker::new(config, postgres, reports.clone()));
-    let backup = Backup::new(archive.schedule.clone(), taker, Pace::USUAL);
+    let backup = Backup::new(archive.schedule.clone(), taker, Intervals::USUAL);
     Some(runner::run(Claimed::new(backup, instruments.dcs.clone()), reports.clone()))
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::cluster_job::ClusterJob;
 use super::exit::{self, Refusal};
-use super::member::{Member, Whom};
+use super::member::{Member, MemberOptions};
 
 /// Take a base backup of the cluster into its archive, and show progress
 ///
@@ -18,7 +18,7 @@ use super::member::{Member, Whom};
 #[derive(Args)]
 pub(super) struct Backup {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     /// Request it and do not wait
     #[arg(long, conflicts_with = "cancel")]
     detach: bool,
@@ -38,7 +38,7 @@ const JOB: ClusterJob = ClusterJob {
 
 pub(super) fn run(asked: Backup) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let member = Member::of(asked.whom)?;
+    let member = Member::of(asked.options)?;
     if asked.cancel {
         return runtime.block_on(JOB.cancel(&member));
     }

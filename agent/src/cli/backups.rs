@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::exit::{self, Refusal};
 use super::format::{self, Format, Rows};
-use super::ours::Ours;
+use super::this_cluster::ThisCluster;
 use crate::clock;
 use crate::config::{Archive, Config};
 
@@ -82,7 +82,7 @@ pub(super) struct Place {
     pub(super) store: Arc<dyn Store>,
     pub(super) layout: Layout,
     pub(super) retention: RetentionPolicy,
-    pub(super) ours: Ours,
+    pub(super) this_cluster: ThisCluster,
 }
 
 impl Place {
@@ -95,18 +95,18 @@ impl Place {
             ));
         };
         let config = exit::load(&file)?;
-        let ours = Ours::of(&config, system_identifier)?;
+        let this_cluster = ThisCluster::of(&config, system_identifier)?;
         let Some(archive) = &config.archive else {
             return Err(Refusal::Usage(format!("{} has no archive", file.display())));
         };
         let store = archive.open_store()?;
         let Archive { layout, retention, .. } = archive.clone();
-        Ok(Place { file, config, store, layout, retention, ours })
+        Ok(Place { file, config, store, layout, retention, this_cluster })
     }
 
     /// Required before anything in an archive is changed.
     async fn prove(&self) -> anyhow::Result<Owned> {
-        self.ours.prove(&*self.store, &self.layout).await
+        self.this_cluster.prove(&*self.store, &self.layout).await
     }
 
     async fn plan(&self, catalog: &Catalog) -> anyhow::Result<RetentionPlan> {

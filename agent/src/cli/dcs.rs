@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use super::confirm::meant;
 use super::exit::{self, Refusal};
 use super::format::Format;
-use super::member::{Member, Whom};
+use super::member::{Member, MemberOptions};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::observe::cluster::watermark;
@@ -56,7 +56,7 @@ enum DcsAct {
 #[command(after_help = EXAMPLES)]
 struct Rebuild {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     /// Show who has what and who would lead, and change nothing
     #[arg(long)]
     plan: bool,
@@ -78,14 +78,14 @@ Examples:
 
 pub(super) fn run(asked: DcsCommand) -> Result<ExitCode, Refusal> {
     let DcsAct::Rebuild(asked) = asked.command;
-    let Some(file) = asked.whom.config.clone() else {
+    let Some(file) = asked.options.config.clone() else {
         return Err(Refusal::Usage(
             "the keys are rebuilt by a member: give its configuration file with -c FILE or in OUTRIDER_CONFIG".to_owned(),
         ));
     };
     let config = exit::load(&file)?;
     let runtime = exit::runtime()?;
-    let local = Member::of(asked.whom)?;
+    let local = Member::of(asked.options)?;
     runtime.block_on(rebuild_keys(
         &config,
         &local,

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::exit::{self, Refusal};
 use super::format::{Format, Rows};
-use super::member::{Member, Whom};
+use super::member::{Member, MemberOptions};
 
 /// Clears the screen and moves the cursor to the top left.
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
@@ -20,7 +20,7 @@ const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
 #[derive(Args)]
 pub(super) struct List {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     /// Refresh every SECONDS, until interrupted
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = exit::duration)]
     watch: Option<Duration>,
@@ -31,7 +31,7 @@ pub(super) struct List {
 
 pub(super) fn run(list: List) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let member = Member::of(list.whom)?;
+    let member = Member::of(list.options)?;
     let Some(interval) = list.watch else {
         let cluster = runtime.block_on(member.get("/cluster"))?;
         return exit::print(&show(&cluster, list.format)?);

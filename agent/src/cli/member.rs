@@ -22,7 +22,7 @@ const ANSWER_MAX: usize = 4 << 20;
 
 /// Which member to ask. Any member of the cluster will do.
 #[derive(Args)]
-pub(super) struct Whom {
+pub(super) struct MemberOptions {
     /// The configuration file of a member: its restapi says where to ask, and with which password
     #[arg(short, long, value_name = "FILE", env = "OUTRIDER_CONFIG")]
     pub(super) config: Option<PathBuf>,
@@ -52,8 +52,8 @@ pub(super) struct Answer {
 
 impl Member {
     /// The member that the command line names.
-    pub(super) fn of(whom: Whom) -> Result<Self, Refusal> {
-        match (whom.url, whom.config) {
+    pub(super) fn of(options: MemberOptions) -> Result<Self, Refusal> {
+        match (options.url, options.config) {
             (Some(url), _) => Member::at(&url, None),
             (None, Some(file)) => Member::configured(&exit::load(&file)?),
             (None, None) => Err(Refusal::Usage(

@@ -46,7 +46,7 @@ pub(super) struct Replay {
 }
 
 /// A parsed line.
-enum Line {
+enum RecordedLine {
     /// A round, and what would be decided now if that differs.
     Round(Box<Record>, Option<Plan>),
     /// Not a round.
@@ -64,8 +64,10 @@ pub(super) fn run(replay: &Replay) -> Result<ExitCode, Refusal> {
         for (index, line) in lines.enumerate() {
             rounds += 1;
             match read(&line.with_context(cannot_read)?) {
-                Line::Odd(fault) => odd.push(format!("{} line {}: {fault}", file.display(), index + 1)),
-                Line::Round(record, now) => {
+                RecordedLine::Odd(fault) => {
+                    odd.push(format!("{} line {}: {fault}", file.display(), index + 1))
+                }
+                RecordedLine::Round(record, now) => {
                     if let Some(now) = &now {
                         odd.push(difference(&file, index + 1, &record, now));
                     }
@@ -126,13 +128,13 @@ fn files(newest: &Path) -> Vec<PathBuf> {
     if aside.is_file() { vec![aside, newest.to_owned()] } else { vec![newest.to_owned()] }
 }
 
-fn read(line: &[u8]) -> Line {
+fn read(line: &[u8]) -> RecordedLine {
     match serde_json::from_slice::<Record>(line) {
-        Err(fault) => Line::Odd(format!("not a recorded round: {fault}")),
+        Err(fault) => RecordedLine::Odd(format!("not a recorded round: {fault}")),
         Ok(record) => {
             let plan = decide(&record.view);
             let now = (plan != record.plan).then_some(plan);
-            Line::Round(Box::new(record), now)
+            RecordedLine::Round(Box::new(record), now)
         }
     }
 }

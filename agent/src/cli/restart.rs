@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::confirm::confirm;
 use super::exit::{self, Refusal};
-use super::member::{Member, Whom};
+use super::member::{Member, MemberOptions};
 use crate::clock;
 
 /// Interval between requests for progress.
@@ -27,7 +27,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 #[derive(Args)]
 pub(super) struct Restart {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     /// Only these members; all of them unless given
     #[arg(value_name = "MEMBER")]
     members: Vec<String>,
@@ -53,7 +53,7 @@ pub(super) struct Restart {
 
 pub(super) fn run(asked: Restart) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let member = Member::of(asked.whom)?;
+    let member = Member::of(asked.options)?;
     if asked.cancel {
         return runtime.block_on(cancel(&member));
     }

@@ -14,7 +14,7 @@ use super::cluster_job::ClusterJob;
 use super::confirm::confirm;
 use super::exit::{self, Refusal};
 use super::format::Format;
-use super::member::{Member, Whom};
+use super::member::{Member, MemberOptions};
 use super::restore;
 use super::target::TargetOptions;
 use crate::rollback;
@@ -29,7 +29,7 @@ use crate::rollback;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Rollback {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     #[command(flatten)]
     target: TargetOptions,
     /// From this backup; the newest that ended before the target unless given
@@ -68,7 +68,7 @@ const JOB: ClusterJob = ClusterJob {
 pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
     if asked.cancel {
-        let member = Member::of(asked.whom)?;
+        let member = Member::of(asked.options)?;
         return runtime.block_on(JOB.cancel(&member));
     }
     if asked.target.point.target()?.is_none() {
@@ -79,7 +79,7 @@ pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
     }
     let goal = asked.target.goal()?;
     if asked.plan {
-        let Some(file) = &asked.whom.config else {
+        let Some(file) = &asked.options.config else {
             return Err(Refusal::Usage(
                 "--plan reads the archive itself: give a member's file with -c".to_owned(),
             ));
@@ -87,7 +87,7 @@ pub(super) fn run(asked: Rollback) -> Result<ExitCode, Refusal> {
         let _inside = runtime.enter();
         return runtime.block_on(plan(file, &goal, asked.backup.as_ref()));
     }
-    let member = Member::of(asked.whom)?;
+    let member = Member::of(asked.options)?;
     let cluster = runtime.block_on(member.get("/cluster"))?;
     sure(&cluster, &goal, asked.yes)?;
     runtime.block_on(JOB.ask(&member, &request(&goal, asked.backup.as_ref()), asked.no_wait))

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::exit::{self, Refusal};
 use super::format::{self, Format, Rows};
-use super::member::{Member, Whom};
+use super::member::{Member, MemberOptions};
 
 /// Show which member became the leader, and when
 #[derive(Args)]
 pub(super) struct History {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     /// The form of the list
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -24,18 +24,18 @@ pub(super) struct History {
 #[derive(Args)]
 pub(super) struct ShowConfig {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
 }
 
 pub(super) fn history(history: History) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let rows = runtime.block_on(Member::of(history.whom)?.get("/history"))?;
+    let rows = runtime.block_on(Member::of(history.options)?.get("/history"))?;
     exit::print(&timelines(&rows).show(history.format, |_, _, cell| cell)?)
 }
 
 pub(super) fn config(show: ShowConfig) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let rules = runtime.block_on(Member::of(show.whom)?.get("/config"))?;
+    let rules = runtime.block_on(Member::of(show.options)?.get("/config"))?;
     exit::print(&format::yaml(&rules)?)
 }
 

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::confirm::confirm;
 use super::exit::{self, Refusal};
-use super::member::{Member, Whom};
+use super::member::{Member, MemberOptions};
 
 /// Interval between checks of the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -19,7 +19,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Args)]
 pub(super) struct Switchover {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     /// The current leader; refused if it is another member
     #[arg(long, value_name = "MEMBER")]
     leader: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Switchover {
 #[derive(Args)]
 pub(super) struct Failover {
     #[command(flatten)]
-    whom: Whom,
+    options: MemberOptions,
     /// The member that is to lead
     #[arg(long, value_name = "MEMBER", required_unless_present = "cancel")]
     candidate: Option<String>,
@@ -61,7 +61,7 @@ pub(super) struct Failover {
 
 pub(super) fn switchover(asked: Switchover) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let member = Member::of(asked.whom)?;
+    let member = Member::of(asked.options)?;
     if asked.cancel {
         return runtime.block_on(cancel(&member, "/switchover"));
     }
@@ -87,7 +87,7 @@ pub(super) fn switchover(asked: Switchover) -> Result<ExitCode, Refusal> {
 
 pub(super) fn failover(asked: Failover) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let member = Member::of(asked.whom)?;
+    let member = Member::of(asked.options)?;
     let Some(candidate) = asked.candidate.filter(|_| !asked.cancel) else {
         return runtime.block_on(cancel(&member, "/failover"));
     };

@@ -84,7 +84,7 @@ async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<(Veri
     let found = verify::verify(&*place.store, &place.layout, &catalog, wanted, clock::wall(), &tell).await;
     bar.end();
     let mut found = found.context("cannot verify the whole archive")?;
-    let own = place.ours.system_identifier().await?;
+    let own = place.this_cluster.system_identifier().await?;
     let other = catalog.owner.filter(|owner| own.is_some_and(|own| own != *owner));
     if let Some(owner) = other {
         found.notes.push(format!(

@@ -10,7 +10,7 @@ use outrider_restore::client::{self, Exit, Reader};
 
 use super::WalFetch;
 use super::exit::{USAGE, load, runtime};
-use super::ours::control_file;
+use super::this_cluster::control_file;
 use crate::config::{ARCHIVE_SOCKET, Archive, beside};
 
 pub(super) fn push(socket: Option<&Path>, path: &Path) -> ExitCode {

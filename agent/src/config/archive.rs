@@ -10,7 +10,7 @@ use outrider_archive::retention::RetentionPolicy;
 use outrider_archive::{Compression, Layout, ShipOptions};
 use outrider_store::{CredentialFiles, DirectoryStore, Location, S3Options, S3Store, Secret, Store};
 
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::{self, Section};
 use crate::schedule::Schedule;
 

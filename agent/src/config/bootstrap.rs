@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::fault::Findings;
+use super::error::Findings;
 use super::rules;
 use super::section::Section;
 use super::values;

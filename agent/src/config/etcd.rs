@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use outrider_dcs::{Credentials, Dcs, EtcdOptions, Identity, TlsFiles, base_path, open_etcd};
 
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::Section;
 use super::{Config, first_policy};
 use crate::clock;

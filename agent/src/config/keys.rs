@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::fault::Findings;
+use super::error::Findings;
 
 /// The keys of one section.
 struct Keys {

@@ -2,7 +2,7 @@
 
 use tracing::level_filters::LevelFilter;
 
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::Section;
 
 /// What is logged.

@@ -7,7 +7,7 @@ use outrider_wal::Lsn;
 use serde_json::{Value, json};
 
 use super::archive::{self, Archive};
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::Section;
 use crate::clock;
 use crate::log::causes;

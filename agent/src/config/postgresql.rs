@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::address::Address;
 use super::archive::Archive;
 use super::environment::Environment;
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::{Section, shown};
 use super::{bootstrap, programs, rules, tls};
 
 const LISTEN_RULE: &str = "expected host:port, such as 127.0.0.1:5432 or *:5432";
 
 /// The member that the Postgres belongs to, and its surroundings.
-pub(super) struct Around<'config> {
+pub(super) struct MemberContext<'config> {
     pub(super) name: String,
     pub(super) scope: String,
     pub(super) data_directory: PathBuf,
@@ -38,9 +38,13 @@ pub(super) fn directories(root: &Section<'_>, findings: &mut Findings) -> (PathB
 }
 
 /// The settings, and `host:port` by which others reach this Postgres.
-pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findings) -> (Settings, String) {
+pub(super) fn read(
+    root: &Section<'_>,
+    context: MemberContext<'_>,
+    findings: &mut Findings,
+) -> (Settings, String) {
     let section = root.section("postgresql", findings);
-    must_lie_outside(root, &around, findings);
+    must_lie_outside(root, &context, findings);
     let listen = section
         .parsed("listen", LISTEN_RULE, findings, |text| Address::parse(text, Some(5432)))
         .unwrap_or_else(|| Address { host: "127.0.0.1".to_owned(), port: 5432 });
@@ -53,29 +57,29 @@ pub(super) fn read(root: &Section<'_>, around: Around<'_>, findings: &mut Findin
         Some(_) => user(&authentication, "rewind", "rewinder", findings),
         None => superuser.clone(),
     };
-    let socket_directory = socket_directory(&parameters, &around, findings);
+    let socket_directory = socket_directory(&parameters, &context, findings);
     let settings = Settings {
-        name: around.name,
-        scope: around.scope,
+        name: context.name,
+        scope: context.scope,
         socket_directory,
-        bin_directory: bin_directory(&section, around.environment, findings),
-        data_directory: around.data_directory,
-        state_directory: around.state_directory,
+        bin_directory: bin_directory(&section, context.environment, findings),
+        data_directory: context.data_directory,
+        state_directory: context.state_directory,
         listen_addresses: listen.host,
         port: listen.port,
-        supervisor_socket: around.supervisor_socket,
+        supervisor_socket: context.supervisor_socket,
         superuser,
         replication,
         rewind,
         parameters,
         pg_hba: pg_hba(&section, findings),
         initdb: bootstrap::initdb(root, findings),
-        archive_command: around
+        archive_command: context
             .archive
-            .map(|archive| command(&around.program, "wal-push", &archive.socket, "%p")),
-        restore_command: around
+            .map(|archive| command(&context.program, "wal-push", &archive.socket, "%p")),
+        restore_command: context
             .archive
-            .map(|archive| command(&around.program, "wal-fetch", &archive.socket, "%f %p")),
+            .map(|archive| command(&context.program, "wal-fetch", &archive.socket, "%f %p")),
     };
     (settings, connect_address)
 }
@@ -154,14 +158,14 @@ fn bin_directory(section: &Section<'_>, environment: &Environment, findings: &mu
 /// Never in the data directory: pg_rewind fails on the socket of the server it copies from.
 fn socket_directory(
     parameters: &BTreeMap<String, String>,
-    around: &Around<'_>,
+    context: &MemberContext<'_>,
     findings: &mut Findings,
 ) -> PathBuf {
-    let usual = around.supervisor_socket.parent().unwrap_or(Path::new("/")).to_owned();
+    let usual = context.supervisor_socket.parent().unwrap_or(Path::new("/")).to_owned();
     let listed = parameters.get("unix_socket_directories").and_then(|list| list.split(',').next());
     let first = listed.map(|first| first.trim().trim_matches(['\'', '"'])).filter(|first| !first.is_empty());
     let Some(wanted) = first.map(PathBuf::from) else { return usual };
-    if !lies_in(&wanted, &around.data_directory) {
+    if !lies_in(&wanted, &context.data_directory) {
         return wanted;
     }
     findings.warnings.push(format!(
@@ -174,12 +178,12 @@ fn socket_directory(
 }
 
 /// What the agent keeps must be outside the data directory, which a clone replaces.
-fn must_lie_outside(root: &Section<'_>, around: &Around<'_>, findings: &mut Findings) {
+fn must_lie_outside(root: &Section<'_>, context: &MemberContext<'_>, findings: &mut Findings) {
     let supervisor = root.section("supervisor", findings).name("socket");
     for (key, path) in
-        [("state_dir".to_owned(), &around.state_directory), (supervisor, &around.supervisor_socket)]
+        [("state_dir".to_owned(), &context.state_directory), (supervisor, &context.supervisor_socket)]
     {
-        if lies_in(path, &around.data_directory) {
+        if lies_in(path, &context.data_directory) {
             let rule = "lies in the data directory, which a clone replaces; put it elsewhere";
             findings.wrong(key, &Value::from(path.display().to_string()), rule);
         }

@@ -7,7 +7,7 @@ use outrider_store::Secret;
 use serde_json::Value;
 
 use super::address::Address;
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::Section;
 
 const USUAL_LISTEN: &str = "127.0.0.1:8008";

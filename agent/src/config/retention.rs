@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrider_archive::retention::RetentionPolicy;
 
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::{Section, duration};
 
 const WINDOW_RULE: &str = "expected a time such as 7d or 36h, or none";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use outrider_store::Secret;
 use serde_json::{Map, Value};
 
-use super::fault::Findings;
+use super::error::Findings;
 use crate::log::causes;
 
 /// What a duration looks like.

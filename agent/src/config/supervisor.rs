@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::Section;
 
 /// Name of its socket in the state directory, where the user of the data directory can create it.

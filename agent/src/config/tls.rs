@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use outrider_postgres::{ChannelBinding, SslMode, Tls};
 use serde_json::Value;
 
-use super::fault::Findings;
+use super::error::Findings;
 use super::section::Section;
 use crate::log::causes;
 
@@ -17,7 +17,7 @@ const FILE_RULE: &str = "expected an absolute path (system is not taken: name th
 
 /// The settings of one user. What cannot be obeyed is an error.
 pub(super) fn read(section: &Section<'_>, findings: &mut Findings) -> Tls {
-    let faults = findings.faults.0.len();
+    let faults = findings.errors.0.len();
     let mut path = |key: &str| {
         section.parsed(key, FILE_RULE, findings, |text| {
             Path::new(text).is_absolute().then(|| PathBuf::from(text))
@@ -43,7 +43,7 @@ pub(super) fn read(section: &Section<'_>, findings: &mut Findings) -> Tls {
         channel_binding: section.parsed("channel_binding", BINDING_RULE, findings, ChannelBinding::parse),
     };
     fits_together(&tls, section, findings);
-    if findings.faults.0.len() == faults
+    if findings.errors.0.len() == faults
         && let Err(fault) = tls.check()
     {
         findings.missing(section.name("sslmode"), causes(&fault));

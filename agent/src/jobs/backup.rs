@@ -22,7 +22,7 @@ use crate::schedule::{BY_SCHEDULE, Schedule};
 
 /// How long what is waited for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Intervals {
     /// At the most so often how far a backup is is written.
     pub(crate) progress: Duration,
     /// Before the next in the order takes what the one before it leaves: it may have no archive, or hang.
@@ -31,9 +31,9 @@ pub(crate) struct Pace {
     pub(crate) declined: Duration,
 }
 
-impl Pace {
+impl Intervals {
     /// For real members.
-    pub(crate) const USUAL: Pace = Pace {
+    pub(crate) const USUAL: Intervals = Intervals {
         progress: Duration::from_secs(1),
         grace: Duration::from_secs(3),
         declined: Duration::from_secs(30),
@@ -48,7 +48,7 @@ pub(crate) struct Backup {
     open_since: Option<(String, Instant)>,
     /// The request that this member could not answer, and since when.
     declined: Option<(String, Instant)>,
-    pace: Pace,
+    intervals: Intervals,
 }
 
 /// The backup under way. Dropped, it is cancelled.
@@ -67,8 +67,8 @@ impl Drop for Run {
 
 impl Backup {
     /// `schedule`: `None` for backups on request only.
-    pub(crate) fn new(schedule: Option<Schedule>, taker: Arc<dyn Taker>, pace: Pace) -> Self {
-        Backup { schedule, taker, open_since: None, declined: None, pace }
+    pub(crate) fn new(schedule: Option<Schedule>, taker: Arc<dyn Taker>, intervals: Intervals) -> Self {
+        Backup { schedule, taker, open_since: None, declined: None, intervals }
     }
 
     /// What stands in the DCS, as this member has seen it for how long.
@@ -159,17 +159,17 @@ impl Kind for Backup {
                 given_up: ended.given_up,
             },
         };
-        let (grace, declined) = (self.pace.grace, self.pace.declined);
+        let (grace, declined) = (self.intervals.grace, self.intervals.declined);
         let (request, due) = (self.seen(records), self.is_due(cluster));
         next(view, &Job { claim: records.claim, request, recorded, due, hand, grace, declined })
     }
 
     fn look_again(&self) -> Option<Duration> {
-        self.open_since.is_some().then_some(self.pace.progress)
+        self.open_since.is_some().then_some(self.intervals.progress)
     }
 
-    fn pace(&self) -> Duration {
-        self.pace.progress
+    fn progress_interval(&self) -> Duration {
+        self.intervals.progress
     }
 
     fn claim(&self, asked: &BackupRequest, member: &str) -> (BackupClaim, BackupRequest) {

@@ -80,7 +80,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     fn look_again(&self) -> Option<Duration>;
 
     /// Between two looks while something is in hand, and so between two writes of how far it is.
-    fn pace(&self) -> Duration;
+    fn progress_interval(&self) -> Duration;
 
     /// The claim of one that begins now, and the request that says so.
     fn claim(&self, asked: &Self::Request, member: &str) -> (Self::Claim, Self::Request);
@@ -323,7 +323,7 @@ impl<K: Kind> Job for Claimed<K> {
     fn look_again(&self) -> Option<Duration> {
         match &self.hand {
             Hand::Nothing => self.kind.look_again(),
-            Hand::Running(_) | Hand::Ended(_) => Some(self.kind.pace()),
+            Hand::Running(_) | Hand::Ended(_) => Some(self.kind.progress_interval()),
         }
     }
 

@@ -211,7 +211,7 @@ impl Kind for Rollback {
         self.remains.then_some(PACE)
     }
 
-    fn pace(&self) -> Duration {
+    fn progress_interval(&self) -> Duration {
         PACE
     }
 

@@ -19,10 +19,10 @@ const ANY_TTL: Duration = Duration::from_millis(u64::MAX);
 /// What was found, before it is put in order.
 pub(super) struct Look {
     status: Result<Status, Error>,
-    found: Found,
+    found: PostgresState,
 }
 
-enum Found {
+enum PostgresState {
     /// The supervisor does not answer, so the state is unknown.
     Nothing,
     /// A postmaster runs; its answers.
@@ -44,15 +44,15 @@ pub(super) async fn look(
     }
     let status = instruments.postgres.supervisor().status().await;
     let found = match &status {
-        Err(_) => Found::Nothing,
+        Err(_) => PostgresState::Nothing,
         Ok(status) => match &status.postmaster {
             Some(postmaster) if postmaster.stopping || postmaster.died => {
-                Found::Running(Err(Error::TooSlow {
+                PostgresState::Running(Err(Error::TooSlow {
                     act: "report its state while it stops",
                     limit: Duration::ZERO,
                 }))
             }
-            Some(_) => Found::Running(instruments.observer.observe().await.map(Box::new)),
+            Some(_) => PostgresState::Running(instruments.observer.observe().await.map(Box::new)),
             None => {
                 let directory = inspect(instruments.postgres.settings());
                 let control = match (&directory, known) {
@@ -62,7 +62,7 @@ pub(super) async fn look(
                     }
                     _ => None,
                 };
-                Found::Directory(directory, control)
+                PostgresState::Directory(directory, control)
             }
         },
     };
@@ -90,10 +90,10 @@ pub(super) fn assemble(look: Look, instruments: &Instruments, state: &mut State)
     // A program started by an earlier agent still works on the data directory: its result is read when it has ended.
     let tool_of_another = state.jobs.kind().is_none() && status.as_ref().is_some_and(is_kept_busy);
     let postgres = match look.found {
-        Found::Nothing => unresponsive(&mut state.postgres, None),
-        Found::Directory(..) if tool_of_another => unresponsive(&mut state.postgres, Some(false)),
-        Found::Running(outcome) => running(outcome, status.as_ref(), state),
-        Found::Directory(directory, control) => stopped(directory, control, instruments, state),
+        PostgresState::Nothing => unresponsive(&mut state.postgres, None),
+        PostgresState::Directory(..) if tool_of_another => unresponsive(&mut state.postgres, Some(false)),
+        PostgresState::Running(outcome) => running(outcome, status.as_ref(), state),
+        PostgresState::Directory(directory, control) => stopped(directory, control, instruments, state),
     };
     state.postgres.is_writable(match &postgres {
         Postgres::Primary { .. } => true,

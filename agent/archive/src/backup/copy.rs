@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::block::{self, Job, Pages, TarName};
-use super::feed::{Feed, Header, Pace};
+use super::feed::{Feed, Header, RateLimit};
 use super::join::Joiner;
 use super::source::{Begun, Ended, Source};
 use super::walk::{self, Entry, Visitor};
@@ -153,7 +153,7 @@ fn feed(
         stop: stop.clone(),
         page_size: u64::from(begun.page_size),
         tar_max: options.tar_max,
-        pace: options.rate_limit.map(Pace::new),
+        rate_limit: options.rate_limit.map(RateLimit::new),
         sequence: 0,
         tar: TarName { tablespace: None, number: 0 },
         tar_bytes: 0,

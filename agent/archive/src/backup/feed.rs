@@ -34,7 +34,7 @@ pub(crate) struct Feed {
     pub(crate) page_size: u64,
     /// A tar with as many bytes is continued in another, between two files.
     pub(crate) tar_max: u64,
-    pub(crate) pace: Option<Pace>,
+    pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) sequence: u64,
     pub(crate) tar: TarName,
     /// Bytes of this tar so far.
@@ -46,21 +46,21 @@ pub(crate) struct Feed {
 }
 
 /// So many bytes in a second.
-pub(crate) struct Pace {
+pub(crate) struct RateLimit {
     bytes: NonZeroU64,
     next: Instant,
 }
 
-impl Pace {
+impl RateLimit {
     pub(crate) fn new(bytes: NonZeroU64) -> Self {
-        Pace { bytes, next: clock::monotonic() }
+        RateLimit { bytes, next: clock::monotonic() }
     }
 
     /// When a block of this length may be handed out.
-    fn turn(&mut self, length: usize) -> Instant {
-        let turn = self.next.max(clock::monotonic());
-        self.next = turn + Duration::from_secs_f64(length as f64 / self.bytes.get() as f64);
-        turn
+    fn next_at(&mut self, length: usize) -> Instant {
+        let next_at = self.next.max(clock::monotonic());
+        self.next = next_at + Duration::from_secs_f64(length as f64 / self.bytes.get() as f64);
+        next_at
     }
 }
 
@@ -187,9 +187,9 @@ impl Feed {
     }
 
     fn flush(&mut self, is_last: bool) -> Result<(), BackupError> {
-        if let Some(pace) = &mut self.pace {
-            let turn = pace.turn(self.length);
-            let _ = self.runtime.block_on(self.stop.run_until_cancelled(sleep_until(turn)));
+        if let Some(rate_limit) = &mut self.rate_limit {
+            let next_at = rate_limit.next_at(self.length);
+            let _ = self.runtime.block_on(self.stop.run_until_cancelled(sleep_until(next_at)));
         }
         let room = self.permits(1)?;
         let spans = std::mem::take(&mut self.spans);

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::super::backup::{Backup, Pace};
+use super::super::backup::{Backup, Intervals};
 use super::super::claimed::Claimed;
 use super::super::runner::{Task, run};
 use crate::backup::{BackupOrder, BackupProgress, FinishedBackup, TakeError, Taker};
@@ -22,7 +22,7 @@ use crate::sample::{member, observation};
 use crate::schedule::{BY_SCHEDULE, Schedule};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const QUICK: Pace = Pace {
+const QUICK: Intervals = Intervals {
     progress: Duration::from_millis(5),
     grace: Duration::from_millis(200),
     declined: Duration::from_secs(3600),

@@ -26,22 +26,22 @@ pub(crate) enum ConfigError {
         problem: String,
     },
     /// The values.
-    #[error("{} in the configuration {path}:{faults}", count(.faults))]
-    Faults {
+    #[error("{} in the configuration {path}:{errors}", count(.errors))]
+    Keys {
         /// The file.
         path: PathBuf,
         /// All of them.
-        faults: Faults,
+        errors: KeyErrors,
     },
 }
 
 /// All errors of one configuration, in the order of reading.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(pub(crate) Vec<Fault>);
+pub(crate) struct KeyErrors(pub(crate) Vec<KeyError>);
 
 /// One error.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct KeyError {
     /// The key with the sections before it, such as `restapi.listen`.
     pub(crate) key: String,
     /// The value as found; `None` when it is absent or secret.
@@ -54,7 +54,7 @@ pub(crate) struct Fault {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// What must be fixed.
-    pub(super) faults: Faults,
+    pub(super) errors: KeyErrors,
     /// What has no effect.
     pub(super) warnings: Vec<String>,
 }
@@ -62,29 +62,29 @@ pub(super) struct Findings {
 impl Findings {
     /// The key is there and its value breaks the rule.
     pub(super) fn wrong(&mut self, key: impl Into<String>, value: &Value, rule: impl Into<String>) {
-        self.faults.0.push(Fault { key: key.into(), value: Some(value.clone()), rule: rule.into() });
+        self.errors.0.push(KeyError { key: key.into(), value: Some(value.clone()), rule: rule.into() });
     }
 
     /// The key is absent, or its value must not be shown.
     pub(super) fn missing(&mut self, key: impl Into<String>, rule: impl Into<String>) {
-        self.faults.0.push(Fault { key: key.into(), value: None, rule: rule.into() });
+        self.errors.0.push(KeyError { key: key.into(), value: None, rule: rule.into() });
     }
 }
 
-fn count(faults: &Faults) -> String {
-    match faults.0.len() {
+fn count(errors: &KeyErrors) -> String {
+    match errors.0.len() {
         1 => "1 error".to_owned(),
         many => format!("{many} errors"),
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for KeyErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             Some(value) => write!(f, "{}: {value}: {}", self.key, self.rule),

@@ -18,18 +18,18 @@ const HINT: &str = "; run this where the member's data directory lies or a membe
                     identifier with --system-identifier";
 
 /// This cluster, as far as a command can know it.
-pub(super) struct Ours {
+pub(super) struct ThisCluster {
     data_directory: PathBuf,
     member: Member,
     /// The system identifier given on the command line.
     named: Option<u64>,
 }
 
-impl Ours {
+impl ThisCluster {
     /// The cluster of the member with this configuration. Sends no request yet.
     pub(super) fn of(config: &Config, named: Option<u64>) -> Result<Self, Refusal> {
         let data_directory = config.postgres.data_directory.clone();
-        Ok(Ours { data_directory, member: Member::configured(config)?, named })
+        Ok(ThisCluster { data_directory, member: Member::configured(config)?, named })
     }
 
     /// The system identifier of this cluster, if anything here knows it; the command line comes last and must not
