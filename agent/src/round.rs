@@ -1,7 +1,7 @@
 //! The round: observe, decide, act, report, and wait for the next thing that happens. The one task that owns all state.
 
-mod alarm;
 mod throttle;
+mod wake_sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use outrider_postgres::{Configuration, KeptParameters, Postgres};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use self::alarm::{Alarm, Wakened};
 use self::throttle::Throttle;
+use self::wake_sources::{WakeSources, Wakeup};
 use crate::act::{self, StepError};
 use crate::backup::CatalogCache;
 use crate::config::{self, Config};
@@ -51,7 +51,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let instruments = Instruments::set_up(config.clone(), &policy).await?;
     let state = first_state(&config, policy)?;
     let (waker, wakes) = waker();
-    let mut alarm = Alarm::new(wakes, instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
+    let mut wake_sources =
+        WakeSources::new(wakes, instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
     let reporter = Reporter::new(&instruments);
     let api = Api {
         reports: reporter.reports(),
@@ -83,7 +84,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         throttle: Throttle::default(),
         step_fault: LastLogged::default(),
     };
-    let end = rounds.make(&mut alarm).await;
+    let end = rounds.make(&mut wake_sources).await;
     jobs.end().await;
     let Rounds { instruments, state, reporter, .. } = &mut rounds;
     let last = reporter.reports().borrow().clone();
@@ -160,11 +161,11 @@ impl Rounds {
     ///
     /// # Errors
     /// When this member may take no part under its name.
-    async fn make(&mut self, alarm: &mut Alarm) -> anyhow::Result<()> {
+    async fn make(&mut self, wake_sources: &mut WakeSources) -> anyhow::Result<()> {
         loop {
-            alarm.round_begins();
+            wake_sources.round_begins();
             let wait = self.turn().await?;
-            if alarm.wait(wait, &self.instruments, &mut self.state).await == Wakened::End {
+            if wake_sources.wait(wait, &self.instruments, &mut self.state).await == Wakeup::End {
                 return Ok(());
             }
         }

@@ -87,6 +87,6 @@ pub fn reserve(size: u64) -> u64 {
 fn is_mine(view: &View) -> bool {
     let Some(leader) = &view.leader else { return false };
     let standbys = turn::order(view).into_iter().filter(|name| *name != leader.name);
-    let driller = standbys.min().unwrap_or(&leader.name);
-    driller == view.me && view.is_what_others_think() && !view.is_ending()
+    let runs_it = standbys.min().unwrap_or(&leader.name);
+    runs_it == view.me && view.is_what_others_think() && !view.is_ending()
 }

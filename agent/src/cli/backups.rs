@@ -76,7 +76,7 @@ enum Act {
 }
 
 /// The archive that a configuration file names.
-pub(super) struct Place {
+pub(super) struct ArchiveAccess {
     pub(super) file: PathBuf,
     pub(super) config: Config,
     pub(super) store: Arc<dyn Store>,
@@ -85,7 +85,7 @@ pub(super) struct Place {
     pub(super) this_cluster: ThisCluster,
 }
 
-impl Place {
+impl ArchiveAccess {
     /// Opens it. Sends no request yet.
     pub(super) fn of(config: Option<PathBuf>, system_identifier: Option<u64>) -> Result<Self, Refusal> {
         let Some(file) = config else {
@@ -101,7 +101,7 @@ impl Place {
         };
         let store = archive.open_store()?;
         let Archive { layout, retention, .. } = archive.clone();
-        Ok(Place { file, config, store, layout, retention, this_cluster })
+        Ok(ArchiveAccess { file, config, store, layout, retention, this_cluster })
     }
 
     /// Required before anything in an archive is changed.
@@ -124,35 +124,35 @@ impl Place {
 
 pub(super) fn run(options: Backups) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let place = Place::of(options.config, options.system_identifier)?;
+    let access = ArchiveAccess::of(options.config, options.system_identifier)?;
     let format = options.format;
     let shown = runtime.block_on(async {
         match options.act {
-            None => show(&place.read().await?, clock::wall(), format),
+            None => show(&access.read().await?, clock::wall(), format),
             Some(Act::Keep { id, standalone, release }) => {
                 let keep = match (release, standalone) {
                     (true, _) => None,
                     (false, true) => Some(Keep::Standalone),
                     (false, false) => Some(Keep::Full),
                 };
-                mark(&place, &id, keep).await
+                mark(&access, &id, keep).await
             }
-            Some(Act::Delete { id, force }) => delete(&place, &id, force).await,
-            Some(Act::Prune { dry_run, trust_clock }) => prune(&place, (dry_run, trust_clock), format).await,
+            Some(Act::Delete { id, force }) => delete(&access, &id, force).await,
+            Some(Act::Prune { dry_run, trust_clock }) => prune(&access, (dry_run, trust_clock), format).await,
         }
     })?;
     exit::print(&shown)
 }
 
-async fn mark(place: &Place, id: &BackupId, keep: Option<Keep>) -> anyhow::Result<String> {
-    let catalog = place.read().await?;
+async fn mark(access: &ArchiveAccess, id: &BackupId, keep: Option<Keep>) -> anyhow::Result<String> {
+    let catalog = access.read().await?;
     let backup = catalog.backup(id).ok_or_else(|| no_such(id))?;
     if keep.is_some() && backup.good().is_none() {
         return Err(anyhow!("the backup {id} cannot be restored: it is {}", describe(backup)));
     }
     not_foreign(backup)?;
-    let owned = place.prove().await?;
-    let marked = catalog::mark(&*place.store, &place.layout, owned, id, keep).await;
+    let owned = access.prove().await?;
+    let marked = catalog::mark(&*access.store, &access.layout, owned, id, keep).await;
     marked.with_context(|| format!("cannot change the keep mark of backup {id}"))?;
     Ok(match keep {
         Some(keep) => format!("The backup {id} is kept ({keep}) until it is released\n"),
@@ -160,33 +160,33 @@ async fn mark(place: &Place, id: &BackupId, keep: Option<Keep>) -> anyhow::Resul
     })
 }
 
-async fn delete(place: &Place, id: &BackupId, force: bool) -> anyhow::Result<String> {
-    let catalog = place.read().await?;
+async fn delete(access: &ArchiveAccess, id: &BackupId, force: bool) -> anyhow::Result<String> {
+    let catalog = access.read().await?;
     not_foreign(catalog.backup(id).ok_or_else(|| no_such(id))?)?;
-    let owned = place.prove().await?;
-    let plan = place.plan(&catalog).await?;
+    let owned = access.prove().await?;
+    let plan = access.plan(&catalog).await?;
     let needed = plan.backups.iter().find(|verdict| verdict.id == *id && verdict.reason.keeps());
     if let Some(verdict) = needed
         && !force
     {
         return Err(anyhow!("the backup {id} is needed: {}. --force deletes it anyway", verdict.reason));
     }
-    let deleted = retention::remove_backup(&*place.store, &place.layout, owned, id).await;
+    let deleted = retention::remove_backup(&*access.store, &access.layout, owned, id).await;
     deleted.with_context(|| format!("cannot delete the whole backup {id}"))?;
     Ok(format!("The backup {id} is deleted. `outrider backups prune` removes WAL that only it needed\n"))
 }
 
 async fn prune(
-    place: &Place,
+    access: &ArchiveAccess,
     (dry_run, trust_clock): (bool, bool),
     format: Format,
 ) -> anyhow::Result<String> {
-    let catalog = place.read().await?;
+    let catalog = access.read().await?;
     let plan = match trust_clock {
-        true => retention::plan(&catalog, clock::wall(), &place.retention),
-        false => place.plan(&catalog).await?,
+        true => retention::plan(&catalog, clock::wall(), &access.retention),
+        false => access.plan(&catalog).await?,
     };
-    let owned = place.prove().await;
+    let owned = access.prove().await;
     if dry_run {
         if let Err(why) = owned {
             // On standard error, so that programs can read the plan.
@@ -199,7 +199,7 @@ async fn prune(
         return Err(anyhow!("nothing was removed: {doubt}"));
     }
     let size = catalog.wal.segment_size();
-    let removed = retention::remove_obsolete(&*place.store, &place.layout, owned, &plan, size).await;
+    let removed = retention::remove_obsolete(&*access.store, &access.layout, owned, &plan, size).await;
     let removed = removed
         .context("cannot remove everything that is unneeded; what was removed so far was not needed")?;
     let document = json!({

@@ -15,7 +15,7 @@ use outrider_restore::DrillReport;
 use outrider_restore::verify::{self, Record, Verification, VerifyOptions, VerifyProgress};
 use serde_json::{Value, json};
 
-use super::backups::Place;
+use super::backups::ArchiveAccess;
 use super::exit::{self, Refusal};
 use super::format::{self, Format};
 use crate::clock;
@@ -48,18 +48,18 @@ pub(super) struct Verify {
 
 pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
     let runtime = exit::runtime()?;
-    let place = Place::of(options.config, None)?;
+    let access = ArchiveAccess::of(options.config, None)?;
     let wanted = VerifyOptions { backup: options.backup, full: options.full };
     let (found, drilled) = runtime.block_on(async {
-        let (mut found, is_ours) = verified(&place, &wanted).await?;
+        let (mut found, is_ours) = verified(&access, &wanted).await?;
         let drilled = if options.drill {
             let backup = wanted.backup.clone();
-            drill::drill(&place, backup, options.scratch, options.while_stdin, &mut found).await?
+            drill::drill(&access, backup, options.scratch, options.while_stdin, &mut found).await?
         } else {
             None
         };
         if is_ours {
-            record(&place, &wanted, &found, drilled.as_ref()).await?;
+            record(&access, &wanted, &found, drilled.as_ref()).await?;
         }
         Ok::<_, Refusal>((found, drilled))
     })?;
@@ -77,14 +77,14 @@ pub(super) fn run(options: Verify) -> Result<ExitCode, Refusal> {
 }
 
 /// The findings, and whether the archive is not known to be another cluster's.
-async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<(Verification, bool)> {
-    let catalog = place.read().await?;
+async fn verified(access: &ArchiveAccess, wanted: &VerifyOptions) -> anyhow::Result<(Verification, bool)> {
+    let catalog = access.read().await?;
     let bar = Bar::new(wanted.full);
     let tell = |progress| bar.show(progress);
-    let found = verify::verify(&*place.store, &place.layout, &catalog, wanted, clock::wall(), &tell).await;
+    let found = verify::verify(&*access.store, &access.layout, &catalog, wanted, clock::wall(), &tell).await;
     bar.end();
     let mut found = found.context("cannot verify the whole archive")?;
-    let own = place.this_cluster.system_identifier().await?;
+    let own = access.this_cluster.system_identifier().await?;
     let other = catalog.owner.filter(|owner| own.is_some_and(|own| own != *owner));
     if let Some(owner) = other {
         found.notes.push(format!(
@@ -96,7 +96,7 @@ async fn verified(place: &Place, wanted: &VerifyOptions) -> anyhow::Result<(Veri
 
 /// Records the outcome where agents find it for their metrics.
 async fn record(
-    place: &Place,
+    access: &ArchiveAccess,
     wanted: &VerifyOptions,
     found: &Verification,
     drilled: Option<&DrillReport>,
@@ -106,11 +106,11 @@ async fn record(
         return Ok(());
     }
     let before =
-        verify::read_record(&*place.store, &place.layout).await.context("cannot read the last outcome")?;
+        verify::read_record(&*access.store, &access.layout).await.context("cannot read the last outcome")?;
     let good = drilled.filter(|report| report.pages_checked != Some(false));
     let restored = good.map(|report| report.backup.to_string());
     let record = Record::new(found, clock::wall(), restored, before.as_ref());
-    let written = verify::write_record(&*place.store, &place.layout, &record).await;
+    let written = verify::write_record(&*access.store, &access.layout, &record).await;
     written.context("cannot write the outcome into the archive")
 }
 

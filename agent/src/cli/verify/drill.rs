@@ -12,7 +12,7 @@ use outrider_restore::{DrillOptions, DrillReport, Goal, RestoreError, Target};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::backups::Place;
+use crate::cli::backups::ArchiveAccess;
 use crate::cli::exit::Refusal;
 use crate::cli::progress::watched;
 use crate::config;
@@ -27,13 +27,13 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// # Errors
 /// When the drill cannot start, or was interrupted.
 pub(super) async fn drill(
-    place: &Place,
+    access: &ArchiveAccess,
     backup: Option<BackupId>,
     scratch: Option<PathBuf>,
     while_stdin: bool,
     found: &mut Verification,
 ) -> Result<Option<DrillReport>, Refusal> {
-    let postgres = &place.config.postgres;
+    let postgres = &access.config.postgres;
     let scratch = scratch
         .unwrap_or_else(|| std::env::temp_dir().join(format!("outrider-drill-{}", std::process::id())));
     let owner = std::fs::metadata(&postgres.data_directory).ok();
@@ -42,7 +42,7 @@ pub(super) async fn drill(
         bin_dir: postgres.bin_directory.clone(),
         // What runs as root would start a Postgres that refuses to.
         owner: owner.map(|found| (found.uid(), found.gid())),
-        restore_command: config::wal_fetch_from(&place.file, None, place.layout.server())?,
+        restore_command: config::wal_fetch_from(&access.file, None, access.layout.server())?,
         user: postgres.superuser.name.clone(),
         session_options: outrider_postgres::superuser_options(),
         goal: Goal::to(Target::Latest),
@@ -54,7 +54,8 @@ pub(super) async fn drill(
         end_with_stdin(cancel.clone())?;
     }
     let drilled = watched(&cancel, async |progress| {
-        outrider_restore::drill(place.store.clone(), place.layout.clone(), &options, progress, &cancel).await
+        outrider_restore::drill(access.store.clone(), access.layout.clone(), &options, progress, &cancel)
+            .await
     });
     match drilled.await? {
         Ok(report) => {

@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::wake::Wakes;
 
 /// Everything that can end the wait between two rounds.
-pub(crate) struct Alarm {
+pub(crate) struct WakeSources {
     wakes: Wakes,
     changes: watch::Receiver<Changes>,
     seen: u64,
@@ -29,14 +29,14 @@ pub(crate) struct Alarm {
 
 /// Why the wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wakened {
+pub(crate) enum Wakeup {
     /// A round is due.
     Round,
     /// The agent is to end.
     End,
 }
 
-impl Alarm {
+impl WakeSources {
     /// Listens from now on.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Alarm {
     ) -> std::io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Alarm { wakes, changes, seen: 0, news, terminate, interrupt })
+        Ok(WakeSources { wakes, changes, seen: 0, news, terminate, interrupt })
     }
 
     /// A round begins: what changes in the DCS from here on may not be in what it reads.
@@ -62,7 +62,7 @@ impl Alarm {
         wait: Duration,
         instruments: &Instruments,
         state: &mut State,
-    ) -> Wakened {
+    ) -> Wakeup {
         let mut due = std::pin::pin!(sleep(wait));
         loop {
             let seen = self.seen;
@@ -73,20 +73,20 @@ impl Alarm {
                 }
             };
             tokio::select! {
-                () = &mut due => return Wakened::Round,
-                () = urgent => return Wakened::Round,
-                () = self.wakes.wait() => return Wakened::Round,
+                () = &mut due => return Wakeup::Round,
+                () = urgent => return Wakeup::Round,
+                () = self.wakes.wait() => return Wakeup::Round,
                 news = self.news.recv() => {
                     if is_for_the_round(news, state) {
-                        return Wakened::Round;
+                        return Wakeup::Round;
                     }
                 }
                 finished = act::finished(state) => {
                     act::conclude(finished, instruments, state);
-                    return Wakened::Round;
+                    return Wakeup::Round;
                 }
-                _ = self.terminate.recv() => return Wakened::End,
-                _ = self.interrupt.recv() => return Wakened::End,
+                _ = self.terminate.recv() => return Wakeup::End,
+                _ = self.interrupt.recv() => return Wakeup::End,
             }
         }
     }
