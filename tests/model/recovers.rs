@@ -56,7 +56,7 @@ fn two_nodes_after_one_was_frozen() {
 
 #[test]
 fn two_nodes_after_a_postgres_did_not_answer() {
-    recovers(&Setup { slow: true, ..Setup::new(2, 1, 2) }, 82_790);
+    recovers(&Setup { slow: true, ..Setup::new(2, 1, 2) }, 79_847);
 }
 
 #[test]
