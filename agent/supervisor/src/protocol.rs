@@ -4,7 +4,11 @@
 //! The agent sends [`Request`]s and gets one [`Reply`] for each, in order. [`Event`]s come unasked to every connection that
 //! said [`Command::Hello`]. Times are nanoseconds of `CLOCK_BOOTTIME`, which counts sleep. Unknown fields are ignored.
 
+mod status;
+
 use serde::{Deserialize, Serialize};
+
+pub use status::{FuseStatus, LastExit, PostmasterStatus, Status, ToolStatus};
 
 /// The version of this protocol. A supervisor that speaks another refuses [`Command::Hello`].
 pub const VERSION: u32 = 1;
@@ -315,88 +319,6 @@ pub enum Event {
         /// Milliseconds until the end at the latest.
         grace_ms: u64,
     },
-}
-
-/// How things are with the supervisor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// The protocol's [`VERSION`].
-    pub version: u32,
-    /// The supervisor's process.
-    pub supervisor_pid: i32,
-    /// The data directory it guards.
-    pub data_directory: String,
-    /// The postmaster, until its last descendant is gone.
-    pub postmaster: Option<PostmasterStatus>,
-    /// The deadline last armed, past ones too.
-    pub fuse: Option<FuseStatus>,
-    /// How the last postmaster ended.
-    pub last_exit: Option<LastExit>,
-    /// The running tool.
-    pub tool: Option<ToolStatus>,
-    /// True after SIGTERM.
-    pub terminating: bool,
-    /// The time of this answer.
-    pub now_ns: u64,
-    /// The last lines that the postmaster wrote, at most 50, the oldest first; none while one runs, since every round asks.
-    pub log_tail: Vec<String>,
-}
-
-/// The postmaster in a [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PostmasterStatus {
-    /// Its process.
-    pub pid: i32,
-    /// True when it was started writable or told to promote: the fuse guards it.
-    pub writable: bool,
-    /// When it was started.
-    pub started_ns: u64,
-    /// True when it was told to stop.
-    pub stopping: bool,
-    /// True when the postmaster itself is gone and its descendants are being waited for.
-    pub died: bool,
-    /// Since when a signal (SIGSTOP) has suspended it: it accepts no connection and sees no stop. Absent while it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frozen_ns: Option<u64>,
-}
-
-/// The fuse in a [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FuseStatus {
-    /// The deadline.
-    pub deadline_ns: u64,
-    /// Its term.
-    pub term: u64,
-    /// True when the deadline is past.
-    pub expired: bool,
-}
-
-/// How the last postmaster ended, in a [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastExit {
-    /// Its process.
-    pub pid: i32,
-    /// How it ended.
-    pub exit: Exit,
-    /// As in [`Event::PostmasterDied`].
-    pub expected: bool,
-    /// True when the fuse ended it.
-    pub fenced: bool,
-    /// When the last descendant was gone.
-    pub at_ns: u64,
-}
-
-/// The running tool in a [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ToolStatus {
-    /// Its process.
-    pub pid: i32,
-    /// Which.
-    pub tool: Tool,
-    /// When it was started.
-    pub started_ns: u64,
-    /// True when it is being cancelled.
-    pub cancelled: bool,
 }
 
 #[cfg(test)]
