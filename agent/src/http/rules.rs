@@ -28,7 +28,7 @@ pub(super) async fn show(State(api): State<Api>) -> Response {
         Err(_) => api.reports.borrow().as_ref().and_then(|report| report.cluster.clone()),
     };
     match cluster.and_then(|cluster| cluster.config) {
-        Some(entry) => Json(entry.value).into_response(),
+        Some(entry) => Json(&*entry.value).into_response(),
         None => text(StatusCode::BAD_GATEWAY, "the cluster has no configuration yet"),
     }
 }
