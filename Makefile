@@ -25,6 +25,8 @@ demo: build ## Three real members with etcd and an object store: switchover, cra
 test: setup store snappy promtool ## Everything: format, lints, units, scenarios, model, contracts, real clusters
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	# As a user builds it: without the features that only the tests ask of our dependencies.
+	cargo check --package outrider --quiet
 	cargo build --workspace
 	cargo test --workspace --no-fail-fast
 
