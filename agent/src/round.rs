@@ -1,5 +1,6 @@
 //! The round: observe, decide, act, report, and wait for the next thing that happens. The one task that owns all state.
 
+mod end_signals;
 mod throttle;
 mod wake_sources;
 
@@ -12,6 +13,7 @@ use outrider_postgres::{Configuration, KeptParameters, Postgres};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+pub(crate) use self::end_signals::EndSignals;
 use self::throttle::Throttle;
 use self::wake_sources::{WakeSources, Wakeup};
 use crate::act::{self, StepError};
@@ -35,7 +37,7 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What keeps it from starting: state directory, sockets, the supervisor, etcd's addresses.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, mut signals: EndSignals) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_root()?,
         "the agent does not run as root, as Postgres does not: run it as the user that owns {}",
@@ -48,11 +50,14 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let policy = config::first_policy(&config);
     // Before anybody looks at the data directory, which may be missing in the middle of a swap.
     let settled = Postgres::new(Arc::new(config.postgres.clone())).settle_rollback()?;
-    let instruments = Instruments::set_up(config.clone(), &policy).await?;
+    let instruments = tokio::select! {
+        instruments = Instruments::set_up(config.clone(), &policy) => instruments?,
+        () = signals.told() => return Ok(()),
+    };
     let state = first_state(&config, policy)?;
     let (waker, wakes) = waker();
-    let mut wake_sources =
-        WakeSources::new(wakes, instruments.dcs.watch(), instruments.postgres.supervisor().news())?;
+    let news = instruments.postgres.supervisor().news();
+    let mut wake_sources = WakeSources::new(wakes, instruments.dcs.watch(), news, signals);
     let reporter = Reporter::new(&instruments);
     let api = Api {
         reports: reporter.reports(),

@@ -38,3 +38,12 @@ async fn a_start_that_is_interrupted_anywhere_is_taken_up_again() {
         cluster.wait_until_whole().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_in_the_background_of_a_script_can_be_interrupted_before_it_runs() {
+    let cluster = Builder::new().members(1).prepare().await.unwrap();
+    let member = &cluster.members[0];
+    member.start_in_the_background().unwrap();
+    logged(member, "starting the supervisor").await;
+    member.end_agent(Signal::Interrupt).unwrap();
+}

@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::exit::{self, Refusal};
 use crate::config::{self, Log, LogFormat};
 use crate::heap;
+use crate::round::{self, EndSignals};
 
 pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     heap::share();
@@ -20,7 +21,15 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
     start_log(config.log);
     // One thread is enough: the round mostly waits for others, and an idle agent should stay small.
     let runtime = exit::runtime()?;
-    let trial = runtime.block_on(config::try_file(&config));
+    let mut signals =
+        runtime.block_on(async { EndSignals::listen() }).context("cannot listen for signals")?;
+    let trial = runtime.block_on(async {
+        tokio::select! {
+            trial = config::try_file(&config) => Some(trial),
+            () = signals.told() => None,
+        }
+    });
+    let Some(trial) = trial else { return Ok(ExitCode::SUCCESS) };
     for warning in &trial.warnings {
         warn!("{warning}");
     }
@@ -31,7 +40,7 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Refusal> {
         return Err(exit::faults(file, &trial.faults));
     }
     // As a task: a future that the runtime itself waits for is woken through the kernel each time.
-    let rounds = runtime.block_on(async { tokio::spawn(crate::round::run(config)).await });
+    let rounds = runtime.block_on(async { tokio::spawn(round::run(config, signals)).await });
     rounds.context("the agent stopped unexpectedly")?.context("the agent ends")?;
     Ok(ExitCode::SUCCESS)
 }

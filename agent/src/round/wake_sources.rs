@@ -6,12 +6,12 @@ use std::time::Duration;
 use outrider_dcs::Changes;
 use outrider_postgres::News;
 use outrider_supervisor::protocol::Event;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::end_signals::EndSignals;
 use crate::act;
 use crate::instruments::Instruments;
 use crate::state::State;
@@ -23,8 +23,7 @@ pub(crate) struct WakeSources {
     changes: watch::Receiver<Changes>,
     seen: u64,
     news: broadcast::Receiver<News>,
-    terminate: Signal,
-    interrupt: Signal,
+    signals: EndSignals,
 }
 
 /// Why the wait ended.
@@ -38,17 +37,13 @@ pub(crate) enum Wakeup {
 
 impl WakeSources {
     /// Listens from now on.
-    ///
-    /// # Errors
-    /// When signals cannot be listened for.
     pub(crate) fn new(
         wakes: Wakes,
         changes: watch::Receiver<Changes>,
         news: broadcast::Receiver<News>,
-    ) -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(WakeSources { wakes, changes, seen: 0, news, terminate, interrupt })
+        signals: EndSignals,
+    ) -> Self {
+        WakeSources { wakes, changes, seen: 0, news, signals }
     }
 
     /// A round begins: what changes in the DCS from here on may not be in what it reads.
@@ -85,8 +80,7 @@ impl WakeSources {
                     act::conclude(finished, instruments, state);
                     return Wakeup::Round;
                 }
-                _ = self.terminate.recv() => return Wakeup::End,
-                _ = self.interrupt.recv() => return Wakeup::End,
+                () = self.signals.told() => return Wakeup::End,
             }
         }
     }

@@ -187,6 +187,16 @@ impl Member {
         )?)
     }
 
+    /// As a shell without job control starts what is to run in the background: SIGINT is ignored until the program itself asks for it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn start_in_the_background(&self) -> anyhow::Result<()> {
+        let mut command = self.guard.command(Path::new("/bin/sh"), &self.directory);
+        command.args(["-c", "trap '' INT; exec \"$@\"", "sh"]).arg(&self.guard.programs().outrider);
+        self.start_as(command)
+    }
+
     fn start_as(&self, mut command: Command) -> anyhow::Result<()> {
         let log = self.directory.join("agent.log");
         let log =
