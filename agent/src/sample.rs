@@ -31,20 +31,7 @@ pub(crate) fn observation() -> Observation {
         postmaster_start_time: String::new(),
         timeline: TimelineId::new(1),
         checkpoint_timeline: TimelineId::new(1),
-        role: Role::Standby {
-            received: Lsn::new(100),
-            replayed: Lsn::new(100),
-            latest_end: Lsn::INVALID,
-            replayed_timestamp: None,
-            replay_lag_seconds: 0.0,
-            replay_paused: false,
-            lacking: Vec::new(),
-            streaming: true,
-            upstream: None,
-            archive_recovery: false,
-            apply_delay_seconds: 0.0,
-            blockers: Vec::new(),
-        },
+        role: standby(100, 100),
         walsenders: Vec::new(),
         slots: Vec::new(),
         synchronous_standby_names: String::new(),
@@ -55,6 +42,24 @@ pub(crate) fn observation() -> Observation {
         connections: 1,
         shut_out: None,
         wal_segment_size: 16 << 20,
+    }
+}
+
+/// One that streams, and waits for nothing.
+pub(crate) fn standby(received: u64, replayed: u64) -> Role {
+    Role::Standby {
+        received: Lsn::new(received),
+        replayed: Lsn::new(replayed),
+        latest_end: Lsn::INVALID,
+        replayed_timestamp: None,
+        replay_lag_seconds: 0.0,
+        replay_paused: false,
+        lacking: Vec::new(),
+        streaming: true,
+        upstream: None,
+        archive_recovery: false,
+        apply_delay_seconds: 0.0,
+        blockers: Vec::new(),
     }
 }
 

@@ -33,20 +33,7 @@ fn primary() -> Observation {
 }
 
 fn standby(replayed: u64) -> Observation {
-    observation(Role::Standby {
-        received: Lsn::new(1000),
-        replayed: Lsn::new(replayed),
-        latest_end: Lsn::INVALID,
-        replayed_timestamp: None,
-        replay_lag_seconds: 0.0,
-        replay_paused: false,
-        lacking: Vec::new(),
-        streaming: true,
-        upstream: None,
-        archive_recovery: false,
-        apply_delay_seconds: 0.0,
-        blockers: Vec::new(),
-    })
+    observation(sample::standby(1000, replayed))
 }
 
 fn status(postgres: Option<Observation>, change: impl FnOnce(&mut Report)) -> Status {
