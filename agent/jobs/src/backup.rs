@@ -1,5 +1,5 @@
-//! Base backups: who takes the one that was asked for, when one is asked for by the schedule, and what becomes of one that does not
-//! come to its end. Another member goes on with the request whenever the one that took it up cannot.
+//! Base backups: who takes a requested one, when the schedule requests one, and what happens to one that does not finish. When the
+//! member that has claimed a request cannot go on, another member takes it over.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -8,41 +8,41 @@ use crate::step::{self, Claim};
 use crate::turn;
 use crate::view::{Postgres, View};
 
-/// A request that was begun with so often is given up: whoever takes it dies of it.
+/// After this many attempts, fail the request: it may be what kills the members that take it.
 pub const ATTEMPTS_MAX: u32 = 5;
 
 /// What is done next.
 pub type Step = step::Step<GivenUp, Own>;
 
-/// What stands in the DCS of base backups, and what this agent has in hand.
+/// The DCS's keys for base backups, and what this agent has in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Who takes one.
+    /// Who is taking one.
     pub claim: Claim,
-    /// One that somebody wants.
+    /// The request for one.
     pub request: Option<Request>,
     /// The last outcome in the DCS is that of what is in hand.
     pub recorded: bool,
-    /// By the schedule of this member one is to be asked for now.
+    /// This member's schedule says that one is to be requested now.
     pub due: bool,
     /// What this agent has in hand.
     pub hand: Hand,
-    /// How long the next in the order leaves a request to those before it, for each of them.
+    /// How long a member waits for each member before it in the order.
     pub grace: Duration,
-    /// How long a member leaves a request to others whose backup its Postgres has broken off.
+    /// How long a member whose own Postgres failed a backup leaves the request to others.
     pub declined: Duration,
 }
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its name.
+    /// Its id.
     pub id: String,
-    /// How often a member has begun with it.
+    /// How often it has been started.
     pub attempts: u32,
-    /// For how long this member has seen it with nobody who takes it.
+    /// How long this member has seen it unclaimed.
     pub open_for: Duration,
-    /// How long ago this member gave it back because its Postgres did not do its part.
+    /// How long ago this member gave it back because its own Postgres failed.
     pub declined_for: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ pub enum Hand {
         on_standby: bool,
         /// It was told to stop.
         given_up: bool,
-        /// It has come further than was written last.
+        /// There is progress that is not written yet.
         news: bool,
     },
     /// A backup has ended, and the DCS does not know.
@@ -78,9 +78,9 @@ pub enum Hand {
 /// How a backup ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
-    /// It is in the archive, whole.
+    /// It is in the archive, complete.
     Done,
-    /// This member's Postgres did not do its part, and another's may.
+    /// This member's Postgres failed; another's may not.
     FailedHere,
     /// Nobody could take it, or it was cancelled.
     Failed,
@@ -89,11 +89,11 @@ pub enum End {
 /// Why a backup is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GivenUp {
-    /// The request was taken back.
+    /// The request was cancelled.
     Withdrawn,
-    /// Another session has the claim: this one's had run out.
+    /// Another session has the claim; this one had expired.
     Lost,
-    /// This member's Postgres is not any more what it was when it began.
+    /// This member's Postgres has changed its role since it began.
     RoleChanged,
     /// This agent or its Postgres is told to end.
     Ending,
@@ -102,7 +102,7 @@ pub enum GivenUp {
 /// What only base backups do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Own {
-    /// Ask for the one that is due.
+    /// Request the one that is due.
     Ask,
     /// Delete this member's claim, and leave the request to another.
     GiveBack,

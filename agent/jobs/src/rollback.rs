@@ -1,5 +1,5 @@
-//! Rollbacks of the running cluster: the leader takes a request up, once, and what does not come to its end is recorded as failed. It
-//! is a person's act: nobody begins with it again by itself. Until the swap it can be given up; after it, it can only end.
+//! Rollbacks of the running cluster. The leader claims a request once; one that does not finish is recorded as failed and never
+//! retried, since rolling back is a person's decision. Until the swap it can be cancelled; after the swap it can only be finished.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -9,24 +9,24 @@ use outrider_wal::TimelineId;
 use crate::step::{self, Claim};
 use crate::view::{Postgres, View};
 
-/// For the round to begin the swap: it relaxes `/sync` and the setting first.
+/// Time limit for the round to begin the swap; it relaxes `/sync` and the setting first.
 pub const OFFER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is done next.
 pub type Step = step::Step<GivenUp, Own>;
 
-/// What stands in the DCS of rollbacks, and what this agent has in hand.
+/// The DCS's keys for rollbacks, and what this agent has in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Who does one.
+    /// Who is doing one.
     pub claim: Claim,
-    /// One that somebody wants.
+    /// The request for one.
     pub request: Option<Request>,
     /// The last outcome in the DCS is that of what is in hand.
     pub recorded: bool,
     /// What this agent has in hand.
     pub hand: Hand,
-    /// What lies beside the data of this member is left from a rollback, and to be removed.
+    /// A rollback has left something beside this member's data that is to be removed.
     pub remains: bool,
     /// The request whose data an earlier agent of this member has put in its place.
     pub swapped: Option<String>,
@@ -35,9 +35,9 @@ pub struct Job {
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its name.
+    /// Its id.
     pub id: String,
-    /// A leader has begun with it.
+    /// A leader has started it.
     pub begun: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct Request {
 pub enum Hand {
     /// Nothing.
     Nothing,
-    /// A rollback is under way, and the data in its place is still the old one.
+    /// A rollback is under way; the old data is still in place.
     Before {
         /// The request that it answers.
         request: String,
@@ -58,7 +58,7 @@ pub enum Hand {
         stage: Stage,
         /// It was told to stop.
         given_up: bool,
-        /// It has come further than was written last.
+        /// There is progress that is not written yet.
         news: bool,
     },
     /// The prepared data is in its place.
@@ -75,29 +75,29 @@ pub enum Hand {
     },
 }
 
-/// How far a rollback is that has not come to its swap.
+/// The stage of a rollback before its swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// The data is being prepared.
     Preparing,
     /// It is prepared.
     Prepared,
-    /// The round is to swap it, since so long.
+    /// Offered to the round for the swap, for how long.
     Offered(Duration),
 }
 
 /// Why a rollback is told to stop before its swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GivenUp {
-    /// The request was taken back.
+    /// The request was cancelled.
     Withdrawn,
-    /// The leader lease was lost, or held again after that.
+    /// The leader lease was lost, even if it was regained.
     LeaseLost,
     /// This agent or its Postgres is told to end.
     Ending,
     /// Postgres of this member is down, or is on another timeline.
     Down,
-    /// The round did not come to the swap in time.
+    /// The round did not begin the swap in time.
     Late,
 }
 
@@ -110,11 +110,11 @@ pub enum Own {
     Resume,
     /// Forget that one: another member has ended it.
     LetEnd,
-    /// Write that it cannot be taken back any more, and leave the prepared data for the round to swap.
+    /// Record that it can no longer be cancelled, and offer the prepared data to the round for the swap.
     Offer,
-    /// Postgres runs with the prepared data: end it well.
+    /// Postgres runs with the prepared data: finish it as successful.
     Finish,
-    /// The data was swapped, and another member leads with the data of before: end it so.
+    /// The data was swapped, but another member leads with the old data: finish it as failed.
     EndSupplanted,
 }
 
@@ -193,7 +193,7 @@ fn look_for_work(view: &View, job: &Job) -> Step {
     match job.claim {
         Claim::Others => Step::Wait,
         Claim::Mine | Claim::Free if resumes => Step::Own(Own::Resume),
-        // Whoever began with it is gone.
+        // Whoever started it is gone.
         Claim::Mine => Step::Refuse,
         Claim::Free if !view.leads() => Step::Wait,
         Claim::Free if request.begun => Step::Refuse,

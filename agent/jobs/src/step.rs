@@ -1,11 +1,11 @@
 //! What may be done next with a job, and whose it is: the same for every kind.
 
-/// Who has taken the request up, by the claim in the DCS.
+/// Who holds the claim in the DCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Claim {
     /// Nobody.
     Free,
-    /// The claim hangs on this member's session. It may be left from an agent that has died.
+    /// This member's session. The agent that made the claim may have died.
     Mine,
     /// Another session: another member, or this one before its session ran out.
     Others,
@@ -14,29 +14,29 @@ pub enum Claim {
 /// One step. `GivenUp` is why a job of this kind may be given up, `Own` what only this kind does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step<GivenUp, Own> {
-    /// Nothing: what is waited for shows by itself.
+    /// Nothing to do now.
     Wait,
-    /// Claim the request, and begin.
+    /// Claim the request and start.
     Take,
-    /// Claim the request only to record why nobody goes on with it.
+    /// Claim the request only to record why it fails.
     Refuse,
-    /// Claim again what is in hand: the session had run out, and nobody else has taken it up.
+    /// Claim again what is in hand: the session had expired, and nobody else has claimed it.
     TakeAgain,
-    /// Write how far it is.
+    /// Write the progress.
     Report,
     /// Tell the job to stop.
     GiveUp(GivenUp),
-    /// Write the outcome; claim and request go with that.
+    /// Write the outcome, which removes claim and request.
     Record,
-    /// Let go of what is in hand: the outcome is recorded, or another's to record.
+    /// Drop what is in hand: the outcome is recorded, or another member will record it.
     Forget,
-    /// The same, and say that the outcome stays unrecorded: the request is gone, or another has taken it up.
+    /// The same, and log that the outcome stays unrecorded: the request is gone, or somebody else has claimed it.
     LeaveUnrecorded,
     /// What only this kind does.
     Own(Own),
 }
 
-/// The job in hand has ended, and that is to be recorded. `asked`: the request still stands. `recorded`: the last outcome in the
+/// The job in hand has ended, which is to be recorded. `asked`: the request is still there. `recorded`: the last outcome in the
 /// DCS is this one's, though the answer to that write was lost.
 pub(crate) fn record<GivenUp, Own>(claim: Claim, asked: bool, recorded: bool) -> Step<GivenUp, Own> {
     match claim {

@@ -1,5 +1,5 @@
-//! Base backups as jobs: begins one that is claimed, shows how far it is, and says how it ended. How one is taken is the taker's
-//! matter; who takes it, and when, is decided in `outrider_jobs::backup`.
+//! Base backups as jobs: starts a claimed one, shows its progress and says how it ended. `crate::backup` takes it;
+//! `outrider_jobs::backup` decides who takes it, and when.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::clock;
 use crate::report::Report;
 use crate::schedule::{BY_SCHEDULE, Schedule};
 
-/// How long what is waited for.
+/// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Intervals {
-    /// At the most so often how far a backup is is written.
+    /// Minimum interval between progress writes.
     pub(crate) progress: Duration,
-    /// Before the next in the order takes what the one before it leaves: it may have no archive, or hang.
+    /// How long each member waits for the one before it, which may have no archive, or hang.
     pub(crate) grace: Duration,
-    /// A member whose Postgres did not do its part leaves the request to others for so long.
+    /// How long a member whose own Postgres failed leaves the request to others.
     pub(crate) declined: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Intervals {
 pub(crate) struct Backup {
     schedule: Option<Schedule>,
     taker: Arc<dyn Taker>,
-    /// The request that nobody takes, by its id, and since when.
+    /// The unclaimed request, by its id, and since when.
     open_since: Option<(String, Instant)>,
     /// The request that this member could not answer, and since when.
     declined: Option<(String, Instant)>,
@@ -198,7 +198,7 @@ impl Kind for Backup {
     }
 
     fn refuse(&self, taken: Taken<Self>) -> Ended<Self> {
-        let why = format!("{ATTEMPTS_MAX} attempts did not come to their end; see the logs of the members");
+        let why = format!("{ATTEMPTS_MAX} attempts did not finish; see the members' logs");
         error!(fault = why, "the base backup failed");
         let outcome = outcome(&taken, &Err(TakeError::Failed(why)), false);
         Ended { taken, outcome, end: End::Failed, given_up: None }

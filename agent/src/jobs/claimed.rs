@@ -1,5 +1,5 @@
-//! Carries out the steps of a kind of job whose requests stand in the DCS: claims a request, begins, writes how far it is, tells it
-//! to stop, records how it ended. Which step is next, the kind's decision says; where an answer is lost, what is read next.
+//! Carries out the steps of a kind of job whose requests are in the DCS: claims a request, starts it, writes its progress, cancels it,
+//! records how it ended. The kind decides which step is next. Where an answer was lost, the next read tells what happened.
 
 use std::fmt::Debug;
 use std::future::pending;
@@ -16,7 +16,7 @@ use super::seen;
 use crate::log::causes;
 use crate::report::Report;
 
-/// When the agent ends: to give up, record and clean up.
+/// Most steps when the agent ends: to cancel, record and clean up.
 const LAST_STEPS: u32 = 4;
 
 /// One kind of job whose requests stand in the DCS.

@@ -31,7 +31,7 @@ use crate::rollback::{Preparation, Ready, goal, prepare};
 use crate::swap_offer::{SwapOffer, Swapped};
 use crate::wake::Waker;
 
-/// At the most so often how far it is is written.
+/// Minimum interval between progress writes.
 const PACE: Duration = Duration::from_secs(1);
 
 /// What a member knows of rollbacks beside what is in the DCS.
@@ -133,7 +133,7 @@ impl Rollback {
         })
     }
 
-    /// It has not come to the swap, or that was undone.
+    /// It failed before the swap, or the swap was undone.
     fn fail(&mut self, mut running: Running<Self>, why: String) -> Ended<Self> {
         running.news();
         let mut outcome = outcome(&running.taken.request, &running.taken.claim, false);

@@ -1,5 +1,5 @@
-//! Runs one kind of job beside the round: a task that looks at each report, does one step, and ends in good order with the agent.
-//! Decides nothing: what is done is the kind's.
+//! Runs one kind of job beside the round: a task that does one step with each report, and ends cleanly with the agent.
+//! Decides nothing: that is up to the kind.
 
 use std::time::Duration;
 
@@ -10,29 +10,28 @@ use tracing::warn;
 
 use crate::report::{Report, ReportReceiver};
 
-/// For what is under way to come to its end when the agent ends.
+/// Time limit for a job to end when the agent ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// One kind of job.
 pub(crate) trait Job: Send + Sized + 'static {
-    /// What becomes of work that does not come to its end in time when the agent ends; for the log.
+    /// For the log: what happens to work that does not end in time when the agent ends.
     const LOOSE: &'static str;
 
     /// Decides what is next, and does it.
     fn look(&mut self, report: &Report) -> impl Future<Output = ()> + Send;
 
-    /// Waits until something that is under way has come to pass, and notes it; for ever while nothing is. Can be dropped while it
-    /// waits.
+    /// Waits until something that is under way has ended, and notes it; for ever while nothing is. Can be dropped while it waits.
     fn happened(&mut self) -> impl Future<Output = ()> + Send;
 
     /// How soon to look again when no report comes; `None` when nothing can have changed until one does.
     fn look_again(&self) -> Option<Duration>;
 
-    /// The agent ends: gives up what is under way, and says what is to be said of it.
+    /// The agent ends: cancels what is under way and records what it can.
     fn leave(self, last: Option<&Report>) -> impl Future<Output = ()> + Send;
 }
 
-/// The task. Dropped, it is broken off.
+/// The task. Dropping it aborts it.
 pub(crate) struct Task {
     task: AbortOnDrop,
     end: oneshot::Sender<()>,
