@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_dcs::{Dcs, Identity, MemoryCluster};
+use outrider_dcs::{Dcs, Identity, Member, MemoryCluster};
 use outrider_ha::View;
 use outrider_postgres::{Observation, Role};
 use outrider_wal::{Lsn, TimelineId};
@@ -21,6 +21,11 @@ pub(crate) fn member(cluster: &MemoryCluster, name: &str) -> Arc<dyn Dcs> {
         boottime_ns: clock::boottime_ns,
     };
     cluster.member(&identity).unwrap()
+}
+
+/// What a member has in the DCS.
+pub(crate) fn entry(name: &str, value: Value) -> Member {
+    Member { name: name.to_owned(), value: value.into(), lease: 1, created: 1, revision: 1 }
 }
 
 /// A standby that has replayed all.

@@ -34,15 +34,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::sample::entry;
 
     /// In the order in which they registered.
     fn cluster(names: &[&str]) -> Snapshot {
         let member = |(created, name): (i64, &&str)| Member {
-            name: (*name).to_owned(),
-            value: Value::Null.into(),
-            lease: 1,
             created,
             revision: 100 - created,
+            ..entry(name, Value::Null)
         };
         Snapshot { members: (1..).zip(names).map(member).collect(), ..Snapshot::default() }
     }

@@ -141,10 +141,7 @@ mod tests {
     use outrider_dcs::{Entry, Failover, Leader, Status, SyncState};
 
     use super::*;
-
-    fn entry(name: &str, value: Value) -> Member {
-        Member { name: name.to_owned(), value: value.into(), lease: 1, created: 1, revision: 1 }
-    }
+    use crate::sample::entry;
 
     fn seen() -> Snapshot {
         let leader = Leader { name: "p1".to_owned(), term: 1, revision: 1, lease: 1, mine: false };

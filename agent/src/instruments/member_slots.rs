@@ -184,11 +184,11 @@ async fn tend(postgres: &Postgres, duty: &Duty) -> Result<bool, Error> {
 
 #[cfg(test)]
 mod tests {
-    use outrider_dcs::{Entry, Leader, Member, Status};
+    use outrider_dcs::{Entry, Leader, Status};
     use serde_json::json;
 
     use super::*;
-    use crate::sample::observation;
+    use crate::sample::{entry, observation};
 
     const SEGMENT: u64 = 16 << 20;
 
@@ -198,13 +198,6 @@ mod tests {
 
     #[test]
     fn a_standby_holds_what_the_leader_publishes_and_a_slot_for_every_member() {
-        let member = |name: &str| Member {
-            name: name.to_owned(),
-            value: json!({}).into(),
-            lease: 1,
-            revision: 1,
-            created: 1,
-        };
         let at = |segments: u64| Lsn::new(segments * SEGMENT);
         let slots =
             [("p_3", at(3).advanced(5)), ("of_a_person", Lsn::INVALID), ("p1", at(1)), (ARCHIVE_SLOT, at(1))];
@@ -216,7 +209,7 @@ mod tests {
         };
         let snapshot = Snapshot {
             leader: Some(Leader { name: "P2".into(), term: 1, revision: 1, lease: 1, mine: false }),
-            members: ["p1", "P2", "p4"].map(member).into(),
+            members: ["p1", "P2", "p4"].map(|name| entry(name, json!({}))).into(),
             status: Some(Entry { value: status, revision: 1 }),
             ..Snapshot::default()
         };

@@ -70,12 +70,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::sample::entry;
 
     #[test]
     fn only_a_standby_that_is_there_and_streams_counts_as_one() {
-        let seen = |value: Value, lease| {
-            member(&Member { name: "p1".to_owned(), value: value.into(), lease, created: 1, revision: 1 })
-        };
+        let seen = |value: Value, lease| member(&Member { lease, ..entry("p1", value) });
         let streaming = json!({"role": "replica", "state": "running", "replication_state": "streaming", "xlog_location": 77});
         let good = seen(streaming.clone(), 1);
         assert_eq!((good.streams, good.position), (true, Lsn::new(77)));

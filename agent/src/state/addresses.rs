@@ -116,18 +116,14 @@ async fn look_up(
 
 #[cfg(test)]
 mod tests {
-    use outrider_dcs::Member;
     use serde_json::json;
 
     use super::*;
+    use crate::sample::entry;
 
     fn cluster(members: &[(&str, &str)]) -> Snapshot {
-        let member = |(name, host): &(&str, &str)| Member {
-            name: (*name).to_owned(),
-            value: json!({"conn_url": format!("postgres://{host}:5432/postgres")}).into(),
-            lease: 1,
-            created: 1,
-            revision: 1,
+        let member = |(name, host): &(&str, &str)| {
+            entry(name, json!({"conn_url": format!("postgres://{host}:5432/postgres")}))
         };
         Snapshot { members: members.iter().map(member).collect(), ..Snapshot::default() }
     }

@@ -224,18 +224,11 @@ mod tests {
 
     #[test]
     fn the_leader_comes_last() {
-        let member = |name: &str| outrider_dcs::Member {
-            name: name.to_owned(),
-            value: json!({}).into(),
-            lease: 1,
-            created: 1,
-            revision: 1,
-        };
         let leader =
             outrider_dcs::Leader { name: "p1".to_owned(), term: 1, revision: 1, lease: 1, mine: true };
         let cluster = Snapshot {
             leader: Some(leader),
-            members: ["p1", "p3", "p2"].map(member).into(),
+            members: ["p1", "p3", "p2"].map(|name| crate::sample::entry(name, json!({}))).into(),
             ..Snapshot::default()
         };
         let names = |request| {

@@ -203,6 +203,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::sample::entry;
 
     fn read(action: Action, request: &Value) -> Result<LeaderRequest, (u16, String)> {
         LeaderRequest::read(action, request.as_object().unwrap())
@@ -210,16 +211,9 @@ mod tests {
     }
 
     fn cluster(members: &[&str], sync: Option<&str>) -> Snapshot {
-        let member = |name: &&str| Member {
-            name: (*name).to_owned(),
-            value: json!({}).into(),
-            lease: 1,
-            created: 1,
-            revision: 1,
-        };
         Snapshot {
             leader: Some(Leader { name: "p1".to_owned(), term: 1, revision: 1, lease: 1, mine: true }),
-            members: members.iter().map(member).collect(),
+            members: members.iter().map(|name| entry(name, json!({}))).collect(),
             sync: sync.map(|text| Entry { value: SyncState::parse(text), revision: 1 }),
             ..Snapshot::default()
         }
